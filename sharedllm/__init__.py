@@ -1,0 +1,64 @@
+"""SharedLLM: whole long documents for a local LLM, through context trees and self-injection.
+
+>>> from sharedllm import SharedLLM
+>>> llm = SharedLLM.from_pretrained()
+>>> document = llm.remember(open("book.txt").read(), title="A book")
+>>> answer = llm.answer("Who is Dorothea's sister?", context=document)
+>>> print(answer.text, answer.citations[0].text)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sharedllm.answer import Answer, Citation, Timings, Usage
+    from sharedllm.config import GenerationConfig, InjectionConfig, SearchConfig, TreeConfig
+    from sharedllm.document import Document
+    from sharedllm.errors import SharedLLMError
+    from sharedllm.readers import read_file
+    from sharedllm.shared_llm import SharedLLM
+
+__version__ = "0.1.0"
+_HOMES = {
+    "SharedLLM": "shared_llm",
+    "Document": "document",
+    "Answer": "answer",
+    "Citation": "answer",
+    "Usage": "answer",
+    "Timings": "answer",
+    "TreeConfig": "config",
+    "InjectionConfig": "config",
+    "SearchConfig": "config",
+    "GenerationConfig": "config",
+    "read_file": "readers",
+    "SharedLLMError": "errors",
+}
+__all__ = [  # in reading order
+    "SharedLLM",
+    "Document",
+    "Answer",
+    "Citation",
+    "Usage",
+    "Timings",
+    "TreeConfig",
+    "InjectionConfig",
+    "SearchConfig",
+    "GenerationConfig",
+    "read_file",
+    "SharedLLMError",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first used: importing this package loads no torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

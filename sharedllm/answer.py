@@ -1,0 +1,109 @@
+"""What a question gives back: the answer, its evidence, what was used and how long it took."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Citation:
+    """Selected evidence: a span of a document that the model was given verbatim.
+
+    Attributes
+    ----------
+    source : str
+        The document's source (a path), else its title.
+    char_start, char_end : int
+        Characters [char_start, char_end) of the document's text; `text` is exactly these.
+    level : int
+        Tree level of the nodes; 0 is a root.
+    score : float
+        The policy's score of the best node.
+    text : str
+    """
+
+    source: str
+    char_start: int
+    char_end: int
+    level: int
+    score: float
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Usage:
+    """What an answer was made of.
+
+    Attributes
+    ----------
+    context_tokens : int
+        Tokens of the documents that were searched.
+    injected_tokens : int
+        KV entries injected in each injection layer.
+    evidence_tokens : int
+        Tokens pasted as evidence, separators and labels included.
+    prompt_tokens : int
+        All running tokens, evidence included.
+    new_tokens : int
+    coarse_ratio : float or None
+        Tokens per entry of the unexpanded chunks; None without a coarse rest.
+    left_out_chunks : int
+        Chunks of which nothing was selected.
+    """
+
+    context_tokens: int
+    injected_tokens: int
+    evidence_tokens: int
+    prompt_tokens: int
+    new_tokens: int
+    coarse_ratio: float | None
+    left_out_chunks: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Timings:
+    """Seconds: loading the model, reading the documents, and the stages of this answer.
+
+    `prefill_s` includes encoding nodes that were not encoded before.
+    """
+
+    load_s: float
+    remember_s: float
+    search_s: float
+    prefill_s: float
+    decode_s: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """An answer with its evidence.
+
+    Attributes
+    ----------
+    text : str
+    citations : tuple of Citation
+        Best score first. Empty without documents.
+    usage : Usage
+    timings : Timings
+    finish_reason : str
+        "stop" (the model ended, or a stop text came) or "length" (max_new_tokens).
+    """
+
+    text: str
+    citations: tuple[Citation, ...] = field(repr=False)
+    usage: Usage = field(repr=False)
+    timings: Timings = field(repr=False)
+    finish_reason: str
+
+    def __str__(self) -> str:
+        return self.text
+
+    def to_dict(self) -> dict[str, Any]:
+        """The answer as plain values, as ``sharedllm ask --json`` prints it."""
+        return {
+            "answer": self.text,
+            "citations": [asdict(citation) for citation in self.citations],
+            "usage": asdict(self.usage),
+            "timings": asdict(self.timings),
+        }

@@ -1,0 +1,4 @@
+"""Attention over running text and memory: tensors only, no transformers.
+
+Shapes: B batch, H query heads, G key/value heads, T queries, S keys, D head dim.
+"""

@@ -1,0 +1,49 @@
+"""The oracle: attention written out in float32. Every backend is tested against it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def lower_right_causal(t: int, s: int, device: torch.device) -> Tensor:
+    """Bool (T, S): query i of the last `t` slots sees keys 0 .. s - t + i."""
+    return torch.ones(t, s, dtype=torch.bool, device=device).tril(diagonal=s - t)
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    *,
+    scale: float,
+    dropout: float = 0.0,
+) -> Tensor:
+    """softmax(query key^T scale) value, with grouped heads.
+
+    Parameters
+    ----------
+    query : (B, H, T, D)
+    key, value : (B, G, S, D), H a multiple of G
+    mask : bool (B, T, S), True where visible; None is lower-right causal
+    scale : float
+    dropout : float
+
+    Returns
+    -------
+    (B, H, T, D), in the dtype of `query`. A query that sees no key gets zeros.
+    """
+    b, h, t, d = query.shape
+    g, s = key.shape[1], key.shape[2]
+    grouped = query.float().view(b, g, h // g, t, d)
+    scores = torch.einsum("bgrtd,bgsd->bgrts", grouped, key.float()) * scale
+    if mask is None:
+        visible = lower_right_causal(t, s, query.device)
+    else:
+        visible = mask[:, None, None]
+    weights = torch.softmax(scores.masked_fill(~visible, float("-inf")), dim=-1)
+    weights = torch.nan_to_num(weights, nan=0.0)  # a row of -inf only: sees nothing
+    weights = torch.nn.functional.dropout(weights, p=dropout)
+    out = torch.einsum("bgrts,bgsd->bgrtd", weights, value.float())
+    return out.reshape(b, h, t, d).to(query.dtype)

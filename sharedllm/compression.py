@@ -1,0 +1,24 @@
+"""Which tokens of a node keep their KV: uniform downsampling along the length (paper, section 3.2)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def kept_count(length: int, ratio: float) -> int:
+    """Entries a node of `length` tokens keeps: ceil(length / ratio)."""
+    return math.ceil(length / ratio)
+
+
+def kept_positions(length: int, ratio: float) -> NDArray[np.int64]:
+    """Positions in the node, ascending, that keep their KV; shape (kept_count,).
+
+    The node is cut into groups of `ratio` tokens and the last token of each is kept: under causal
+    attention it is the one that has read its whole group.
+    """
+    count = kept_count(length, ratio)
+    ends = np.ceil(np.arange(1, count + 1) * ratio).astype(np.int64)
+    return np.minimum(ends, length) - 1

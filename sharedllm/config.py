@@ -1,0 +1,216 @@
+"""Typed, frozen settings of the four stages: trees, injection, search, generation.
+
+Every field is validated when the object is made, so that a wrong value is reported where it was
+written. :func:`replace` makes a changed copy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+from sharedllm.errors import BudgetError, ConfigError
+
+InjectionMode = Literal["joint", "cross"]
+Positions = Literal["ordinal", "chunk"]
+Finest = Literal["text", "kv"]
+Rest = Literal["none", "ready", "all"]
+
+INJECTION_MODES = ("joint", "cross")
+POSITIONS = ("ordinal", "chunk")
+FINEST = ("text", "kv")
+RESTS = ("none", "ready", "all")
+SEARCHES = ("budget", "path")
+POLICIES = ("maxsim", "bm25", "hybrid", "embedding", "last_hidden", "right")
+
+
+def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    """Raise :class:`ConfigError` unless `value` is one of `allowed`."""
+    if value not in allowed:
+        raise ConfigError(f"{name} is {value!r}; allowed: {', '.join(map(repr, allowed))}")
+
+
+def whole(name: str, value: object, *, least: int) -> None:
+    """Raise :class:`ConfigError` unless `value` is an integer of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least {least}")
+
+
+def number(name: str, value: object, *, least: float, most: float = math.inf) -> None:
+    """Raise :class:`ConfigError` unless `value` is a finite number in [`least`, `most`]."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ConfigError(f"{name} is {value!r}; it must be a finite number")
+    if not least <= value <= most:
+        bound = f"at least {least}" if most == math.inf else f"between {least} and {most}"
+        raise ConfigError(f"{name} is {value!r}; it must be {bound}")
+
+
+class _Config:
+    """What the settings share: making one from a mapping, refusing unknown keys."""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Build from a mapping; an unknown key raises :class:`ConfigError`."""
+        known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            raise ConfigError(
+                f"{cls.__name__} has no option {', '.join(unknown)}; known: {', '.join(known)}"
+            )
+        return cls(**values)
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with `changes`, validated again."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+        return self.from_dict({**values, **changes})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TreeConfig(_Config):
+    """The shape of a context tree (paper, section 3.2).
+
+    Parameters
+    ----------
+    chunk : int
+        Tokens a chunk; one tree each.
+    height : int
+        Levels below the root. 0 keeps every chunk as one node.
+    ratios : tuple of float
+        Tokens per kept entry for levels 1 to `height`. 1 keeps every token.
+    root_ratio : float
+        Tokens per kept entry of a root that was not expanded.
+    """
+
+    chunk: int = 1024
+    height: int = 3
+    ratios: tuple[float, ...] = (16, 8, 1)
+    root_ratio: float = 32
+
+    def __post_init__(self) -> None:
+        whole("chunk", self.chunk, least=1)
+        whole("height", self.height, least=0)
+        object.__setattr__(self, "ratios", tuple(self.ratios))
+        if len(self.ratios) != self.height:
+            raise ConfigError(
+                f"ratios has {len(self.ratios)} values {self.ratios}; "
+                f"a tree of height {self.height} needs {self.height}, one for each level below the root"
+            )
+        for level, ratio in enumerate((self.root_ratio, *self.ratios)):
+            number(f"the compression ratio of level {level}", ratio, least=1)
+
+    def ratio(self, level: int) -> float:
+        """Tokens per kept entry of a node at `level` (root = 0)."""
+        return self.root_ratio if level == 0 else self.ratios[level - 1]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InjectionConfig(_Config):
+    """How selected nodes enter the upper model (paper, section 3.3; docs/architecture.md).
+
+    Parameters
+    ----------
+    mode : {"joint", "cross"}
+        One softmax over memory and running text, or the paper's separate cross-attention.
+    layers : int or None
+        Injection layers M, counted from the bottom; None is all of them.
+    positions : {"ordinal", "chunk"}
+        Memory entries numbered in prompt order, or all entries of chunk i at i (the paper).
+    """
+
+    mode: InjectionMode = "joint"
+    layers: int | None = None
+    positions: Positions = "ordinal"
+
+    def __post_init__(self) -> None:
+        one_of("mode", self.mode, INJECTION_MODES)
+        one_of("positions", self.positions, POSITIONS)
+        if self.layers is not None:
+            whole("layers", self.layers, least=1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SearchConfig(_Config):
+    """Which nodes are selected for a question.
+
+    Parameters
+    ----------
+    search : {"budget", "path"}
+        Nodes of all chunks compete for one budget, or one path in every chunk (the paper).
+    policy : str
+        What scores a node: one of :data:`POLICIES`.
+    budget : int
+        Attention entries beyond the prompt's head and the question: injected KV entries plus
+        evidence tokens.
+    finest : {"text", "kv"}
+        The selected leaves enter as tokens of the running text, or as injected KV.
+    rest : {"none", "ready", "all"}
+        The compressed remainder of the documents around the selected leaves: left out, where it
+        is already encoded, or always (encoding what is missing first).
+    rest_share : float
+        The share of `budget` that unexpanded roots may take.
+    neighbours : float
+        The share of its neighbours' scores that is added to a leaf's (budget search).
+    """
+
+    search: Literal["budget", "path"] = "budget"
+    policy: str = "hybrid"
+    budget: int = 1024
+    finest: Finest = "text"
+    rest: Rest = "none"
+    rest_share: float = 0.5
+    neighbours: float = 0.3
+
+    def __post_init__(self) -> None:
+        one_of("search", self.search, SEARCHES)
+        one_of("policy", self.policy, POLICIES)
+        one_of("finest", self.finest, FINEST)
+        one_of("rest", self.rest, RESTS)
+        number("rest_share", self.rest_share, least=0, most=1)
+        number("neighbours", self.neighbours, least=0, most=1)
+        if isinstance(self.budget, bool) or not isinstance(self.budget, int) or self.budget < 1:
+            raise BudgetError(
+                f"budget is {self.budget!r}; it must be a whole number of attention entries, at least 1"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GenerationConfig(_Config):
+    """How the answer is decoded. `temperature` 0 is greedy.
+
+    Parameters
+    ----------
+    max_new_tokens : int
+    temperature, top_p : float
+    top_k : int
+        0 keeps every token.
+    repetition_penalty : float
+        1 is none.
+    stop : tuple of str
+        The answer ends before the first of these.
+    seed : int or None
+        Makes sampling repeatable; None draws a fresh one.
+    """
+
+    max_new_tokens: int = 64
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    repetition_penalty: float = 1.0
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        whole("max_new_tokens", self.max_new_tokens, least=1)
+        number("temperature", self.temperature, least=0)
+        number("top_p", self.top_p, least=0, most=1)
+        whole("top_k", self.top_k, least=0)
+        number("repetition_penalty", self.repetition_penalty, least=0.01)
+        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        object.__setattr__(self, "stop", stop)
+        if not all(isinstance(text, str) and text for text in stop):
+            raise ConfigError(f"stop is {stop!r}; it must hold non-empty strings")
+        if self.seed is not None:
+            whole("seed", self.seed, least=0)

@@ -1,0 +1,153 @@
+"""A document as the model knows it: text, tokens, context trees, search states, encoded nodes."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sharedllm.injection import NodeKV
+from sharedllm.lower_model import NodeRequest
+from sharedllm.tokens import Tokens
+from sharedllm.tree import Forest
+
+T = TypeVar("T")
+
+
+class NodeCache:
+    """Encoded nodes of one document, the least recently used dropped beyond `limit` bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.nbytes = 0
+        self._nodes: OrderedDict[NodeRequest, NodeKV] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __contains__(self, request: NodeRequest) -> bool:
+        return request in self._nodes
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def get(self, request: NodeRequest) -> NodeKV | None:
+        with self._lock:
+            found = self._nodes.get(request)
+            if found is not None:
+                self._nodes.move_to_end(request)
+            return found
+
+    def put(self, request: NodeRequest, kv: NodeKV) -> None:
+        with self._lock:
+            old = self._nodes.pop(request, None)
+            self.nbytes += kv.nbytes - (old.nbytes if old else 0)
+            self._nodes[request] = kv
+            while self.nbytes > self.limit and len(self._nodes) > 1:
+                self.nbytes -= self._nodes.popitem(last=False)[1].nbytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchStates:
+    """What MaxSim compares: every token's state after one layer, centred and of unit length.
+
+    Attributes
+    ----------
+    states : float16 (T, hidden)
+    mean : float32 (hidden,)
+        The mean of the raw states, taken off before normalising; queries do the same.
+    """
+
+    states: Tensor
+    mean: Tensor
+
+    @classmethod
+    def of(cls, pieces: Iterable[tuple[slice, Tensor]], n_tokens: int, hidden: int) -> SearchStates:
+        """Collect raw states (float, (piece, hidden)) into place."""
+        raw: Tensor | None = None
+        for where, piece in pieces:
+            if raw is None:
+                # bfloat16: raw states of single tokens are too large for float16
+                raw = torch.empty(n_tokens, hidden, dtype=torch.bfloat16, device=piece.device)
+            raw[where] = piece.to(raw.dtype)
+        if raw is None:
+            raise ValueError("no states were given")
+        mean = raw.mean(dim=0, dtype=torch.float32)
+        states = torch.empty(n_tokens, hidden, dtype=torch.float16, device=raw.device)
+        for start in range(0, n_tokens, 16384):
+            block = raw[start : start + 16384].float() - mean
+            states[start : start + 16384] = unit(block).half()
+        return cls(states=states, mean=mean)
+
+
+def unit(x: Tensor) -> Tensor:
+    """`x` scaled to unit length along its last dimension."""
+    return x / x.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Document:
+    """One remembered document. Made by :meth:`sharedllm.SharedLLM.remember`.
+
+    Attributes
+    ----------
+    id : str
+        Hash of the text, the model and the tree settings: the same text gives the same id.
+    title, source : str
+    text : str
+    tokens : Tokens
+    forest : Forest
+        The context trees, one a chunk.
+    search : SearchStates
+    nodes : NodeCache
+        KV encoded so far.
+    remember_s : float
+        Seconds it took to read.
+    """
+
+    id: str
+    title: str
+    source: str
+    text: str = field(repr=False)
+    tokens: Tokens = field(repr=False)
+    forest: Forest = field(repr=False)
+    search: SearchStates = field(repr=False)
+    nodes: NodeCache = field(repr=False)
+    remember_s: float = field(default=0.0, repr=False)
+    _derived: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def derived(self, key: str, make: Callable[[], T]) -> T:
+        """What a policy computes from this document once and keeps."""
+        if key not in self._derived:
+            self._derived[key] = make()
+        return self._derived[key]  # type: ignore[no-any-return]
+
+    @cached_property
+    def leaf_of_token(self) -> NDArray[np.int32]:
+        """For each token the rank of its leaf; shape (T,)."""
+        starts = self.forest.start[self.forest.leaves]
+        ranks = np.searchsorted(starts, np.arange(len(self)), side="right") - 1
+        return ranks.astype(np.int32)
+
+    def text_of(self, start: int, end: int) -> str:
+        """The text that the tokens [`start`, `end`) cover."""
+        first, last = self.tokens.characters(start, end)
+        return self.text[first:last]
+
+
+def document_id(text: str, *settings: object) -> str:
+    """32 hex digits of SHA-256 over the text and what decides its trees and states."""
+    digest = hashlib.sha256(repr(settings).encode())
+    digest.update(b"\0")
+    digest.update(text.encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()[:32]

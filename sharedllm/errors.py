@@ -1,0 +1,65 @@
+"""Every error SharedLLM raises on purpose.
+
+::
+
+    SharedLLMError
+    ├── ConfigError            an option has a value that is not allowed (also a ValueError)
+    │   └── BudgetError        the budget cannot hold what was asked for
+    ├── InputError             a question, text or message cannot be used (also a ValueError)
+    │   ├── DocumentError      a file or text cannot become a document
+    │   └── WindowError        the running text does not fit the model's trained window
+    ├── ModelError
+    │   ├── ModelNotFoundError the weights are not there
+    │   └── UnsupportedModelError  the architecture or a setting of it is not supported
+    └── MissingExtraError      an optional package is not installed (also an ImportError)
+
+Each message says what was given, what is allowed and what to do.
+"""
+
+from __future__ import annotations
+
+
+class SharedLLMError(Exception):
+    """Base class of every error raised by this package."""
+
+
+class ConfigError(SharedLLMError, ValueError):
+    """An option has a value that is not allowed."""
+
+
+class BudgetError(ConfigError):
+    """The budget of attention entries cannot hold what was asked for."""
+
+
+class InputError(SharedLLMError, ValueError):
+    """A question, a text or a message cannot be used."""
+
+
+class DocumentError(InputError):
+    """A file or a text cannot become a document."""
+
+
+class WindowError(InputError):
+    """The running text does not fit the model's trained window."""
+
+
+class ModelError(SharedLLMError):
+    """The model cannot be loaded or used."""
+
+
+class ModelNotFoundError(ModelError):
+    """The weights are not where they were looked for."""
+
+
+class UnsupportedModelError(ModelError):
+    """The model's architecture, or a setting of it, is not supported."""
+
+
+class MissingExtraError(SharedLLMError, ImportError):
+    """An optional package is needed and not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(
+            f"this needs the package {package!r}, which is not installed; "
+            f"install it with: pip install 'sharedllm[{extra}]'"
+        )

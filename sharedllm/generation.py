@@ -1,0 +1,152 @@
+"""Prompts -> tokens -> text, for a batch at once, as a stream."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from transformers.generation.logits_process import (
+    LogitsProcessorList,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from sharedllm.config import GenerationConfig
+from sharedllm.layout import Prompt
+from sharedllm.upper_model import UpperModel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+UNFINISHED = "\ufffd"  # what a tokenizer shows for the first bytes of a character
+
+
+@dataclass(kw_only=True)
+class Row:
+    """The answer to one prompt, growing.
+
+    Attributes
+    ----------
+    ids : list of int
+        New tokens, without the one that ended the answer.
+    text : str
+        What has been given out.
+    finish_reason : "stop", "length" or None while it grows
+    """
+
+    ids: list[int] = field(default_factory=list)
+    text: str = ""
+    finish_reason: str | None = None
+
+
+class Decoder:
+    """Generates answers to a batch of prompts.
+
+    Parameters
+    ----------
+    end_ids : token ids that end an answer
+    lock : held while the model runs
+    """
+
+    def __init__(
+        self,
+        upper: UpperModel,
+        tokenizer: PreTrainedTokenizerBase,
+        end_ids: frozenset[int],
+        lock: threading.RLock,
+    ) -> None:
+        self._upper, self._tokenizer, self._end_ids, self._lock = upper, tokenizer, end_ids, lock
+
+    def run(
+        self, prompts: Sequence[Prompt], config: GenerationConfig, rows: list[Row]
+    ) -> Iterator[tuple[int, str]]:
+        """Fill `rows`, yielding (row, new text) as it comes; the first pair once prefilled.
+
+        Yields ``(-1, "")`` once after prefill.
+        """
+        choose = _Chooser(config)
+        with self._lock:
+            session = self._upper.start(prompts)
+        yield -1, ""
+        while True:
+            tokens = choose(session.logits, rows)
+            for index, (row, token) in enumerate(zip(rows, tokens, strict=True)):
+                if row.finish_reason is None:
+                    piece = self._advance(row, token, config)
+                    if piece:
+                        yield index, piece
+            if all(row.finish_reason for row in rows):
+                return
+            with self._lock:
+                self._upper.step(session, tokens)
+
+    def _advance(self, row: Row, token: int, config: GenerationConfig) -> str:
+        """Take in one token and return the text that is now certain."""
+        if token in self._end_ids:
+            row.finish_reason = "stop"
+        else:
+            row.ids.append(token)
+            if len(row.ids) >= config.max_new_tokens:
+                row.finish_reason = "length"
+        text = str(self._tokenizer.decode(row.ids, skip_special_tokens=True))
+        certain = text
+        stops = [text.find(stop) for stop in config.stop if stop in text]
+        if stops:
+            row.finish_reason = "stop"
+            certain = text[: min(stops)]
+        elif row.finish_reason is None:
+            certain = text[: len(text) - _held_back(text, config.stop)]
+        piece = certain[len(row.text) :]
+        row.text += piece
+        return piece
+
+
+def _held_back(text: str, stops: tuple[str, ...]) -> int:
+    """Characters at the end of `text` that may yet change or turn out to begin a stop text."""
+    if text.endswith(UNFINISHED):
+        return len(text) - len(text.rstrip(UNFINISHED))
+    longest = max((len(stop) for stop in stops), default=1) - 1
+    for n in range(min(longest, len(text)), 0, -1):
+        if any(stop.startswith(text[-n:]) for stop in stops):
+            return n
+    return 0
+
+
+class _Chooser:
+    """Logits -> next tokens: greedy at temperature 0, else sampled from a seeded generator."""
+
+    def __init__(self, config: GenerationConfig) -> None:
+        self._config = config
+        self._random = torch.Generator()
+        if config.seed is None:
+            self._random.seed()
+        else:
+            self._random.manual_seed(config.seed)
+        self._warpers = LogitsProcessorList()
+        if config.temperature > 0:
+            if config.temperature != 1:
+                self._warpers.append(TemperatureLogitsWarper(float(config.temperature)))
+            if config.top_k:
+                self._warpers.append(TopKLogitsWarper(config.top_k))
+            if config.top_p < 1:
+                self._warpers.append(TopPLogitsWarper(config.top_p))
+
+    def __call__(self, logits: Tensor, rows: Sequence[Row]) -> list[int]:
+        """`logits` (B, V) -> one token a row."""
+        scores = logits.float()
+        if self._config.repetition_penalty != 1:
+            penalty = RepetitionPenaltyLogitsProcessor(self._config.repetition_penalty)
+            for index, row in enumerate(rows):
+                seen = torch.tensor([row.ids], dtype=torch.int64, device=scores.device)
+                scores[index : index + 1] = penalty(seen, scores[index : index + 1])
+        if self._config.temperature == 0:
+            return scores.argmax(dim=-1).tolist()  # type: ignore[no-any-return]
+        scores = self._warpers(torch.empty(0, dtype=torch.int64), scores)
+        chances = torch.softmax(scores, dim=-1).cpu()
+        return torch.multinomial(chances, 1, generator=self._random)[:, 0].tolist()  # type: ignore[no-any-return]

@@ -1,0 +1,1 @@
+"""The only place that touches transformers' internals: families, rotation, attention, caches."""

@@ -1,0 +1,103 @@
+"""Two caches: one captures a node's KV, one holds running text with injected memory in between.
+
+Shapes: B batch, G key/value heads, S slots, D head dim, K kept entries.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+from sharedllm.hf.rotation import Rotation
+
+
+class CaptureCache(Cache):
+    """Collects, layer by layer, the KV of chosen positions, with the rotation removed.
+
+    Parameters
+    ----------
+    kept : int64 tensor (K,)
+        Positions to keep.
+    positions : int64 tensor (B, L)
+        Where the tokens stand.
+    """
+
+    def __init__(self, rotation: Rotation, kept: Tensor, positions: Tensor) -> None:
+        super().__init__(layers=[])
+        self._rotation = rotation
+        self._kept = kept
+        self._kept_positions = positions[:, kept]
+        self.captured: list[tuple[Tensor, Tensor]] = []
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        keys = self._rotation.unrotate(key_states[:, :, self._kept], self._kept_positions)
+        self.captured.append((keys, value_states[:, :, self._kept]))
+        return key_states, value_states
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return 0
+
+
+class GrowingLayer(CacheLayerMixin):
+    """Keys and values in one buffer that doubles when it is full, so that a step copies nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.length = 0
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        self.keys = key_states.new_empty(0)
+        self.values = value_states.new_empty(0)
+        self.is_initialized = True
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Append (B, G, T, D) and return everything so far, (B, G, S, D)."""
+        self.keys = self._append(self.keys, key_states)
+        self.values = self._append(self.values, value_states)
+        self.is_initialized = True
+        self.length += key_states.shape[2]
+        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
+
+    def _append(self, buffer: Tensor | None, new: Tensor) -> Tensor:
+        b, g, t, d = new.shape
+        needed = self.length + t
+        if buffer is None or buffer.numel() == 0 or buffer.shape[2] < needed:
+            grown = new.new_empty(b, g, max(needed + 64, 2 * self.length), d)
+            if self.length and buffer is not None:
+                grown[:, :, : self.length] = buffer[:, :, : self.length]
+            buffer = grown
+        buffer[:, :, self.length : needed] = new
+        return buffer
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.length + query_length, 0
+
+    def get_seq_length(self) -> int:
+        return self.length
+
+    def get_max_length(self) -> int:
+        return -1
+
+
+class InjectionCache(Cache):
+    """The KV of head, memory and tail; the first layers also hold the injected entries."""
+
+    def __init__(self, layers: int) -> None:
+        super().__init__(layers=[GrowingLayer() for _ in range(layers)])
+
+    def inject(self, keys: Tensor, values: Tensor) -> None:
+        """Append rotated memory (M, B, G, S, D) to the first M layers."""
+        for layer, k, v in zip(self.layers, keys, values, strict=False):
+            layer.update(k, v)
+
+    def memory_bytes(self) -> int:
+        """Bytes held by all layers."""
+        return sum(
+            x.nbytes for layer in self.layers for x in (layer.keys, layer.values) if x is not None
+        )

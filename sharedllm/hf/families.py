@@ -1,0 +1,124 @@
+"""Which transformers models are supported, and what differs between their families."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from sharedllm.errors import UnsupportedModelError
+
+ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")
+
+
+def _separate_query(attention: Any, config: Any) -> nn.Module:
+    return copy.deepcopy(attention.q_proj)
+
+
+def _fused_query(attention: Any, config: Any) -> nn.Module:
+    """The query rows of a fused query-key-value projection (Phi-3)."""
+    fused = attention.qkv_proj
+    if type(fused) is not nn.Linear:
+        raise UnsupportedModelError(
+            "cross injection needs unquantised query weights for model type 'phi3'; "
+            f"these are {type(fused).__name__}. Use injection mode 'joint'"
+        )
+    rows = config.num_attention_heads * attention.head_dim
+    query = nn.Linear(fused.in_features, rows, bias=False)
+    query.weight = nn.Parameter(fused.weight.detach()[:rows].clone())
+    return query
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Family:
+    """What is special about one model type: how to copy its query projection."""
+
+    copy_query: Callable[[Any, Any], nn.Module] = _separate_query
+
+
+FAMILIES: dict[str, Family] = {
+    "llama": Family(),  # SmolLM2 too
+    "mistral": Family(),
+    "qwen2": Family(),
+    "qwen3": Family(),
+    "phi3": Family(copy_query=_fused_query),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelShape:
+    """The numbers of a supported model.
+
+    Attributes
+    ----------
+    layers, heads, kv_heads, head_dim, hidden : int
+    window : int
+        Positions the model was trained on. For longrope the original ones, within which the
+        rotation frequencies do not depend on the length.
+    """
+
+    family: Family
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    hidden: int
+    window: int
+
+
+def inspect(model: Any) -> ModelShape:
+    """Check that `model` is supported and return its shape.
+
+    Raises
+    ------
+    UnsupportedModelError
+        Naming what is missing.
+    """
+    config = model.config
+    kind = getattr(config, "model_type", None)
+    if kind not in FAMILIES:
+        raise UnsupportedModelError(
+            f"model type {kind!r} is not supported; supported: {', '.join(FAMILIES)} "
+            "(decoders with rotary positions, a public attention interface and a KV cache)"
+        )
+    base = model.get_decoder() if hasattr(model, "get_decoder") else None
+    missing = [
+        name for name in ("layers", "norm", "rotary_emb", "embed_tokens") if not hasattr(base, name)
+    ]
+    if missing or model.get_output_embeddings() is None:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} is no causal language model of type {kind!r}: "
+            f"it has no {', '.join(missing) or 'output embeddings'}"
+        )
+    rope = getattr(config, "rope_parameters", None) or {}
+    rope_type = rope.get("rope_type", "default")
+    if rope_type not in ROPE_TYPES:
+        raise UnsupportedModelError(
+            f"rope type {rope_type!r} is not supported; supported: {', '.join(ROPE_TYPES)}"
+        )
+    window = int(config.max_position_embeddings)
+    if rope_type == "longrope":
+        window = int(
+            rope.get("original_max_position_embeddings")
+            or getattr(config, "original_max_position_embeddings", None)
+            or window
+        )
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return ModelShape(
+        family=FAMILIES[kind],
+        layers=config.num_hidden_layers,
+        heads=config.num_attention_heads,
+        kv_heads=config.num_key_value_heads,
+        head_dim=head_dim,
+        hidden=config.hidden_size,
+        window=window,
+    )
+
+
+def parameter_device(model: nn.Module) -> torch.device:
+    """The device of the input embeddings, where token ids have to be."""
+    return next(model.get_input_embeddings().parameters()).device  # type: ignore[operator]

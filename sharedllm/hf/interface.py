@@ -1,0 +1,75 @@
+"""Our attention, registered with transformers' AttentionInterface.
+
+The model's layers call :func:`shared_attention` with the keyword ``shared``, an
+:class:`~sharedllm.injection.AttentionContext`. No mask function is registered, so that
+transformers builds no mask: which keys a query sees is the context's to say.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface
+
+from sharedllm.attention.select import Attend, get_backend
+from sharedllm.errors import ModelError
+from sharedllm.injection import AttentionContext
+
+PREFIX = "sharedllm"
+
+
+def _make(attend: Attend) -> Any:
+    def shared_attention(
+        module: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        *,
+        scaling: float,
+        dropout: float = 0.0,
+        sliding_window: int | None = None,
+        shared: AttentionContext | None = None,
+        **_: Any,
+    ) -> tuple[Tensor, None]:
+        if shared is None or attention_mask is not None:
+            raise ModelError(
+                "this model is under SharedLLM's attention, which needs its own context and takes "
+                "no attention_mask; call it through SharedLLM, or give it back its own attention "
+                "with model.set_attn_implementation('sdpa')"
+            )
+        layer = module.layer_idx
+        if shared.joined is not None and layer < shared.layers:
+            key = torch.cat([shared.joined.keys[layer].to(key.dtype), key], dim=2)
+            value = torch.cat([shared.joined.values[layer].to(value.dtype), value], dim=2)
+        mask = shared.visibility(layer).mask(sliding_window)
+        out = attend(query, key, value, mask, scale=scaling, dropout=dropout)
+        return out.transpose(1, 2).contiguous(), None
+
+    return shared_attention
+
+
+def activate(model: Any, backend: str) -> None:
+    """Make `model` use our attention with the backend called `backend`."""
+    name = f"{PREFIX}_{backend}"
+    AttentionInterface.register(name, _make(get_backend(backend)))
+    model.set_attn_implementation(name)
+
+
+def require_active(model: Any) -> None:
+    """Refuse to run when our attention is not the active one.
+
+    Stock attention given longer KV in some layers returns wrong numbers without an error.
+
+    Raises
+    ------
+    ModelError
+    """
+    name = model.config._attn_implementation
+    if not str(name).startswith(PREFIX):
+        raise ModelError(
+            f"the model's attention was changed to {name!r}, which cannot see injected memory; "
+            "change it back, or load the model again through SharedLLM.from_pretrained"
+        )

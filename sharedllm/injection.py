@@ -1,0 +1,133 @@
+"""Selected nodes -> injected KV, and what the attention of one forward pass must know of it.
+
+Shapes: M injection layers, B batch, G key/value heads, S memory entries, D head dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sharedllm.attention.visibility import Visibility
+from sharedllm.config import Positions
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NodeKV:
+    """The kept KV of one node, position-free.
+
+    Attributes
+    ----------
+    keys, values : (M, G, K, D) for K kept entries; keys without rotation
+    """
+
+    keys: Tensor
+    values: Tensor
+
+    def __len__(self) -> int:
+        return self.keys.shape[2]
+
+    @property
+    def nbytes(self) -> int:
+        return self.keys.nbytes + self.values.nbytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InjectedKV:
+    """The memory at one place of one prompt: kept entries of its nodes, in document order.
+
+    Attributes
+    ----------
+    keys, values : (M, G, S, D); keys position-free, rotated when the place is known
+    chunk : int64 (S,)
+        The ordinal of each entry's chunk at this place.
+    n_chunks : int
+        Chunks at this place, those that kept nothing included.
+    """
+
+    keys: Tensor
+    values: Tensor
+    chunk: Tensor
+    n_chunks: int
+
+    def __len__(self) -> int:
+        return self.keys.shape[2]
+
+    def positions(self, scheme: Positions) -> Tensor:
+        """int64 (S,): where each key stands, counted from the first position of the memory."""
+        if scheme == "chunk":
+            return self.chunk
+        return torch.arange(len(self), device=self.keys.device)
+
+    def extent(self, scheme: Positions) -> int:
+        """Positions this memory takes: the running text goes on after them."""
+        return self.n_chunks if scheme == "chunk" else len(self)
+
+
+def gather(nodes: Sequence[NodeKV], chunks: Sequence[int], n_chunks: int) -> InjectedKV:
+    """Put the kept entries of `nodes` together; `chunks` gives each node's chunk ordinal.
+
+    Raises
+    ------
+    ValueError
+        If there is no node.
+    """
+    if not nodes:
+        raise ValueError("gather needs at least one node")
+    device = nodes[0].keys.device
+    ordinals = torch.tensor(list(chunks), device=device)
+    lengths = torch.tensor([len(node) for node in nodes], device=device)
+    return InjectedKV(
+        keys=torch.cat([node.keys for node in nodes], dim=2),
+        values=torch.cat([node.values for node in nodes], dim=2),
+        chunk=torch.repeat_interleave(ordinals, lengths),
+        n_chunks=n_chunks,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayerMemory:
+    """Rotated memory handed to the layers directly: the keyword path, and cross-attention.
+
+    Attributes
+    ----------
+    keys, values : (M, B, G, S, D)
+    visibility : Visibility
+        Of the memory entries alone, for cross-attention.
+    cross_position : int64 (B, T)
+        The position of each query in cross-attention.
+    """
+
+    keys: Tensor
+    values: Tensor
+    visibility: Visibility
+    cross_position: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttentionContext:
+    """What attention must know of one forward pass; travels as the keyword ``shared``.
+
+    Attributes
+    ----------
+    layers : int
+        Injection layers M.
+    injected, plain : Visibility
+        Of all keys in the first M layers, and in the layers above them.
+    joined : LayerMemory or None
+        Memory to put in front of the keys (joint injection, keyword path).
+    crossed : LayerMemory or None
+        Memory for the separate cross-attention.
+    """
+
+    layers: int
+    injected: Visibility
+    plain: Visibility
+    joined: LayerMemory | None = None
+    crossed: LayerMemory | None = None
+
+    def visibility(self, layer: int) -> Visibility:
+        return self.injected if layer < self.layers else self.plain

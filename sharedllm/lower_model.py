@@ -1,0 +1,169 @@
+"""Node ids -> position-free KV of the injection layers, and search states (paper, section 3.2).
+
+The lower model is the first M layers of the same checkpoint. A node is encoded alone, with
+node-local positions, so the KV of its first tokens is also the KV of every node that starts where
+it starts: nodes that share a start share one pass.
+
+Shapes: M injection layers, B batch, L tokens, G key/value heads, K kept entries, D head dim.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sharedllm.attention.visibility import Keys, Visibility
+from sharedllm.compression import kept_positions
+from sharedllm.hf.cache import CaptureCache
+from sharedllm.hf.families import ModelShape, parameter_device
+from sharedllm.hf.interface import require_active
+from sharedllm.hf.rotation import Rotation
+from sharedllm.injection import AttentionContext, NodeKV
+
+BATCH_TOKENS = {"cpu": 4096, "cuda": 65536}
+SEARCH_LAYERS = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, order=True)
+class NodeRequest:
+    """Tokens [start, end) of a document, kept at `ratio` tokens an entry."""
+
+    start: int
+    end: int
+    ratio: float
+
+
+class LowerModel:
+    """The first `layers` layers of `model`, as a compressor.
+
+    Parameters
+    ----------
+    model : the transformers causal LM, under our attention
+    layers : int
+        Injection layers M.
+    """
+
+    def __init__(self, model: Any, shape: ModelShape, rotation: Rotation, layers: int) -> None:
+        self._model = model
+        self._rotation = rotation
+        self.layers = layers
+        self._encoder = _first_layers(model.get_decoder(), layers)
+        self._searcher = _first_layers(model.get_decoder(), SEARCH_LAYERS)
+        self.device = parameter_device(model)
+        self.batch_tokens = BATCH_TOKENS[self.device.type]
+
+    def encode(
+        self,
+        ids: NDArray[np.int32],
+        requests: Sequence[NodeRequest],
+        *,
+        done: Callable[[int], None] | None = None,
+    ) -> Iterator[tuple[NodeRequest, NodeKV]]:
+        """Encode nodes of one document, yielding each as its batch is ready.
+
+        Parameters
+        ----------
+        ids : (T,) the document's tokens
+        requests : the nodes; one pass serves all that share a start
+        done : called with the number of tokens just encoded
+        """
+        passes: dict[int, list[NodeRequest]] = {}
+        for request in requests:
+            passes.setdefault(request.start, []).append(request)
+        groups = sorted(passes.values(), key=lambda group: -max(r.end for r in group) + group[0].start)
+        while groups:
+            length = max(r.end for r in groups[0]) - groups[0][0].start
+            batch = groups[: max(1, self.batch_tokens // length)]
+            groups = groups[len(batch) :]
+            yield from self._encode_batch(ids, batch, length)
+            if done:
+                done(sum(max(r.end for r in group) - group[0].start for group in batch))
+
+    def _encode_batch(
+        self, ids: NDArray[np.int32], batch: list[list[NodeRequest]], length: int
+    ) -> Iterator[tuple[NodeRequest, NodeKV]]:
+        wanted = [[kept_positions(r.end - r.start, r.ratio) for r in group] for group in batch]
+        kept = np.unique(np.concatenate([k for group in wanted for k in group]))
+        starts = [group[0].start for group in batch]
+        ends = [max(r.end for r in group) for group in batch]
+        cache = self._run(self._encoder, ids, starts, ends, length, kept)[1]
+        keys = torch.stack([k for k, _ in cache.captured], dim=1)  # (B, M, G, K, D)
+        values = torch.stack([v for _, v in cache.captured], dim=1)
+        for row, group in enumerate(batch):
+            for request, positions in zip(group, wanted[row], strict=True):
+                index = torch.from_numpy(np.searchsorted(kept, positions)).to(keys.device)
+                yield request, NodeKV(keys=keys[row][:, :, index], values=values[row][:, :, index])
+
+    def states(
+        self,
+        ids: NDArray[np.int32],
+        spans: Sequence[tuple[int, int]],
+        *,
+        done: Callable[[int], None] | None = None,
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Hidden states after one layer, each span [start, end) read alone.
+
+        Yields
+        ------
+        (index of the span, tensor (end - start, hidden))
+        """
+        order = sorted(range(len(spans)), key=lambda i: spans[i][0] - spans[i][1])
+        while order:
+            length = spans[order[0]][1] - spans[order[0]][0]
+            rows = order[: max(1, self.batch_tokens // max(1, length))]
+            order = order[len(rows) :]
+            starts, ends = [spans[i][0] for i in rows], [spans[i][1] for i in rows]
+            hidden = self._run(self._searcher, ids, starts, ends, length, np.empty(0, np.int64))[0]
+            for row, index in enumerate(rows):
+                yield index, hidden[row, : ends[row] - starts[row]]
+            if done:
+                done(sum(ends) - sum(starts))
+
+    @torch.inference_mode()
+    def _run(
+        self,
+        layers: nn.Module,
+        ids: NDArray[np.int32],
+        starts: list[int],
+        ends: list[int],
+        length: int,
+        kept: NDArray[np.int64],
+    ) -> tuple[Tensor, CaptureCache]:
+        """Run spans as one right-padded batch; causal attention keeps the padding out of sight."""
+        require_active(self._model)
+        rows = np.zeros((len(starts), length), dtype=np.int64)
+        for row, (start, end) in enumerate(zip(starts, ends, strict=True)):
+            rows[row, : end - start] = ids[start:end]
+        positions = torch.arange(length, device=self.device).expand(len(starts), -1)
+        cache = CaptureCache(self._rotation, torch.from_numpy(kept).to(self.device), positions)
+        order = positions.int()
+        seen = Visibility(
+            query_order=order,
+            query_position=order,
+            keys=Keys(order=order, position=order),
+            in_order=True,
+        )
+        out = layers(
+            input_ids=torch.from_numpy(rows).to(self.device),
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            shared=AttentionContext(layers=0, injected=seen, plain=seen),
+        )
+        return out.last_hidden_state, cache
+
+
+def _first_layers(decoder: Any, layers: int) -> nn.Module:
+    """A view of `decoder` that stops after `layers` layers, sharing its weights, without final norm."""
+    view: nn.Module = copy.copy(decoder)
+    view.config = copy.copy(decoder.config)  # type: ignore[assignment]
+    view.config.num_hidden_layers = layers  # type: ignore[union-attr]
+    view._modules = {**decoder._modules, "norm": nn.Identity()}
+    return view

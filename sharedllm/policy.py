@@ -1,0 +1,306 @@
+"""Policies: how well each node of the context trees matches the query.
+
+A policy gives every node of every document a score; higher is better, and scores compare across
+all documents of one call. ``maxsim``, ``bm25``, ``hybrid`` and ``right`` score leaves and give an
+inner node the best of its leaves, so that ranking leaves is exact; ``embedding`` and
+``last_hidden`` (the paper's) score each node by itself.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sharedllm.document import Document, unit
+from sharedllm.errors import ConfigError
+from sharedllm.lower_model import LowerModel
+
+Scores = NDArray[np.float32]
+Embedder = Callable[[list[str]], NDArray[np.float32]]
+
+WORD = re.compile(r"\w+")
+BLOCK = 16384  # tokens compared at once
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Query:
+    """What is looked for.
+
+    Attributes
+    ----------
+    text : str
+    ids : int32 (Q,)
+    states : float32 (Q, hidden)
+        After one layer.
+    """
+
+    text: str
+    ids: NDArray[np.int32]
+    states: Tensor
+
+
+class Policy(Protocol):
+    """Scores nodes."""
+
+    name: str
+
+    def score(self, query: Query, documents: Sequence[Document]) -> list[Scores]:
+        """One array (nodes,) a document, in the order of its forest."""
+        ...
+
+
+class LeafPolicy:
+    """A policy that scores leaves; an inner node gets the maximum of its leaves."""
+
+    name = ""
+
+    def score(self, query: Query, documents: Sequence[Document]) -> list[Scores]:
+        leaves = self.leaf_scores(query, documents)
+        return [d.forest.from_leaves(x) for d, x in zip(documents, leaves, strict=True)]
+
+    def leaf_scores(self, query: Query, documents: Sequence[Document]) -> list[Scores]:
+        """One array (leaves,) a document."""
+        raise NotImplementedError(f"{type(self).__name__} must define leaf_scores")
+
+
+class MaxSim(LeafPolicy):
+    """Late interaction on layer-1 states: each query token's best match in a leaf, rare ones first.
+
+    score(leaf) = sum over query tokens of idf(token) * max over the leaf's tokens of the cosine of
+    their centred states. idf(t) = ln(1 + leaves / (1 + leaves that hold t)).
+    """
+
+    name = "maxsim"
+
+    def leaf_scores(self, query: Query, documents: Sequence[Document]) -> list[Scores]:
+        weights = _token_weights(query, documents)
+        out = []
+        for document in documents:
+            search = document.search
+            states = unit(query.states.to(search.mean) - search.mean)
+            starts = document.forest.start[document.forest.leaves]
+            similarity = np.empty((len(states), len(document)), dtype=np.float32)
+            for block in range(0, len(document), BLOCK):
+                part = search.states[block : block + BLOCK].to(states.dtype)
+                similarity[:, block : block + BLOCK] = (states @ part.T).cpu().numpy()
+            best = np.maximum.reduceat(similarity, starts, axis=1)
+            out.append((weights @ best).astype(np.float32))
+        return out
+
+
+def _token_weights(query: Query, documents: Sequence[Document]) -> Scores:
+    """idf of the query's tokens over the leaves of all documents; shape (Q,)."""
+    leaves = sum(len(d.forest.leaves) for d in documents)
+    held = np.zeros(len(query.ids))
+    for document in documents:
+        counts = document.derived("token_leaves", lambda d=document: _token_leaves(d))
+        held += [counts[int(token)] for token in query.ids]
+    return np.log1p(leaves / (1 + held)).astype(np.float32)
+
+
+def _token_leaves(document: Document) -> Counter[int]:
+    """For each token id, how many leaves hold it."""
+    pairs = np.unique(np.stack([document.tokens.ids, document.leaf_of_token]), axis=1)
+    ids, counts = np.unique(pairs[0], return_counts=True)
+    return Counter(dict(zip(ids.tolist(), counts.tolist(), strict=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class WordIndex:
+    """Where the words of a document stand.
+
+    Attributes
+    ----------
+    leaves : word -> leaf rank -> occurrences
+    lengths : float (leaves,), words a leaf
+    """
+
+    leaves: dict[str, dict[int, int]]
+    lengths: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, document: Document) -> WordIndex:
+        starts = document.tokens.spans[document.forest.start[document.forest.leaves], 0]
+        found = [(m.start(), m.group().lower()) for m in WORD.finditer(document.text)]
+        where = np.searchsorted(starts, [at for at, _ in found], side="right") - 1
+        leaves: dict[str, dict[int, int]] = defaultdict(lambda: defaultdict(int))
+        for leaf, (_, word) in zip(np.maximum(where, 0).tolist(), found, strict=True):
+            leaves[word][leaf] += 1
+        lengths = np.bincount(np.maximum(where, 0), minlength=len(starts)).astype(np.float64)
+        return cls(leaves={w: dict(at) for w, at in leaves.items()}, lengths=lengths)
+
+
+class BM25(LeafPolicy):
+    """Okapi BM25 over leaves, with statistics pooled over all documents of the call."""
+
+    name = "bm25"
+
+    def __init__(self, k1: float = 1.2, b: float = 0.75) -> None:
+        self.k1, self.b = k1, b
+
+    def leaf_scores(self, query: Query, documents: Sequence[Document]) -> list[Scores]:
+        indexes = [d.derived("words", lambda d=d: WordIndex.of(d)) for d in documents]
+        leaves = sum(len(index.lengths) for index in indexes)
+        mean = max(sum(float(index.lengths.sum()) for index in indexes) / leaves, 1.0)
+        out = [np.zeros(len(index.lengths), dtype=np.float64) for index in indexes]
+        for word in sorted({m.group().lower() for m in WORD.finditer(query.text)}):
+            held = sum(len(index.leaves.get(word, ())) for index in indexes)
+            idf = math.log1p((leaves - held + 0.5) / (held + 0.5))
+            for index, scores in zip(indexes, out, strict=True):
+                at = index.leaves.get(word)
+                if not at:
+                    continue
+                ranks = np.fromiter(at.keys(), dtype=np.int64)
+                count = np.fromiter(at.values(), dtype=np.float64)
+                norm = self.k1 * (1 - self.b + self.b * index.lengths[ranks] / mean)
+                scores[ranks] += idf * count * (self.k1 + 1) / (count + norm)
+        return [scores.astype(np.float32) for scores in out]
+
+
+class Hybrid(LeafPolicy):
+    """The sum of MaxSim and BM25, each standardised over all leaves of the call.
+
+    Standardised scores keep how far ahead a leaf is, which ranks lose; docs/experiments.md has the
+    comparison with reciprocal rank fusion.
+    """
+
+    name = "hybrid"
+
+    def __init__(self) -> None:
+        self._parts: tuple[LeafPolicy, ...] = (MaxSim(), BM25())
+
+    def leaf_scores(self, query: Query, documents: Sequence[Document]) -> list[Scores]:
+        total: list[Scores] = []
+        for part in self._parts:
+            scores = _standardised(part.leaf_scores(query, documents))
+            total = scores if not total else [a + b for a, b in zip(total, scores, strict=True)]
+        return total
+
+
+def _standardised(scores: list[Scores]) -> list[Scores]:
+    """Mean 0 and deviation 1 over all arrays together; all zero where they do not differ."""
+    every = np.concatenate(scores)
+    deviation = float(every.std()) or 1.0
+    return [((x - every.mean()) / deviation).astype(np.float32) for x in scores]
+
+
+class Right(LeafPolicy):
+    """The later, the better: the paper's choice for language modelling (no query)."""
+
+    name = "right"
+
+    def leaf_scores(self, query: Query, documents: Sequence[Document]) -> list[Scores]:
+        before, out = 0, []
+        for document in documents:
+            leaves = len(document.forest.leaves)
+            out.append(np.arange(before, before + leaves, dtype=np.float32))
+            before += leaves
+        return out
+
+
+class Embedding:
+    """Cosine of one vector a node with one vector of the query.
+
+    Without `embedder` the vectors are means of the layer-1 states; with one, the mean of the
+    embedded texts of the node's leaves.
+    """
+
+    name = "embedding"
+
+    def __init__(self, embedder: Embedder | None = None) -> None:
+        self._embedder = embedder
+
+    def score(self, query: Query, documents: Sequence[Document]) -> list[Scores]:
+        out = []
+        for document in documents:
+            forest = document.forest
+            leaves = self._leaf_vectors(document)
+            sums = np.concatenate([np.zeros_like(leaves[:1]), np.cumsum(leaves, axis=0)])
+            nodes = torch.from_numpy(sums[forest.last_leaf] - sums[forest.first_leaf])
+            out.append((unit(nodes) @ self._query_vector(query, document)).float().numpy())
+        return out
+
+    def _leaf_vectors(self, document: Document) -> NDArray[np.float64]:
+        """(leaves, dims)"""
+        starts = document.forest.start[document.forest.leaves]
+        ends = document.forest.end[document.forest.leaves]
+        if self._embedder is None:
+            states = document.search.states.float().cpu().numpy()
+            return np.add.reduceat(states, starts, axis=0, dtype=np.float64)
+        embedder = self._embedder
+        spans = zip(starts.tolist(), ends.tolist(), strict=True)
+        key = f"embedded by {id(embedder)}"
+        vectors = document.derived(key, lambda: embedder([document.text_of(*s) for s in spans]))
+        return _checked(vectors, len(starts))
+
+    def _query_vector(self, query: Query, document: Document) -> Tensor:
+        if self._embedder is None:
+            search = document.search
+            vector = unit(query.states.to(search.mean) - search.mean).mean(0)
+        else:
+            vector = torch.from_numpy(_checked(self._embedder([query.text]), 1)[0])
+        return unit(vector.double().cpu())
+
+
+def _checked(vectors: NDArray[np.float32], rows: int) -> NDArray[np.float64]:
+    array = np.asarray(vectors, dtype=np.float64)
+    if array.ndim != 2 or len(array) != rows or not np.isfinite(array).all():
+        raise ConfigError(
+            f"the embedder returned an array of shape {array.shape}; it must return {rows} rows of "
+            "finite numbers, one a text"
+        )
+    return array
+
+
+class LastHidden:
+    """The paper's policy: cosine of the last positions' states after one layer (section 3.2).
+
+    Each node is read alone. Scores are comparable only between siblings, so no exactness is
+    claimed for a budget search over them.
+    """
+
+    name = "last_hidden"
+
+    def __init__(self, lower: LowerModel) -> None:
+        self._lower = lower
+
+    def score(self, query: Query, documents: Sequence[Document]) -> list[Scores]:
+        target = unit(query.states[-1].float())
+        return [(unit(self._ends(d)) @ target).cpu().numpy() for d in documents]
+
+    def _ends(self, document: Document) -> Tensor:
+        """The last state of every node; (nodes, hidden)."""
+
+        def read() -> Tensor:
+            forest = document.forest
+            spans = list(zip(forest.start.tolist(), forest.end.tolist(), strict=True))
+            ends = torch.empty(len(spans), document.search.mean.shape[0])
+            for node, states in self._lower.states(document.tokens.ids, spans):
+                ends[node] = states[-1].float()
+            return ends.to(document.search.mean.device)
+
+        return document.derived("node_ends", read)
+
+
+def make_policy(name: str, lower: LowerModel, embedder: Embedder | None = None) -> Policy:
+    """The policy called `name`; see :data:`sharedllm.config.POLICIES`."""
+    makers: dict[str, Callable[[], Policy]] = {
+        "maxsim": MaxSim,
+        "bm25": BM25,
+        "hybrid": Hybrid,
+        "embedding": lambda: Embedding(embedder),
+        "last_hidden": lambda: LastHidden(lower),
+        "right": Right,
+    }
+    if name not in makers:
+        raise ConfigError(f"policy is {name!r}; allowed: {', '.join(makers)}")
+    return makers[name]()

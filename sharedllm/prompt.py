@@ -1,0 +1,141 @@
+"""A question or chat messages, with documents in them -> the model's chat format, cut at the documents."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sharedllm.document import Document
+from sharedllm.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+ROLES = ("system", "user", "assistant", "tool")
+BEFORE = "Read the text below and answer the question about it.\n\nText:\n"
+AFTER = "\n\nQuestion: {question}\nGive a short answer, using only the text."
+
+Message = Mapping[str, Any]
+Part = str | Document
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Conversation:
+    """A prompt before search.
+
+    Attributes
+    ----------
+    parts : tuple of (str or Document)
+        The chat format, a document where its evidence and memory will stand.
+    query : str
+        What is searched for: the text of the last user message.
+    """
+
+    parts: tuple[Part, ...]
+    query: str
+
+    @property
+    def documents(self) -> tuple[Document, ...]:
+        return tuple(part for part in self.parts if isinstance(part, Document))
+
+
+def converse(
+    question: str | Sequence[Message],
+    context: Sequence[Document],
+    tokenizer: PreTrainedTokenizerBase,
+) -> Conversation:
+    """Put documents and question (or messages) into the model's chat format.
+
+    Parameters
+    ----------
+    question : str, or messages
+        A message is ``{"role", "content"}``; content is a str or a list of parts,
+        ``{"type": "text", "text"}`` or ``{"type": "document", "document"}``.
+    context : documents that stand in no message; they go to the front of the last user message.
+
+    Raises
+    ------
+    InputError
+        For an empty question, or a message that is not of this form.
+    """
+    if isinstance(question, str):
+        if not question.strip():
+            raise InputError("the question is empty; ask something")
+        after = AFTER.format(question=question.strip())
+        content: list[Part] = [BEFORE, *context, after] if context else [question]
+        return Conversation(
+            parts=_rendered([("user", content)], tokenizer), query=question.strip()
+        )
+    turns = [_turn(message, index) for index, message in enumerate(question)]
+    users = [index for index, (role, _) in enumerate(turns) if role == "user"]
+    if not users:
+        raise InputError("the messages hold no user message; the last one is what gets answered")
+    last = turns[users[-1]][1]
+    query = "".join(part for part in last if isinstance(part, str)).strip()
+    if not query:
+        raise InputError("the last user message has no text; ask something")
+    if context:
+        last[:0] = [*context, "\n\n"]
+    parts = _rendered(turns, tokenizer)
+    documents = [part for part in parts if isinstance(part, Document)]
+    if len({document.id for document in documents}) < len(documents):
+        raise InputError("a document stands in the messages twice; give each one once")
+    return Conversation(parts=parts, query=query)
+
+
+def _turn(message: Message, index: int) -> tuple[str, list[Part]]:
+    """Role and parts of one message."""
+    if not isinstance(message, Mapping) or "role" not in message or "content" not in message:
+        raise InputError(f"message {index} is {message!r}; it needs 'role' and 'content'")
+    role, content = message["role"], message["content"]
+    if role not in ROLES:
+        raise InputError(f"message {index} has role {role!r}; allowed: {', '.join(ROLES)}")
+    if isinstance(content, str):
+        return role, [content]
+    parts: list[Part] = []
+    for part in content if isinstance(content, Sequence) else [content]:
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if kind == "text" and isinstance(part.get("text"), str):
+            parts.append(part["text"])
+        elif kind == "document" and isinstance(part.get("document"), Document):
+            parts.append(part["document"])
+        else:
+            raise InputError(
+                f"message {index} has the part {part!r}; allowed: a str, {{'type': 'text', 'text'}} "
+                "and {'type': 'document', 'document': what remember() returned}"
+            )
+    return role, parts
+
+
+def _rendered(
+    turns: Sequence[tuple[str, Sequence[Part]]], tokenizer: PreTrainedTokenizerBase
+) -> tuple[Part, ...]:
+    """Apply the chat template with a mark in each document's place, then cut at the marks."""
+    mark = f"\u27e6{uuid.uuid4().hex}\u27e7"  # cannot stand in anyone's text
+    documents = [part for _, parts in turns for part in parts if isinstance(part, Document)]
+    messages = [
+        {"role": role, "content": "".join(p if isinstance(p, str) else mark for p in parts)}
+        for role, parts in turns
+    ]
+    if tokenizer.chat_template:
+        try:
+            text = tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True
+            )
+        except Exception as error:  # a template raises whatever it likes
+            raise InputError(f"the model's chat template refuses these messages: {error}") from error
+    else:
+        text = "\n\n".join(message["content"] for message in messages) + "\n\nAnswer:"
+        text = (tokenizer.bos_token or "") + text
+    pieces = str(text).split(mark)
+    if len(pieces) != len(documents) + 1:
+        raise InputError(
+            "the model's chat template drops or repeats a message that holds a document; "
+            "put the documents into the last user message"
+        )
+    parts: list[Part] = [pieces[0]]
+    for document, piece in zip(documents, pieces[1:], strict=True):
+        parts += [document, piece]
+    return tuple(parts)

@@ -1,0 +1,291 @@
+"""Scores -> selected nodes, under one budget of attention entries.
+
+Both searches start with the best nodes and stop when the budget is spent; what they select is, in
+every chunk, a set of disjoint nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sharedllm.compression import kept_count
+from sharedllm.config import SearchConfig, TreeConfig
+from sharedllm.errors import BudgetError
+from sharedllm.policy import Scores
+from sharedllm.tree import Forest
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SelectedNode:
+    """One node that goes into the prompt.
+
+    Attributes
+    ----------
+    document : int
+        Index among the documents of the call.
+    node : int
+        Index in its forest.
+    ratio : float
+        Tokens per kept entry.
+    as_text : bool
+        Pasted as tokens rather than injected as KV.
+    fine : bool
+        Selected for its score, rather than brought along as the coarse rest.
+    score : float
+    """
+
+    document: int
+    node: int
+    ratio: float
+    as_text: bool
+    fine: bool
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Selection:
+    """What a search found.
+
+    Attributes
+    ----------
+    nodes : tuple of SelectedNode
+        In the order of the documents, and in document order within each.
+    budget, spent : int
+        Attention entries allowed and (at most) taken.
+    root_ratio : float or None
+        Tokens per entry of unexpanded roots; None without a coarse rest.
+    left_out : int
+        Chunks of which nothing was selected.
+    """
+
+    nodes: tuple[SelectedNode, ...]
+    budget: int
+    spent: int
+    root_ratio: float | None
+    left_out: int
+
+
+Ready = Callable[[int, int, float], bool]  # document, node, ratio -> is its KV encoded?
+
+
+class _Searcher:
+    """The state of one search: what each chunk contributes so far and what it costs."""
+
+    def __init__(
+        self,
+        forests: Sequence[Forest],
+        scores: Sequence[Scores],
+        search: SearchConfig,
+        tree: TreeConfig,
+        overhead: Sequence[int],
+        ready: Ready,
+    ) -> None:
+        self.forests, self.scores, self.search, self.tree = forests, scores, search, tree
+        self.overhead, self.ready = overhead, ready
+        self.chunks: dict[tuple[int, int], list[SelectedNode]] = {}  # (document, root) -> nodes
+        self.spent = 0
+        self.root_ratio: float | None = None
+
+    def cost(self, selected: SelectedNode) -> int:
+        """Attention entries that `selected` takes."""
+        forest = self.forests[selected.document]
+        length = int(forest.end[selected.node] - forest.start[selected.node])
+        if selected.as_text:
+            return length + self.overhead[selected.document]
+        return kept_count(length, selected.ratio)
+
+    def make(self, document: int, node: int, ratio: float, *, fine: bool) -> SelectedNode:
+        return SelectedNode(
+            document=document,
+            node=node,
+            ratio=1.0 if fine and self.search.finest == "text" else ratio,
+            as_text=fine and self.search.finest == "text",
+            fine=fine,
+            score=float(self.scores[document][node]),
+        )
+
+    def put(self, document: int, root: int, nodes: list[SelectedNode]) -> bool:
+        """Let a chunk contribute `nodes` instead of what it did, if the budget allows."""
+        old = self.chunks.get((document, root), [])
+        spent = self.spent + sum(map(self.cost, nodes)) - sum(map(self.cost, old))
+        if spent > self.search.budget:
+            return False
+        self.chunks[document, root] = nodes
+        self.spent = spent
+        return True
+
+    def start_coarse(self) -> None:
+        """Give every chunk its root, as finely as the share of the rest allows.
+
+        Where all roots do not fit at the tree's ratio, it doubles until they do; at one entry a
+        root, the worst-scored ones drop out.
+        """
+        if self.search.rest == "none":
+            return
+        share = int(self.search.budget * self.search.rest_share)
+        roots = [(d, int(r)) for d, forest in enumerate(self.forests) for r in forest.roots]
+        ratio = float(self.tree.root_ratio)
+        if self.search.rest == "ready":
+            roots = [(d, r) for d, r in roots if self.ready(d, r, ratio)]
+        else:
+            lengths = [int(self.forests[d].end[r] - self.forests[d].start[r]) for d, r in roots]
+            while sum(kept_count(n, ratio) for n in lengths) > share and ratio < max(lengths):
+                ratio *= 2
+        self.root_ratio = ratio
+        for document, root in sorted(roots, key=lambda at: -self.scores[at[0]][at[1]]):
+            node = self.make(document, root, ratio, fine=False)
+            if self.spent + self.cost(node) > share:
+                break
+            self.put(document, root, [node])
+
+    def partition(self, document: int, root: int, chosen: set[int]) -> list[SelectedNode]:
+        """The chunk cut into the `chosen` leaves and, with a rest, the largest nodes between them.
+
+        A leaf between two levels that was not chosen is kept at the ratio of the level above: the
+        finest one is for chosen leaves.
+        """
+        forest, out, open_nodes = self.forests[document], [], [root]
+        while open_nodes:
+            node = open_nodes.pop()
+            level = int(forest.level[node])
+            if node in chosen:
+                out.append(self.make(document, node, self.tree.ratio(level), fine=True))
+            elif any(forest.start[node] <= forest.start[c] < forest.end[node] for c in chosen):
+                open_nodes += [int(forest.right[node]), int(forest.left[node])]
+            elif self.search.rest == "all":
+                kept = min(level, max(self.tree.height - 1, 0))
+                out.append(self.make(document, node, self.tree.ratio(kept), fine=False))
+        return out
+
+    def result(self) -> Selection:
+        nodes = sorted(
+            (n for chunk in self.chunks.values() for n in chunk),
+            key=lambda n: (n.document, self.forests[n.document].start[n.node]),
+        )
+        if not nodes:
+            smallest = min(
+                self.cost(self.make(d, int(leaf), self.tree.ratio(int(f.level[leaf])), fine=True))
+                for d, f in enumerate(self.forests)
+                for leaf in f.leaves
+            )
+            raise BudgetError(
+                f"budget is {self.search.budget}, too small for a single node: the smallest one "
+                f"takes {smallest} entries. Allow at least that, or make leaves smaller "
+                "(tree.height, tree.chunk)"
+            )
+        return Selection(
+            nodes=tuple(nodes),
+            budget=self.search.budget,
+            spent=self.spent,
+            root_ratio=self.root_ratio,
+            left_out=sum(len(f.roots) for f in self.forests)
+            - sum(bool(chunk) for chunk in self.chunks.values()),
+        )
+
+
+def budget_search(searcher: _Searcher) -> None:
+    """The best leaves of all chunks first, each bringing the siblings on its way."""
+    ranked: list[tuple[float, int, int]] = []
+    for document, (forest, scores) in enumerate(
+        zip(searcher.forests, searcher.scores, strict=True)
+    ):
+        near = with_neighbours(scores[forest.leaves], searcher.search.neighbours)
+        ranked += [
+            (-float(s), document, int(n)) for s, n in zip(near, forest.leaves, strict=True)
+        ]
+    ranked.sort()
+    chosen: dict[tuple[int, int], set[int]] = {}
+    misses = 0
+    for _, document, leaf in ranked:
+        forest = searcher.forests[document]
+        root = int(forest.roots[forest.tree[leaf]])
+        leaves = chosen.get((document, root), set()) | {leaf}
+        if searcher.put(document, root, searcher.partition(document, root, leaves)):
+            chosen[document, root] = leaves
+            continue
+        misses += 1
+        if misses > 8:  # what is left of the budget is smaller than a leaf
+            break
+
+
+def with_neighbours(scores: Scores, share: float) -> Scores:
+    """Each leaf's score plus `share` of those beside it.
+
+    What answers a question is often cut by a leaf's edge; the piece with fewer matches then rises
+    with the other one.
+    """
+    out = scores.copy()
+    out[1:] += share * scores[:-1]
+    out[:-1] += share * scores[1:]
+    return out
+
+
+def path_search(searcher: _Searcher) -> None:
+    """One path down every chunk, both children of its last split preserved (paper, section 3.2).
+
+    With the budget of the paper (none) every chunk is expanded. Under a smaller one the
+    best-scored chunks are, and the others stay at their coarse root.
+    """
+    order = [
+        (-float(scores[root]), document, int(root))
+        for document, (forest, scores) in enumerate(
+            zip(searcher.forests, searcher.scores, strict=True)
+        )
+        for root in forest.roots
+    ]
+    for _, document, root in sorted(order):
+        searcher.put(document, root, _path(searcher, document, root))
+
+
+def _path(searcher: _Searcher, document: int, root: int) -> list[SelectedNode]:
+    forest, scores, tree = searcher.forests[document], searcher.scores[document], searcher.tree
+    preserved, node = [], root
+    while forest.left[node] >= 0:
+        left, right = int(forest.left[node]), int(forest.right[node])
+        best, other = (left, right) if scores[left] > scores[right] else (right, left)
+        last = forest.left[best] < 0
+        preserved.append((other, last))
+        node = best
+    preserved.append((node, True))
+    rest = searcher.search.rest != "none"
+    return [
+        searcher.make(document, n, tree.ratio(int(forest.level[n])), fine=fine)
+        for n, fine in preserved
+        if fine or rest
+    ]
+
+
+SEARCHES: dict[str, Callable[[_Searcher], None]] = {"budget": budget_search, "path": path_search}
+
+
+def select(
+    forests: Sequence[Forest],
+    scores: Sequence[Scores],
+    search: SearchConfig,
+    tree: TreeConfig,
+    *,
+    overhead: Sequence[int] | None = None,
+    ready: Ready = lambda document, node, ratio: False,
+) -> Selection:
+    """Select nodes of `forests` by `scores` under ``search.budget``.
+
+    Parameters
+    ----------
+    forests, scores : one of each a document
+    overhead : tokens that a leaf pasted as text costs beside its own, for each document
+    ready : says whether a node is encoded already, for ``rest="ready"``
+
+    Raises
+    ------
+    BudgetError
+        If not even one node fits.
+    """
+    for array in scores:
+        if not np.isfinite(array).all():
+            raise BudgetError("the policy gave a score that is not a finite number")
+    searcher = _Searcher(forests, scores, search, tree, overhead or [0] * len(forests), ready)
+    searcher.start_coarse()
+    SEARCHES[search.search](searcher)
+    return searcher.result()

@@ -1,0 +1,60 @@
+"""Text -> token ids with their character spans."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sharedllm.errors import DocumentError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tokens:
+    """A text's tokens.
+
+    Attributes
+    ----------
+    ids : int32 array, shape (T,)
+    spans : int32 array, shape (T, 2)
+        Characters [start, end) of the text that each token covers.
+    """
+
+    ids: NDArray[np.int32]
+    spans: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def characters(self, start: int, end: int) -> tuple[int, int]:
+        """Characters [start, end) that the tokens [`start`, `end`) cover."""
+        if start >= end:
+            return (0, 0)
+        return int(self.spans[start:end, 0].min()), int(self.spans[start:end, 1].max())
+
+
+def tokenize(text: str, tokenizer: PreTrainedTokenizerBase) -> Tokens:
+    """Tokenise `text` without special tokens.
+
+    Raises
+    ------
+    DocumentError
+        If `text` is empty, is only white space, or gives no token.
+    """
+    if not isinstance(text, str):
+        raise DocumentError(f"a document's text is a str; {type(text).__name__} was given")
+    if not text.strip():
+        raise DocumentError("the document has no text: it is empty or only white space")
+    # verbose=False: a text longer than the window is the normal case here, not a mistake.
+    encoded = tokenizer(
+        text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+    )
+    ids = np.asarray(encoded["input_ids"], dtype=np.int32)
+    if not len(ids):
+        raise DocumentError("the tokenizer gives no token for this text")
+    return Tokens(ids=ids, spans=np.asarray(encoded["offset_mapping"], dtype=np.int32))

@@ -1,0 +1,116 @@
+"""Chunks -> context trees: binary, nested token spans over each chunk (paper, section 3.2).
+
+The trees of one document are kept as one :class:`Forest` of parallel arrays, because policies and
+search work on all of a document's nodes at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sharedllm.chunks import Chunk
+from sharedllm.config import number, whole
+
+Ints = NDArray[np.int32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forest:
+    """The context trees of one document.
+
+    Nodes are in depth-first order, tree after tree, a parent before its children and the left
+    child before the right one. All arrays have shape (nodes,).
+
+    Attributes
+    ----------
+    tree : index of the node's chunk
+    level : 0 at a root
+    start, end : the node's tokens [start, end) in the document
+    parent, left, right : node indices, -1 where there is none
+    """
+
+    tree: Ints
+    level: Ints
+    start: Ints
+    end: Ints
+    parent: Ints
+    left: Ints
+    right: Ints
+
+    def __len__(self) -> int:
+        return len(self.tree)
+
+    @cached_property
+    def roots(self) -> Ints:
+        """Node indices of the roots, in document order."""
+        return np.flatnonzero(self.parent < 0).astype(np.int32)
+
+    @cached_property
+    def leaves(self) -> Ints:
+        """Node indices of the leaves, in document order; their spans tile the document."""
+        return np.flatnonzero(self.left < 0).astype(np.int32)
+
+    @cached_property
+    def first_leaf(self) -> Ints:
+        """For each node, the rank among :attr:`leaves` of its first leaf."""
+        return np.searchsorted(self.start[self.leaves], self.start).astype(np.int32)
+
+    @cached_property
+    def last_leaf(self) -> Ints:
+        """For each node, one past the rank of its last leaf."""
+        return np.searchsorted(self.start[self.leaves], self.end).astype(np.int32)
+
+    def from_leaves(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Give each node the maximum over its leaves; `values` has shape (leaves,)."""
+        out = np.empty(len(self), dtype=np.float32)
+        out[self.leaves] = values
+        for node in range(len(self) - 1, -1, -1):  # children come after their parent
+            if self.left[node] >= 0:
+                out[node] = max(out[self.left[node]], out[self.right[node]])
+        return out
+
+
+def grow(
+    chunks: Sequence[Chunk],
+    height: int,
+    *,
+    noise: float = 0.0,
+    rng: np.random.Generator | None = None,
+) -> Forest:
+    """Grow one tree of at most `height` levels below the root over each chunk.
+
+    A node of l tokens splits at floor(l/2 - eps) with eps ~ N(0, (noise * l)^2) and eps = 0 without
+    noise (paper, section 3.2: sigma = l/5 or l/10 in training). Both children keep at least one
+    token, so a node of one token stays a leaf.
+
+    Raises
+    ------
+    ConfigError
+        If `height` or `noise` is negative.
+    """
+    whole("height", height, least=0)
+    number("noise", noise, least=0)
+    rng = rng or np.random.default_rng()
+    rows: list[list[int]] = []  # tree, level, start, end, parent, left, right
+
+    def add(tree: int, level: int, start: int, end: int, parent: int) -> int:
+        node = len(rows)
+        rows.append([tree, level, start, end, parent, -1, -1])
+        length = end - start
+        if level < height and length > 1:
+            shift = rng.normal(0.0, noise * length) if noise else 0.0
+            middle = start + int(np.clip(np.floor(length / 2 - shift), 1, length - 1))
+            rows[node][5] = add(tree, level + 1, start, middle, node)
+            rows[node][6] = add(tree, level + 1, middle, end, node)
+        return node
+
+    for chunk in chunks:
+        add(chunk.index, 0, chunk.start, chunk.end, -1)
+    columns = np.asarray(rows, dtype=np.int32).reshape(-1, 7).T
+    names = ("tree", "level", "start", "end", "parent", "left", "right")
+    return Forest(**{name: np.ascontiguousarray(c) for name, c in zip(names, columns, strict=True)})

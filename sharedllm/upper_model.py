@@ -1,0 +1,211 @@
+"""Running text and injected KV -> logits.
+
+Two ways in, one attention function. :meth:`UpperModel.start` and :meth:`UpperModel.step` keep
+everything in a cache, for generation; :meth:`UpperModel.logits` hands the memory to the layers by
+keyword, for training and scoring.
+
+Shapes: B batch, T running tokens, M injection layers, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sharedllm.attention.visibility import Keys, Visibility
+from sharedllm.config import InjectionConfig
+from sharedllm.errors import WindowError
+from sharedllm.hf.cache import InjectionCache
+from sharedllm.hf.families import ModelShape, parameter_device
+from sharedllm.hf.interface import require_active
+from sharedllm.hf.rotation import Rotation
+from sharedllm.injection import AttentionContext, LayerMemory
+from sharedllm.layout import Layout, MemoryPiece, Prompt, TextPiece
+
+
+@dataclass(kw_only=True)
+class Session:
+    """A batch of prompts in the middle of generation.
+
+    Attributes
+    ----------
+    logits : (B, V), of each row's last token
+    """
+
+    cache: InjectionCache
+    layout: Layout
+    injected: list[Keys] = field(default_factory=list)
+    plain: list[Keys] = field(default_factory=list)
+    memory: list[MemoryPiece] = field(default_factory=list)
+    padded: bool = False
+    logits: Tensor
+
+
+class UpperModel:
+    """All layers of the checkpoint, the first M of which read memory."""
+
+    def __init__(
+        self, model: Any, shape: ModelShape, rotation: Rotation, config: InjectionConfig
+    ) -> None:
+        self._model = model
+        self._shape = shape
+        self._rotation = rotation
+        self.config = config
+        self.layers = config.layers or shape.layers
+        self.device = parameter_device(model)
+
+    def require_room(self, prompt: Prompt, new_tokens: int) -> None:
+        """Raise :class:`WindowError` unless `prompt` and `new_tokens` fit the trained window."""
+        extents = [m.extent(self.config.positions) for m in prompt.memory if m is not None]
+        running = prompt.running_tokens + new_tokens
+        together = not (self.config.mode == "cross" and self.config.positions == "chunk")
+        needed = running + sum(extents) if together else max(running, sum(extents) + 1)
+        if needed > self._shape.window:
+            raise WindowError(
+                f"the prompt needs {needed} positions ({prompt.running_tokens} running tokens, "
+                f"{sum(extents)} of memory, {new_tokens} to be generated), but the model was "
+                f"trained on {self._shape.window}: shorten the question, or lower budget or "
+                "max_new_tokens"
+            )
+
+    @torch.inference_mode()
+    def start(self, prompts: Sequence[Prompt]) -> Session:
+        """Prefill a batch of prompts piece by piece: head, memory, ..., tail."""
+        require_active(self._model)
+        session = Session(
+            cache=InjectionCache(self._shape.layers),
+            layout=Layout(len(prompts), self.config, self._rotation, self.device),
+            logits=torch.empty(0),
+        )
+        for piece in session.layout.pieces(prompts):
+            if isinstance(piece, TextPiece):
+                self._feed(session, piece)
+            else:
+                self._inject(session, piece)
+        return session
+
+    @torch.inference_mode()
+    def step(self, session: Session, ids: Sequence[int]) -> None:
+        """Append one token a row and update ``session.logits``."""
+        self._feed(session, session.layout.text([(token,) for token in ids]))
+
+    def _inject(self, session: Session, piece: MemoryPiece) -> None:
+        if self.config.mode == "cross":
+            session.memory = [_joined_memory([*session.memory, piece])]
+            return
+        session.cache.inject(piece.keys, piece.values)
+        session.injected.append(piece.slots)
+        session.padded |= piece.padded
+
+    def _feed(self, session: Session, piece: TextPiece) -> None:
+        session.injected = [_joined_keys([*session.injected, piece.keys])]
+        session.plain = [_joined_keys([*session.plain, piece.keys])]
+        session.padded |= piece.padded
+        order, position = piece.query_order, piece.keys.position
+        injected, plain = (
+            Visibility(
+                query_order=order, query_position=position, keys=keys, in_order=not session.padded
+            )
+            for keys in (session.injected[0], session.plain[0])
+        )
+        context = AttentionContext(
+            layers=self.layers,
+            injected=injected,
+            plain=plain,
+            crossed=_layer_memory(session.memory[0], piece) if session.memory else None,
+        )
+        out = self._forward(piece, context, past_key_values=session.cache, logits_to_keep=1)
+        session.logits = out[:, -1]
+
+    def logits(self, prompts: Sequence[Prompt]) -> list[Tensor]:
+        """Logits of every running token, with the memory passed by keyword.
+
+        Gradients flow to the weights and to the memory.
+
+        Returns
+        -------
+        list of (T, V)
+            A row each, T its number of running tokens.
+        """
+        require_active(self._model)
+        layout = Layout(len(prompts), self.config, self._rotation, self.device)
+        pieces = list(layout.pieces(prompts))
+        texts = [piece for piece in pieces if isinstance(piece, TextPiece)]
+        memories = [piece for piece in pieces if isinstance(piece, MemoryPiece)]
+        text = TextPiece(
+            ids=torch.cat([t.ids for t in texts], dim=1),
+            keys=_joined_keys([t.keys for t in texts]),
+            cross_position=torch.cat([t.cross_position for t in texts], dim=1),
+        )
+        order, position = text.query_order, text.keys.position
+        plain = Visibility(
+            query_order=order, query_position=position, keys=text.keys, in_order=not text.padded
+        )
+        memory = _layer_memory(_joined_memory(memories), text) if memories else None
+        joined = memory if self.config.mode == "joint" else None
+        injected = plain
+        if joined is not None:
+            injected = Visibility(
+                query_order=order,
+                query_position=position,
+                keys=_joined_keys([joined.visibility.keys, text.keys]),
+                in_order=False,
+            )
+        context = AttentionContext(
+            layers=self.layers,
+            injected=injected,
+            plain=plain,
+            joined=joined,
+            crossed=memory if joined is None else None,
+        )
+        out = self._forward(text, context, past_key_values=None, logits_to_keep=0)
+        return [row[seen >= 0] for row, seen in zip(out, order, strict=True)]
+
+    def _forward(self, piece: TextPiece, context: AttentionContext, **options: Any) -> Tensor:
+        """Logits (B, T, V)."""
+        out: Tensor = self._model(
+            input_ids=piece.ids,
+            position_ids=piece.keys.position.long(),
+            use_cache=options["past_key_values"] is not None,
+            shared=context,
+            **options,
+        ).logits
+        return out
+
+
+def _layer_memory(piece: MemoryPiece, text: TextPiece) -> LayerMemory:
+    """`piece` as the tokens of `text` see it."""
+    return LayerMemory(
+        keys=piece.keys,
+        values=piece.values,
+        visibility=Visibility(
+            query_order=text.query_order,
+            query_position=text.keys.position,
+            keys=piece.slots,
+            in_order=False,
+        ),
+        cross_position=text.cross_position,
+    )
+
+
+def _joined_memory(pieces: Sequence[MemoryPiece]) -> MemoryPiece:
+    if len(pieces) == 1:
+        return pieces[0]
+    return MemoryPiece(
+        keys=torch.cat([piece.keys for piece in pieces], dim=3),
+        values=torch.cat([piece.values for piece in pieces], dim=3),
+        slots=_joined_keys([piece.slots for piece in pieces]),
+    )
+
+
+def _joined_keys(keys: Sequence[Keys]) -> Keys:
+    if len(keys) == 1:
+        return keys[0]
+    return Keys(
+        order=torch.cat([k.order for k in keys], dim=1),
+        position=torch.cat([k.position for k in keys], dim=1),
+    )
