@@ -16,9 +16,10 @@ def kept_count(length: int, ratio: float) -> int:
 def kept_positions(length: int, ratio: float) -> NDArray[np.int64]:
     """Positions in the node, ascending, that keep their KV; shape (kept_count,).
 
-    The node is cut into groups of `ratio` tokens and the last token of each is kept: under causal
+    The node is cut into groups of `ratio` tokens (rounded to whole ones) and the last token of each is kept: under causal
     attention it is the one that has read its whole group.
     """
     count = kept_count(length, ratio)
-    ends = np.ceil(np.arange(1, count + 1) * ratio).astype(np.int64)
-    return np.minimum(ends, length) - 1
+    ends = np.floor(np.arange(1, count + 1) * ratio).astype(np.int64)
+    ends[-1:] = length  # what is left over is a group of its own
+    return ends - 1

@@ -94,7 +94,11 @@ class Decoder:
             row.ids.append(token)
             if len(row.ids) >= config.max_new_tokens:
                 row.finish_reason = "length"
-        text = str(self._tokenizer.decode(row.ids, skip_special_tokens=True))
+        text = str(
+            self._tokenizer.decode(
+                row.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
+        )  # uncleaned: what has been given out must not change later
         certain = text
         stops = [text.find(stop) for stop in config.stop if stop in text]
         if stops:
@@ -109,13 +113,13 @@ class Decoder:
 
 def _held_back(text: str, stops: tuple[str, ...]) -> int:
     """Characters at the end of `text` that may yet change or turn out to begin a stop text."""
-    if text.endswith(UNFINISHED):
-        return len(text) - len(text.rstrip(UNFINISHED))
+    whole = text.rstrip(UNFINISHED)
+    unfinished = len(text) - len(whole)
     longest = max((len(stop) for stop in stops), default=1) - 1
-    for n in range(min(longest, len(text)), 0, -1):
-        if any(stop.startswith(text[-n:]) for stop in stops):
-            return n
-    return 0
+    for n in range(min(longest, len(whole)), 0, -1):
+        if any(stop.startswith(whole[-n:]) for stop in stops):
+            return n + unfinished
+    return unfinished
 
 
 class _Chooser:
@@ -142,9 +146,9 @@ class _Chooser:
         scores = logits.float()
         if self._config.repetition_penalty != 1:
             penalty = RepetitionPenaltyLogitsProcessor(self._config.repetition_penalty)
-            for index, row in enumerate(rows):
-                seen = torch.tensor([row.ids], dtype=torch.int64, device=scores.device)
-                scores[index : index + 1] = penalty(seen, scores[index : index + 1])
+            seen = [torch.tensor([r.ids], dtype=torch.int64, device=scores.device) for r in rows]
+            pairs = zip(seen, scores.split(1), strict=True)
+            scores = torch.cat([penalty(ids, row) for ids, row in pairs])
         if self._config.temperature == 0:
             return scores.argmax(dim=-1).tolist()  # type: ignore[no-any-return]
         scores = self._warpers(torch.empty(0, dtype=torch.int64), scores)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from sharedllm.attention.visibility import Keys, Visibility
 from sharedllm.compression import kept_positions
+from sharedllm.errors import WindowError
 from sharedllm.hf.cache import CaptureCache
 from sharedllm.hf.families import ModelShape, parameter_device
 from sharedllm.hf.interface import require_active
@@ -53,6 +54,7 @@ class LowerModel:
     def __init__(self, model: Any, shape: ModelShape, rotation: Rotation, layers: int) -> None:
         self._model = model
         self._rotation = rotation
+        self._window = shape.window
         self.layers = layers
         self._encoder = _first_layers(model.get_decoder(), layers)
         self._searcher = _first_layers(model.get_decoder(), SEARCH_LAYERS)
@@ -93,7 +95,8 @@ class LowerModel:
         kept = np.unique(np.concatenate([k for group in wanted for k in group]))
         starts = [group[0].start for group in batch]
         ends = [max(r.end for r in group) for group in batch]
-        cache = self._run(self._encoder, ids, starts, ends, length, kept)[1]
+        cache = CaptureCache(self._rotation, torch.from_numpy(kept).to(self.device))
+        self._run(self._encoder, ids, starts, ends, cache)
         keys = torch.stack([k for k, _ in cache.captured], dim=1)  # (B, M, G, K, D)
         values = torch.stack([v for _, v in cache.captured], dim=1)
         for row, group in enumerate(batch):
@@ -120,7 +123,7 @@ class LowerModel:
             rows = order[: max(1, self.batch_tokens // max(1, length))]
             order = order[len(rows) :]
             starts, ends = [spans[i][0] for i in rows], [spans[i][1] for i in rows]
-            hidden = self._run(self._searcher, ids, starts, ends, length, np.empty(0, np.int64))[0]
+            hidden = self._run(self._searcher, ids, starts, ends)
             for row, index in enumerate(rows):
                 yield index, hidden[row, : ends[row] - starts[row]]
             if done:
@@ -133,16 +136,23 @@ class LowerModel:
         ids: NDArray[np.int32],
         starts: list[int],
         ends: list[int],
-        length: int,
-        kept: NDArray[np.int64],
-    ) -> tuple[Tensor, CaptureCache]:
-        """Run spans as one right-padded batch; causal attention keeps the padding out of sight."""
-        require_active(self._model)
+        cache: CaptureCache | None = None,
+    ) -> Tensor:
+        """Last hidden states (B, L, hidden) of spans run as one right-padded batch.
+
+        Causal attention keeps the padding out of sight.
+        """
+        require_active(self._model, cached=cache is not None)
+        length = max(end - start for start, end in zip(starts, ends, strict=True))
+        if length > self._window:
+            raise WindowError(
+                f"{length} tokens cannot be read at once: the model was trained on {self._window}; "
+                "make chunks smaller (tree.chunk), or shorten the question"
+            )
         rows = np.zeros((len(starts), length), dtype=np.int64)
         for row, (start, end) in enumerate(zip(starts, ends, strict=True)):
             rows[row, : end - start] = ids[start:end]
         positions = torch.arange(length, device=self.device).expand(len(starts), -1)
-        cache = CaptureCache(self._rotation, torch.from_numpy(kept).to(self.device), positions)
         order = positions.int()
         seen = Visibility(
             query_order=order,
@@ -154,10 +164,11 @@ class LowerModel:
             input_ids=torch.from_numpy(rows).to(self.device),
             position_ids=positions,
             past_key_values=cache,
-            use_cache=True,
+            use_cache=cache is not None,
             shared=AttentionContext(layers=0, injected=seen, plain=seen),
         )
-        return out.last_hidden_state, cache
+        hidden: Tensor = out.last_hidden_state
+        return hidden
 
 
 def _first_layers(decoder: Any, layers: int) -> nn.Module:

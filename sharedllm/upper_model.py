@@ -75,7 +75,7 @@ class UpperModel:
     @torch.inference_mode()
     def start(self, prompts: Sequence[Prompt]) -> Session:
         """Prefill a batch of prompts piece by piece: head, memory, ..., tail."""
-        require_active(self._model)
+        require_active(self._model, cached=True)
         session = Session(
             cache=InjectionCache(self._shape.layers),
             layout=Layout(len(prompts), self.config, self._rotation, self.device),
@@ -93,6 +93,20 @@ class UpperModel:
         """Append one token a row and update ``session.logits``."""
         self._feed(session, session.layout.text([(token,) for token in ids]))
 
+    @torch.inference_mode()
+    def nll(self, prompts: Sequence[Prompt], answers: Sequence[Sequence[int]]) -> list[float]:
+        """Mean negative log-likelihood, in nats a token, of each row's answer after its prompt."""
+        session = self.start(prompts)
+        first = session.logits[:, None]
+        width = max(len(answer) for answer in answers)
+        # Right-padded: what follows an answer's end cannot change what was predicted before it.
+        rows = [[*answer, *[0] * (width - len(answer))] for answer in answers]
+        later = self._feed(session, session.layout.text(rows), keep=0)
+        chances = torch.cat([first, later[:, :-1]], dim=1).float().log_softmax(dim=-1)
+        target = torch.tensor(rows, device=self.device)
+        nll = -chances.gather(2, target[..., None])[..., 0]
+        return [float(row[: len(a)].mean()) for row, a in zip(nll, answers, strict=True)]
+
     def _inject(self, session: Session, piece: MemoryPiece) -> None:
         if self.config.mode == "cross":
             session.memory = [_joined_memory([*session.memory, piece])]
@@ -101,7 +115,8 @@ class UpperModel:
         session.injected.append(piece.slots)
         session.padded |= piece.padded
 
-    def _feed(self, session: Session, piece: TextPiece) -> None:
+    def _feed(self, session: Session, piece: TextPiece, keep: int = 1) -> Tensor:
+        """Run `piece`; return the logits of its last `keep` tokens, all of them for 0."""
         session.injected = [_joined_keys([*session.injected, piece.keys])]
         session.plain = [_joined_keys([*session.plain, piece.keys])]
         session.padded |= piece.padded
@@ -118,8 +133,9 @@ class UpperModel:
             plain=plain,
             crossed=_layer_memory(session.memory[0], piece) if session.memory else None,
         )
-        out = self._forward(piece, context, past_key_values=session.cache, logits_to_keep=1)
+        out = self._forward(piece, context, past_key_values=session.cache, logits_to_keep=keep)
         session.logits = out[:, -1]
+        return out
 
     def logits(self, prompts: Sequence[Prompt]) -> list[Tensor]:
         """Logits of every running token, with the memory passed by keyword.
@@ -131,7 +147,7 @@ class UpperModel:
         list of (T, V)
             A row each, T its number of running tokens.
         """
-        require_active(self._model)
+        require_active(self._model, cached=False)
         layout = Layout(len(prompts), self.config, self._rotation, self.device)
         pieces = list(layout.pieces(prompts))
         texts = [piece for piece in pieces if isinstance(piece, TextPiece)]

@@ -19,22 +19,19 @@ class CaptureCache(Cache):
     Parameters
     ----------
     kept : int64 tensor (K,)
-        Positions to keep.
-    positions : int64 tensor (B, L)
-        Where the tokens stand.
+        Positions to keep; the tokens of every row stand at 0, 1, ...
     """
 
-    def __init__(self, rotation: Rotation, kept: Tensor, positions: Tensor) -> None:
+    def __init__(self, rotation: Rotation, kept: Tensor) -> None:
         super().__init__(layers=[])
         self._rotation = rotation
         self._kept = kept
-        self._kept_positions = positions[:, kept]
         self.captured: list[tuple[Tensor, Tensor]] = []
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        keys = self._rotation.unrotate(key_states[:, :, self._kept], self._kept_positions)
+        keys = self._rotation.unrotate(key_states[:, :, self._kept], self._kept[None])
         self.captured.append((keys, value_states[:, :, self._kept]))
         return key_states, value_states
 

@@ -21,7 +21,9 @@ from sharedllm.injection import LayerMemory
 class CrossInjection(nn.Module):
     """The cross-attention of one layer."""
 
-    def __init__(self, layer: Any, config: Any, shape: ModelShape, rotation: Rotation) -> None:
+    def __init__(
+        self, layer: Any, config: Any, shape: ModelShape, rotation: Rotation, attend: Attend
+    ) -> None:
         super().__init__()
         attention = layer.self_attn
         self.norm = copy.deepcopy(layer.input_layernorm)
@@ -31,56 +33,56 @@ class CrossInjection(nn.Module):
         self.scale = float(attention.scaling)
         self.head_dim = shape.head_dim
         self._rotation = rotation
+        self.attend = attend
 
-    def forward(self, h: Tensor, memory: LayerMemory, layer: int, attend: Attend) -> Tensor:
-        """What to add to the residual stream `h` (B, T, hidden)."""
+    def forward(self, h: Tensor, memory: LayerMemory, layer: int) -> Tensor:
+        """What to add to the residual stream `h` (B, T, hidden); 0 where no memory is seen."""
         b, t, _ = h.shape
         query = self.query_norm(self.query(self.norm(h)).view(b, t, -1, self.head_dim))
         query = self._rotation.rotate(query.transpose(1, 2), memory.cross_position)
         keys, values = memory.keys[layer].to(query.dtype), memory.values[layer].to(query.dtype)
         mask = memory.visibility.mask(None)
-        out = attend(query, keys, values, mask, scale=self.scale)
+        out = self.attend(query, keys, values, mask, scale=self.scale)
         result: Tensor = self.out(out.transpose(1, 2).reshape(b, t, -1))
+        if mask is not None:  # the projection may have a bias
+            result = result * mask.any(dim=-1)[..., None].to(result.dtype)
         return result
 
 
 def install(
     model: Any, shape: ModelShape, rotation: Rotation, layers: int, attend: Attend
 ) -> nn.ModuleList:
-    """Give the first `layers` layers of `model` a cross-attention and return them.
+    """Give the first `layers` layers of `model` a cross-attention and return all that have one.
 
     The modules are registered on the decoder as ``cross_injection``, so that they move, save and
-    train with it.
+    train with it. Those that are already there stay.
     """
     decoder = model.get_decoder()
-    crosses = nn.ModuleList(
-        CrossInjection(layer, model.config, shape, rotation) for layer in decoder.layers[:layers]
-    )
+    crosses: nn.ModuleList = getattr(decoder, "cross_injection", None) or nn.ModuleList()
+    for index in range(len(crosses), layers):
+        layer = decoder.layers[index]
+        crosses.append(CrossInjection(layer, model.config, shape, rotation, attend))
+        _hook(layer, crosses[index], index)
+    for cross in crosses:
+        cross.attend = attend
     decoder.cross_injection = crosses
-    for index, (layer, cross) in enumerate(zip(decoder.layers, crosses, strict=False)):
-        residual: dict[str, Tensor] = {}
-
-        def keep(module: nn.Module, args: Any, *, _residual: dict[str, Tensor] = residual) -> None:
-            _residual["x"] = args[0]
-
-        def add(
-            module: nn.Module,
-            args: Any,
-            kwargs: dict[str, Any],
-            output: Any,
-            *,
-            _residual: dict[str, Tensor] = residual,
-            _cross: nn.Module = cross,
-            _index: int = index,
-        ) -> Any:
-            x = _residual.pop("x")
-            shared = kwargs.get("shared")
-            if shared is None or shared.crossed is None:
-                return output
-            attended, *others = output
-            crossed = _cross(x + attended, shared.crossed, _index, attend)
-            return (attended + crossed, *others)
-
-        layer.input_layernorm.register_forward_pre_hook(keep)
-        layer.self_attn.register_forward_hook(add, with_kwargs=True)
     return crosses
+
+
+def _hook(layer: Any, cross: nn.Module, index: int) -> None:
+    """Let `layer` add `cross` to its residual stream after self-attention."""
+    residual: list[Tensor] = []
+
+    def keep(module: nn.Module, args: Any) -> None:
+        residual[:] = [args[0]]
+
+    def add(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
+        x = residual.pop()
+        shared = kwargs.get("shared")
+        if shared is None or shared.crossed is None or index >= shared.layers:
+            return output
+        attended, *others = output
+        return (attended + cross(x + attended, shared.crossed, index), *others)
+
+    layer.input_layernorm.register_forward_pre_hook(keep)
+    layer.self_attn.register_forward_hook(add, with_kwargs=True)

@@ -58,10 +58,15 @@ def activate(model: Any, backend: str) -> None:
     model.set_attn_implementation(name)
 
 
-def require_active(model: Any) -> None:
-    """Refuse to run when our attention is not the active one.
+def require_active(model: Any, *, cached: bool) -> None:
+    """Refuse to run when our attention is not the active one, or would lose a cache.
 
-    Stock attention given longer KV in some layers returns wrong numbers without an error.
+    Stock attention given longer KV in some layers returns wrong numbers without an error; under
+    gradient checkpointing the layers silently drop a cache.
+
+    Parameters
+    ----------
+    cached : whether the pass goes through a cache
 
     Raises
     ------
@@ -72,4 +77,9 @@ def require_active(model: Any) -> None:
         raise ModelError(
             f"the model's attention was changed to {name!r}, which cannot see injected memory; "
             "change it back, or load the model again through SharedLLM.from_pretrained"
+        )
+    if cached and model.training and model.is_gradient_checkpointing:
+        raise ModelError(
+            "the model is in training mode with gradient checkpointing, under which its layers "
+            "drop the cache that holds the memory; call model.eval() before this"
         )
