@@ -96,6 +96,11 @@ class SharedLLM:
             raise ConfigError(
                 f"injection.layers is {layers}; this model has {self.shape.layers} layers"
             )
+        if self.tree.chunk > self.shape.window:
+            raise ConfigError(
+                f"tree.chunk is {self.tree.chunk}; this model was trained on {self.shape.window} "
+                "positions, and a chunk is read at once: make it smaller"
+            )
         self._embedder, self._node_cache_bytes, self._load_s = embedder, node_cache_bytes, load_s
         rotation = Rotation(model.get_decoder().rotary_emb)
         if self.injection.mode == "cross":

@@ -78,7 +78,8 @@ def require_active(model: Any, *, cached: bool) -> None:
             f"the model's attention was changed to {name!r}, which cannot see injected memory; "
             "change it back, or load the model again through SharedLLM.from_pretrained"
         )
-    if cached and model.training and model.is_gradient_checkpointing:
+    layers = model.get_decoder().layers if cached else ()
+    if any(layer.training and layer.gradient_checkpointing for layer in layers):
         raise ModelError(
             "the model is in training mode with gradient checkpointing, under which its layers "
             "drop the cache that holds the memory; call model.eval() before this"
