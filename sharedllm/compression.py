@@ -20,6 +20,7 @@ def kept_positions(length: int, ratio: float) -> NDArray[np.int64]:
     attention it is the one that has read its whole group.
     """
     count = kept_count(length, ratio)
-    ends = np.floor(np.arange(1, count + 1) * ratio).astype(np.int64)
+    groups = np.arange(1, count + 1)
+    ends = np.minimum(np.floor(groups * ratio).astype(np.int64), length - count + groups)
     ends[-1:] = length  # what is left over is a group of its own
     return ends - 1

@@ -6,6 +6,7 @@ every chunk, a set of disjoint nodes.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -86,6 +87,7 @@ class _Searcher:
         self.overhead, self.ready = overhead, ready
         self.chunks: dict[tuple[int, int], list[SelectedNode]] = {}  # (document, root) -> nodes
         self.spent = 0
+        self.least = sys.maxsize  # entries of the smallest contribution that did not fit
         self.root_ratio: float | None = None
 
     def cost(self, selected: SelectedNode) -> int:
@@ -111,6 +113,7 @@ class _Searcher:
         old = self.chunks.get((document, root), [])
         spent = self.spent + sum(map(self.cost, nodes)) - sum(map(self.cost, old))
         if spent > self.search.budget:
+            self.least = min(self.least, spent - self.spent)
             return False
         self.chunks[document, root] = nodes
         self.spent = spent
@@ -165,14 +168,9 @@ class _Searcher:
             key=lambda n: (n.document, self.forests[n.document].start[n.node]),
         )
         if not nodes:
-            smallest = min(
-                self.cost(self.make(d, int(leaf), self.tree.ratio(int(f.level[leaf])), fine=True))
-                for d, f in enumerate(self.forests)
-                for leaf in f.leaves
-            )
             raise BudgetError(
-                f"budget is {self.search.budget}, too small for a single node: the smallest one "
-                f"takes {smallest} entries. Allow at least that, or make leaves smaller "
+                f"budget is {self.search.budget}, too small for anything: the smallest choice "
+                f"takes {self.least} entries. Allow at least that, or make leaves smaller "
                 "(tree.height, tree.chunk)"
             )
         return Selection(
@@ -206,7 +204,7 @@ def budget_search(searcher: _Searcher) -> None:
             chosen[document, root] = leaves
             continue
         misses += 1
-        if misses > 8:  # what is left of the budget is smaller than a leaf
+        if misses > 8 and chosen:  # what is left of the budget is smaller than a leaf
             break
 
 
@@ -249,12 +247,12 @@ def _path(searcher: _Searcher, document: int, root: int) -> list[SelectedNode]:
         preserved.append((other, last))
         node = best
     preserved.append((node, True))
-    rest = searcher.search.rest != "none"
-    return [
-        searcher.make(document, n, tree.ratio(int(forest.level[n])), fine=fine)
-        for n, fine in preserved
-        if fine or rest
-    ]
+    rest, nodes = searcher.search.rest, []
+    for n, fine in preserved:
+        ratio = tree.ratio(int(forest.level[n]))
+        if fine or rest == "all" or (rest == "ready" and searcher.ready(document, n, ratio)):
+            nodes.append(searcher.make(document, n, ratio, fine=fine))
+    return nodes
 
 
 SEARCHES: dict[str, Callable[[_Searcher], None]] = {"budget": budget_search, "path": path_search}

@@ -1,0 +1,179 @@
+"""Searches: the budget, disjointness, partition, order, and the paper's path."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sharedllm import SearchConfig, TreeConfig
+from sharedllm.chunks import cut
+from sharedllm.errors import BudgetError
+from sharedllm.search import Selection, select, with_neighbours
+from sharedllm.tree import grow
+from tests.property.strategies import Problem, problems, searches
+
+AMPLE = 10**6
+
+
+def run(
+    problem: Problem, search: SearchConfig, encoded: set[tuple[int, int]] | None = None
+) -> Selection:
+    return select(
+        problem.forests,
+        problem.scores,
+        search,
+        problem.tree,
+        overhead=problem.overhead,
+        ready=lambda document, node, ratio: (document, node) in (encoded or set()),
+    )
+
+
+@given(problem=problems(), search=searches(), data=st.data())
+def test_what_every_selection_holds_to(problem: Problem, search: SearchConfig, data: st.DataObject) -> None:
+    every = [(d, n) for d, forest in enumerate(problem.forests) for n in range(len(forest))]
+    encoded = set(data.draw(st.lists(st.sampled_from(every), max_size=20)))
+    try:
+        selection = run(problem, search, encoded)
+    except BudgetError as error:
+        assert f"budget is {search.budget}" in str(error)
+        return
+    assert selection == run(problem, search, encoded)  # deterministic
+    cost = sum(problem.cost(n.document, n.node, n.ratio, n.as_text) for n in selection.nodes)
+    assert cost == selection.spent <= selection.budget == search.budget
+    spans = [
+        (n.document, problem.forests[n.document].start[n.node], problem.forests[n.document].end[n.node])
+        for n in selection.nodes
+    ]
+    for (a, _, end), (b, start, _) in zip(spans, spans[1:], strict=False):
+        assert a < b or end <= start  # in document order, and disjoint
+    chunks = defaultdict(list)
+    for n in selection.nodes:
+        forest = problem.forests[n.document]
+        chunks[n.document, int(forest.tree[n.node])].append(n)
+        assert n.as_text == (n.fine and search.finest == "text")
+        assert n.score == problem.scores[n.document][n.node]
+        if not n.fine:
+            assert search.rest != "none"
+            assert search.rest == "all" or (n.document, n.node) in encoded
+    assert selection.left_out == sum(len(f.roots) for f in problem.forests) - len(chunks)
+    if search.rest == "all":
+        for (document, tree), nodes in chunks.items():
+            forest = problem.forests[document]
+            root = forest.roots[tree]
+            covered = sum(int(forest.end[n.node] - forest.start[n.node]) for n in nodes)
+            assert covered == forest.end[root] - forest.start[root]
+
+
+@given(problem=problems(), search=searches())
+def test_a_single_leaf_that_fits_is_taken(problem: Problem, search: SearchConfig) -> None:
+    """Without a rest, budget search gives up only when no leaf fits."""
+    search = search.replace(search="budget", rest="none")
+    as_text = search.finest == "text"
+    costs = [
+        problem.cost(d, int(leaf), problem.tree.ratio(int(forest.level[leaf])), as_text)
+        for d, forest in enumerate(problem.forests)
+        for leaf in forest.leaves
+    ]
+    if min(costs) <= search.budget:
+        assert run(problem, search).nodes
+    else:
+        with pytest.raises(BudgetError, match=f"takes {min(costs)} entries"):
+            run(problem, search)
+
+
+@given(problem=problems(), search=searches())
+def test_the_best_leaves_are_taken_first(problem: Problem, search: SearchConfig) -> None:
+    search = search.replace(search="budget", rest="none")
+    ranked = sorted(
+        (-float(score), d, int(leaf))
+        for d, forest in enumerate(problem.forests)
+        for score, leaf in zip(
+            with_neighbours(problem.scores[d][forest.leaves], search.neighbours),
+            forest.leaves,
+            strict=True,
+        )
+    )
+    spent, first = 0, set()
+    for _, document, leaf in ranked:
+        ratio = problem.tree.ratio(int(problem.forests[document].level[leaf]))
+        spent += problem.cost(document, leaf, ratio, search.finest == "text")
+        if spent > search.budget:
+            break
+        first.add((document, leaf))
+    if first:
+        assert first <= {(n.document, n.node) for n in run(problem, search).nodes}
+
+
+@given(problem=problems(), search=searches())
+def test_an_ample_budget_takes_every_leaf(problem: Problem, search: SearchConfig) -> None:
+    selection = run(problem, search.replace(search="budget", budget=AMPLE))
+    every = [(d, int(leaf)) for d, f in enumerate(problem.forests) for leaf in f.leaves]
+    assert [(n.document, n.node) for n in selection.nodes] == every
+    assert all(n.fine for n in selection.nodes)
+    assert selection.left_out == 0
+
+
+@given(problem=problems(), finest=st.sampled_from(["text", "kv"]))
+def test_path_search_is_the_papers(problem: Problem, finest: str) -> None:
+    """Section 3.2, written over spans: the better child is split on, its sibling preserved."""
+    search = SearchConfig(search="path", rest="all", budget=AMPLE, finest=finest)  # type: ignore[arg-type]
+    height = problem.tree.height
+    expected = []
+    for d, (forest, scores) in enumerate(zip(problem.forests, problem.scores, strict=True)):
+        score = {
+            (int(a), int(b)): float(s)
+            for a, b, s in zip(forest.start, forest.end, scores, strict=True)
+        }
+
+        def preserved(a: int, b: int, level: int, score: dict[tuple[int, int], float] = score) -> list:  # type: ignore[type-arg]
+            if level == height or b - a == 1:
+                return [(a, b, level)]
+            middle = a + (b - a) // 2
+            if score[a, middle] > score[middle, b]:
+                return [*preserved(a, middle, level + 1), (middle, b, level + 1)]
+            return [(a, middle, level + 1), *preserved(middle, b, level + 1)]
+
+        for root in forest.roots:
+            nodes = preserved(int(forest.start[root]), int(forest.end[root]), 0)
+            expected += [(d, *node) for node in nodes]
+    selection = run(problem, search)
+    found = [
+        (n.document, *(int(x[n.node]) for x in (forest.start, forest.end, forest.level)))
+        for n in selection.nodes
+        for forest in [problem.forests[n.document]]
+    ]
+    assert found == expected
+    for n in selection.nodes:
+        level = int(problem.forests[n.document].level[n.node])
+        assert n.ratio == (1.0 if n.as_text else problem.tree.ratio(level))
+
+
+@given(problem=problems(), search=searches())
+def test_scores_that_are_no_numbers_are_refused(problem: Problem, search: SearchConfig) -> None:
+    problem.scores[-1][-1] = float("nan")
+    with pytest.raises(ValueError, match="not a finite number"):
+        run(problem, search)
+
+
+@given(problem=problems(), search=searches())
+def test_the_budget_that_an_error_names_is_enough(problem: Problem, search: SearchConfig) -> None:
+    try:
+        run(problem, search.replace(budget=1))
+    except BudgetError as error:
+        found = re.search(r"takes (\d+) entries", str(error))
+        assert found is not None
+        assert int(found[1]) > 1
+        assert run(problem, search.replace(budget=int(found[1]))).nodes
+
+
+def test_a_small_leaf_is_found_behind_many_that_do_not_fit() -> None:
+    tree = TreeConfig(chunk=64, height=0, ratios=(), root_ratio=1)
+    forests = [grow(cut(64 * 20, 64), 0), grow(cut(3, 64), 0)]
+    scores = [np.full(len(f), score, dtype=np.float32) for f, score in zip(forests, (1, 0), strict=True)]
+    search = SearchConfig(budget=10, finest="kv")
+    assert [(n.document, n.node) for n in select(forests, scores, search, tree).nodes] == [(1, 0)]
