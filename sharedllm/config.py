@@ -33,10 +33,20 @@ def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
         raise ConfigError(f"{name} is {value!r}; allowed: {', '.join(map(repr, allowed))}")
 
 
-def whole(name: str, value: object, *, least: int) -> None:
-    """Raise :class:`ConfigError` unless `value` is an integer of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least {least}")
+def whole(name: str, value: object, *, least: int, most: float = math.inf) -> None:
+    """Raise :class:`ConfigError` unless `value` is an integer in [`least`, `most`]."""
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        limit = "" if most == math.inf else f" and at most {most}"
+        raise ConfigError(
+            f"{name} is {value!r}; it must be a whole number of at least {least}{limit}"
+        )
+
+
+def several(name: str, value: object) -> tuple[Any, ...]:
+    """Give `value` as a tuple; raise :class:`ConfigError` unless it is a list or a tuple."""
+    if not isinstance(value, list | tuple):
+        raise ConfigError(f"{name} is {value!r}; it must be a list or a tuple")
+    return tuple(value)
 
 
 def number(name: str, value: object, *, least: float, most: float = math.inf) -> None:
@@ -92,14 +102,15 @@ class TreeConfig(_Config):
     def __post_init__(self) -> None:
         whole("chunk", self.chunk, least=1)
         whole("height", self.height, least=0)
-        object.__setattr__(self, "ratios", tuple(self.ratios))
+        object.__setattr__(self, "ratios", several("ratios", self.ratios))
         if len(self.ratios) != self.height:
             raise ConfigError(
                 f"ratios has {len(self.ratios)} values {self.ratios}; "
                 f"a tree of height {self.height} needs {self.height}, one for each level below the root"
             )
-        for level, ratio in enumerate((self.root_ratio, *self.ratios)):
-            number(f"the compression ratio of level {level}", ratio, least=1)
+        number("root_ratio", self.root_ratio, least=1)
+        for level, ratio in enumerate(self.ratios, start=1):
+            number(f"the ratio of level {level}", ratio, least=1)
 
     def ratio(self, level: int) -> float:
         """Tokens per kept entry of a node at `level` (root = 0)."""
@@ -208,9 +219,9 @@ class GenerationConfig(_Config):
         number("top_p", self.top_p, least=0, most=1)
         whole("top_k", self.top_k, least=0)
         number("repetition_penalty", self.repetition_penalty, least=0.01)
-        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        stop = (self.stop,) if isinstance(self.stop, str) else several("stop", self.stop)
         object.__setattr__(self, "stop", stop)
         if not all(isinstance(text, str) and text for text in stop):
             raise ConfigError(f"stop is {stop!r}; it must hold non-empty strings")
         if self.seed is not None:
-            whole("seed", self.seed, least=0)
+            whole("seed", self.seed, least=0, most=2**63 - 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -41,20 +42,43 @@ class Tokens:
 def tokenize(text: str, tokenizer: PreTrainedTokenizerBase) -> Tokens:
     """Tokenise `text` without special tokens.
 
+    What looks like a special token in it (a document may show ``<|im_end|>``) is read as the plain
+    characters it is, so that no document can end a chat turn.
+
     Raises
     ------
     DocumentError
-        If `text` is empty, is only white space, or gives no token.
+        If `text` is empty, is only white space, is no valid Unicode, or gives no token.
     """
     if not isinstance(text, str):
         raise DocumentError(f"a document's text is a str; {type(text).__name__} was given")
     if not text.strip():
         raise DocumentError("the document has no text: it is empty or only white space")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DocumentError(
+            f"the text is no valid Unicode: character {error.start} is half of a surrogate pair; "
+            "decode the file with its own encoding, or with errors='replace'"
+        ) from error
     # verbose=False: a text longer than the window is the normal case here, not a mistake.
     encoded = tokenizer(
         text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
     )
-    ids = np.asarray(encoded["input_ids"], dtype=np.int32)
-    if not len(ids):
+    ids, spans = encoded["input_ids"], encoded["offset_mapping"]
+    if not set(tokenizer.all_special_ids).isdisjoint(ids):
+        ids, spans = _without_special(text, tokenizer)
+    if not ids:
         raise DocumentError("the tokenizer gives no token for this text")
-    return Tokens(ids=ids, spans=np.asarray(encoded["offset_mapping"], dtype=np.int32))
+    return Tokens(ids=np.asarray(ids, dtype=np.int32), spans=np.asarray(spans, dtype=np.int32))
+
+
+def _without_special(
+    text: str, tokenizer: PreTrainedTokenizerBase
+) -> tuple[list[int], list[tuple[int, int]]]:
+    """Ids and spans of `text`; a copy does it, because the setting would show in other threads."""
+    plain = copy.deepcopy(tokenizer.backend_tokenizer)
+    plain.no_truncation()
+    plain.encode_special_tokens = True
+    encoding = plain.encode(text, add_special_tokens=False)
+    return encoding.ids, encoding.offsets
