@@ -9,10 +9,14 @@ import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.utils import logging as hub_logging
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
@@ -47,12 +51,10 @@ def resolve_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torc
     """The dtype asked for; None is bfloat16 on CUDA and float32 on the CPU."""
     if dtype is None:
         return torch.bfloat16 if device.type == "cuda" else torch.float32
-    if isinstance(dtype, str):
-        dtype = DTYPES.get(SHORT.get(dtype, dtype), dtype)
-    if dtype not in DTYPES.values():
+    resolved = DTYPES.get(SHORT.get(dtype, dtype)) if isinstance(dtype, str) else dtype
+    if resolved is None or resolved not in DTYPES.values():
         raise ConfigError(f"dtype is {dtype!r}; allowed: {', '.join((*DTYPES, *SHORT))} or None")
-    assert isinstance(dtype, torch.dtype)  # narrowed by the test above
-    return dtype
+    return resolved
 
 
 def cache_folder() -> Path:
@@ -95,14 +97,15 @@ def converted_default() -> Path:
     target = cache_folder() / name
     if (target / "config.json").exists():
         return target
-    logger.info("converting %s to %s (once)", gguf, target)
+    logger.info("converting the default model (once, to %s)", target)
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=name, dir=target.parent))
     try:
-        model, tokenizer = _from_pretrained(str(gguf.parent), gguf.name, torch.float32, {})
-        _forget_quantisation(model)
-        model.save_pretrained(scratch)
-        tokenizer.save_pretrained(scratch)
+        with _quiet():
+            model, tokenizer = _from_pretrained(str(gguf.parent), gguf.name, torch.float32, {})
+            _forget_quantisation(model)
+            model.save_pretrained(scratch)
+            tokenizer.save_pretrained(scratch)
         try:
             scratch.rename(target)
         except OSError:
@@ -151,6 +154,7 @@ def load(
                 raise ModelNotFoundError(f"there is no file {str(path)!r}")
             model, tokenizer = _from_pretrained(str(path.parent), path.name, dtype, options)
         else:
+            _require_folder(path)
             model, tokenizer = _from_pretrained(str(name_or_path), None, dtype, options)
     if not tokenizer.is_fast:
         raise UnsupportedModelError(
@@ -162,27 +166,68 @@ def load(
     return model.eval(), tokenizer
 
 
+def _require_folder(path: Path) -> None:
+    """Refuse what can only be meant as a folder and is none that holds a model."""
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise ModelNotFoundError(
+            f"the folder {str(path)!r} has no config.json; give a folder that save_pretrained "
+            "wrote, a hub name or a .gguf file"
+        )
+    if (path.is_absolute() or path.parts[:1] == ("..",)) and not path.exists():
+        raise ModelNotFoundError(f"there is no folder {str(path)!r}; check the path")
+
+
 def _from_pretrained(
     name: str, gguf: str | None, dtype: torch.dtype, options: dict[str, Any]
 ) -> tuple[Any, PreTrainedTokenizerBase]:
     extra = {"gguf_file": gguf} if gguf else {}
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
     try:
-        if not gguf:
-            AutoConfig.from_pretrained(name, **_hub_options(options))
-        tokenizer = AutoTokenizer.from_pretrained(name, **extra, **_hub_options(options))
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, **extra, **options)
-    except (OSError, ValueError) as error:
+        with ExitStack() as stack:
+            stack.enter_context(_quiet())
+            if gguf:
+                from sharedllm.hf.gguf_files import parsed_once
+
+                stack.enter_context(parsed_once())
+            else:
+                AutoConfig.from_pretrained(name, **_hub_options(options))
+            tokenizer = AutoTokenizer.from_pretrained(name, **extra, **_hub_options(options))
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                name, dtype=dtype, output_loading_info=True, **extra, **options
+            )
+            model, report = loaded
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelNotFoundError(
             f"cannot load a model from {name!r}: {first} "
             "(give a hub name, a folder with safetensors, or a .gguf file)"
         ) from error
+    missing = sorted(report["missing_keys"])
+    if missing:  # transformers would run with random numbers in their place
+        raise UnsupportedModelError(
+            f"the weights in {name!r} lack {len(missing)} tensors of {type(model).__name__}, "
+            f"{missing[0]!r} the first: the files are incomplete or of another architecture"
+        )
+    return model, tokenizer
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep progress bars and notices of transformers and the hub off the terminal.
+
+    What is wrong is raised; what a model lacks is checked after loading.
+    """
+    shown = transformers_logging.is_progress_bar_enabled()
+    verbosity, hub_verbosity = transformers_logging.get_verbosity(), hub_logging.get_verbosity()
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    hub_logging.set_verbosity(logging.ERROR)
+    try:
+        yield
     finally:
+        hub_logging.set_verbosity(hub_verbosity)
+        transformers_logging.set_verbosity(verbosity)
         if shown:
             transformers_logging.enable_progress_bar()
-    return model, tokenizer
 
 
 def _hub_options(options: dict[str, Any]) -> dict[str, Any]:
