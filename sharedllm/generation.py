@@ -38,11 +38,19 @@ class Row:
     text : str
         What has been given out.
     finish_reason : "stop", "length" or None while it grows
+    settled : str
+        The text of ``ids[:read]``, which is whole characters.
+    overlap : str
+        The text of ``ids[before:read]``.
     """
 
     ids: list[int] = field(default_factory=list)
     text: str = ""
     finish_reason: str | None = None
+    settled: str = ""
+    overlap: str = ""
+    before: int = 0
+    read: int = 0
 
 
 class Decoder:
@@ -94,11 +102,7 @@ class Decoder:
             row.ids.append(token)
             if len(row.ids) >= config.max_new_tokens:
                 row.finish_reason = "length"
-        text = str(
-            self._tokenizer.decode(
-                row.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
-            )
-        )  # uncleaned: what has been given out must not change later
+        text = self._text(row)
         certain = text
         stops = [text.find(stop) for stop in config.stop if stop in text]
         if stops:
@@ -109,6 +113,26 @@ class Decoder:
         piece = certain[len(row.text) :]
         row.text += piece
         return piece
+
+    def _text(self, row: Row) -> str:
+        """The text of all of `row`, reading only its last few tokens.
+
+        They are read with those that were settled before them, because some tokenizers show a
+        token differently at the start of a text.
+        """
+        shown = row.settled + self._decode(row.ids[row.before :])[len(row.overlap) :]
+        if not shown.endswith(UNFINISHED):
+            row.overlap = self._decode(row.ids[row.read :])
+            row.before, row.read, row.settled = row.read, len(row.ids), shown
+        return shown
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        # Spaces are left as they are: what has been given out must not change later.
+        return str(
+            self._tokenizer.decode(
+                ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
+        )
 
 
 def _held_back(text: str, stops: tuple[str, ...]) -> int:
