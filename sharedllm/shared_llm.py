@@ -6,7 +6,7 @@ import dataclasses
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -339,8 +339,8 @@ class SharedLLM:
         questions : str or messages each
         context : documents shared by all questions, or one sequence of documents a question
         """
-        if isinstance(questions, str) or not questions:
-            raise InputError("questions is empty or a single str; give a list of questions")
+        if isinstance(questions, str) or not isinstance(questions, Sequence) or not questions:
+            raise InputError(f"questions is {questions!r}; give a list of questions")
         search, generation = self._settings(options)
         contexts = _contexts(context, len(questions))
         prepared = [
@@ -567,6 +567,8 @@ def _contexts(context: Context | Sequence[Context], questions: int) -> list[Sequ
     """One sequence of documents a question."""
     if isinstance(context, Document):
         return [[context]] * questions
+    if not isinstance(context, Iterable):
+        raise InputError(f"context is {context!r}; give documents returned by remember()")
     given: list[Any] = list(context)
     if all(isinstance(document, Document) for document in given):
         shared: dict[str, Document] = {d.id: d for d in given}  # the same document once
