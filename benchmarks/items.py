@@ -9,6 +9,7 @@ import json
 import lzma
 import random
 import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,11 +148,16 @@ def facts(kind: str, n: int, seed: int) -> list[Item]:
 QUESTION_SETS = ("NQ-open", "SQuAD", "FairytaleQA", "AdversarialQA", "Quoref", "COVID-QA", "FriendsQA")
 
 
-def questions(path: Path, n: int, seed: int) -> list[Item]:
-    """`n` real questions with short answers that stand in their passage, one a passage."""
+def questions(path: Path, n: int, seed: int, part: str = "report") -> list[Item]:
+    """`n` real questions with short answers that stand in their passage, one a passage.
+
+    The passages are divided into two disjoint parts, "report" and "tune".
+    """
     pool: dict[str, list[Item]] = {}
     for row in read_jsonl(path):
         if not row["source"].startswith(QUESTION_SETS):
+            continue
+        if (zlib.crc32(row["context"].encode()) % 3 == 0) != (part == "tune"):
             continue
         context, answers = row["context"], [a for a in row["answer"] if a.strip()]
         short = [a for a in answers if len(a.split()) <= 6]

@@ -162,8 +162,8 @@ class SearchConfig(_Config):
         is already encoded, or always (encoding what is missing first).
     rest_share : float
         The share of `budget` that unexpanded roots may take.
-    neighbours : float
-        The share of its neighbours' scores that is added to a leaf's (budget search).
+    neighbours : tuple of float
+        What share of the scores at distance 1, 2, ... is added to a leaf's (budget search).
     """
 
     search: Literal["budget", "path"] = "budget"
@@ -172,7 +172,7 @@ class SearchConfig(_Config):
     finest: Finest = "text"
     rest: Rest = "none"
     rest_share: float = 0.5
-    neighbours: float = 0.3
+    neighbours: tuple[float, ...] = (0.5, 0.25)
 
     def __post_init__(self) -> None:
         one_of("search", self.search, SEARCHES)
@@ -180,7 +180,9 @@ class SearchConfig(_Config):
         one_of("finest", self.finest, FINEST)
         one_of("rest", self.rest, RESTS)
         number("rest_share", self.rest_share, least=0, most=1)
-        number("neighbours", self.neighbours, least=0, most=1)
+        object.__setattr__(self, "neighbours", several("neighbours", self.neighbours))
+        for distance, share in enumerate(self.neighbours, start=1):
+            number(f"the neighbours' share at distance {distance}", share, least=0, most=1)
         if isinstance(self.budget, bool) or not isinstance(self.budget, int) or self.budget < 1:
             raise BudgetError(
                 f"budget is {self.budget!r}; it must be a whole number of attention entries, at least 1"

@@ -208,15 +208,16 @@ def budget_search(searcher: _Searcher) -> None:
             break
 
 
-def with_neighbours(scores: Scores, share: float) -> Scores:
-    """Each leaf's score plus `share` of those beside it.
+def with_neighbours(scores: Scores, shares: Sequence[float]) -> Scores:
+    """Each leaf's score plus `shares` of those at distance 1, 2, ... on either side.
 
     What answers a question is often cut by a leaf's edge; the piece with fewer matches then rises
     with the other one.
     """
     out = scores.copy()
-    out[1:] += share * scores[:-1]
-    out[:-1] += share * scores[1:]
+    for distance, share in enumerate(shares, start=1):
+        out[distance:] += share * scores[:-distance]
+        out[:-distance] += share * scores[distance:]
     return out
 
 

@@ -29,7 +29,7 @@ from sharedllm.hf.rotation import Rotation
 from sharedllm.injection import InjectedKV, NodeKV, gather
 from sharedllm.layout import Prompt
 from sharedllm.lower_model import LowerModel, NodeRequest
-from sharedllm.policy import Embedder, Query, make_policy
+from sharedllm.policy import Embedder, Query, Scores, make_policy
 from sharedllm.progress import Progress, reporter
 from sharedllm.prompt import Conversation, Message, converse
 from sharedllm.search import Selection, SelectedNode, select
@@ -320,9 +320,8 @@ class SharedLLM:
         **options: Any,
     ) -> AnswerStream:
         """Like :meth:`answer`, as an iterator over pieces of text; ``.answer`` holds the rest."""
-        search, generation = self._settings(options)
-        prepared = self._prepare(question, context, search, generation, progress)
-        return AnswerStream(self, prepared, generation)
+        prepared = self.prepare(question, context, progress=progress, **options)
+        return AnswerStream(self, prepared, self._settings(options)[1])
 
     def answer_batch(
         self,
@@ -341,47 +340,33 @@ class SharedLLM:
         """
         if isinstance(questions, str) or not isinstance(questions, Sequence) or not questions:
             raise InputError(f"questions is {questions!r}; give a list of questions")
-        search, generation = self._settings(options)
         contexts = _contexts(context, len(questions))
         prepared = [
-            self._prepare(question, documents, search, generation, progress)
+            self.prepare(question, documents, progress=progress, **options)
             for question, documents in zip(questions, contexts, strict=True)
         ]
-        rows = [Row() for _ in prepared]
-        watch = _Stopwatch()
-        for row, _ in self._decoder.run([p.prompt for p in prepared], generation, rows):
-            if row < 0:
-                watch.split()
-        watch.split()
-        return [self._answer(p, row, watch) for p, row in zip(prepared, rows, strict=True)]
+        return self.generate(prepared, **options)
 
-    def select(self, query: str, context: Context, **options: Any) -> Selection:
-        """The nodes that would be selected for `query`, without answering it."""
+    def score(self, query: str, context: Context, *, policy: str | None = None) -> list[Scores]:
+        """The policy's score of every node; one array a document, in the order of its forest."""
         documents = _contexts(context, 1)[0]
-        return self._search(query, documents, self._settings(options)[0])
-
-    def _settings(self, options: dict[str, Any]) -> tuple[SearchConfig, GenerationConfig]:
-        """This question's settings: the model's, with `options` changed."""
-        for_search = {f.name for f in dataclasses.fields(SearchConfig)}
-        for_generation = {f.name for f in dataclasses.fields(GenerationConfig)}
-        unknown = sorted(set(options) - for_search - for_generation)
-        if unknown:
-            allowed = ", ".join(sorted(for_search | for_generation))
-            raise ConfigError(f"unknown option {', '.join(unknown)}; allowed: {allowed}")
-        return (
-            self.search.replace(**{k: v for k, v in options.items() if k in for_search}),
-            self.generation.replace(**{k: v for k, v in options.items() if k in for_generation}),
-        )
-
-    def _search(
-        self, text: str, documents: Sequence[Document], search: SearchConfig
-    ) -> Selection:
         with self._lock:
-            ids = tokenize(text, self.tokenizer).ids
+            ids = tokenize(query, self.tokenizer).ids
             states = next(self.lower.states(ids, [(0, len(ids))]))[1].float()
-            query = Query(text=text, ids=ids, states=states)
-            policy = make_policy(search.policy, self.lower, self._embedder)
-            scores = policy.score(query, documents)
+            chosen = make_policy(policy or self.search.policy, self.lower, self._embedder)
+            return chosen.score(Query(text=query, ids=ids, states=states), documents)
+
+    def select(
+        self,
+        query: str,
+        context: Context,
+        *,
+        scores: Sequence[Scores] | None = None,
+        **options: Any,
+    ) -> Selection:
+        """The nodes that answer `query` best under the budget; `scores` as :meth:`score` gives."""
+        documents = _contexts(context, 1)[0]
+        search = self._settings(options)[0]
         labels = [evidence.label(i, d, len(documents)) for i, d in enumerate(documents)]
 
         def ready(document: int, node: int, ratio: float) -> bool:
@@ -389,27 +374,31 @@ class SharedLLM:
 
         return select(
             [d.forest for d in documents],
-            scores,
+            scores or self.score(query, documents, policy=search.policy),
             search,
             self.tree,
             overhead=[evidence.overhead(text, self.tokenizer) for text in labels],
             ready=ready,
         )
 
-    def _prepare(
+    def prepare(
         self,
         question: Question,
-        context: Context,
-        search: SearchConfig,
-        generation: GenerationConfig,
-        progress: Progress,
+        context: Context = (),
+        *,
+        scores: Sequence[Scores] | None = None,
+        progress: Progress = None,
+        **options: Any,
     ) -> Prepared:
-        """Search, encode what is missing, and lay out the prompt."""
+        """Search, encode what is missing and lay out the prompt; :meth:`generate` runs it."""
         started = time.perf_counter()
+        generation = self._settings(options)[1]
         conversation = converse(question, _contexts(context, 1)[0], self.tokenizer)
         documents = conversation.documents
         self._require_window(conversation, generation)
-        selection = self._search(conversation.query, documents, search) if documents else None
+        selection = None
+        if documents:
+            selection = self.select(conversation.query, documents, scores=scores, **options)
         searched = time.perf_counter()
         chosen: list[list[SelectedNode]] = [[] for _ in documents]
         for node in selection.nodes if selection else ():
@@ -434,6 +423,30 @@ class SharedLLM:
             remember_s=sum(d.remember_s for d in documents),
             search_s=searched - started,
             encode_s=time.perf_counter() - searched,
+        )
+
+    def generate(self, prepared: Sequence[Prepared], **options: Any) -> list[Answer]:
+        """Run prepared questions as one batch."""
+        generation = self._settings(options)[1]
+        rows = [Row() for _ in prepared]
+        watch = _Stopwatch()
+        for row, _ in self._decoder.run([p.prompt for p in prepared], generation, rows):
+            if row < 0:
+                watch.split()
+        watch.split()
+        return [self._answer(p, row, watch) for p, row in zip(prepared, rows, strict=True)]
+
+    def _settings(self, options: dict[str, Any]) -> tuple[SearchConfig, GenerationConfig]:
+        """This question's settings: the model's, with `options` changed."""
+        for_search = {f.name for f in dataclasses.fields(SearchConfig)}
+        for_generation = {f.name for f in dataclasses.fields(GenerationConfig)}
+        unknown = sorted(set(options) - for_search - for_generation)
+        if unknown:
+            allowed = ", ".join(sorted(for_search | for_generation))
+            raise ConfigError(f"unknown option {', '.join(unknown)}; allowed: {allowed}")
+        return (
+            self.search.replace(**{k: v for k, v in options.items() if k in for_search}),
+            self.generation.replace(**{k: v for k, v in options.items() if k in for_generation}),
         )
 
     def _ids(self, text: str) -> list[int]:
