@@ -149,7 +149,7 @@ QUESTION_SETS = ("NQ-open", "SQuAD", "FairytaleQA", "AdversarialQA", "Quoref", "
 
 
 def questions(path: Path, n: int, seed: int, part: str = "report") -> list[Item]:
-    """`n` real questions with short answers that stand in their passage, one a passage.
+    """`n` real questions with short answers that stand in their passage, few of one passage.
 
     The passages are divided into two disjoint parts, "report" and "tune".
     """
@@ -171,9 +171,11 @@ def questions(path: Path, n: int, seed: int, part: str = "report") -> list[Item]
             )
             pool.setdefault(context, []).append(item)
     rng = random.Random(seed)
-    groups = [pool[key] for key in sorted(pool)]
+    groups = [rng.sample(pool[key], len(pool[key])) for key in sorted(pool)]
     rng.shuffle(groups)
-    return [rng.choice(group) for group in groups[:n]]
+    rounds = range(max(map(len, groups)))
+    in_turn = [group[k] for k in rounds for group in groups if k < len(group)]
+    return in_turn[:n]
 
 
 def read_jsonl(path: Path) -> Iterator[dict]:
