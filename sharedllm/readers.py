@@ -135,7 +135,8 @@ def _decoded(data: bytes, source: str, declared: str | None = None) -> str:
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
-        _refuse_binary(data.decode("latin-1"), source)
+        if encoding != "utf-16":  # in which half of the bytes are NUL
+            _refuse_binary(data.decode("latin-1"), source)
         raise DocumentError(
             f"{source} is not {encoding.removesuffix('-sig').upper()} text: byte {error.start:,} "
             f"is {data[error.start]:#04x}; convert it to UTF-8 "

@@ -1,0 +1,262 @@
+"""The command line: what it prints, where, and how it says no."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+import sharedllm
+from sharedllm.answer import Answer, Citation, Timings, Usage
+from sharedllm.cli import evidence_table, main, position_bar, summary
+from tests.models import make_model, make_tokenizer
+from tests.texts import STORY
+
+TEXT = STORY.replace("\r\n", "\n")  # as it is read from a file
+COMMAND = [sys.executable, "-c", "import sys; from sharedllm.cli import main; sys.exit(main())"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny model in a folder, its window wide enough for the default settings."""
+    folder = tmp_path_factory.mktemp("model")
+    make_model("llama", max_position_embeddings=8192).save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def story(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    Path("story.txt").write_text(TEXT)
+    return "story.txt"
+
+
+def run(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    code = main(arguments)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_answer_then_evidence_then_usage(
+    model: str, story: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = run(
+        ["ask", story, "-q", "Who kept the light?", "--model", model, "--max-new-tokens", "3"],
+        capsys,
+    )
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[0] == f"story  story.txt, {len(TEXT):,} characters"
+    assert "where it lies" in out
+    assert "█" in out
+    assert "tokens searched" in lines[-1]
+    assert "decode" in lines[-1]
+    assert "reading story" in err  # the progress bar
+    assert "\x1b" not in out + err  # no terminal, no colours
+
+
+def test_several_questions_and_documents(
+    model: str, story: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("other.md").write_text("# Ferry\nThe ferry leaves at noon.\n")
+    code, out, _ = run(
+        [
+            *("ask", story, "other.md", "-q", "Who keeps it?", "-q", "When does it leave?"),
+            *("--model", model, "--max-new-tokens", "2"),
+        ],
+        capsys,
+    )
+    assert code == 0
+    assert "Who keeps it?" in out
+    assert "When does it leave?" in out
+    assert out.count("tokens searched") == 2
+
+
+def test_json_is_the_answer_and_nothing_else(
+    model: str, story: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = run(
+        ["ask", story, "-q", "Who?", "--model", model, "--max-new-tokens", "2", "--json"], capsys
+    )
+    assert (code, err) == (0, "")
+    assert out.count("\n") == 1
+    given = json.loads(out)
+    assert list(given) == ["answer", "citations", "usage", "timings"]
+    citation = given["citations"][0]
+    assert citation["source"] == story
+    assert TEXT[citation["char_start"] : citation["char_end"]] == citation["text"]
+    assert set(given["timings"]) == {"load_s", "remember_s", "search_s", "prefill_s", "decode_s"}
+
+
+def test_standard_input(
+    model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(STORY.encode())))
+    code, out, _ = run(
+        ["ask", "-", "-q", "Who?", "--model", model, "--max-new-tokens", "1", "--json"], capsys
+    )
+    assert code == 0
+    assert json.loads(out)["citations"][0]["source"] == "standard input"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--budget", "0"], "budget is 0"),
+        (["--budget", "-5"], "budget is -5"),
+        (["--budget", "nan"], "--budget is 'nan'; it must be a whole number"),
+        (["--budget", "1.5"], "--budget is '1.5'"),
+        (["--max-new-tokens", "0"], "max_new_tokens is 0"),
+        (["--temperature", "nan"], "temperature is nan; it must be a finite number"),
+        (["--temperature", "-1"], "it must be at least 0"),
+        (["--temperature", "hot"], "--temperature is 'hot'"),
+        (["--policy", "best"], "policy is 'best'; allowed: 'maxsim'"),
+        (["--policy", "embedding"], "needs an embedder"),
+        (["--search", "best"], "search is 'best'; allowed: 'budget', 'path'"),
+        (["--finest", "best"], "finest is 'best'; allowed: 'text', 'kv'"),
+        (["--injection", "best"], "injection is 'best'; allowed: 'joint', 'cross'"),
+        (["--device", "tpu"], "device is 'tpu'"),
+        (["--dtype", "int8"], "dtype is 'int8'"),
+        (["--model", "/no/such/folder"], "there is no folder '/no/such/folder'"),
+        (["--nonsense"], "No such option"),
+        (["-q", " "], "the question is empty"),
+        (["-q", "Again?", "--json"], "--json prints one object"),
+        (["missing.txt"], "there is no file 'missing.txt'"),
+        (["-", "-"], "standard input"),
+        (["."], "is a folder"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(
+    options: list[str], message: str, story: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = run(["ask", story, "-q", "Who?", *options], capsys)
+    assert code == 2
+    assert out == ""
+    assert err.startswith("sharedllm: ")
+    assert err.count("\n") == 1
+    assert message in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["ask"], "Missing argument"),
+        (["ask", "a.txt"], "Missing option '-q'"),
+        (["aks"], "No such command 'aks'"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_code_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = run(arguments, capsys)
+    assert (code, err.count("\n")) == (2, 1)
+    assert message in err
+
+
+def test_budget_too_small_for_a_node(
+    model: str, story: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = run(["ask", story, "-q", "Who?", "--model", model, "--budget", "1"], capsys)
+    assert code == 2
+    assert err.splitlines()[-1].startswith("sharedllm: budget is 1")
+
+
+def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"], capsys) == (0, f"sharedllm {sharedllm.__version__}\n", "")
+    code, out, _ = run([], capsys)
+    assert code == 0
+    assert "sharedllm ask book.txt" in out
+    code, out, _ = run(["ask", "--help"], capsys)
+    assert code == 0
+    assert "Examples" in out
+
+
+def test_help_loads_no_torch() -> None:
+    check = (
+        "import sys; from sharedllm.cli import main; main(['ask', '--help']); "
+        "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'numpy')))"
+    )
+    assert subprocess.run([sys.executable, "-c", check], stdout=subprocess.DEVNULL).returncode == 0
+
+
+def test_a_reader_that_leaves_is_no_error(model: str, story: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    arguments = ["ask", story, "-q", "Who?", "--model", model, "--max-new-tokens", "2", "--json"]
+    process = subprocess.run(
+        [*COMMAND, *arguments], stdout=writing, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writing)
+    assert process.stderr == ""
+
+
+def test_interrupt_is_quiet_and_code_130(story: str) -> None:
+    process = subprocess.Popen(
+        [*COMMAND, "ask", "-", "-q", "Who?"],
+        stdin=subprocess.PIPE,  # never closed: it waits there
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=1.5)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=10) == 130
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "length", "bar"),
+    [
+        (0, 100, 100, "████"),
+        (0, 1, 100, "█░░░"),
+        (99, 100, 100, "░░░█"),
+        (50, 51, 100, "░░█░"),
+        (20, 60, 100, "███░"),
+        (0, 0, 0, "█░░░"),
+    ],
+)
+def test_position_bar(start: int, end: int, length: int, bar: str) -> None:
+    assert position_bar(start, end, length, cells=4) == bar
+
+
+def test_a_document_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    from rich.console import Console
+
+    citation = Citation(
+        source="a\x1b[2J.txt", char_start=0, char_end=9, level=1, score=1.0, text="x\x1b]0;t\x07\ny"
+    )
+    console = Console(file=io.StringIO(), width=100)
+    console.print(evidence_table([citation], {citation.source: 9}))
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "\x1b" not in printed
+    assert "x]0;t y" in printed
+
+
+def test_summary_says_when_an_answer_was_cut() -> None:
+    answer = Answer(
+        text="a",
+        citations=(),
+        usage=Usage(
+            context_tokens=1234,
+            injected_tokens=0,
+            evidence_tokens=5,
+            prompt_tokens=6,
+            new_tokens=7,
+            coarse_ratio=None,
+            left_out_chunks=0,
+        ),
+        timings=Timings(load_s=1, remember_s=2, search_s=3, prefill_s=4, decode_s=5),
+        finish_reason="length",
+    )
+    assert "1,234 tokens searched" in summary(answer)
+    assert "raise --max-new-tokens" in summary(answer)
