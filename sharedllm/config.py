@@ -106,7 +106,7 @@ class TreeConfig(_Config):
         if len(self.ratios) != self.height:
             raise ConfigError(
                 f"ratios has {len(self.ratios)} values {self.ratios}; "
-                f"a tree of height {self.height} needs {self.height}, one for each level below the root"
+                f"a tree of height {self.height} needs {self.height}, one a level below the root"
             )
         number("root_ratio", self.root_ratio, least=1)
         for level, ratio in enumerate(self.ratios, start=1):
@@ -185,7 +185,8 @@ class SearchConfig(_Config):
             number(f"the neighbours' share at distance {distance}", share, least=0, most=1)
         if isinstance(self.budget, bool) or not isinstance(self.budget, int) or self.budget < 1:
             raise BudgetError(
-                f"budget is {self.budget!r}; it must be a whole number of attention entries, at least 1"
+                f"budget is {self.budget!r}; it must be a whole number of attention entries, "
+                "at least 1"
             )
 
 

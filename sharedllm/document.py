@@ -89,7 +89,8 @@ class SearchStates:
 
 def unit(x: Tensor) -> Tensor:
     """`x` scaled to unit length along its last dimension."""
-    return x / x.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+    length: Tensor = x.norm(dim=-1, keepdim=True)
+    return x / length.clamp_min(1e-12)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -171,10 +171,12 @@ class _Chooser:
         if self._config.repetition_penalty != 1:
             penalty = RepetitionPenaltyLogitsProcessor(self._config.repetition_penalty)
             seen = [torch.tensor([r.ids], dtype=torch.int64, device=scores.device) for r in rows]
-            pairs = zip(seen, scores.split(1), strict=True)
+            pairs = zip(seen, scores[:, None], strict=True)
             scores = torch.cat([penalty(ids, row) for ids, row in pairs])
         if self._config.temperature == 0:
-            return scores.argmax(dim=-1).tolist()  # type: ignore[no-any-return]
+            greedy: list[int] = scores.argmax(dim=-1).tolist()
+            return greedy
         scores = self._warpers(torch.empty(0, dtype=torch.int64), scores)
         chances = torch.softmax(scores, dim=-1).cpu()
-        return torch.multinomial(chances, 1, generator=self._random)[:, 0].tolist()  # type: ignore[no-any-return]
+        drawn: list[int] = torch.multinomial(chances, 1, generator=self._random)[:, 0].tolist()
+        return drawn

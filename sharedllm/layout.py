@@ -3,7 +3,8 @@
 Both ways into the upper model use the same pieces: the cache path runs them one after another,
 the keyword path runs all text at once with all memory beside it.
 
-Shapes: B batch, T running tokens, S memory entries, M injection layers, G key/value heads, D head dim.
+Shapes: B batch, T running tokens, S memory entries, M injection layers, G key/value heads,
+D head dim.
 """
 
 from __future__ import annotations

@@ -79,7 +79,9 @@ class LowerModel:
         passes: dict[int, list[NodeRequest]] = {}
         for request in requests:
             passes.setdefault(request.start, []).append(request)
-        groups = sorted(passes.values(), key=lambda group: -max(r.end for r in group) + group[0].start)
+        groups = sorted(
+            passes.values(), key=lambda group: -max(r.end for r in group) + group[0].start
+        )
         while groups:
             length = max(r.end for r in groups[0]) - groups[0][0].start
             batch = groups[: max(1, self.batch_tokens // length)]
@@ -172,9 +174,10 @@ class LowerModel:
 
 
 def _first_layers(decoder: Any, layers: int) -> nn.Module:
-    """A view of `decoder` that stops after `layers` layers, sharing its weights, without final norm."""
-    view: nn.Module = copy.copy(decoder)
-    view.config = copy.copy(decoder.config)  # type: ignore[assignment]
-    view.config.num_hidden_layers = layers  # type: ignore[union-attr]
+    """A view of `decoder` with its first `layers` layers, the same weights, and no final norm."""
+    view: Any = copy.copy(decoder)
+    view.config = copy.copy(decoder.config)
+    view.config.num_hidden_layers = layers
     view._modules = {**decoder._modules, "norm": nn.Identity()}
-    return view
+    first: nn.Module = view
+    return first

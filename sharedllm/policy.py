@@ -13,6 +13,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -102,7 +103,7 @@ def _token_weights(query: Query, documents: Sequence[Document]) -> Scores:
     leaves = sum(len(d.forest.leaves) for d in documents)
     held = np.zeros(len(query.ids))
     for document in documents:
-        counts = document.derived("token_leaves", lambda d=document: _token_leaves(d))
+        counts = document.derived("token_leaves", partial(_token_leaves, document))
         held += [counts[int(token)] for token in query.ids]
     return np.log1p(leaves / (1 + held)).astype(np.float32)
 
@@ -148,7 +149,7 @@ class BM25(LeafPolicy):
         self.k1, self.b = k1, b
 
     def leaf_scores(self, query: Query, documents: Sequence[Document]) -> list[Scores]:
-        indexes = [d.derived("words", lambda d=d: WordIndex.of(d)) for d in documents]
+        indexes = [d.derived("words", partial(WordIndex.of, d)) for d in documents]
         leaves = sum(len(index.lengths) for index in indexes)
         mean = max(sum(float(index.lengths.sum()) for index in indexes) / leaves, 1.0)
         out = [np.zeros(len(index.lengths), dtype=np.float64) for index in indexes]

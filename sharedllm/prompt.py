@@ -68,7 +68,7 @@ def converse(
         return Conversation(
             parts=_rendered([("user", content)], tokenizer), query=question.strip()
         )
-    if not isinstance(question, Sequence):
+    if not isinstance(question, list | tuple):
         raise InputError(f"the question is {question!r}; give a str, or a list of chat messages")
     turns = [_turn(message, index) for index, message in enumerate(question)]
     users = [index for index, (role, _) in enumerate(turns) if role == "user"]

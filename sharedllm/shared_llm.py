@@ -236,7 +236,11 @@ class SharedLLM:
         """
         forest = document.forest
         requests = [self._request(document, int(root), self.tree.root_ratio) for root in forest.roots]
-        work = self._background.submit(self._encode_missing, document, requests, progress)
+
+        def encode() -> None:
+            self._encode_missing(document, requests, progress)
+
+        work = self._background.submit(encode)
         if not background:
             work.result()
         return work

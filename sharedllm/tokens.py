@@ -62,9 +62,7 @@ def tokenize(text: str, tokenizer: PreTrainedTokenizerBase) -> Tokens:
             "decode the file with its own encoding, or with errors='replace'"
         ) from error
     # verbose=False: a text longer than the window is the normal case here, not a mistake.
-    encoded = tokenizer(
-        text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
-    )
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     ids, spans = encoded["input_ids"], encoded["offset_mapping"]
     if not set(tokenizer.all_special_ids).isdisjoint(ids):
         ids, spans = _without_special(text, tokenizer)

@@ -38,10 +38,7 @@ def attend(
     g, s = key.shape[1], key.shape[2]
     grouped = query.float().view(b, g, h // g, t, d)
     scores = torch.einsum("bgrtd,bgsd->bgrts", grouped, key.float()) * scale
-    if mask is None:
-        visible = lower_right_causal(t, s, query.device)
-    else:
-        visible = mask[:, None, None]
+    visible = lower_right_causal(t, s, query.device) if mask is None else mask[:, None, None]
     weights = torch.softmax(scores.masked_fill(~visible, float("-inf")), dim=-1)
     weights = torch.nan_to_num(weights, nan=0.0)  # a row of -inf only: sees nothing
     weights = torch.nn.functional.dropout(weights, p=dropout)

@@ -45,5 +45,5 @@ def attend(
 def _causal_bias(t: int, s: int, device: torch.device) -> Tensor:
     """Lower-right causal; on CUDA without a dense mask."""
     if device.type == "cuda":
-        return causal_lower_right(t, s)  # type: ignore[no-any-return]
+        return causal_lower_right(t, s)
     return lower_right_causal(t, s, device)

@@ -64,7 +64,7 @@ def install(
         crosses.append(CrossInjection(layer, model.config, shape, rotation, attend))
         _hook(layer, crosses[index], index)
     for cross in crosses:
-        cross.attend = attend
+        cross.attend = attend  # type: ignore[assignment]
     decoder.cross_injection = crosses
     return crosses
 

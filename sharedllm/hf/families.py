@@ -16,7 +16,8 @@ ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")
 
 
 def _separate_query(attention: Any, config: Any) -> nn.Module:
-    return copy.deepcopy(attention.q_proj)
+    query: nn.Module = copy.deepcopy(attention.q_proj)
+    return query
 
 
 def _fused_query(attention: Any, config: Any) -> nn.Module:
@@ -119,6 +120,7 @@ def inspect(model: Any) -> ModelShape:
     )
 
 
-def parameter_device(model: nn.Module) -> torch.device:
+def parameter_device(model: Any) -> torch.device:
     """The device of the input embeddings, where token ids have to be."""
-    return next(model.get_input_embeddings().parameters()).device  # type: ignore[operator]
+    device: torch.device = next(model.get_input_embeddings().parameters()).device
+    return device

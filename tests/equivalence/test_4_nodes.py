@@ -65,7 +65,9 @@ def test_keys_are_those_before_the_rotation(family: str) -> None:
 def test_fewer_injection_layers_are_the_bottom_ones(layers: int) -> None:
     every = dict(shared("llama").lower.encode(IDS, REQUESTS))
     for request, kv in shared("llama", layers=layers).lower.encode(IDS, REQUESTS):
-        assert_same(kv, NodeKV(keys=every[request].keys[:layers], values=every[request].values[:layers]))
+        assert_same(
+            kv, NodeKV(keys=every[request].keys[:layers], values=every[request].values[:layers])
+        )
 
 
 @pytest.mark.parametrize("cache_bytes", [1, 1 << 20])

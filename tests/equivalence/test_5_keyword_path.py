@@ -54,7 +54,7 @@ def checkpoint(model: Any) -> None:
 
 
 def gradients(llm: SharedLLM, prompts: list[Prompt]) -> dict[str, Tensor]:
-    """Of a loss over every running token, by parameter name, and of the memory's keys and values."""
+    """Of a loss over all running tokens: by parameter, and of the memory's keys and values."""
     memory: dict[str, Tensor] = {}
     tracked = []
     for row, prompt in enumerate(prompts):

@@ -29,7 +29,11 @@ SMALL: dict[str, Any] = {"vocab_size": 264, "bos_token_id": None, "eos_token_id"
     [
         GPT2Config(n_embd=32, n_layer=2, n_head=4, **SMALL),
         GPTNeoXConfig(
-            hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48, **SMALL
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            intermediate_size=48,
+            **SMALL,
         ),
     ],
 )

@@ -20,7 +20,9 @@ RATIOS = st.sampled_from([1.0, 1.5, 2.0, 4.0, 8.0, 32.0])
 # Text with several bytes a character, joined emoji, combining marks, line ends of all kinds.
 UNICODE = st.text(
     alphabet=st.one_of(
-        st.sampled_from("ab \n\r\t.\u00e9e\u0301\u00df\u4e2d\u05d0\u200d\U0001f600\U0001f469\ufeff\x00"),
+        st.sampled_from(
+            "ab \n\r\t.\u00e9e\u0301\u00df\u4e2d\u05d0\u200d\U0001f600\U0001f469\ufeff\x00"
+        ),
         st.characters(exclude_categories=["Cs"]),
     ),
     min_size=1,

@@ -35,4 +35,6 @@ def test_the_last_token_of_each_group_stays(length: int, ratio: int) -> None:
 def test_coarser_positions_are_among_the_finer_ones(length: int, ratio: int, steps: int) -> None:
     finer = kept_positions(length, ratio).tolist()
     coarser = kept_positions(length, ratio * steps).tolist()
-    assert coarser == [finer[min(end, len(finer)) - 1] for end in range(steps, len(finer) + steps, steps)]
+    assert coarser == [
+        finer[min(end, len(finer)) - 1] for end in range(steps, len(finer) + steps, steps)
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import defaultdict
 
@@ -34,22 +35,27 @@ def run(
 
 
 @given(problem=problems(), search=searches(), data=st.data())
-def test_what_every_selection_holds_to(problem: Problem, search: SearchConfig, data: st.DataObject) -> None:
+def test_what_every_selection_holds_to(
+    problem: Problem, search: SearchConfig, data: st.DataObject
+) -> None:
     every = [(d, n) for d, forest in enumerate(problem.forests) for n in range(len(forest))]
     encoded = set(data.draw(st.lists(st.sampled_from(every), max_size=20)))
     try:
         selection = run(problem, search, encoded)
-    except BudgetError as error:
-        assert f"budget is {search.budget}" in str(error)
-        return
+    except BudgetError:
+        return  # test_the_budget_that_an_error_names_is_enough
     assert selection == run(problem, search, encoded)  # deterministic
     cost = sum(problem.cost(n.document, n.node, n.ratio, n.as_text) for n in selection.nodes)
     assert cost == selection.spent <= selection.budget == search.budget
     spans = [
-        (n.document, problem.forests[n.document].start[n.node], problem.forests[n.document].end[n.node])
+        (
+            n.document,
+            problem.forests[n.document].start[n.node],
+            problem.forests[n.document].end[n.node],
+        )
         for n in selection.nodes
     ]
-    for (a, _, end), (b, start, _) in zip(spans, spans[1:], strict=False):
+    for (a, _, end), (b, start, _) in itertools.pairwise(spans):
         assert a < b or end <= start  # in document order, and disjoint
     chunks = defaultdict(list)
     for n in selection.nodes:
@@ -130,7 +136,9 @@ def test_path_search_is_the_papers(problem: Problem, finest: str) -> None:
             for a, b, s in zip(forest.start, forest.end, scores, strict=True)
         }
 
-        def preserved(a: int, b: int, level: int, score: dict[tuple[int, int], float] = score) -> list:  # type: ignore[type-arg]
+        def preserved(
+            a: int, b: int, level: int, score: dict[tuple[int, int], float] = score
+        ) -> list:  # type: ignore[type-arg]
             if level == height or b - a == 1:
                 return [(a, b, level)]
             middle = a + (b - a) // 2
@@ -174,6 +182,8 @@ def test_the_budget_that_an_error_names_is_enough(problem: Problem, search: Sear
 def test_a_small_leaf_is_found_behind_many_that_do_not_fit() -> None:
     tree = TreeConfig(chunk=64, height=0, ratios=(), root_ratio=1)
     forests = [grow(cut(64 * 20, 64), 0), grow(cut(3, 64), 0)]
-    scores = [np.full(len(f), score, dtype=np.float32) for f, score in zip(forests, (1, 0), strict=True)]
+    scores = [
+        np.full(len(f), score, dtype=np.float32) for f, score in zip(forests, (1, 0), strict=True)
+    ]
     search = SearchConfig(budget=10, finest="kv")
     assert [(n.document, n.node) for n in select(forests, scores, search, tree).nodes] == [(1, 0)]

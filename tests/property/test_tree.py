@@ -69,9 +69,7 @@ def test_without_noise_nodes_split_in_the_middle(n: int, size: int, height: int)
 
 def test_noise_moves_splits_by_its_deviation() -> None:
     random = np.random.default_rng(0)
-    splits = [
-        int(grow(cut(1000, 1000), 1, noise=0.1, rng=random).end[1]) for _ in range(400)
-    ]
+    splits = [int(grow(cut(1000, 1000), 1, noise=0.1, rng=random).end[1]) for _ in range(400)]
     assert abs(np.mean(splits) - 500) < 20
     assert 85 < np.std(splits) < 115
 

@@ -103,5 +103,7 @@ def test_an_embedder_decides(documents: list[Document]) -> None:
         [[t.count("x") + 0.01, t.count("o") + 0.01] for t in texts], dtype=np.float32
     )
     document = llm.remember("o" * 80 + "x" * 16 + "o" * 80)
-    answer = llm.answer("xxx", document, policy="embedding", neighbours=(), budget=30, max_new_tokens=1)
+    answer = llm.answer(
+        "xxx", document, policy="embedding", neighbours=(), budget=30, max_new_tokens=1
+    )
     assert [c.text for c in answer.citations] == ["x" * 16]

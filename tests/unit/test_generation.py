@@ -147,7 +147,10 @@ def test_sampling_follows_the_temperature() -> None:
     """Logits 4 and 2: at temperature 2 the odds are e to 1."""
     (row,), _ = run(
         Scripted("a" * 800, margin=4.0, second=2.0),
-        **{"temperature": 2.0, "top_k": 2, "seed": 1, "max_new_tokens": 800},
+        temperature=2.0,
+        top_k=2,
+        seed=1,
+        max_new_tokens=800,
     )
     assert row.text.count("a") / 800 == pytest.approx(math.e / (math.e + 1), abs=0.05)
     assert set(row.text) == {"a", "z"}

@@ -28,9 +28,7 @@ def user(*content: Any) -> dict[str, Any]:
 
 def test_a_question_alone_is_one_user_turn() -> None:
     conversation = converse(" What {is} this? ", [], CHAT)
-    assert conversation.parts == (
-        "<|turn|>user\n What {is} this? <|close|>\n<|turn|>assistant\n",
-    )
+    assert conversation.parts == ("<|turn|>user\n What {is} this? <|close|>\n<|turn|>assistant\n",)
     assert conversation.query == "What {is} this?"
     assert conversation.documents == ()
 

@@ -26,9 +26,7 @@ def test_progress_goes_to_a_function() -> None:
 
 
 @pytest.mark.parametrize(("progress", "total"), [(None, 10), (False, 10), (True, 0)])
-def test_no_progress(
-    capsys: pytest.CaptureFixture[str], progress: bool | None, total: int
-) -> None:
+def test_no_progress(capsys: pytest.CaptureFixture[str], progress: bool | None, total: int) -> None:
     with reporter(progress, total, "reading") as report:
         report(3)
     assert capsys.readouterr() == ("", "")
@@ -98,7 +96,9 @@ def test_errors_are_what_their_drawing_says() -> None:
 @pytest.mark.parametrize(
     ("text", "memory"), [(((1,), (2,)), ()), (((1,),), (None,)), (((1,), ()), (None,)), (((),), ())]
 )
-def test_prompts_of_another_shape(text: tuple[tuple[int, ...], ...], memory: tuple[None, ...]) -> None:
+def test_prompts_of_another_shape(
+    text: tuple[tuple[int, ...], ...], memory: tuple[None, ...]
+) -> None:
     with pytest.raises(ValueError, match="the last not empty"):
         Prompt(text=text, memory=memory)
 
