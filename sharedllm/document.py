@@ -109,6 +109,8 @@ class Document:
     search : SearchStates
     nodes : NodeCache
         KV encoded so far.
+    made_by : tuple
+        What identifies the model and the tree settings that read it.
     remember_s : float
         Seconds it took to read.
     """
@@ -121,6 +123,7 @@ class Document:
     forest: Forest = field(repr=False)
     search: SearchStates = field(repr=False)
     nodes: NodeCache = field(repr=False)
+    made_by: tuple[object, ...] = field(default=(), repr=False)
     remember_s: float = field(default=0.0, repr=False)
     _derived: dict[str, Any] = field(default_factory=dict, repr=False)
 

@@ -216,6 +216,7 @@ class SharedLLM:
             forest=grow(chunks, self.tree.height),
             search=search,
             nodes=NodeCache(self._node_cache_bytes),
+            made_by=self.identity,
             remember_s=time.perf_counter() - started,
         )
 
@@ -234,7 +235,7 @@ class SharedLLM:
         ----------
         background : return at once and go on in a thread, between questions
         """
-        forest = document.forest
+        forest = self._own(document)[0].forest
         requests = [self._request(document, int(root), self.tree.root_ratio) for root in forest.roots]
 
         def encode() -> None:
@@ -353,7 +354,7 @@ class SharedLLM:
 
     def score(self, query: str, context: Context, *, policy: str | None = None) -> list[Scores]:
         """The policy's score of every node; one array a document, in the order of its forest."""
-        documents = _contexts(context, 1)[0]
+        documents = self._own(context)
         with self._lock:
             ids = tokenize(query, self.tokenizer).ids
             states = next(self.lower.states(ids, [(0, len(ids))]))[1].float()
@@ -369,7 +370,7 @@ class SharedLLM:
         **options: Any,
     ) -> Selection:
         """The nodes that answer `query` best under the budget; `scores` as :meth:`score` gives."""
-        documents = _contexts(context, 1)[0]
+        documents = self._own(context)
         search = self._settings(options)[0]
         labels = [evidence.label(i, d, len(documents)) for i, d in enumerate(documents)]
 
@@ -439,6 +440,19 @@ class SharedLLM:
                 watch.split()
         watch.split()
         return [self._answer(p, row, watch) for p, row in zip(prepared, rows, strict=True)]
+
+    def _own(self, context: Context) -> Sequence[Document]:
+        """The documents of `context`, refused where they are none of ours."""
+        documents = _contexts(context, 1)[0]
+        if not documents:
+            raise InputError("there is no document to search; give what remember() returned")
+        for document in documents:
+            if document.made_by != self.identity:
+                raise InputError(
+                    f"the document {document.title!r} was read by another model, or with other "
+                    "tree settings; read it again with this one's remember()"
+                )
+        return documents
 
     def _settings(self, options: dict[str, Any]) -> tuple[SearchConfig, GenerationConfig]:
         """This question's settings: the model's, with `options` changed."""

@@ -148,6 +148,23 @@ def test_bad_contexts(tiny_llm: SharedLLM, context: Any) -> None:
         tiny_llm.answer("What?", context)
 
 
+def test_documents_of_another_model_or_shape_are_refused(story: Document) -> None:
+    for other in (shared("llama", tree=TreeConfig(chunk=128)), shared("llama", layers=2)):
+        for use in (
+            lambda o=other: o.answer("Who?", story),
+            lambda o=other: o.answer_batch(["Who?"], story),
+            lambda o=other: o.select("Who?", story),
+            lambda o=other: o.encode(story),
+        ):
+            with pytest.raises(InputError, match=r"'The lighthouse' was read by another model"):
+                use()
+
+
+def test_searching_nothing_is_refused(tiny_llm: SharedLLM) -> None:
+    with pytest.raises(InputError, match="no document to search"):
+        tiny_llm.select("Who?", [])
+
+
 @pytest.mark.parametrize("questions", ["What?", [], None, 3])
 def test_bad_batches(tiny_llm: SharedLLM, questions: Any) -> None:
     with pytest.raises(InputError, match="list of questions"):
