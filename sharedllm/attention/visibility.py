@@ -12,6 +12,7 @@ hidden from sliding-window layers beyond their window.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -52,8 +53,8 @@ class Visibility:
 
         None stands for lower-right causal, which backends compute without a dense mask.
         """
-        if window is not None and not self._reaches(window):
-            window = None
+        if window is not None and self._last_position < window:
+            window = None  # no running text lies beyond it; positions start at 0
         if self.in_order and window is None:
             return None
         if window not in self._masks:
@@ -64,6 +65,6 @@ class Visibility:
             self._masks[window] = mask
         return self._masks[window]
 
-    def _reaches(self, window: int) -> bool:
-        """Whether any running text lies beyond `window`; positions start at 0."""
-        return int(self.query_position.max()) >= window
+    @cached_property
+    def _last_position(self) -> int:
+        return int(self.query_position.max())

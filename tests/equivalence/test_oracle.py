@@ -45,6 +45,24 @@ def test_memory_in_the_bottom_layers_only(family: str, mode: str, layers: int) -
     torch.testing.assert_close(by_cache(llm.upper, [prompt], [])[0][0], expected[-1], **CLOSE)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("mode", ["joint", "cross"])
+@pytest.mark.parametrize("family", ["llama-yarn", "mistral-sliding", "phi3-partial"])
+def test_half_precision_is_near(family: str, mode: str, dtype: torch.dtype) -> None:
+    llm = shared(family, mode=mode)
+    llm.model.to(dtype)
+    expected = oracle.logits(stock(family), SCENE, mode=mode, layers=3, positions="ordinal")
+    prompt = prompt_of(llm, SCENE)
+    assert prompt.memory[0] is not None
+    assert prompt.memory[0].keys.dtype == dtype
+    with torch.no_grad():
+        (found,) = llm.upper.logits([prompt])
+    error = (found.float() - expected).abs()
+    assert float(error.mean()) < 8 * torch.finfo(dtype).eps
+    cached = by_cache(llm.upper, [prompt], [])[0][0].float()
+    assert float((cached - expected[-1]).abs().mean()) < 8 * torch.finfo(dtype).eps
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_memory_changes_the_answer(family: str) -> None:
     """Guards the tests above: models that ignore their memory would pass a weaker one."""

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sharedllm import Document, SharedLLM, TreeConfig
 from sharedllm.errors import BudgetError, ConfigError, DocumentError, InputError, WindowError
-from tests.models import shared
+from tests.models import make_model, shared
 from tests.texts import FERRY, GARDEN, STORY
 
 QUICK = {"max_new_tokens": 4, "budget": 96}
@@ -208,7 +209,7 @@ def test_bad_texts(tiny_llm: SharedLLM, text: Any) -> None:
         tiny_llm.remember(text)
 
 
-def test_from_a_folder(tiny_folder: Any, tiny_llm: SharedLLM) -> None:
+def test_from_a_folder(tiny_folder: Path, tiny_llm: SharedLLM) -> None:
     tree = TreeConfig(chunk=64, height=2, ratios=(4, 1), root_ratio=8)
     llm = SharedLLM.from_pretrained(tiny_folder, device="cpu", tree=tree)
     options = {**QUICK, "finest": "kv"}
@@ -217,3 +218,16 @@ def test_from_a_folder(tiny_folder: Any, tiny_llm: SharedLLM) -> None:
     assert found.timings.load_s > 0
     with pytest.raises(ConfigError, match="adapter is 'mine'"):
         SharedLLM.from_pretrained(tiny_folder, adapter="mine")
+
+
+@pytest.mark.parametrize("family", ["mistral-sliding", "qwen2-mixed", "qwen3", "phi3-longrope"])
+def test_every_family_from_a_folder(family: str, tmp_path: Path) -> None:
+    made = shared(family)
+    make_model(family).save_pretrained(tmp_path)
+    made.tokenizer.save_pretrained(tmp_path)
+    loaded = SharedLLM.from_pretrained(tmp_path, device="cpu", tree=made.tree)
+    assert loaded.shape == made.shape
+    options = {**QUICK, "max_new_tokens": 12, "finest": "kv", "rest": "all", "budget": 64}
+    answers = [llm.answer("W", llm.remember(FERRY), **options) for llm in (made, loaded)]
+    assert answers[0].text == answers[1].text
+    assert answers[0].usage == answers[1].usage
