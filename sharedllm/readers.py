@@ -50,7 +50,7 @@ class SourceText:
     text : str
         Every line ends in a line feed. Citations count characters in this text.
     title : str
-        The title that HTML or PDF state, else the file's name without its ending.
+        The title that HTML or PDF state, else the file's name, without its ending and underscores.
     source : str
         The path as it was given.
     """
@@ -81,7 +81,7 @@ def read_file(path: str | os.PathLike[str], *, limit: int | None = None) -> Sour
     suffix = Path(given).suffix.lower()
     most = limit or (PDF_LIMIT if suffix in ("", ".pdf") else TEXT_LIMIT)
     data = _read(given, source, most)
-    title = source if given == STDIN else Path(given).stem
+    title = source if given == STDIN else Path(given).stem.replace("_", " ")
     if suffix == ".pdf" or data.startswith(PDF_START):
         text, stated = _pdf(data, source)
     else:

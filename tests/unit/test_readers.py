@@ -63,7 +63,7 @@ def pdf(*pages: str, title: str = "", password: str | None = None) -> bytes:
     ],
 )
 def test_text(tmp_path: Path, data: bytes, text: str) -> None:
-    path = tmp_path / "notes of may.txt"
+    path = tmp_path / "notes_of_may.txt"
     path.write_bytes(data)
     read = read_file(path)
     assert read == readers.SourceText(text=text, title="notes of may", source=str(path))
