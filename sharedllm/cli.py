@@ -6,21 +6,12 @@ Only typer and rich are imported at the top: help and usage errors must not wait
 from __future__ import annotations
 
 import json
-import logging
-import math
 import os
-import re
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console, Group
-from rich.status import Status
-from rich.table import Table
-from rich.text import Text
 
 from sharedllm import __version__
 from sharedllm.config import (
@@ -34,16 +25,9 @@ from sharedllm.config import (
     one_of,
 )
 from sharedllm.errors import ConfigError, InputError, SharedLLMError
-from sharedllm.readers import STDIN, SourceText, read_file
+from sharedllm.readers import STDIN, read_file
+from sharedllm.terminal import Screen, one_line
 
-if TYPE_CHECKING:
-    from sharedllm.answer import Answer, Citation
-    from sharedllm.document import Document
-    from sharedllm.shared_llm import AnswerStream, SharedLLM
-
-CELLS = 32  # of the bar that shows where evidence lies
-EXCERPT = 160  # characters of evidence that are shown
-PIPED_WIDTH = 120  # columns where there is no terminal to ask
 OFFERED = tuple(name for name in POLICIES if name != "embedding")  # it needs Python objects
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -59,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except (SharedLLMError, typer.TyperException) as error:
         plain = error.format_message() if isinstance(error, typer.TyperException) else str(error)
-        sys.stderr.write(f"sharedllm: {_one_line(plain)}\n")
+        sys.stderr.write(f"sharedllm: {one_line(plain)}\n")
         return 2
     except (KeyboardInterrupt, typer.Abort):
         return 130
@@ -90,100 +74,108 @@ def _root(
         typer.echo(context.get_help())
 
 
-def _one_of(names: Sequence[str]) -> str:
-    return ", ".join(names)
+# The options of `ask`, in the order of its help.
+Paths = Annotated[
+    list[str],
+    typer.Argument(metavar="PATH", help="Text, Markdown, HTML or PDF files; - is standard input."),
+]
+Questions = Annotated[
+    list[str],
+    typer.Option(
+        "-q", "--question", metavar="TEXT", help="What to ask. Again for a further question."
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Hugging Face name, folder or .gguf file of a Llama, Mistral, Qwen2, Qwen3, "
+        "Phi-3 or SmolLM2 model.",
+        show_default="the embedded SmolLM2-135M-Instruct",
+    ),
+]
+Policy = Annotated[
+    str | None,
+    typer.Option(
+        metavar="P",
+        help=f"What scores a passage: {', '.join(OFFERED)}.",
+        show_default=SearchConfig().policy,
+    ),
+]
+Search = Annotated[
+    str | None,
+    typer.Option(
+        metavar="S",
+        help=f"How passages are selected: {', '.join(SEARCHES)}.",
+        show_default=SearchConfig().search,
+    ),
+]
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N",
+        help="Attention entries for evidence and memory.",
+        show_default=str(SearchConfig().budget),
+    ),
+]
+Finest = Annotated[
+    str | None,
+    typer.Option(
+        metavar="text|kv",
+        help=f"How selected passages enter the model: {', '.join(FINEST)}.",
+        show_default=SearchConfig().finest,
+    ),
+]
+Injection = Annotated[
+    str | None,
+    typer.Option(
+        metavar="joint|cross",
+        help=f"How memory enters the model: {', '.join(INJECTION_MODES)}.",
+        show_default=InjectionConfig().mode,
+    ),
+]
+MaxNewTokens = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N",
+        help="Longest answer, in tokens.",
+        show_default=str(GenerationConfig().max_new_tokens),
+    ),
+]
+Temperature = Annotated[
+    str | None,
+    typer.Option(metavar="T", help="0 always takes the likeliest token.", show_default="0"),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(metavar="D", help="cpu, cuda or cuda:N.", show_default="cuda if there is one"),
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TYPE",
+        help="float32, bfloat16 or float16.",
+        show_default="float32 on cpu, bfloat16 on cuda",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
 @app.command()
 def ask(
-    paths: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="PATH", help="Text, Markdown, HTML or PDF files; - is standard input."
-        ),
-    ],
-    questions: Annotated[
-        list[str],
-        typer.Option(
-            "-q", "--question", metavar="TEXT", help="What to ask. Again for a further question."
-        ),
-    ],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Hugging Face name, folder or .gguf file of a Llama, Mistral, Qwen2, Qwen3, "
-            "Phi-3 or SmolLM2 model.",
-            show_default="the embedded SmolLM2-135M-Instruct",
-        ),
-    ] = None,
-    policy: Annotated[
-        str | None,
-        typer.Option(
-            metavar="P",
-            help=f"What scores a passage: {_one_of(OFFERED)}.",
-            show_default=SearchConfig().policy,
-        ),
-    ] = None,
-    search: Annotated[
-        str | None,
-        typer.Option(
-            metavar="S",
-            help=f"How passages are selected: {_one_of(SEARCHES)}.",
-            show_default=SearchConfig().search,
-        ),
-    ] = None,
-    budget: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N",
-            help="Attention entries for evidence and memory.",
-            show_default=str(SearchConfig().budget),
-        ),
-    ] = None,
-    finest: Annotated[
-        str | None,
-        typer.Option(
-            metavar="text|kv",
-            help=f"How selected passages enter the model: {_one_of(FINEST)}.",
-            show_default=SearchConfig().finest,
-        ),
-    ] = None,
-    injection: Annotated[
-        str | None,
-        typer.Option(
-            metavar="joint|cross",
-            help=f"How memory enters the model: {_one_of(INJECTION_MODES)}.",
-            show_default=InjectionConfig().mode,
-        ),
-    ] = None,
-    max_new_tokens: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N",
-            help="Longest answer, in tokens.",
-            show_default=str(GenerationConfig().max_new_tokens),
-        ),
-    ] = None,
-    temperature: Annotated[
-        str | None,
-        typer.Option(metavar="T", help="0 always takes the likeliest token.", show_default="0"),
-    ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(metavar="D", help="cpu, cuda or cuda:N.", show_default="cuda if there is one"),
-    ] = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TYPE",
-            help="float32, bfloat16 or float16.",
-            show_default="float32 on cpu, bfloat16 on cuda",
-        ),
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
-    ] = False,
+    paths: Paths,
+    questions: Questions,
+    model: Model = None,
+    policy: Policy = None,
+    search: Search = None,
+    budget: Budget = None,
+    finest: Finest = None,
+    injection: Injection = None,
+    max_new_tokens: MaxNewTokens = None,
+    temperature: Temperature = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    as_json: AsJson = False,
 ) -> None:
     """Ask a question about documents of any length; print the answer and where it was found.
 
@@ -205,7 +197,7 @@ def ask(
     GenerationConfig(**decoding)
     inject = InjectionConfig(**_given(mode=injection))
     texts = [read_file(path) for path in paths]
-    screen = _Screen(silent=as_json)
+    screen = Screen(silent=as_json)
     with screen.busy("loading the model"):
         from sharedllm.shared_llm import SharedLLM
 
@@ -254,7 +246,7 @@ def _check(
     if policy == "embedding":
         raise ConfigError(
             "policy is 'embedding', which needs an embedder: pass one to "
-            f"SharedLLM.from_pretrained in Python; allowed here: {_one_of(OFFERED)}"
+            f"SharedLLM.from_pretrained in Python; allowed here: {', '.join(OFFERED)}"
         )
     for name, value, allowed in (
         ("policy", policy, OFFERED),
@@ -262,159 +254,3 @@ def _check(
     ):
         if value is not None:
             one_of(name, value, allowed)
-
-
-class _Screen:
-    """What a person sees: answers and evidence on standard output, the work on standard error.
-
-    Parameters
-    ----------
-    silent : nothing but errors, unless standard error is a terminal
-    """
-
-    def __init__(self, *, silent: bool) -> None:
-        self._out, self._err = _console(sys.stdout), Console(stderr=True)
-        self._silent = silent
-        self._shows_work = self._err.is_terminal or not silent
-
-    @contextmanager
-    def busy(self, doing: str) -> Iterator[Status]:
-        """Show that something slow happens, and what it logs (the conversion of a model)."""
-        with self._err.status(doing) as status:
-            handler = _Notice(self._err, status) if self._shows_work else logging.NullHandler()
-            logger = logging.getLogger("sharedllm")
-            level = logger.level
-            logger.addHandler(handler)
-            logger.setLevel(logging.INFO)
-            try:
-                yield status
-            finally:
-                logger.removeHandler(handler)
-                logger.setLevel(level)
-
-    def remember(self, llm: SharedLLM, text: SourceText) -> Document:
-        """Read one document, under its title."""
-        if not self._silent:
-            heading = Text(_one_line(text.title), style="bold")
-            heading.append(f"  {_one_line(text.source)}, ", style="not bold dim")
-            heading.append(f"{len(text.text):,} characters", style="not bold dim")
-            self._out.print(heading, soft_wrap=True)
-        return llm.remember(
-            text.text, title=text.title, source=text.source, progress=self._shows_work
-        )
-
-    def answer(
-        self,
-        llm: SharedLLM,
-        question: str,
-        documents: Sequence[Document],
-        options: dict[str, Any],
-        repeat: bool,
-    ) -> None:
-        """Print the answer as it comes, then its evidence and what it took."""
-        self._out.print()
-        if repeat:
-            self._out.print(Text(_one_line(question), style="bold cyan"), soft_wrap=True)
-        with self.busy("searching") as status:
-            stream = llm.stream(question, documents, **options)
-            status.update("reading the evidence")
-            first = _first_words(stream)
-        self._write(first)
-        for piece in stream:
-            self._write(piece)
-        self._write("\n\n")
-        answer = stream.answer
-        if answer.citations:
-            lengths = {d.source or d.title: len(d.text) for d in documents}
-            self._out.print(evidence_table(answer.citations, lengths))
-        self._out.print(Text(summary(answer), style="dim"), soft_wrap=True)
-
-    def _write(self, piece: str) -> None:
-        self._out.file.write(_printable(piece))
-        self._out.file.flush()
-
-
-class _Notice(logging.Handler):
-    """Shows log messages in the spinner, or as lines where standard error is no terminal."""
-
-    def __init__(self, console: Console, status: Status) -> None:
-        super().__init__(level=logging.INFO)
-        self._console, self._status = console, status
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if self._console.is_terminal:
-            self._status.update(record.getMessage())
-        else:
-            self._console.print(record.getMessage(), markup=False, soft_wrap=True)
-
-
-def _console(stream: Any) -> Console:
-    piped = not stream.isatty() and "COLUMNS" not in os.environ
-    return Console(file=stream, width=PIPED_WIDTH if piped else None, highlight=False)
-
-
-def _first_words(stream: AnswerStream) -> str:
-    """The first piece of an answer that shows, without the white space before it."""
-    return next((piece.lstrip() for piece in stream if piece.strip()), "")
-
-
-def evidence_table(citations: Sequence[Citation], lengths: dict[str, int]) -> Table:
-    """A row for each citation: where it lies, and below it how it begins.
-
-    Parameters
-    ----------
-    lengths : characters of each source
-    """
-    names = Text.assemble(("Evidence", "bold"))
-    rows: list[Any] = [_row(names, Text("characters"), Text("where it lies"), Text("score"))]
-    for citation in citations:
-        bar = position_bar(citation.char_start, citation.char_end, lengths[citation.source])
-        place = f"{citation.char_start:,}-{citation.char_end:,}"
-        name = Text(_one_line(Path(citation.source).name))
-        score = Text(f"{citation.score:.2f}")
-        excerpt = Text(_one_line(citation.text)[:EXCERPT], style="dim")
-        excerpt.no_wrap, excerpt.overflow = True, "ellipsis"
-        rows.append(Group(_row(name, Text(place), Text(bar, style="green"), score), excerpt))
-    table = Table.grid(expand=True)
-    for row in rows:
-        table.add_row(row)
-    return table
-
-
-def _row(name: Text, place: Text, bar: Text, score: Text) -> Table:
-    row = Table.grid(padding=(0, 1), expand=True)
-    row.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
-    row.add_column(width=19, justify="right")
-    row.add_column(width=CELLS)
-    row.add_column(width=6, justify="right")
-    row.add_row(name, place, bar, score)
-    return row
-
-
-def position_bar(start: int, end: int, length: int, cells: int = CELLS) -> str:
-    """Draw characters [`start`, `end`) of a text of `length` characters; at least one cell."""
-    first = min(start * cells // max(length, 1), cells - 1)
-    last = max(first + 1, math.ceil(end * cells / max(length, 1)))
-    return "░" * first + "█" * (last - first) + "░" * (cells - last)
-
-
-def summary(answer: Answer) -> str:
-    """What an answer was made of and how long it took, on one line."""
-    used, took = answer.usage, answer.timings
-    cut = ", cut there: raise --max-new-tokens" if answer.finish_reason == "length" else ""
-    return (
-        f"{used.context_tokens:,} tokens searched, {used.evidence_tokens:,} given as text, "
-        f"{used.injected_tokens:,} injected; prompt {used.prompt_tokens:,}, "
-        f"answer {used.new_tokens:,}{cut} | "
-        f"load {took.load_s:.1f} s, read {took.remember_s:.1f} s, search {took.search_s:.1f} s, "
-        f"prefill {took.prefill_s:.1f} s, decode {took.decode_s:.1f} s"
-    )
-
-
-def _printable(text: str) -> str:
-    """`text` without control characters: a document must not steer the terminal."""
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "", text)
-
-
-def _one_line(text: str) -> str:
-    return " ".join(_printable(text.replace("\n", " ")).split())

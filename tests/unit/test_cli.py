@@ -15,7 +15,8 @@ import pytest
 
 import sharedllm
 from sharedllm.answer import Answer, Citation, Timings, Usage
-from sharedllm.cli import evidence_table, main, position_bar, summary
+from sharedllm.cli import main
+from sharedllm.terminal import evidence_table, position_bar, summary
 from tests.models import make_model, make_tokenizer
 from tests.texts import STORY
 
