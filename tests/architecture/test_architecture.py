@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "sharedllm").rglob("*.py"))
-LONGER = {"sharedllm/shared_llm.py": 620, "sharedllm/cli.py": 440}  # to be split
+LONGER = {"sharedllm/shared_llm.py": 640}  # to be split
 NAMES = [str(file.relative_to(ROOT)) for file in FILES]
 
 
