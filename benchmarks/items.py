@@ -28,13 +28,13 @@ class Item:
 
 
 FIRST = (
-    "Alaric Beatrix Cosmo Delphine Eamon Farida Gideon Hester Ivor Jocasta Kester Leonie Magnus Nerys "
-    "Osric Petra Quentin Rosalba Silas Tamsin Ulric Verity Wilfred Xenia Yorick Zelda"
+    "Alaric Beatrix Cosmo Delphine Eamon Farida Gideon Hester Ivor Jocasta Kester Leonie Magnus "
+    "Nerys Osric Petra Quentin Rosalba Silas Tamsin Ulric Verity Wilfred Xenia Yorick Zelda"
 ).split()
 LAST = (
-    "Abernathy Brackwell Carrowmore Dunstable Eversleigh Fothergill Grimshaw Hollingbourne Inchbald "
-    "Jellicoe Kirkbride Lanyon Marchbanks Netherby Ormerod Penhaligon Quillfeather Ravenhill Stanhope "
-    "Thistlewood Umfraville Vandermeer Wolstenholme Yarborough"
+    "Abernathy Brackwell Carrowmore Dunstable Eversleigh Fothergill Grimshaw Hollingbourne "
+    "Inchbald Jellicoe Kirkbride Lanyon Marchbanks Netherby Ormerod Penhaligon Quillfeather "
+    "Ravenhill Stanhope Thistlewood Umfraville Vandermeer Wolstenholme Yarborough"
 ).split()
 COLOURS = "amber crimson emerald indigo ivory jade ochre scarlet silver teal umber violet".split()
 THINGS = (
@@ -57,7 +57,7 @@ FACTS = (
     ),
     (
         "{p} hid the {c} {t} in the cellar of a house in {l}.",
-        "Under a house at {l}, where the wine was kept, lay the {c} {t} that {p} had put out of sight.",
+        "Under a house at {l}, where the wine was kept, lay the {c} {t} that {p} had put away.",
         "In which town did {p} hide the {c} {t}?",
         "{l}",
     ),
@@ -145,7 +145,15 @@ def facts(kind: str, n: int, seed: int) -> list[Item]:
     return out
 
 
-QUESTION_SETS = ("NQ-open", "SQuAD", "FairytaleQA", "AdversarialQA", "Quoref", "COVID-QA", "FriendsQA")
+QUESTION_SETS = (
+    "NQ-open",
+    "SQuAD",
+    "FairytaleQA",
+    "AdversarialQA",
+    "Quoref",
+    "COVID-QA",
+    "FriendsQA",
+)
 
 
 def questions(path: Path, n: int, seed: int, part: str = "report") -> list[Item]:

@@ -31,7 +31,7 @@ from rich.table import Table
 from sharedllm import Document, SearchConfig, SharedLLM, TreeConfig
 from sharedllm.chunks import cut
 from sharedllm.config import POLICIES
-from sharedllm.policy import BM25
+from sharedllm.policy import BM25, Query
 from sharedllm.prompt import AFTER, BEFORE
 from sharedllm.shared_llm import Prepared
 from sharedllm.tree import grow
@@ -92,7 +92,9 @@ def place_all(
         for item in group:
             text, start, end = place(item, text, rng.random())
             grown = end - start + 4
-            inserted = [(i, s + grown, e + grown) if s >= start else (i, s, e) for i, s, e in inserted]
+            inserted = [
+                (i, s + grown, e + grown) if s >= start else (i, s, e) for i, s, e in inserted
+            ]
             inserted.append((item, start, end))
         document = llm.remember(text, title="text")
         for item, start, _ in inserted:
@@ -114,12 +116,12 @@ def bm25_windows(llm: SharedLLM, placed: Placed, budget: int) -> tuple[Prepared,
 
     cut_up = document.derived("windows", windows)
     question = placed.item.question
-    from sharedllm.policy import Query
-
     query = Query(text=question, ids=np.empty(0, np.int32), states=torch.empty(0))
     scores = BM25().leaf_scores(query, [cut_up])[0]
     best = sorted(np.argsort(-scores, kind="stable")[: budget // WINDOW].tolist())
-    spans = [document.tokens.characters(w * WINDOW, min((w + 1) * WINDOW, len(document))) for w in best]
+    spans = [
+        document.tokens.characters(w * WINDOW, min((w + 1) * WINDOW, len(document))) for w in best
+    ]
     text = "\n...\n".join(document.text[s:e] for s, e in spans)
     content = BEFORE + text + AFTER.format(question=question)
     return llm.prepare([{"role": "user", "content": content}]), spans
@@ -136,7 +138,9 @@ def found(placed: Placed, spans: Sequence[tuple[int, int]]) -> bool:
     return any(s <= a and b <= e for a, b in placed.spans for s, e in joined)
 
 
-def run(llm: SharedLLM, method: Method, budget: int, items: list[Placed], cache: dict, batch: int) -> dict:
+def run(
+    llm: SharedLLM, method: Method, budget: int, items: list[Placed], cache: dict, batch: int
+) -> dict:
     """Answer all items by one method at one budget."""
     rows: list[dict] = []
     started = time.perf_counter()
@@ -182,7 +186,13 @@ def run(llm: SharedLLM, method: Method, budget: int, items: list[Placed], cache:
                 }
             )
     seconds = (time.perf_counter() - started) / len(items)
-    return {"method": method.name, "budget": budget, "seconds": seconds, "rows": rows, "generated": method.generate}
+    return {
+        "method": method.name,
+        "budget": budget,
+        "seconds": seconds,
+        "rows": rows,
+        "generated": method.generate,
+    }
 
 
 def mean(rows: list[dict], key: str, kind: str | None = None) -> float:
@@ -246,14 +256,20 @@ def methods(which: str) -> list[Method]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with books and qa .jsonl.xz")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder with books and qa .jsonl.xz"
+    )
     parser.add_argument("--items", type=int, default=250, help="items of each kind")
     parser.add_argument("--per-document", type=int, default=12)
     parser.add_argument("--tokens", type=int, default=131072)
     parser.add_argument("--budgets", type=int, nargs="+", default=BUDGETS)
     parser.add_argument("--methods", default="main", help="main, all, or a part of a row's name")
-    parser.add_argument("--height", type=int, default=None, help="tree height (leaves: chunk / 2^h)")
+    parser.add_argument(
+        "--height", type=int, default=None, help="tree height (leaves: chunk / 2^h)"
+    )
     parser.add_argument("--model", default=None)
     parser.add_argument("--device", default=None)
     parser.add_argument("--batch", type=int, default=8)
@@ -304,7 +320,9 @@ def save(args: argparse.Namespace, llm: SharedLLM, results: list[dict]) -> None:
         json.dumps(
             {
                 "date": time.strftime("%Y-%m-%d"),
-                "hardware": torch.cuda.get_device_name() if device != "cpu" else platform.processor(),
+                "hardware": torch.cuda.get_device_name()
+                if device != "cpu"
+                else platform.processor(),
                 "settings": {k: str(v) for k, v in vars(args).items()},
                 "search": dataclasses.asdict(SearchConfig()),
                 "results": results,

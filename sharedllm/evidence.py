@@ -6,7 +6,7 @@ neighbouring leaves joined into windows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -65,12 +65,18 @@ def pasted(
     found: Sequence[Window],
     heading: str,
     tokenizer: PreTrainedTokenizerBase,
+    *,
+    order: Callable[[Window], float] = lambda window: window.score,
 ) -> list[int]:
-    """Token ids of the windows that enter as text: the document's own, with separators."""
+    """Token ids of the windows that enter as text: the document's own, with separators.
+
+    The best window stands last, nearest to the question: small models read it best there
+    (docs/experiments.md).
+    """
     between = tokenizer(BETWEEN, add_special_tokens=False)["input_ids"]
     title = tokenizer(heading, add_special_tokens=False)["input_ids"] if heading else []
     ids: list[int] = []
-    for window in found:
+    for window in sorted(found, key=order):
         if window.as_text:
             ids += [*(between if ids else []), *title]
             ids += document.tokens.ids[window.start : window.end].tolist()

@@ -65,9 +65,7 @@ def converse(
             raise InputError("the question is empty; ask something")
         after = AFTER.format(question=question.strip())
         content: list[Part] = [BEFORE, *context, after] if context else [question]
-        return Conversation(
-            parts=_rendered([("user", content)], tokenizer), query=question.strip()
-        )
+        return Conversation(parts=_rendered([("user", content)], tokenizer), query=question.strip())
     if not isinstance(question, list | tuple):
         raise InputError(f"the question is {question!r}; give a str, or a list of chat messages")
     turns = [_turn(message, index) for index, message in enumerate(question)]
@@ -127,7 +125,9 @@ def _rendered(
                 messages, tokenize=False, add_generation_prompt=True
             )
         except Exception as error:  # a template raises whatever it likes
-            raise InputError(f"the model's chat template refuses these messages: {error}") from error
+            raise InputError(
+                f"the model's chat template refuses these messages: {error}"
+            ) from error
     else:
         text = "\n\n".join(message["content"] for message in messages) + "\n\nAnswer:"
         text = (tokenizer.bos_token or "") + text

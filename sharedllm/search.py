@@ -18,6 +18,7 @@ from sharedllm.errors import BudgetError
 from sharedllm.policy import Scores
 from sharedllm.tree import Forest
 
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SelectedNode:
     """One node that goes into the prompt.
@@ -190,9 +191,7 @@ def budget_search(searcher: _Searcher) -> None:
         zip(searcher.forests, searcher.scores, strict=True)
     ):
         near = with_neighbours(scores[forest.leaves], searcher.search.neighbours)
-        ranked += [
-            (-float(s), document, int(n)) for s, n in zip(near, forest.leaves, strict=True)
-        ]
+        ranked += [(-float(s), document, int(n)) for s, n in zip(near, forest.leaves, strict=True)]
     ranked.sort()
     chosen: dict[tuple[int, int], set[int]] = {}
     misses = 0

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,7 @@ from sharedllm.lower_model import LowerModel, NodeRequest
 from sharedllm.policy import Embedder, Query, Scores, make_policy
 from sharedllm.progress import Progress, reporter
 from sharedllm.prompt import Conversation, Message, converse
-from sharedllm.search import Selection, SelectedNode, select
+from sharedllm.search import SelectedNode, Selection, select
 from sharedllm.tokens import tokenize
 from sharedllm.tree import grow
 from sharedllm.upper_model import UpperModel
@@ -203,7 +203,10 @@ class SharedLLM:
         tokens = tokenize(text, self.tokenizer)
         chunks = cut(len(tokens), self.tree.chunk)
         spans = [(chunk.start, chunk.end) for chunk in chunks]
-        with reporter(progress, len(tokens), f"reading {title or 'document'}") as report, self._lock:
+        with (
+            reporter(progress, len(tokens), f"reading {title or 'document'}") as report,
+            self._lock,
+        ):
             states = self.lower.states(tokens.ids, spans, done=report)
             pieces = ((slice(*spans[index]), piece) for index, piece in states)
             search = SearchStates.of(pieces, len(tokens), self.shape.hidden)
@@ -236,7 +239,9 @@ class SharedLLM:
         background : return at once and go on in a thread, between questions
         """
         forest = self._own(document)[0].forest
-        requests = [self._request(document, int(root), self.tree.root_ratio) for root in forest.roots]
+        requests = [
+            self._request(document, int(root), self.tree.root_ratio) for root in forest.roots
+        ]
 
         def encode() -> None:
             self._encode_missing(document, requests, progress)
@@ -248,7 +253,9 @@ class SharedLLM:
 
     def _request(self, document: Document, node: int, ratio: float) -> NodeRequest:
         forest = document.forest
-        return NodeRequest(start=int(forest.start[node]), end=int(forest.end[node]), ratio=float(ratio))
+        return NodeRequest(
+            start=int(forest.start[node]), end=int(forest.end[node]), ratio=float(ratio)
+        )
 
     def _encode_missing(
         self, document: Document, requests: Sequence[NodeRequest], progress: Progress = None
