@@ -167,7 +167,7 @@ class SearchConfig(_Config):
     """
 
     search: Literal["budget", "path"] = "budget"
-    policy: str = "hybrid"
+    policy: str = "maxsim"
     budget: int = 1024
     finest: Finest = "text"
     rest: Rest = "none"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sharedllm.errors import InputError
 from sharedllm.injection import NodeKV
 from sharedllm.lower_model import NodeRequest
 from sharedllm.tokens import Tokens
@@ -125,12 +126,12 @@ class Document:
     nodes: NodeCache = field(repr=False)
     made_by: tuple[object, ...] = field(default=(), repr=False)
     remember_s: float = field(default=0.0, repr=False)
-    _derived: dict[str, Any] = field(default_factory=dict, repr=False)
+    _derived: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def derived(self, key: str, make: Callable[[], T]) -> T:
+    def derived(self, key: Hashable, make: Callable[[], T]) -> T:
         """What a policy computes from this document once and keeps."""
         if key not in self._derived:
             self._derived[key] = make()
@@ -155,3 +156,30 @@ def document_id(text: str, *settings: object) -> str:
     digest.update(b"\0")
     digest.update(text.encode("utf-8", "surrogatepass"))
     return digest.hexdigest()[:32]
+
+
+Context = Document | Sequence[Document]
+
+
+def contexts(context: Context | Sequence[Context], questions: int) -> list[Sequence[Document]]:
+    """One sequence of documents for each of so many `questions`.
+
+    Raises
+    ------
+    InputError
+        If `context` is neither documents nor one sequence of documents a question.
+    """
+    if isinstance(context, Document):
+        return [[context]] * questions
+    if not isinstance(context, Iterable):
+        raise InputError(f"context is {context!r}; give documents returned by remember()")
+    given: list[Any] = list(context)
+    if all(isinstance(document, Document) for document in given):
+        shared: dict[str, Document] = {d.id: d for d in given}  # the same document once
+        return [list(shared.values())] * questions
+    if len(given) != questions or any(isinstance(c, str) for c in given):
+        raise InputError(
+            f"context is {type(context).__name__} of {len(given)}; give documents returned by "
+            f"remember(), or one list of documents for each of the {questions} questions"
+        )
+    return [contexts(entry, 1)[0] for entry in given]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from sharedllm.answer import Citation
 from sharedllm.document import Document
 from sharedllm.search import SelectedNode
+from sharedllm.tokens import tokenize
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -74,7 +75,7 @@ def pasted(
     (docs/experiments.md).
     """
     between = tokenizer(BETWEEN, add_special_tokens=False)["input_ids"]
-    title = tokenizer(heading, add_special_tokens=False)["input_ids"] if heading else []
+    title = tokenize(heading, tokenizer).ids.tolist() if heading else []
     ids: list[int] = []
     for window in sorted(found, key=order):
         if window.as_text:
@@ -86,7 +87,7 @@ def pasted(
 def overhead(heading: str, tokenizer: PreTrainedTokenizerBase) -> int:
     """Tokens a window costs beside its own."""
     texts = [BETWEEN, heading] if heading else [BETWEEN]
-    return sum(len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts)
+    return sum(len(tokenize(text, tokenizer)) for text in texts)
 
 
 def cite(document: Document, found: Sequence[Window]) -> Iterator[Citation]:

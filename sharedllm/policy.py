@@ -223,12 +223,18 @@ class Embedding:
     def score(self, query: Query, documents: Sequence[Document]) -> list[Scores]:
         out = []
         for document in documents:
-            forest = document.forest
-            leaves = self._leaf_vectors(document)
-            sums = np.concatenate([np.zeros_like(leaves[:1]), np.cumsum(leaves, axis=0)])
-            nodes = torch.from_numpy(sums[forest.last_leaf] - sums[forest.first_leaf])
-            out.append((unit(nodes) @ self._query_vector(query, document)).float().numpy())
+            # keyed by the embedder itself, which is kept alive so that no other takes its place
+            key = ("node vectors", self._embedder)
+            nodes = document.derived(key, partial(self._node_vectors, document))
+            out.append((nodes @ self._query_vector(query, document)).numpy())
         return out
+
+    def _node_vectors(self, document: Document) -> Tensor:
+        """The sum over each node's leaves, of unit length; float32 (nodes, dims)."""
+        forest = document.forest
+        leaves = self._leaf_vectors(document)
+        sums = np.concatenate([np.zeros_like(leaves[:1]), np.cumsum(leaves, axis=0)])
+        return unit(torch.from_numpy(sums[forest.last_leaf] - sums[forest.first_leaf])).float()
 
     def _leaf_vectors(self, document: Document) -> NDArray[np.float64]:
         """(leaves, dims)"""
@@ -237,11 +243,8 @@ class Embedding:
         if self._embedder is None:
             states = document.search.states.float().cpu().numpy()
             return np.add.reduceat(states, starts, axis=0, dtype=np.float64)
-        embedder = self._embedder
         spans = zip(starts.tolist(), ends.tolist(), strict=True)
-        key = f"embedded by {id(embedder)}"
-        vectors = document.derived(key, lambda: embedder([document.text_of(*s) for s in spans]))
-        return _checked(vectors, len(starts))
+        return _checked(self._embedder([document.text_of(*s) for s in spans]), len(starts))
 
     def _query_vector(self, query: Query, document: Document) -> Tensor:
         if self._embedder is None:
@@ -249,7 +252,7 @@ class Embedding:
             vector = unit(query.states.to(search.mean) - search.mean).mean(0)
         else:
             vector = torch.from_numpy(_checked(self._embedder([query.text]), 1)[0])
-        return unit(vector.double().cpu())
+        return unit(vector.float().cpu())
 
 
 def _checked(vectors: NDArray[np.float32], rows: int) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""A question or chat messages, with documents in them -> the model's chat format, cut at the documents."""
+"""A question or chat messages -> the model's chat format, cut where documents stand in it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sharedllm.document import Document
 from sharedllm.errors import InputError
+from sharedllm.tokens import special_tokens, tokenize
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -18,7 +19,16 @@ BEFORE = "Read the text below and answer the question about it.\n\nText:\n"
 AFTER = "\n\nQuestion: {question}\nGive a short answer, using only the text."
 
 Message = Mapping[str, Any]
-Part = str | Document
+
+
+@dataclass(frozen=True, slots=True)
+class Literal:
+    """Somebody's text that spells special tokens: it is tokenised as the plain text it is."""
+
+    text: str
+
+
+Part = str | Literal | Document
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,7 +37,7 @@ class Conversation:
 
     Attributes
     ----------
-    parts : tuple of (str or Document)
+    parts : tuple of (str, Literal or Document)
         The chat format, a document where its evidence and memory will stand.
     query : str
         What is searched for: the text of the last user message.
@@ -103,8 +113,9 @@ def _turn(message: Message, index: int) -> tuple[str, list[Part]]:
             parts.append(part["document"])
         else:
             raise InputError(
-                f"message {index} has the part {part!r}; allowed: a str, {{'type': 'text', 'text'}} "
-                "and {'type': 'document', 'document': what remember() returned}"
+                f"message {index} has the part {part!r}; allowed: a str, "
+                "{'type': 'text', 'text'} and {'type': 'document', 'document'} "
+                "with what remember() returned"
             )
     return role, parts
 
@@ -112,13 +123,24 @@ def _turn(message: Message, index: int) -> tuple[str, list[Part]]:
 def _rendered(
     turns: Sequence[tuple[str, Sequence[Part]]], tokenizer: PreTrainedTokenizerBase
 ) -> tuple[Part, ...]:
-    """Apply the chat template with a mark in each document's place, then cut at the marks."""
+    """Apply the chat template with a mark in each document's place, then cut at the marks.
+
+    Text that spells a special token is kept apart as well, so that nobody's question or message
+    can end a chat turn.
+    """
     mark = f"\u27e6{uuid.uuid4().hex}\u27e7"  # cannot stand in anyone's text
-    documents = [part for _, parts in turns for part in parts if isinstance(part, Document)]
-    messages = [
-        {"role": role, "content": "".join(p if isinstance(p, str) else mark for p in parts)}
-        for role, parts in turns
-    ]
+    special = special_tokens(tokenizer)
+    apart: list[Part] = []
+    messages = []
+    for role, parts in turns:
+        content = ""
+        for part in parts:
+            if isinstance(part, str) and any(token in part for token in special):
+                part = Literal(part)
+            content += part if isinstance(part, str) else mark
+            if not isinstance(part, str):
+                apart.append(part)
+        messages.append({"role": role, "content": content})
     if tokenizer.chat_template:
         try:
             text = tokenizer.apply_chat_template(
@@ -132,12 +154,19 @@ def _rendered(
         text = "\n\n".join(message["content"] for message in messages) + "\n\nAnswer:"
         text = (tokenizer.bos_token or "") + text
     pieces = str(text).split(mark)
-    if len(pieces) != len(documents) + 1:
+    if len(pieces) != len(apart) + 1:
         raise InputError(
-            "the model's chat template drops or repeats a message that holds a document; "
-            "put the documents into the last user message"
+            "the model's chat template drops or repeats a message that holds a document (or the "
+            "spelling of a special token); put the documents into the last user message"
         )
-    parts: list[Part] = [pieces[0]]
-    for document, piece in zip(documents, pieces[1:], strict=True):
-        parts += [document, piece]
-    return tuple(parts)
+    out: list[Part] = [pieces[0]]
+    for part, piece in zip(apart, pieces[1:], strict=True):
+        out += [part, piece]
+    return tuple(out)
+
+
+def part_ids(part: str | Literal, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Token ids of one part of a conversation."""
+    if isinstance(part, Literal):
+        return list(map(int, tokenize(part.text, tokenizer).ids))
+    return list(tokenizer(part, add_special_tokens=False, verbose=False)["input_ids"])

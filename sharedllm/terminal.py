@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from sharedllm.answer import Answer, Citation
     from sharedllm.document import Document
     from sharedllm.readers import SourceText
-    from sharedllm.shared_llm import AnswerStream, SharedLLM
+    from sharedllm.shared_llm import SharedLLM
+    from sharedllm.stream import AnswerStream
 
 CELLS = 32  # of the bar that shows where evidence lies
 EXCERPT = 160  # characters of evidence that are shown

@@ -64,11 +64,18 @@ def tokenize(text: str, tokenizer: PreTrainedTokenizerBase) -> Tokens:
     # verbose=False: a text longer than the window is the normal case here, not a mistake.
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     ids, spans = encoded["input_ids"], encoded["offset_mapping"]
-    if not set(tokenizer.all_special_ids).isdisjoint(ids):
+    if not set(special_tokens(tokenizer).values()).isdisjoint(ids):
         ids, spans = _without_special(text, tokenizer)
     if not ids:
         raise DocumentError("the tokenizer gives no token for this text")
     return Tokens(ids=np.asarray(ids, dtype=np.int32), spans=np.asarray(spans, dtype=np.int32))
+
+
+def special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """Spelling -> id of every token that stands for no text: chat turns, ends, padding."""
+    added = tokenizer.added_tokens_decoder.items()
+    special = {token.content: token_id for token_id, token in added if token.special}
+    return special | dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
 
 
 def _without_special(

@@ -20,7 +20,7 @@ def remembered(llm: SharedLLM, text: str, head: tuple[int, ...] = ()) -> tuple[P
     """A prompt with all of `text` as memory, and the text's ids."""
     document = llm.remember(text)
     selection = llm.select("anything", document, finest="kv", budget=len(document))
-    memory = llm._memory(document, selection.nodes, None)
+    memory = llm.preparer.memory(document, selection.nodes, None)
     assert memory is not None
     assert len(memory) == len(document)
     return Prompt(text=(head, TAIL), memory=(memory,)), document.tokens.ids.tolist()

@@ -45,7 +45,7 @@ def greedy(llm: SharedLLM, prompt: Prompt, n: int) -> list[int]:
 
 def generate(llm: SharedLLM, prompts: list[Prompt], n: int) -> list[list[int]]:
     rows = [Row() for _ in prompts]
-    for _ in llm._decoder.run(prompts, GenerationConfig(max_new_tokens=n), rows):
+    for _ in llm.decoder.run(prompts, GenerationConfig(max_new_tokens=n), rows):
         pass
     return [row.ids for row in rows]
 

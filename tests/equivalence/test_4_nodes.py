@@ -75,8 +75,8 @@ def test_cached_and_encoded_again_is_the_same(cache_bytes: int) -> None:
     llm = shared("llama", node_cache_bytes=cache_bytes)
     document = llm.remember("x" * 30 + "y" * 30)
     requests = [NodeRequest(start=0, end=30, ratio=2.0), NodeRequest(start=30, end=60, ratio=1.0)]
-    first = llm._encode_missing(document, requests)
-    again = llm._encode_missing(document, requests)
+    first = llm.encoder.encode(document, requests)
+    again = llm.encoder.encode(document, requests)
     held = [request in document.nodes for request in requests]
     assert sum(held) == (2 if cache_bytes > 1 else 1)  # one always stays
     for request in requests:
@@ -92,13 +92,13 @@ def test_coarser_from_finer_is_direct_encoding(length: int, steps: int) -> None:
     document = llm.remember("abcdefghij" * 10)
     finer = NodeRequest(start=0, end=length, ratio=8.0)
     coarser = NodeRequest(start=0, end=length, ratio=8.0 * steps)
-    assert llm._from_finer(document, coarser) is None  # nothing to take it from yet
-    llm._encode_missing(document, [finer])
-    found = llm._from_finer(document, coarser)
+    assert llm.encoder.from_finer(document, coarser) is None  # nothing to take it from yet
+    llm.encoder.encode(document, [finer])
+    found = llm.encoder.from_finer(document, coarser)
     ((_, direct),) = llm.lower.encode(document.tokens.ids, [coarser])
     assert found is not None
     assert_same(found, direct)
-    assert llm._from_finer(document, NodeRequest(start=0, end=length, ratio=12.0)) is None
+    assert llm.encoder.from_finer(document, NodeRequest(start=0, end=length, ratio=12.0)) is None
 
 
 @pytest.mark.parametrize("family", FAMILIES)

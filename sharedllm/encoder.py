@@ -1,0 +1,93 @@
+"""Nodes of documents -> their KV, from the document's cache or encoded now."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+
+import numpy as np
+import torch
+
+from sharedllm.config import TreeConfig
+from sharedllm.document import Document
+from sharedllm.injection import NodeKV
+from sharedllm.lower_model import LowerModel, NodeRequest
+from sharedllm.progress import Progress, reporter
+
+
+def request(document: Document, node: int, ratio: float) -> NodeRequest:
+    """What the lower model is asked for to get `node` at `ratio` tokens an entry."""
+    forest = document.forest
+    return NodeRequest(start=int(forest.start[node]), end=int(forest.end[node]), ratio=float(ratio))
+
+
+class NodeEncoder:
+    """Encodes nodes on demand and keeps them with their document.
+
+    Parameters
+    ----------
+    lock : held while the model runs, and given up between batches so that questions get a turn
+    """
+
+    def __init__(self, lower: LowerModel, tree: TreeConfig, lock: threading.RLock) -> None:
+        self._lower, self._tree, self._lock = lower, tree, lock
+
+    def encode(
+        self, document: Document, requests: Sequence[NodeRequest], progress: Progress = None
+    ) -> dict[NodeRequest, NodeKV]:
+        """The KV of every one of `requests`."""
+        out: dict[NodeRequest, NodeKV] = {}
+        missing: list[NodeRequest] = []
+        for wanted in dict.fromkeys(requests):
+            kv = document.nodes.get(wanted) or self.from_finer(document, wanted)
+            if kv is None:
+                missing.append(wanted)
+            else:
+                out[wanted] = kv
+        tokens = sum(r.end - r.start for r in missing)
+        with reporter(progress, tokens, f"encoding {document.title}") as report:
+            encoded = self._lower.encode(document.tokens.ids, missing, done=report)
+            while True:
+                with self._lock:
+                    pair = next(encoded, None)
+                if pair is None:
+                    return out
+                out[pair[0]] = pair[1]
+                document.nodes.put(*pair)
+
+    def from_finer(self, document: Document, wanted: NodeRequest) -> NodeKV | None:
+        """Coarser roots are every second, fourth ... entry of the tree's own."""
+        own = float(self._tree.root_ratio)
+        steps = wanted.ratio / own
+        if steps <= 1 or not float(steps).is_integer():
+            return None
+        finer = document.nodes.get(dataclasses.replace(wanted, ratio=own))
+        if finer is None:
+            return None
+        step, length = int(steps), len(finer)
+        kept = np.minimum(np.arange(1, -(-length // step) + 1) * step, length) - 1
+        index = torch.from_numpy(kept).to(finer.keys.device)
+        return NodeKV(keys=finer.keys[:, :, index], values=finer.values[:, :, index])
+
+    def encode_roots(self, document: Document, progress: Progress = None) -> None:
+        """Encode the coarse level: every chunk's root at the tree's ratio."""
+        ratio = self._tree.root_ratio
+        roots = [request(document, int(root), ratio) for root in document.forest.roots]
+        self.encode(document, roots, progress)
+
+    def encode_roots_later(self, document: Document, progress: Progress = None) -> Future[None]:
+        """:meth:`encode_roots` in a thread of its own, which does not keep the process alive."""
+        done: Future[None] = Future()
+
+        def work() -> None:
+            try:
+                self.encode_roots(document, progress)
+            except BaseException as error:  # whoever waits for the future has to see it
+                done.set_exception(error)
+            else:
+                done.set_result(None)
+
+        threading.Thread(target=work, name="sharedllm-encode", daemon=True).start()
+        return done

@@ -1,0 +1,152 @@
+"""A conversation and its selected nodes -> a prompt with evidence and memory in place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sharedllm import evidence
+from sharedllm.answer import Citation
+from sharedllm.document import Document
+from sharedllm.encoder import NodeEncoder, request
+from sharedllm.errors import WindowError
+from sharedllm.injection import InjectedKV, gather
+from sharedllm.layout import Prompt
+from sharedllm.progress import Progress
+from sharedllm.prompt import Conversation, part_ids
+from sharedllm.search import SelectedNode, Selection
+from sharedllm.upper_model import UpperModel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+AFTER_EVIDENCE = "\n\n"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prepared:
+    """A question with its evidence in place, ready to be run.
+
+    Attributes
+    ----------
+    prompt : Prompt
+    citations : tuple of Citation
+        Best score first.
+    context_tokens, evidence_tokens : int
+    selection : Selection or None
+        None without documents.
+    remember_s, search_s, encode_s : float
+        Seconds spent so far.
+    """
+
+    prompt: Prompt
+    citations: tuple[Citation, ...]
+    context_tokens: int
+    evidence_tokens: int
+    selection: Selection | None
+    remember_s: float = 0.0
+    search_s: float = 0.0
+    encode_s: float = 0.0
+
+
+class Preparer:
+    """Puts evidence and memory at the documents' places."""
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        encoder: NodeEncoder,
+        upper: UpperModel,
+        window: int,
+    ) -> None:
+        self._tokenizer, self._encoder, self._upper = tokenizer, encoder, upper
+        self._window = window
+
+    def require_window(self, conversation: Conversation, new_tokens: int) -> None:
+        """Refuse a question that leaves no room for any evidence, before searching for it.
+
+        Raises
+        ------
+        WindowError
+        """
+        texts = [part for part in conversation.parts if not isinstance(part, Document)]
+        own = sum(len(part_ids(part, self._tokenizer)) for part in texts)
+        if own + new_tokens >= self._window:
+            raise WindowError(
+                f"the question and instructions take {own} tokens and the answer up to "
+                f"{new_tokens}; the model was trained on {self._window}: "
+                "shorten the question, or pass long text as context"
+            )
+
+    def prepare(
+        self,
+        conversation: Conversation,
+        selection: Selection | None,
+        new_tokens: int,
+        progress: Progress = None,
+    ) -> Prepared:
+        """Encode what is missing and lay out the prompt.
+
+        Raises
+        ------
+        WindowError
+            If prompt, memory and `new_tokens` do not fit the trained window.
+        """
+        documents = conversation.documents
+        chosen: list[list[SelectedNode]] = [[] for _ in documents]
+        for node in selection.nodes if selection else ():
+            chosen[node.document].append(node)
+        found = [list(evidence.windows(d, n)) for d, n in zip(documents, chosen, strict=True)]
+        pasted = [
+            evidence.pasted(d, w, evidence.label(i, d, len(documents)), self._tokenizer)
+            for i, (d, w) in enumerate(zip(documents, found, strict=True))
+        ]
+        memory = [
+            self.memory(d, nodes, progress) for d, nodes in zip(documents, chosen, strict=True)
+        ]
+        prompt = self._prompt(conversation, pasted, memory)
+        self._upper.require_room(prompt, new_tokens)
+        citations = [c for d, w in zip(documents, found, strict=True) for c in evidence.cite(d, w)]
+        return Prepared(
+            prompt=prompt,
+            citations=tuple(sorted(citations, key=lambda c: -c.score)),
+            context_tokens=sum(map(len, documents)),
+            evidence_tokens=sum(map(len, pasted)),
+            selection=selection,
+            remember_s=sum(d.remember_s for d in documents),
+        )
+
+    def memory(
+        self, document: Document, nodes: Sequence[SelectedNode], progress: Progress
+    ) -> InjectedKV | None:
+        """The injected KV of one document."""
+        injected = [node for node in nodes if not node.as_text]
+        if not injected:
+            return None
+        requests = [request(document, node.node, node.ratio) for node in injected]
+        encoded = self._encoder.encode(document, requests, progress)
+        chunks = [int(document.forest.tree[node.node]) for node in injected]
+        return gather([encoded[r] for r in requests], chunks, len(document.forest.roots))
+
+    def _prompt(
+        self,
+        conversation: Conversation,
+        pasted: Sequence[Sequence[int]],
+        memory: Sequence[InjectedKV | None],
+    ) -> Prompt:
+        """Stretches of text with each document's memory, then its pasted leaves, at its place."""
+        text: list[list[int]] = [[]]
+        places: list[InjectedKV | None] = []
+        after = part_ids(AFTER_EVIDENCE, self._tokenizer)
+        at = 0
+        for part in conversation.parts:
+            if not isinstance(part, Document):
+                text[-1] += part_ids(part, self._tokenizer)
+                continue
+            if memory[at] is not None:
+                places.append(memory[at])
+                text.append([])
+            text[-1] += [*pasted[at], *after] if pasted[at] else []
+            at += 1
+        return Prompt(text=tuple(map(tuple, text)), memory=tuple(places))
