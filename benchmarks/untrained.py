@@ -37,6 +37,7 @@ from sharedllm.shared_llm import Prepared
 from sharedllm.tree import grow
 
 BASELINE = "BM25 windows"
+BEST_LAST = "BM25 windows, best last"
 WINDOW = 256
 BUDGETS = (1024, 2048, 5120)
 
@@ -106,8 +107,10 @@ def place_all(
             )
 
 
-def bm25_windows(llm: SharedLLM, placed: Placed, budget: int) -> tuple[Prepared, list]:
-    """Paste the best 256-token windows by BM25, in document order."""
+def bm25_windows(
+    llm: SharedLLM, placed: Placed, budget: int, *, best_last: bool
+) -> tuple[Prepared, list]:
+    """Paste the best 256-token windows by BM25, in document order or the best one last."""
     document = placed.document
 
     def windows() -> Document:
@@ -118,7 +121,8 @@ def bm25_windows(llm: SharedLLM, placed: Placed, budget: int) -> tuple[Prepared,
     question = placed.item.question
     query = Query(text=question, ids=np.empty(0, np.int32), states=torch.empty(0))
     scores = BM25().leaf_scores(query, [cut_up])[0]
-    best = sorted(np.argsort(-scores, kind="stable")[: budget // WINDOW].tolist())
+    best = np.argsort(-scores, kind="stable")[: budget // WINDOW].tolist()
+    best = best[::-1] if best_last else sorted(best)
     spans = [
         document.tokens.characters(w * WINDOW, min((w + 1) * WINDOW, len(document))) for w in best
     ]
@@ -148,7 +152,7 @@ def run(
         group, prepared, seen = items[at : at + batch], [], []
         for placed in group:
             if method.search is None:
-                ready, spans = bm25_windows(llm, placed, budget)
+                ready, spans = bm25_windows(llm, placed, budget, best_last=method.name == BEST_LAST)
             else:
                 policy = method.search.get("policy", llm.search.policy)
                 key = (placed.item.question, placed.document.id, policy)
@@ -234,21 +238,22 @@ def show(results: list[dict], console: Console) -> None:
 
 def methods(which: str) -> list[Method]:
     """The rows of the table."""
-    out = [Method(name=BASELINE, search=None)]
+    default = SearchConfig().policy
+    out = [Method(name=name, search=None) for name in (BASELINE, BEST_LAST)]
     for policy in POLICIES:
         out.append(Method(name=f"text, {policy}", search={"policy": policy}))
     for finest in ("text", "kv"):
         for rest in ("none", "all"):
             if (finest, rest) != ("text", "none"):
                 search = {"finest": finest, "rest": rest}
-                out.append(Method(name=f"{finest}, hybrid, rest {rest}", search=search))
+                out.append(Method(name=f"{finest}, {default}, rest {rest}", search=search))
     out.append(
         Method(name="text, last_hidden, path", search={"policy": "last_hidden", "search": "path"})
     )
     if which == "all":
         for policy in POLICIES:
             for finest, rest in (("text", "all"), ("kv", "none"), ("kv", "all")):
-                if policy != "hybrid":
+                if policy != default:
                     search = {"policy": policy, "finest": finest, "rest": rest}
                     name = f"{finest}, {policy}, rest {rest}"
                     out.append(Method(name=name, search=search, generate=False))
