@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,9 +24,12 @@ from sharedllm.config import (
     SearchConfig,
     one_of,
 )
-from sharedllm.errors import ConfigError, InputError, SharedLLMError
+from sharedllm.errors import ConfigError, InputError, SharedLLMError, WindowError
 from sharedllm.readers import STDIN, read_file
 from sharedllm.terminal import Screen, one_line
+
+if TYPE_CHECKING:
+    from sharedllm.shared_llm import SharedLLM
 
 OFFERED = tuple(name for name in POLICIES if name != "embedding")  # it needs Python objects
 
@@ -144,7 +147,11 @@ MaxNewTokens = Annotated[
 ]
 Temperature = Annotated[
     str | None,
-    typer.Option(metavar="T", help="0 always takes the likeliest token.", show_default="0"),
+    typer.Option(
+        metavar="T",
+        help="0 always takes the likeliest token.",
+        show_default=f"{GenerationConfig().temperature:g}",
+    ),
 ]
 Device = Annotated[
     str | None,
@@ -193,15 +200,16 @@ def ask(
     warmth = _parsed("temperature", temperature, float)
     selecting = _given(policy=policy, search=search, budget=entries, finest=finest)
     decoding = _given(max_new_tokens=longest, temperature=warmth)
-    SearchConfig(**selecting)  # wrong values are refused before anything slow happens
-    GenerationConfig(**decoding)
+    for_search, for_answer = SearchConfig(**selecting), GenerationConfig(**decoding)
     inject = InjectionConfig(**_given(mode=injection))
+    _check_place(device, dtype)
     texts = [read_file(path) for path in paths]
     screen = Screen(silent=as_json)
     with screen.busy("loading the model"):
         from sharedllm.shared_llm import SharedLLM
 
         llm = SharedLLM.from_pretrained(model, device=device, dtype=dtype, injection=inject)
+    _require_room(llm, questions, for_search, for_answer)
     documents = [screen.remember(llm, text) for text in texts]
     for question in questions:
         if as_json:
@@ -210,6 +218,28 @@ def ask(
             typer.echo(json.dumps(answer.to_dict()))
         else:
             screen.answer(llm, question, documents, {**selecting, **decoding}, len(questions) > 1)
+
+
+def _check_place(device: str | None, dtype: str | None) -> None:
+    """Refuse a device or a type that is not there before files are read."""
+    if device is not None or dtype is not None:
+        from sharedllm.hf.loading import resolve_device, resolve_dtype
+
+        resolve_dtype(dtype, resolve_device(device))
+
+
+def _require_room(
+    llm: SharedLLM, questions: Sequence[str], search: SearchConfig, generation: GenerationConfig
+) -> None:
+    """Refuse what no prompt has room for before a long document is read."""
+    window, new = llm.shape.window, generation.max_new_tokens
+    asked = max(len(llm.tokenizer(question, verbose=False)["input_ids"]) for question in questions)
+    if search.budget + asked + new > window:
+        raise WindowError(
+            f"the budget of {search.budget:,} entries, a question of {asked:,} tokens and an "
+            f"answer of up to {new:,} need more than the {window:,} positions that the model was "
+            "trained on: lower --budget or --max-new-tokens, or shorten the question"
+        )
 
 
 def _given(**options: Any) -> dict[str, Any]:

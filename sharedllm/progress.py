@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Column
+
+WIDE = 100  # columns from which the time that is left is shown
+RATE_WIDTH = len("100,000 tokens/s")
 
 Progress = bool | Callable[[int, int], None] | None
 Reporter = Callable[[int], None]
@@ -36,6 +43,7 @@ def _bar(total: int, title: str) -> Iterator[Reporter]:
     from rich.console import Console
     from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
+    from rich.table import Column
     from rich.text import Text
 
     class Rate(ProgressColumn):
@@ -43,13 +51,26 @@ def _bar(total: int, title: str) -> Iterator[Reporter]:
             speed = task.finished_speed or task.speed
             return Text(f"{speed:,.0f} tokens/s" if speed else "", style="progress.data.speed")
 
+    console = Console(stderr=True)
+    wide = console.width >= WIDE
+    bar_width, time_left = (24, (TimeRemainingColumn(),)) if wide else (12, ())
+    counts = 2 * len(f"{total:,}") + len("/ tokens")
+    taken = counts + RATE_WIDTH + bar_width + (len(" 0:00:00") if wide else 0) + 3
+    name = Text("".join(c for c in title if c.isprintable()))  # a title may be a document's own
+    name.truncate(max(console.width - taken, 8), overflow="ellipsis")
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f} tokens"),
-        Rate(),
-        TimeRemainingColumn(),
+        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
+        BarColumn(bar_width, table_column=Column(no_wrap=True)),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f} tokens", table_column=_numbers()),
+        Rate(table_column=_numbers(RATE_WIDTH)),
+        *time_left,
     )
-    with Bars(*columns, console=Console(stderr=True)) as bars:
-        task = bars.add_task(title, total=total)
+    with Bars(*columns, console=console) as bars:
+        task = bars.add_task(name.plain, total=total)
         yield lambda tokens: bars.advance(task, tokens)
+
+
+def _numbers(width: int | None = None) -> Column:
+    from rich.table import Column
+
+    return Column(no_wrap=True, justify="right", min_width=width)

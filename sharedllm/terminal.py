@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
+from rich.markup import escape
 from rich.status import Status
 from rich.table import Table
 from rich.text import Text
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from sharedllm.stream import AnswerStream
 
 CELLS = 32  # of the bar that shows where evidence lies
+NARROW = 100  # columns below which that bar is half as long
 EXCERPT = 160  # characters of evidence that are shown
+CUT_OFF = " .,:;!?)]\u201d\u2019"  # what a passage that begins between two words may begin with
 PIPED_WIDTH = 120  # columns where there is no terminal to ask
 
 
@@ -63,7 +66,7 @@ class Screen:
             heading = Text(one_line(text.title), style="bold")
             heading.append(f"  {one_line(text.source)}, ", style="not bold dim")
             heading.append(f"{len(text.text):,} characters", style="not bold dim")
-            self._out.print(heading, soft_wrap=True)
+            self._print(heading)
         return llm.remember(
             text.text, title=text.title, source=text.source, progress=self._shows_work
         )
@@ -79,7 +82,7 @@ class Screen:
         """Print the answer as it comes, then its evidence and what it took."""
         self._out.print()
         if repeat:
-            self._out.print(Text(one_line(question), style="bold cyan"), soft_wrap=True)
+            self._print(Text(one_line(question), style="bold cyan"))
         with self.busy("searching") as status:
             stream = llm.stream(question, documents, **options)
             status.update("reading the evidence")
@@ -91,8 +94,13 @@ class Screen:
         answer = stream.answer
         if answer.citations:
             lengths = {d.source or d.title: len(d.text) for d in documents}
-            self._out.print(evidence_table(answer.citations, lengths))
-        self._out.print(Text(summary(answer), style="dim"), soft_wrap=True)
+            cells = CELLS if self._out.width >= NARROW else CELLS // 2
+            self._out.print(evidence_table(answer.citations, lengths, cells))
+        self._print(Text(summary(answer), style="dim"))
+
+    def _print(self, text: Text) -> None:
+        """Print a paragraph: broken between words on a terminal, one line elsewhere."""
+        self._out.print(text, soft_wrap=not self._out.is_terminal)
 
     def _write(self, piece: str) -> None:
         self._out.file.write(_printable(piece))
@@ -108,7 +116,7 @@ class _Notice(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if self._console.is_terminal:
-            self._status.update(record.getMessage())
+            self._status.update(escape(record.getMessage()))
         else:
             self._console.print(record.getMessage(), markup=False, soft_wrap=True)
 
@@ -123,21 +131,26 @@ def _first_words(stream: AnswerStream) -> str:
     return next((piece.lstrip() for piece in stream if piece.strip()), "")
 
 
-def evidence_table(citations: Sequence[Citation], lengths: dict[str, int]) -> Table:
+def evidence_table(
+    citations: Sequence[Citation], lengths: dict[str, int], cells: int = CELLS
+) -> Table:
     """A row for each citation: where it lies, and below it how it begins.
 
     Parameters
     ----------
     lengths : characters of each source
+    cells : length of the bar that shows where it lies
     """
-    names = Text.assemble(("Evidence", "bold"))
-    rows: list[Any] = [_row(names, Text("characters"), Text("where it lies"), Text("score"))]
+    names, lies = Text("Evidence", style="bold"), Text("where it lies".ljust(cells))
+    rows: list[Any] = [_row(names, Text("characters"), lies, Text("score"))]
     for citation in citations:
-        bar = position_bar(citation.char_start, citation.char_end, lengths[citation.source])
+        bar = position_bar(citation.char_start, citation.char_end, lengths[citation.source], cells)
         place = f"{citation.char_start:,}-{citation.char_end:,}"
         name = Text(one_line(Path(citation.source).name))
         score = Text(f"{citation.score:.2f}")
-        excerpt = Text(one_line(citation.text)[:EXCERPT], style="dim")
+        before = "…" if citation.char_start else ""
+        begins = one_line(citation.text).lstrip(CUT_OFF)[:EXCERPT]
+        excerpt = Text(before + begins, style="dim")
         excerpt.no_wrap, excerpt.overflow = True, "ellipsis"
         rows.append(Group(_row(name, Text(place), Text(bar, style="green"), score), excerpt))
     table = Table.grid(expand=True)
@@ -150,7 +163,7 @@ def _row(name: Text, place: Text, bar: Text, score: Text) -> Table:
     row = Table.grid(padding=(0, 1), expand=True)
     row.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
     row.add_column(width=19, justify="right")
-    row.add_column(width=CELLS)
+    row.add_column(width=bar.cell_len)
     row.add_column(width=6, justify="right")
     row.add_row(name, place, bar, score)
     return row
@@ -164,13 +177,13 @@ def position_bar(start: int, end: int, length: int, cells: int = CELLS) -> str:
 
 
 def summary(answer: Answer) -> str:
-    """What an answer was made of and how long it took, on one line."""
+    """What an answer was made of and how long it took, a line each."""
     used, took = answer.usage, answer.timings
     cut = ", cut there: raise --max-new-tokens" if answer.finish_reason == "length" else ""
     return (
         f"{used.context_tokens:,} tokens searched, {used.evidence_tokens:,} given as text, "
         f"{used.injected_tokens:,} injected; prompt {used.prompt_tokens:,}, "
-        f"answer {used.new_tokens:,}{cut} | "
+        f"answer {used.new_tokens:,}{cut}\n"
         f"load {took.load_s:.1f} s, read {took.remember_s:.1f} s, search {took.search_s:.1f} s, "
         f"prefill {took.prefill_s:.1f} s, decode {took.decode_s:.1f} s"
     )

@@ -16,6 +16,7 @@ import pytest
 import sharedllm
 from sharedllm.answer import Answer, Citation, Timings, Usage
 from sharedllm.cli import main
+from sharedllm.config import GenerationConfig, SearchConfig
 from sharedllm.terminal import evidence_table, position_bar, summary
 from tests.models import make_model, make_tokenizer
 from tests.texts import STORY
@@ -58,7 +59,7 @@ def test_answer_then_evidence_then_usage(
     assert lines[0] == f"story  story.txt, {len(TEXT):,} characters"
     assert "where it lies" in out
     assert "█" in out
-    assert "tokens searched" in lines[-1]
+    assert "tokens searched" in lines[-2]
     assert "decode" in lines[-1]
     assert "reading story" in err  # the progress bar
     assert "\x1b" not in out + err  # no terminal, no colours
@@ -160,6 +161,63 @@ def test_wrong_usage_is_one_line_and_code_2(
     code, _, err = run(arguments, capsys)
     assert (code, err.count("\n")) == (2, 1)
     assert message in err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--budget", "0"], "budget is 0"),
+        (["--max-new-tokens", "0"], "max_new_tokens is 0"),
+        (["--temperature", "nan"], "temperature is nan"),
+        (["--policy", "best"], "policy is 'best'"),
+        (["--search", "best"], "search is 'best'"),
+        (["--finest", "best"], "finest is 'best'"),
+        (["--injection", "best"], "injection is 'best'"),
+        (["--device", "tpu"], "device is 'tpu'"),
+        (["--dtype", "int8"], "dtype is 'int8'"),
+    ],
+)
+def test_options_are_refused_before_documents_are_read(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = run(["ask", "missing.txt", "-q", "Who?", *options], capsys)
+    assert code == 2
+    assert message in err
+
+
+@pytest.mark.parametrize("options", [["--budget", "8190"], ["--max-new-tokens", "9000"]])
+def test_no_room_is_said_before_a_document_is_read(
+    model: str, story: str, options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = run(["ask", story, "-q", "Who?", "--model", model, *options], capsys)
+    assert (code, out) == (2, "")
+    assert "reading story" not in err
+    assert "need more than the 8,192 positions" in err.splitlines()[-1]
+
+
+def test_help_states_the_defaults_of_the_settings(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    _, out, _ = run(["ask", "--help"], capsys)
+    search, generation = SearchConfig(), GenerationConfig()
+    for default in (search.policy, search.search, search.budget, generation.max_new_tokens):
+        assert f"[default: ({default})]" in out
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_evidence_fits_the_width(columns: int) -> None:
+    from rich.console import Console
+
+    citation = Citation(
+        source="a/" + "long" * 40, char_start=9, char_end=99, level=3, score=12.5, text="x " * 99
+    )
+    console = Console(file=io.StringIO(), width=columns)
+    console.print(evidence_table([citation], {citation.source: 999}, cells=16))
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert len(lines) == 3  # a heading, a row and how the passage begins
+    assert lines[2].startswith("…x x")
+    assert all(len(line) <= columns for line in lines)
 
 
 def test_budget_too_small_for_a_node(

@@ -42,6 +42,21 @@ def test_a_bar_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> Non
     assert "1,000/1,000 tokens" in err
 
 
+@pytest.mark.parametrize("columns", ["60", "80", "120"])
+def test_a_bar_takes_one_line(
+    columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    with reporter(True, 157358, "reading [/b] a\x1b[2J " + "title" * 30) as report:
+        report(100000)
+        report(57358)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert "157,358/157,358 tokens" in lines[0]
+    assert "reading [/b]" in lines[0] or columns == "60"
+    assert "\x1b" not in lines[0]
+
+
 def test_an_answer_as_plain_values() -> None:
     citation = Citation(source="a", char_start=1, char_end=2, level=3, score=0.5, text="b")
     usage = Usage(
