@@ -76,8 +76,9 @@ class LeafPolicy:
 class MaxSim(LeafPolicy):
     """Late interaction on layer-1 states: each query token's best match in a leaf, rare ones first.
 
-    score(leaf) = sum over query tokens of idf(token) * max over the leaf's tokens of the cosine of
-    their centred states. idf(t) = ln(1 + leaves / (1 + leaves that hold t)).
+    score(leaf) = sum over query tokens of idf(token)^2 * max over the leaf's tokens of the cosine
+    of their centred states. idf(t) = ln(1 + leaves / (1 + leaves that hold t)), squared as in the
+    product of two tf-idf vectors.
     """
 
     name = "maxsim"
@@ -99,13 +100,13 @@ class MaxSim(LeafPolicy):
 
 
 def _token_weights(query: Query, documents: Sequence[Document]) -> Scores:
-    """idf of the query's tokens over the leaves of all documents; shape (Q,)."""
+    """Squared idf of the query's tokens over the leaves of all documents; shape (Q,)."""
     leaves = sum(len(d.forest.leaves) for d in documents)
     held = np.zeros(len(query.ids))
     for document in documents:
         counts = document.derived("token_leaves", partial(_token_leaves, document))
         held += [counts[int(token)] for token in query.ids]
-    return np.log1p(leaves / (1 + held)).astype(np.float32)
+    return (np.log1p(leaves / (1 + held)) ** 2).astype(np.float32)
 
 
 def _token_leaves(document: Document) -> Counter[int]:

@@ -66,7 +66,7 @@ def test_maxsim(texts: list[str], question: list[str]) -> None:
             for token, state in zip(query.ids, centred, strict=True):
                 held = sum(token in d.tokens.ids[s:e] for d, (s, e) in every)
                 cosines = [float(states[t] @ state) / np.linalg.norm(state) for t in range(a, b)]
-                expected += math.log(1 + len(every) / (1 + held)) * max(cosines)
+                expected += math.log(1 + len(every) / (1 + held)) ** 2 * max(cosines)
             assert math.isclose(score, expected, rel_tol=1e-4, abs_tol=1e-4)
 
 
