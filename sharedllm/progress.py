@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 WIDE = 100  # columns from which the time that is left is shown
 RATE_WIDTH = len("100,000 tokens/s")
+SHORTEST = 0.1  # seconds below which a rate says nothing
 
 Progress = bool | Callable[[int, int], None] | None
 Reporter = Callable[[int], None]
@@ -49,7 +50,10 @@ def _bar(total: int, title: str) -> Iterator[Reporter]:
     class Rate(ProgressColumn):
         def render(self, task: Task) -> Text:
             speed = task.finished_speed or task.speed
-            return Text(f"{speed:,.0f} tokens/s" if speed else "", style="progress.data.speed")
+            if not speed or (task.elapsed or 0) < SHORTEST:
+                return Text("")
+            number = f"{speed:,.0f}" if speed < 1e6 else f"{speed / 1e6:,.1f}M"
+            return Text(f"{number} tokens/s", style="progress.data.speed")
 
     console = Console(stderr=True)
     wide = console.width >= WIDE
