@@ -2,6 +2,7 @@
 
     python benchmarks/compact.py show FILE
     python benchmarks/compact.py show FILE --pair "text, maxsim" "text, hybrid"
+    python benchmarks/compact.py show FILE --pair "text, maxsim@1024" "text, maxsim@2048"
     python benchmarks/compact.py pack --out FILE --note "..." RESULTS...
 
 A packed file holds runs; the rows of a run's methods are the same items in the same order, so that
@@ -72,18 +73,31 @@ def pack(files: list[Path], about: dict[str, Any], out: Path) -> None:
 
 
 def print_pair(runs: list[list[dict]], first: str, second: str, console: Console) -> None:
-    """The paired difference of two methods, wherever one run holds both at one budget."""
+    """The paired difference of two methods, wherever one run holds both.
+
+    They are compared at the same budget, or at those given as ``METHOD@BUDGET``.
+    """
     for results in runs:
-        by_name = {(r["method"], r["budget"]): r["rows"] for r in results}
-        for (name, budget), rows in by_name.items():
-            if name == first and (second, budget) in by_name:
-                base = by_name[second, budget]
-                gaps = [
-                    f"{key} {100 * gap:+.1f}±{100 * half:.1f}"
-                    for key in ("right", "evidence")
-                    for gap, half in [difference(rows, base, key)]
-                ]
-                console.print(f"{budget}: {first} minus {second}: {', '.join(gaps)}")
+        for one in results:
+            for other in results:
+                fixed = "@" in first and "@" in second
+                if (
+                    named(one, first)
+                    and named(other, second)
+                    and (fixed or one["budget"] == other["budget"])
+                ):
+                    gaps = [
+                        f"{key} {100 * gap:+.1f}±{100 * half:.1f}"
+                        for key in ("right", "evidence")
+                        for gap, half in [difference(one["rows"], other["rows"], key)]
+                    ]
+                    console.print(f"{one['budget']}: {first} minus {second}: {', '.join(gaps)}")
+
+
+def named(result: dict, name: str) -> bool:
+    """Whether `result` is of the method, and of the budget if one is given, in `name`."""
+    method, _, budget = name.partition("@")
+    return result["method"] == method and budget in ("", str(result["budget"]))
 
 
 def main() -> None:
