@@ -119,7 +119,7 @@ def bm25_windows(
 
     cut_up = document.derived("windows", windows)
     question = placed.item.question
-    query = Query(text=question, ids=np.empty(0, np.int32), states=torch.empty(0))
+    query = Query(text=question, ids=np.empty(0, np.int32), vectors=torch.empty(0))
     scores = BM25().leaf_scores(query, [cut_up])[0]
     best = np.argsort(-scores, kind="stable")[: budget // WINDOW].tolist()
     best = best[::-1] if best_last else sorted(best)

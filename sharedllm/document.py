@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -55,45 +54,6 @@ class NodeCache:
                 self.nbytes -= self._nodes.popitem(last=False)[1].nbytes
 
 
-@dataclass(frozen=True, kw_only=True)
-class SearchStates:
-    """What MaxSim compares: every token's state after one layer, centred and of unit length.
-
-    Attributes
-    ----------
-    states : float16 (T, hidden)
-    mean : float32 (hidden,)
-        The mean of the raw states, taken off before normalising; queries do the same.
-    """
-
-    states: Tensor
-    mean: Tensor
-
-    @classmethod
-    def of(cls, pieces: Iterable[tuple[slice, Tensor]], n_tokens: int, hidden: int) -> SearchStates:
-        """Collect raw states (float, (piece, hidden)) into place."""
-        raw: Tensor | None = None
-        for where, piece in pieces:
-            if raw is None:
-                # bfloat16: raw states of single tokens are too large for float16
-                raw = torch.empty(n_tokens, hidden, dtype=torch.bfloat16, device=piece.device)
-            raw[where] = piece.to(raw.dtype)
-        if raw is None:
-            raise ValueError("no states were given")
-        mean = raw.mean(dim=0, dtype=torch.float32)
-        states = torch.empty(n_tokens, hidden, dtype=torch.float16, device=raw.device)
-        for start in range(0, n_tokens, 16384):
-            block = raw[start : start + 16384].float() - mean
-            states[start : start + 16384] = unit(block).half()
-        return cls(states=states, mean=mean)
-
-
-def unit(x: Tensor) -> Tensor:
-    """`x` scaled to unit length along its last dimension."""
-    length: Tensor = x.norm(dim=-1, keepdim=True)
-    return x / length.clamp_min(1e-12)
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Document:
     """One remembered document. Made by :meth:`sharedllm.SharedLLM.remember`.
@@ -107,7 +67,8 @@ class Document:
     tokens : Tokens
     forest : Forest
         The context trees, one a chunk.
-    search : SearchStates
+    vectors : float16 tensor (T, hidden)
+        Search vectors: see :meth:`sharedllm.lower_model.LowerModel.vectors`.
     nodes : NodeCache
         KV encoded so far.
     made_by : tuple
@@ -122,7 +83,7 @@ class Document:
     text: str = field(repr=False)
     tokens: Tokens = field(repr=False)
     forest: Forest = field(repr=False)
-    search: SearchStates = field(repr=False)
+    vectors: Tensor = field(repr=False)
     nodes: NodeCache = field(repr=False)
     made_by: tuple[object, ...] = field(default=(), repr=False)
     remember_s: float = field(default=0.0, repr=False)

@@ -50,7 +50,7 @@ class NodeEncoder:
         with reporter(progress, tokens, f"encoding {document.title}") as report:
             encoded = self._lower.encode(document.tokens.ids, missing, done=report)
             while True:
-                with self._lock:
+                with self._lock, torch.inference_mode():
                     pair = next(encoded, None)
                 if pair is None:
                     return out

@@ -13,6 +13,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from sharedllm.injection import AttentionContext, NodeKV
 
 BATCH_TOKENS = {"cpu": 2048, "cuda": 65536}  # on the CPU what its caches hold
 SEARCH_LAYERS = 1
+CENTRE_TOKENS, CENTRE_SPAN = 4096, 512  # read to find the centre of search vectors
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, order=True)
@@ -62,6 +64,7 @@ class LowerModel:
         self.device = parameter_device(model)
         self.batch_tokens = BATCH_TOKENS[self.device.type]
         self.search_in_bf16 = _gains_from_bf16(model)
+        self.acting: Callable[[], AbstractContextManager[object]] = nullcontext
 
     def encode(
         self,
@@ -71,6 +74,8 @@ class LowerModel:
         done: Callable[[int], None] | None = None,
     ) -> Iterator[tuple[NodeRequest, NodeKV]]:
         """Encode nodes of one document, yielding each as its batch is ready.
+
+        Gradients are kept unless the caller is in inference mode.
 
         Parameters
         ----------
@@ -130,19 +135,56 @@ class LowerModel:
             rows = order[: max(1, self.batch_tokens // max(1, length))]
             order = order[len(rows) :]
             starts, ends = [spans[i][0] for i in rows], [spans[i][1] for i in rows]
-            with self._search_precision():
+            with torch.inference_mode(), self._search_precision():
                 hidden = self._run(self._searcher, ids, starts, ends)
             for row, index in enumerate(rows):
                 yield index, hidden[row, : ends[row] - starts[row]]
             if done:
                 done(sum(ends) - sum(starts))
 
+    def vectors(
+        self,
+        ids: NDArray[np.int32],
+        spans: Sequence[tuple[int, int]],
+        *,
+        done: Callable[[int], None] | None = None,
+    ) -> Tensor:
+        """Search vectors, what MaxSim compares: states after one layer, centred, of unit length.
+
+        They are centred on the mean state of the model's vocabulary, which no document shifts, so
+        that vectors of a short and of a long document compare.
+
+        Returns
+        -------
+        float16 tensor (T, hidden)
+            For all `ids`; tokens outside of `spans` are zero.
+        """
+        out: Tensor | None = None
+        for index, states in self.states(ids, spans, done=done):
+            centred = unit(states.float() - self._centre).half()
+            if out is None:
+                out = centred.new_zeros(len(ids), centred.shape[1])
+            out[slice(*spans[index])] = centred
+        if out is None:
+            raise ValueError("vectors need at least one span")
+        return out
+
+    @cached_property
+    def _centre(self) -> Tensor:
+        """The mean state over a fixed sample of the vocabulary; float32 (hidden,)."""
+        size = self._model.get_input_embeddings().num_embeddings
+        sample = np.random.default_rng(0).permutation(size)[:CENTRE_TOKENS].astype(np.int32)
+        length = min(CENTRE_SPAN, self._window)
+        starts = range(0, len(sample), length)
+        spans = [(start, min(start + length, len(sample))) for start in starts]
+        total = sum(states.float().sum(0) for _, states in self.states(sample, spans))
+        return torch.as_tensor(total) / len(sample)
+
     def _search_precision(self) -> AbstractContextManager[object]:
         if self.search_in_bf16:
             return torch.autocast("cpu", torch.bfloat16)
         return nullcontext()
 
-    @torch.inference_mode()
     def _run(
         self,
         layers: nn.Module,
@@ -173,15 +215,22 @@ class LowerModel:
             keys=Keys(order=order, position=order),
             in_order=True,
         )
-        out = layers(
-            input_ids=torch.from_numpy(rows).to(self.device),
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=cache is not None,
-            shared=AttentionContext(layers=0, injected=seen, plain=seen),
-        )
+        with self.acting():
+            out = layers(
+                input_ids=torch.from_numpy(rows).to(self.device),
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=cache is not None,
+                shared=AttentionContext(layers=0, injected=seen, plain=seen),
+            )
         hidden: Tensor = out.last_hidden_state
         return hidden
+
+
+def unit(x: Tensor) -> Tensor:
+    """`x` scaled to unit length along its last dimension."""
+    length: Tensor = x.norm(dim=-1, keepdim=True)
+    return x / length.clamp_min(1e-12)
 
 
 def _gains_from_bf16(model: Any) -> bool:

@@ -21,9 +21,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sharedllm.document import Document, unit
+from sharedllm.document import Document
 from sharedllm.errors import ConfigError
-from sharedllm.lower_model import LowerModel
+from sharedllm.lower_model import LowerModel, unit
 
 Scores = NDArray[np.float32]
 Embedder = Callable[[list[str]], NDArray[np.float32]]
@@ -40,13 +40,13 @@ class Query:
     ----------
     text : str
     ids : int32 (Q,)
-    states : float32 (Q, hidden)
-        After one layer.
+    vectors : float32 (Q, hidden)
+        Search vectors, as a document's.
     """
 
     text: str
     ids: NDArray[np.int32]
-    states: Tensor
+    vectors: Tensor
 
 
 class Policy(Protocol):
@@ -74,10 +74,10 @@ class LeafPolicy:
 
 
 class MaxSim(LeafPolicy):
-    """Late interaction on layer-1 states: each query token's best match in a leaf, rare ones first.
+    """Late interaction on search vectors: each query token's best match in a leaf, rare ones first.
 
     score(leaf) = sum over query tokens of idf(token)^2 * max over the leaf's tokens of the cosine
-    of their centred states. idf(t) = ln(1 + leaves / (1 + leaves that hold t)), squared as in the
+    of their search vectors. idf(t) = ln(1 + leaves / (1 + leaves that hold t)), squared as in the
     product of two tf-idf vectors.
     """
 
@@ -87,13 +87,11 @@ class MaxSim(LeafPolicy):
         weights = _token_weights(query, documents)
         out = []
         for document in documents:
-            search = document.search
-            states = unit(query.states.to(search.mean) - search.mean)
             starts = document.forest.start[document.forest.leaves]
-            similarity = np.empty((len(states), len(document)), dtype=np.float32)
+            similarity = np.empty((len(query.ids), len(document)), dtype=np.float32)
             for block in range(0, len(document), BLOCK):
-                part = search.states[block : block + BLOCK].to(states.dtype)
-                similarity[:, block : block + BLOCK] = (states @ part.T).cpu().numpy()
+                part = document.vectors[block : block + BLOCK].float()
+                similarity[:, block : block + BLOCK] = (query.vectors @ part.T).cpu().numpy()
             best = np.maximum.reduceat(similarity, starts, axis=1)
             out.append((weights @ best).astype(np.float32))
         return out
@@ -212,7 +210,7 @@ class Right(LeafPolicy):
 class Embedding:
     """Cosine of one vector a node with one vector of the query.
 
-    Without `embedder` the vectors are means of the layer-1 states; with one, the mean of the
+    Without `embedder` the vectors are means of search vectors; with one, the mean of the
     embedded texts of the node's leaves.
     """
 
@@ -242,15 +240,14 @@ class Embedding:
         starts = document.forest.start[document.forest.leaves]
         ends = document.forest.end[document.forest.leaves]
         if self._embedder is None:
-            states = document.search.states.float().cpu().numpy()
-            return np.add.reduceat(states, starts, axis=0, dtype=np.float64)
+            vectors = document.vectors.float().cpu().numpy()
+            return np.add.reduceat(vectors, starts, axis=0, dtype=np.float64)
         spans = zip(starts.tolist(), ends.tolist(), strict=True)
         return _checked(self._embedder([document.text_of(*s) for s in spans]), len(starts))
 
     def _query_vector(self, query: Query, document: Document) -> Tensor:
         if self._embedder is None:
-            search = document.search
-            vector = unit(query.states.to(search.mean) - search.mean).mean(0)
+            vector = query.vectors.mean(0)
         else:
             vector = torch.from_numpy(_checked(self._embedder([query.text]), 1)[0])
         return unit(vector.float().cpu())
@@ -279,7 +276,8 @@ class LastHidden:
         self._lower = lower
 
     def score(self, query: Query, documents: Sequence[Document]) -> list[Scores]:
-        target = unit(query.states[-1].float())
+        last = next(self._lower.states(query.ids, [(0, len(query.ids))]))[1][-1]
+        target = unit(last.float()).cpu()
         return [(unit(self._ends(d)) @ target).cpu().numpy() for d in documents]
 
     def _ends(self, document: Document) -> Tensor:
@@ -288,10 +286,10 @@ class LastHidden:
         def read() -> Tensor:
             forest = document.forest
             spans = list(zip(forest.start.tolist(), forest.end.tolist(), strict=True))
-            ends = torch.empty(len(spans), document.search.mean.shape[0])
+            ends = torch.empty(len(spans), document.vectors.shape[1])
             for node, states in self._lower.states(document.tokens.ids, spans):
                 ends[node] = states[-1].float()
-            return ends.to(document.search.mean.device)
+            return ends
 
         return document.derived("node_ends", read)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,8 +11,9 @@ from sharedllm.answer import Citation
 from sharedllm.document import Document
 from sharedllm.encoder import NodeEncoder, request
 from sharedllm.errors import WindowError
-from sharedllm.injection import InjectedKV, gather
+from sharedllm.injection import InjectedKV, NodeKV, gather
 from sharedllm.layout import Prompt
+from sharedllm.lower_model import NodeRequest
 from sharedllm.progress import Progress
 from sharedllm.prompt import Conversation, part_ids
 from sharedllm.search import SelectedNode, Selection
@@ -48,6 +49,86 @@ class Prepared:
     remember_s: float = 0.0
     search_s: float = 0.0
     encode_s: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """A conversation with its evidence chosen, before any KV is encoded.
+
+    Attributes
+    ----------
+    conversation : Conversation
+    windows : for each document, what was finely selected
+    pasted : for each document, the token ids of its evidence
+    injected : for each document, the nodes that enter as KV
+    """
+
+    conversation: Conversation
+    windows: tuple[tuple[evidence.Window, ...], ...]
+    pasted: tuple[tuple[int, ...], ...]
+    injected: tuple[tuple[SelectedNode, ...], ...]
+
+    def requests(self, index: int) -> list[NodeRequest]:
+        """What the lower model has to encode of the `index`-th document."""
+        document = self.conversation.documents[index]
+        return [request(document, node.node, node.ratio) for node in self.injected[index]]
+
+    def memory(self, index: int, encoded: Mapping[NodeRequest, NodeKV]) -> InjectedKV | None:
+        """The injected KV of the `index`-th document."""
+        requests = self.requests(index)
+        if not requests:
+            return None
+        forest = self.conversation.documents[index].forest
+        chunks = [int(forest.tree[node.node]) for node in self.injected[index]]
+        return gather([encoded[r] for r in requests], chunks, len(forest.roots))
+
+    def prompt(
+        self,
+        memory: Sequence[InjectedKV | None],
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        then: Sequence[int] = (),
+    ) -> Prompt:
+        """Stretches of text with each document's memory, then its pasted leaves, at its place.
+
+        The token ids `then` follow the conversation.
+        """
+        text: list[list[int]] = [[]]
+        places: list[InjectedKV | None] = []
+        after = part_ids(AFTER_EVIDENCE, tokenizer)
+        at = 0
+        for part in self.conversation.parts:
+            if not isinstance(part, Document):
+                text[-1] += part_ids(part, tokenizer)
+                continue
+            if memory[at] is not None:
+                places.append(memory[at])
+                text.append([])
+            text[-1] += [*self.pasted[at], *after] if self.pasted[at] else []
+            at += 1
+        text[-1] += then
+        return Prompt(text=tuple(map(tuple, text)), memory=tuple(places))
+
+
+def make_plan(
+    conversation: Conversation, selection: Selection | None, tokenizer: PreTrainedTokenizerBase
+) -> Plan:
+    """Sort what was selected by document, and by how it enters."""
+    documents = conversation.documents
+    chosen: list[list[SelectedNode]] = [[] for _ in documents]
+    for node in selection.nodes if selection else ():
+        chosen[node.document].append(node)
+    found = [tuple(evidence.windows(d, n)) for d, n in zip(documents, chosen, strict=True)]
+    pasted = [
+        evidence.pasted(d, w, evidence.label(i, d, len(documents)), tokenizer)
+        for i, (d, w) in enumerate(zip(documents, found, strict=True))
+    ]
+    return Plan(
+        conversation=conversation,
+        windows=tuple(found),
+        pasted=tuple(map(tuple, pasted)),
+        injected=tuple(tuple(n for n in nodes if not n.as_text) for nodes in chosen),
+    )
 
 
 class Preparer:
@@ -93,60 +174,22 @@ class Preparer:
         WindowError
             If prompt, memory and `new_tokens` do not fit the trained window.
         """
+        plan = make_plan(conversation, selection, self._tokenizer)
         documents = conversation.documents
-        chosen: list[list[SelectedNode]] = [[] for _ in documents]
-        for node in selection.nodes if selection else ():
-            chosen[node.document].append(node)
-        found = [list(evidence.windows(d, n)) for d, n in zip(documents, chosen, strict=True)]
-        pasted = [
-            evidence.pasted(d, w, evidence.label(i, d, len(documents)), self._tokenizer)
-            for i, (d, w) in enumerate(zip(documents, found, strict=True))
-        ]
         memory = [
-            self.memory(d, nodes, progress) for d, nodes in zip(documents, chosen, strict=True)
+            plan.memory(i, self._encoder.encode(document, plan.requests(i), progress))
+            for i, document in enumerate(documents)
         ]
-        prompt = self._prompt(conversation, pasted, memory)
+        prompt = plan.prompt(memory, self._tokenizer)
         self._upper.require_room(prompt, new_tokens)
-        citations = [c for d, w in zip(documents, found, strict=True) for c in evidence.cite(d, w)]
+        citations = [
+            c for d, w in zip(documents, plan.windows, strict=True) for c in evidence.cite(d, w)
+        ]
         return Prepared(
             prompt=prompt,
             citations=tuple(sorted(citations, key=lambda c: -c.score)),
             context_tokens=sum(map(len, documents)),
-            evidence_tokens=sum(map(len, pasted)),
+            evidence_tokens=sum(map(len, plan.pasted)),
             selection=selection,
             remember_s=sum(d.remember_s for d in documents),
         )
-
-    def memory(
-        self, document: Document, nodes: Sequence[SelectedNode], progress: Progress
-    ) -> InjectedKV | None:
-        """The injected KV of one document."""
-        injected = [node for node in nodes if not node.as_text]
-        if not injected:
-            return None
-        requests = [request(document, node.node, node.ratio) for node in injected]
-        encoded = self._encoder.encode(document, requests, progress)
-        chunks = [int(document.forest.tree[node.node]) for node in injected]
-        return gather([encoded[r] for r in requests], chunks, len(document.forest.roots))
-
-    def _prompt(
-        self,
-        conversation: Conversation,
-        pasted: Sequence[Sequence[int]],
-        memory: Sequence[InjectedKV | None],
-    ) -> Prompt:
-        """Stretches of text with each document's memory, then its pasted leaves, at its place."""
-        text: list[list[int]] = [[]]
-        places: list[InjectedKV | None] = []
-        after = part_ids(AFTER_EVIDENCE, self._tokenizer)
-        at = 0
-        for part in conversation.parts:
-            if not isinstance(part, Document):
-                text[-1] += part_ids(part, self._tokenizer)
-                continue
-            if memory[at] is not None:
-                places.append(memory[at])
-                text.append([])
-            text[-1] += [*pasted[at], *after] if pasted[at] else []
-            at += 1
-        return Prompt(text=tuple(map(tuple, text)), memory=tuple(places))

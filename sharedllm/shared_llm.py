@@ -17,7 +17,7 @@ from sharedllm.answer import Answer
 from sharedllm.attention.select import get_backend
 from sharedllm.chunks import cut
 from sharedllm.config import GenerationConfig, InjectionConfig, SearchConfig, TreeConfig
-from sharedllm.document import Context, Document, NodeCache, SearchStates, contexts, document_id
+from sharedllm.document import Context, Document, NodeCache, contexts, document_id
 from sharedllm.encoder import NodeEncoder, request
 from sharedllm.errors import ConfigError, InputError
 from sharedllm.generation import Decoder
@@ -194,9 +194,7 @@ class SharedLLM:
             reporter(progress, len(tokens), f"reading {title or 'document'}") as report,
             self._lock,
         ):
-            states = self.lower.states(tokens.ids, spans, done=report)
-            pieces = ((slice(*spans[index]), piece) for index, piece in states)
-            search = SearchStates.of(pieces, len(tokens), self.shape.hidden)
+            vectors = self.lower.vectors(tokens.ids, spans, done=report)
         return Document(
             id=document_id(text, self.identity),
             title=title or source or "document",
@@ -204,7 +202,7 @@ class SharedLLM:
             text=text,
             tokens=tokens,
             forest=grow(chunks, self.tree.height),
-            search=search,
+            vectors=vectors,
             nodes=NodeCache(self._node_cache_bytes),
             made_by=self.identity,
             remember_s=time.perf_counter() - started,
@@ -308,9 +306,9 @@ class SharedLLM:
         documents = self._own(context)
         with self._lock:
             ids = tokenize(query, self.tokenizer).ids
-            states = next(self.lower.states(ids, [(0, len(ids))]))[1].float()
+            vectors = self.lower.vectors(ids, [(0, len(ids))]).float()
             chosen = make_policy(policy or self.search.policy, self.lower, self._embedder)
-            return chosen.score(Query(text=query, ids=ids, states=states), documents)
+            return chosen.score(Query(text=query, ids=ids, vectors=vectors), documents)
 
     def select(
         self,

@@ -9,7 +9,8 @@ Shapes: B batch, T running tokens, M injection layers, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,6 +58,7 @@ class UpperModel:
         self.config = config
         self.layers = config.layers or shape.layers
         self.device = parameter_device(model)
+        self.acting: Callable[[], AbstractContextManager[object]] = nullcontext
 
     def require_room(self, prompt: Prompt, new_tokens: int) -> None:
         """Raise :class:`WindowError` unless `prompt` and `new_tokens` fit the trained window."""
@@ -137,15 +139,15 @@ class UpperModel:
         session.logits = out[:, -1]
         return out
 
-    def logits(self, prompts: Sequence[Prompt]) -> list[Tensor]:
-        """Logits of every running token, with the memory passed by keyword.
+    def logits(self, prompts: Sequence[Prompt], *, keep: int = 0) -> list[Tensor]:
+        """Logits of the last `keep` running tokens (0: of all), with the memory by keyword.
 
         Gradients flow to the weights and to the memory.
 
         Returns
         -------
         list of (T, V)
-            A row each, T its number of running tokens.
+            A row each, T its number of running tokens, at most `keep`.
         """
         require_active(self._model, cached=False)
         layout = Layout(len(prompts), self.config, self._rotation, self.device)
@@ -178,18 +180,19 @@ class UpperModel:
             joined=joined,
             crossed=memory if joined is None else None,
         )
-        out = self._forward(text, context, past_key_values=None, logits_to_keep=0)
-        return [row[seen >= 0] for row, seen in zip(out, order, strict=True)]
+        out = self._forward(text, context, past_key_values=None, logits_to_keep=keep)
+        return [row[seen >= 0] for row, seen in zip(out, order[:, -out.shape[1] :], strict=True)]
 
     def _forward(self, piece: TextPiece, context: AttentionContext, **options: Any) -> Tensor:
         """Logits (B, T, V)."""
-        out: Tensor = self._model(
-            input_ids=piece.ids,
-            position_ids=piece.keys.position.long(),
-            use_cache=options["past_key_values"] is not None,
-            shared=context,
-            **options,
-        ).logits
+        with self.acting():
+            out: Tensor = self._model(
+                input_ids=piece.ids,
+                position_ids=piece.keys.position.long(),
+                use_cache=options["past_key_values"] is not None,
+                shared=context,
+                **options,
+            ).logits
         return out
 
 

@@ -32,7 +32,8 @@ def memory_of(llm: SharedLLM, nodes: Sequence[Node]) -> InjectedKV:
         ratio = n.kept[0] + 1 if len(n.kept) > 1 else len(n.ids)
         request = NodeRequest(start=0, end=len(n.ids), ratio=float(ratio))
         ids = np.asarray(n.ids, dtype=np.int32)
-        ((_, kv),) = llm.lower.encode(ids, [request])
+        with torch.no_grad():
+            ((_, kv),) = llm.lower.encode(ids, [request])
         encoded.append(kv)
     chunks = [n.chunk for n in nodes]
     return gather(encoded, chunks, max(chunks) + 1)

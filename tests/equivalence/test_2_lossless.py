@@ -7,6 +7,8 @@ import torch
 
 from sharedllm import SharedLLM, TreeConfig
 from sharedllm.layout import Prompt
+from sharedllm.prepare import make_plan
+from sharedllm.prompt import converse
 from tests.equivalence import oracle
 from tests.equivalence.oracle import Node
 from tests.equivalence.prompts import CLOSE, by_cache
@@ -20,7 +22,8 @@ def remembered(llm: SharedLLM, text: str, head: tuple[int, ...] = ()) -> tuple[P
     """A prompt with all of `text` as memory, and the text's ids."""
     document = llm.remember(text)
     selection = llm.select("anything", document, finest="kv", budget=len(document))
-    memory = llm.preparer.memory(document, selection.nodes, None)
+    plan = make_plan(converse("anything", [document], llm.tokenizer), selection, llm.tokenizer)
+    memory = plan.memory(0, llm.encoder.encode(document, plan.requests(0)))
     assert memory is not None
     assert len(memory) == len(document)
     return Prompt(text=(head, TAIL), memory=(memory,)), document.tokens.ids.tolist()

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sharedllm.chunks import cut
-from sharedllm.document import Document, NodeCache, SearchStates
+from sharedllm.document import Document, NodeCache
+from sharedllm.lower_model import unit
 from sharedllm.policy import BM25, MaxSim, Query, Right
 from sharedllm.tokens import tokenize
 from sharedllm.tree import grow
@@ -26,9 +27,8 @@ TEXTS = st.lists(WORDS.map(" ".join), min_size=1, max_size=3)
 
 
 def read(text: str, seed: int, chunk: int = 32, height: int = 2) -> Document:
-    """A document with random states."""
+    """A document with random search vectors."""
     tokens = tokenize(text, TOKENIZER)
-    raw = torch.randn(len(tokens), 6, generator=torch.Generator().manual_seed(seed))
     return Document(
         id=str(seed),
         title="",
@@ -36,15 +36,18 @@ def read(text: str, seed: int, chunk: int = 32, height: int = 2) -> Document:
         text=text,
         tokens=tokens,
         forest=grow(cut(len(tokens), chunk), height),
-        search=SearchStates.of([(slice(0, len(tokens)), raw)], len(tokens), 6),
+        vectors=vectors(len(tokens), seed).half(),
         nodes=NodeCache(1),
     )
 
 
 def ask(text: str) -> Query:
     ids = tokenize(text, TOKENIZER).ids
-    states = torch.randn(len(ids), 6, generator=torch.Generator().manual_seed(99))
-    return Query(text=text, ids=ids, states=states)
+    return Query(text=text, ids=ids, vectors=vectors(len(ids), 99))
+
+
+def vectors(n: int, seed: int) -> torch.Tensor:
+    return unit(torch.randn(n, 6, generator=torch.Generator().manual_seed(seed)))
 
 
 def leaves(document: Document) -> list[tuple[int, int]]:
@@ -59,13 +62,13 @@ def test_maxsim(texts: list[str], question: list[str]) -> None:
     query = ask(" ".join(question))
     every = [(d, span) for d in documents for span in leaves(d)]
     for document, found in zip(documents, MaxSim().leaf_scores(query, documents), strict=True):
-        centred = (query.states - document.search.mean).numpy()
-        states = document.search.states.float().numpy()
+        asked = query.vectors.numpy()
+        held_vectors = document.vectors.float().numpy()
         for (a, b), score in zip(leaves(document), found, strict=True):
             expected = 0.0
-            for token, state in zip(query.ids, centred, strict=True):
+            for token, state in zip(query.ids, asked, strict=True):
                 held = sum(token in d.tokens.ids[s:e] for d, (s, e) in every)
-                cosines = [float(states[t] @ state) / np.linalg.norm(state) for t in range(a, b)]
+                cosines = [float(held_vectors[t] @ state) for t in range(a, b)]
                 expected += math.log(1 + len(every) / (1 + held)) ** 2 * max(cosines)
             assert math.isclose(score, expected, rel_tol=1e-4, abs_tol=1e-4)
 
@@ -101,13 +104,3 @@ def test_right_prefers_what_comes_later(texts: list[str]) -> None:
     documents = [read(text, seed) for seed, text in enumerate(texts)]
     scores = np.concatenate(Right().leaf_scores(ask("x"), documents))
     assert (np.diff(scores) > 0).all()
-
-
-@given(text=WORDS.map(" ".join))
-def test_search_states_are_centred_and_of_unit_length(text: str) -> None:
-    document = read(text, 7)
-    raw = torch.randn(len(document), 6, generator=torch.Generator().manual_seed(7)).bfloat16()
-    centred = raw.float() - raw.float().mean(0)
-    if len(document) > 1:
-        expected = centred / centred.norm(dim=1, keepdim=True)
-        torch.testing.assert_close(document.search.states.float(), expected, rtol=0, atol=2e-3)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from sharedllm import Document
-from sharedllm.document import NodeCache, SearchStates, document_id
+from sharedllm import Document, SharedLLM
+from sharedllm.document import NodeCache, document_id
 from sharedllm.injection import NodeKV, gather
 from sharedllm.lower_model import NodeRequest
 from tests.texts import STORY
@@ -57,7 +57,7 @@ def test_what_a_document_knows(story: Document) -> None:
     for leaf, node in enumerate(forest.leaves):
         tokens = np.flatnonzero(story.leaf_of_token == leaf)
         assert tokens.tolist() == list(range(forest.start[node], forest.end[node]))
-    assert story.search.states.shape == (len(story), 32)
+    assert story.vectors.shape == (len(story), 32)
     assert repr(story) == (
         f"Document(id={story.id!r}, title='The lighthouse', source='lighthouse.txt')"
     )
@@ -69,12 +69,20 @@ def test_what_is_derived_is_made_once(story: Document) -> None:
     assert made[0] is made[1]
 
 
-def test_search_states_of_one_token_are_zero() -> None:
-    states = SearchStates.of([(slice(0, 1), torch.ones(1, 4) * 1e6)], 1, 4)
-    assert states.states.tolist() == [[0.0] * 4]
-    assert torch.isfinite(states.mean).all()
-    with pytest.raises(ValueError, match="no states"):
-        SearchStates.of([], 1, 4)
+def test_search_vectors_are_centred_on_the_vocabulary(tiny_llm: SharedLLM) -> None:
+    lower, ids = tiny_llm.lower, np.arange(60, 80, dtype=np.int32)
+    ((_, states),) = lower.states(ids, [(2, 12)])
+    found = lower.vectors(ids, [(2, 12)])
+    assert found.shape == (20, 32)
+    assert found[:2].abs().max() == found[12:].abs().max() == 0  # outside of the span
+    torch.testing.assert_close(found[2:12].float().norm(dim=1), torch.ones(10), atol=2e-3, rtol=0)
+    raw = found[2:12].float() * (states - lower._centre).norm(dim=1, keepdim=True)
+    torch.testing.assert_close(raw + lower._centre, states, atol=2e-2, rtol=0)
+    alone = tiny_llm.remember("One line.").vectors
+    beside = tiny_llm.remember("One line.").vectors  # no other document shifts it
+    assert torch.equal(alone, beside)
+    with pytest.raises(ValueError, match="at least one span"):
+        lower.vectors(ids, [])
 
 
 def test_gathering_memory() -> None:

@@ -1,0 +1,181 @@
+"""Examples -> prompts with evidence chosen, as training varies it; and their loss.
+
+Choosing needs no model and runs in data workers; encoding and the loss run on the device, all
+nodes of a batch in one go, with gradients through both roles.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sharedllm.chunks import cut
+from sharedllm.config import SearchConfig, TreeConfig
+from sharedllm.document import Document, NodeCache
+from sharedllm.injection import InjectedKV
+from sharedllm.lower_model import LowerModel, NodeRequest
+from sharedllm.policy import BM25, Query
+from sharedllm.prepare import Plan, make_plan
+from sharedllm.prompt import Conversation, converse
+from sharedllm.search import select
+from sharedllm.tokens import tokenize
+from sharedllm.training.config import SelectionConfig
+from sharedllm.training.examples import Example
+from sharedllm.tree import grow
+from sharedllm.upper_model import UpperModel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+NO_VECTORS = torch.empty(0, 1)  # training chooses by BM25 and by what it knows
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Choice:
+    """One example, ready to be encoded.
+
+    Attributes
+    ----------
+    kind : str
+    plan : Plan
+    target : tuple of int
+        The tokens that are predicted; they end the running text.
+    """
+
+    kind: str
+    plan: Plan
+    target: tuple[int, ...]
+
+
+class Chooser:
+    """Makes a :class:`Choice` of each example, drawing its settings anew."""
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        tree: TreeConfig,
+        config: SelectionConfig,
+        end_id: int,
+        seed: int,
+    ) -> None:
+        self._tokenizer, self._tree, self._config = tokenizer, tree, config
+        self._end_id = end_id
+        self._rng = random.Random(seed)
+        self._numpy = np.random.default_rng(seed)
+
+    def __call__(self, example: Example) -> Choice:
+        document = self._read(example.past)
+        target = tokenize(example.answer, self._tokenizer).ids.tolist()
+        if example.question:
+            conversation = converse(example.question, [document], self._tokenizer)
+            target.append(self._end_id)
+        else:  # language modelling: the text goes on behind its past
+            conversation = Conversation(parts=("", document, ""), query="")
+        selection = select(
+            [document.forest],
+            [document.forest.from_leaves(self._scores(example, document))],
+            self._settings(len(document)),
+            self._tree,
+            overhead=[4],
+        )
+        plan = make_plan(conversation, selection, self._tokenizer)
+        return Choice(kind=example.kind, plan=plan, target=tuple(target))
+
+    def _read(self, text: str) -> Document:
+        """A document without search states, its nodes split with noise."""
+        tokens = tokenize(text, self._tokenizer)
+        chunks = cut(len(tokens), self._tree.chunk)
+        noise = self._config.noise if self._rng.random() < 0.5 else 0.0
+        return Document(
+            id="",
+            title="document",
+            source="",
+            text=text,
+            tokens=tokens,
+            forest=grow(chunks, self._tree.height, noise=noise, rng=self._numpy),
+            vectors=NO_VECTORS,
+            nodes=NodeCache(0),
+        )
+
+    def _scores(self, example: Example, document: Document) -> NDArray[np.float32]:
+        """BM25 with noise, the evidence first; without a question the later the better."""
+        leaves = len(document.forest.leaves)
+        if not example.question:
+            return np.arange(leaves, dtype=np.float32)
+        query = Query(text=example.question, ids=np.empty(0, np.int32), vectors=NO_VECTORS)
+        scores = BM25().leaf_scores(query, [document])[0]
+        scores += self._numpy.gumbel(0.0, 0.5, leaves).astype(np.float32)
+        if self._rng.random() >= self._config.miss:
+            for start, end in example.evidence:
+                scores[self._leaves_of(document, start, end)] += 100.0
+        return scores
+
+    def _leaves_of(self, document: Document, start: int, end: int) -> NDArray[np.int32]:
+        spans = document.tokens.spans
+        inside = (spans[:, 0] < end) & (spans[:, 1] > start)
+        return np.unique(document.leaf_of_token[inside])
+
+    def _settings(self, tokens: int) -> SearchConfig:
+        least, most = self._config.budget
+        leaf = -(-self._tree.chunk // 2**self._tree.height) + 4
+        budget = max(leaf, int(least * (most / least) ** self._rng.random()))
+        return SearchConfig(
+            budget=budget,
+            finest=self._rng.choice(self._config.finest),
+            rest="all" if self._rng.random() < self._config.rest else "none",
+            rest_share=self._rng.uniform(0.2, 0.6),
+            policy="bm25",
+        )
+
+
+def encode(lower: LowerModel, choices: Sequence[Choice]) -> list[InjectedKV | None]:
+    """The memory of each example: the nodes of all of them in common batches, with gradients."""
+    ids: list[NDArray[np.int32]] = []
+    shifted: list[list[NodeRequest]] = []
+    offset = 0
+    for choice in choices:
+        (document,) = choice.plan.conversation.documents
+        requests = choice.plan.requests(0)
+        shifted.append(
+            [dataclasses.replace(r, start=r.start + offset, end=r.end + offset) for r in requests]
+        )
+        ids.append(document.tokens.ids)
+        offset += len(document)
+    wanted = [r for requests in shifted for r in requests]
+    encoded = dict(lower.encode(np.concatenate(ids), wanted))
+    out = []
+    for choice, own in zip(choices, shifted, strict=True):
+        pairs = zip(choice.plan.requests(0), own, strict=True)
+        out.append(choice.plan.memory(0, {request: encoded[s] for request, s in pairs}))
+    return out
+
+
+def losses(
+    lower: LowerModel,
+    upper: UpperModel,
+    tokenizer: PreTrainedTokenizerBase,
+    choices: Sequence[Choice],
+) -> Tensor:
+    """Mean cross-entropy over each example's target tokens, in nats; shape (B,)."""
+    memory = encode(lower, choices)
+    # the last token of a target predicts nothing that is asked for
+    prompts = [
+        choice.plan.prompt([entry], tokenizer, then=choice.target[:-1])
+        for choice, entry in zip(choices, memory, strict=True)
+    ]
+    rows = upper.logits(prompts, keep=max(len(choice.target) for choice in choices))
+    out = []
+    for choice, row in zip(choices, rows, strict=True):
+        # without a prompt in front (language modelling) nothing predicts the first token
+        target = torch.tensor(choice.target[-len(row) :], device=row.device)
+        logits = row[-len(target) :].float()
+        out.append(torch.nn.functional.cross_entropy(logits, target))
+    return torch.stack(out)

@@ -1,0 +1,126 @@
+"""A training run as one TOML file, validated; unknown keys are refused."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sharedllm.errors import ConfigError
+from sharedllm.training.tasks import MAKERS
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(_Strict):
+    """One kind of example and its share of the mixture.
+
+    `task` is "lm", "qa" (with a `path` to rows of context, question, answer), "retrieval" (all
+    generated tasks) or the name of one generated task.
+    """
+
+    task: str
+    weight: float = Field(gt=0)
+    path: str = ""
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        known = ("lm", "qa", "retrieval", *MAKERS)
+        if self.task not in known:
+            raise ValueError(f"task is {self.task!r}; allowed: {', '.join(known)}")
+        if (self.task == "qa") != bool(self.path):
+            raise ValueError("a source has a path if, and only if, its task is 'qa'")
+        return self
+
+
+class DataConfig(_Strict):
+    """What is trained on.
+
+    `documents` are .jsonl(.xz) files of real text, `past_tokens` the least and most tokens of
+    past, `running_tokens` those of a language-modelling example.
+    """
+
+    documents: tuple[str, ...] = Field(min_length=1)
+    sources: tuple[Source, ...] = Field(min_length=1)
+    past_tokens: tuple[int, int] = (512, 8192)
+    running_tokens: int = Field(default=1024, ge=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        least, most = self.past_tokens
+        if not 1 <= least <= most:
+            raise ValueError(f"past_tokens is {self.past_tokens}; allowed: 1 <= least <= most")
+        return self
+
+
+class SelectionConfig(_Strict):
+    """How training varies what is selected, so that one set of weights serves every setting.
+
+    Each example draws a budget (log-uniform), a form of the finest level, and with `rest` whether
+    the coarse rest is there; with `miss` its evidence is not preferred; nodes split at
+    N(l/2, (noise l)^2).
+    """
+
+    budget: tuple[int, int] = (256, 2048)
+    finest: tuple[Literal["text", "kv"], ...] = ("text", "kv")
+    rest: float = Field(default=0.7, ge=0, le=1)
+    miss: float = Field(default=0.05, ge=0, le=1)
+    noise: float = Field(default=0.1, ge=0, le=0.5)
+
+
+class AdapterConfig(_Strict):
+    """Low-rank adapters of the lower and the upper model on one base."""
+
+    rank: int = Field(default=16, ge=1)
+    alpha: int = Field(default=32, ge=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    roles: tuple[Literal["lower", "upper"], ...] = ("lower", "upper")
+
+
+class TrainConfig(_Strict):
+    """A training run."""
+
+    data: DataConfig
+    out: str
+    model: str | None = None
+    adapter: AdapterConfig = AdapterConfig()
+    selection: SelectionConfig = SelectionConfig()
+    mode: Literal["joint", "cross"] = "joint"
+    layers: int | None = Field(default=None, ge=1)
+    positions: Literal["ordinal", "chunk"] = "ordinal"
+    steps: int = Field(default=1000, ge=1)
+    batch: int = Field(default=8, ge=1)
+    learning_rate: float = Field(default=3e-4, gt=0)
+    warmup: float = Field(default=0.03, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    clip: float = Field(default=1.0, gt=0)
+    seed: int = Field(default=0, ge=0)
+    workers: int = Field(default=2, ge=0)
+    log_every: int = Field(default=10, ge=1)
+    save_every: int = Field(default=500, ge=1)
+
+
+def read_config(path: Path) -> TrainConfig:
+    """Read and check a TOML file.
+
+    Raises
+    ------
+    ConfigError
+        Naming every wrong key and what is allowed.
+    """
+    if not path.is_file():
+        raise ConfigError(f"there is no file {str(path)!r}; give a TOML file")
+    try:
+        return TrainConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is no TOML: {error}") from error
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(map(str, item['loc'])) or 'the file'}: {item['msg']}"
+            for item in error.errors()
+        )
+        raise ConfigError(f"{path}: {wrong}") from error
