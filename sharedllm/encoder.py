@@ -15,6 +15,7 @@ from sharedllm.document import Document
 from sharedllm.injection import NodeKV
 from sharedllm.lower_model import LowerModel, NodeRequest
 from sharedllm.progress import Progress, reporter
+from sharedllm.turns import Turns
 
 
 def request(document: Document, node: int, ratio: float) -> NodeRequest:
@@ -28,11 +29,11 @@ class NodeEncoder:
 
     Parameters
     ----------
-    lock : held while the model runs, and given up between batches so that questions get a turn
+    turns : the model is given up between batches
     """
 
-    def __init__(self, lower: LowerModel, tree: TreeConfig, lock: threading.RLock) -> None:
-        self._lower, self._tree, self._lock = lower, tree, lock
+    def __init__(self, lower: LowerModel, tree: TreeConfig, turns: Turns) -> None:
+        self._lower, self._tree, self._turns = lower, tree, turns
 
     def encode(
         self, document: Document, requests: Sequence[NodeRequest], progress: Progress = None
@@ -50,7 +51,7 @@ class NodeEncoder:
         with reporter(progress, tokens, f"encoding {document.title}") as report:
             encoded = self._lower.encode(document.tokens.ids, missing, done=report)
             while True:
-                with self._lock, torch.inference_mode():
+                with self._turns.model, torch.inference_mode():
                     pair = next(encoded, None)
                 if pair is None:
                     return out
@@ -73,17 +74,28 @@ class NodeEncoder:
 
     def encode_roots(self, document: Document, progress: Progress = None) -> None:
         """Encode the coarse level: every chunk's root at the tree's ratio."""
+        self.encode(document, self._roots(document), progress)
+
+    def _roots(self, document: Document) -> list[NodeRequest]:
         ratio = self._tree.root_ratio
-        roots = [request(document, int(root), ratio) for root in document.forest.roots]
-        self.encode(document, roots, progress)
+        return [request(document, int(root), ratio) for root in document.forest.roots]
 
     def encode_roots_later(self, document: Document, progress: Progress = None) -> Future[None]:
-        """:meth:`encode_roots` in a thread of its own, which does not keep the process alive."""
+        """:meth:`encode_roots` in a thread of its own, which does not keep the process alive.
+
+        It rests while a question is open; one that comes waits for a few chunks at most.
+        """
         done: Future[None] = Future()
+        roots = self._roots(document)
+        step = max(1, self._lower.batch_tokens // (4 * self._tree.chunk))
 
         def work() -> None:
             try:
-                self.encode_roots(document, progress)
+                with reporter(progress, len(document), f"encoding {document.title}") as report:
+                    for at in range(0, len(roots), step):
+                        self._turns.wait()
+                        self.encode(document, roots[at : at + step])
+                        report(sum(r.end - r.start for r in roots[at : at + step]))
             except BaseException as error:  # whoever waits for the future has to see it
                 done.set_exception(error)
             else:

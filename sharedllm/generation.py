@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from transformers.generation.logits_process import (
 
 from sharedllm.config import GenerationConfig
 from sharedllm.layout import Prompt
+from sharedllm.turns import Turns
 from sharedllm.upper_model import UpperModel
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Decoder:
     Parameters
     ----------
     end_ids : token ids that end an answer
-    lock : held while the model runs
+    turns : a question is open from the first to the last token
     """
 
     def __init__(
@@ -67,9 +67,9 @@ class Decoder:
         upper: UpperModel,
         tokenizer: PreTrainedTokenizerBase,
         end_ids: frozenset[int],
-        lock: threading.RLock,
+        turns: Turns,
     ) -> None:
-        self._upper, self._tokenizer, self._end_ids, self._lock = upper, tokenizer, end_ids, lock
+        self._upper, self._tokenizer, self._end_ids, self._turns = upper, tokenizer, end_ids, turns
 
     def run(
         self, prompts: Sequence[Prompt], config: GenerationConfig, rows: list[Row]
@@ -78,8 +78,14 @@ class Decoder:
 
         Yields ``(-1, "")`` once after prefill.
         """
+        with self._turns.question():
+            yield from self._run(prompts, config, rows)
+
+    def _run(
+        self, prompts: Sequence[Prompt], config: GenerationConfig, rows: list[Row]
+    ) -> Iterator[tuple[int, str]]:
         choose = _Chooser(config)
-        with self._lock:
+        with self._turns.model:
             session = self._upper.start(prompts)
         yield -1, ""
         while True:
@@ -91,7 +97,7 @@ class Decoder:
                         yield index, piece
             if all(row.finish_reason for row in rows):
                 return
-            with self._lock:
+            with self._turns.model:
                 self._upper.step(session, tokens)
 
     def _advance(self, row: Row, token: int, config: GenerationConfig) -> str:

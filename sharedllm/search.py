@@ -187,10 +187,10 @@ class _Searcher:
 def budget_search(searcher: _Searcher) -> None:
     """The best leaves of all chunks first, each bringing the siblings on its way."""
     ranked: list[tuple[float, int, int]] = []
-    for document, (forest, scores) in enumerate(
-        zip(searcher.forests, searcher.scores, strict=True)
-    ):
-        near = with_neighbours(scores[forest.leaves], searcher.search.neighbours)
+    of_leaves = [s[f.leaves] for f, s in zip(searcher.forests, searcher.scores, strict=True)]
+    neutral = float(np.concatenate(of_leaves).mean())
+    for document, (forest, scores) in enumerate(zip(searcher.forests, of_leaves, strict=True)):
+        near = with_neighbours(scores, searcher.search.neighbours, neutral)
         ranked += [(-float(s), document, int(n)) for s, n in zip(near, forest.leaves, strict=True)]
     ranked.sort()
     chosen: dict[tuple[int, int], set[int]] = {}
@@ -207,16 +207,19 @@ def budget_search(searcher: _Searcher) -> None:
             break
 
 
-def with_neighbours(scores: Scores, shares: Sequence[float]) -> Scores:
+def with_neighbours(scores: Scores, shares: Sequence[float], neutral: float) -> Scores:
     """Each leaf's score plus `shares` of those at distance 1, 2, ... on either side.
 
     What answers a question is often cut by a leaf's edge; the piece with fewer matches then rises
-    with the other one.
+    with the other one. Beyond either end of the document stands the `neutral` score, so that a
+    short document does not lose against a long one for want of neighbours.
     """
+    reach = len(shares)
+    padded = np.pad(scores, reach, constant_values=neutral)
     out = scores.copy()
     for distance, share in enumerate(shares, start=1):
-        out[distance:] += share * scores[:-distance]
-        out[:-distance] += share * scores[distance:]
+        for side in (reach - distance, reach + distance):
+            out += share * padded[side : side + len(scores)]
     return out
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -35,6 +34,7 @@ from sharedllm.search import Selection, select
 from sharedllm.stream import AnswerStream, answer_all
 from sharedllm.tokens import tokenize
 from sharedllm.tree import grow
+from sharedllm.turns import Turns
 from sharedllm.upper_model import UpperModel
 
 if TYPE_CHECKING:
@@ -93,9 +93,9 @@ class SharedLLM:
         activate(model, attention)
         self.lower = LowerModel(model, self.shape, rotation, layers)
         self.upper = UpperModel(model, self.shape, rotation, self.injection)
-        self._lock = threading.RLock()
-        self.decoder = Decoder(self.upper, tokenizer, self._end_ids(), self._lock)
-        self.encoder = NodeEncoder(self.lower, self.tree, self._lock)
+        self.turns = Turns()
+        self.decoder = Decoder(self.upper, tokenizer, self._end_ids(), self.turns)
+        self.encoder = NodeEncoder(self.lower, self.tree, self.turns)
         self.preparer = Preparer(tokenizer, self.encoder, self.upper, self.shape.window)
 
     @classmethod
@@ -192,7 +192,7 @@ class SharedLLM:
         spans = [(chunk.start, chunk.end) for chunk in chunks]
         with (
             reporter(progress, len(tokens), f"reading {title or 'document'}") as report,
-            self._lock,
+            self.turns.model,
         ):
             vectors = self.lower.vectors(tokens.ids, spans, done=report)
         return Document(
@@ -304,7 +304,7 @@ class SharedLLM:
     def score(self, query: str, context: Context, *, policy: str | None = None) -> list[Scores]:
         """The policy's score of every node; one array a document, in the order of its forest."""
         documents = self._own(context)
-        with self._lock:
+        with self.turns.question(), self.turns.model:
             ids = tokenize(query, self.tokenizer).ids
             vectors = self.lower.vectors(ids, [(0, len(ids))]).float()
             chosen = make_policy(policy or self.search.policy, self.lower, self._embedder)

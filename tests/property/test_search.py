@@ -95,11 +95,13 @@ def test_a_single_leaf_that_fits_is_taken(problem: Problem, search: SearchConfig
 @given(problem=problems(), search=searches())
 def test_the_best_leaves_are_taken_first(problem: Problem, search: SearchConfig) -> None:
     search = search.replace(search="budget", rest="none")
+    leaves = [s[f.leaves] for f, s in zip(problem.forests, problem.scores, strict=True)]
+    neutral = float(np.concatenate(leaves).mean())
     ranked = sorted(
         (-float(score), d, int(leaf))
         for d, forest in enumerate(problem.forests)
         for score, leaf in zip(
-            with_neighbours(problem.scores[d][forest.leaves], search.neighbours),
+            with_neighbours(leaves[d], search.neighbours, neutral),
             forest.leaves,
             strict=True,
         )
@@ -187,3 +189,12 @@ def test_a_small_leaf_is_found_behind_many_that_do_not_fit() -> None:
     ]
     search = SearchConfig(budget=10, finest="kv")
     assert [(n.document, n.node) for n in select(forests, scores, search, tree).nodes] == [(1, 0)]
+
+
+def test_a_short_document_does_not_lose_for_want_of_neighbours() -> None:
+    long, short = np.full(20, 5.0, np.float32), np.array([6.0], np.float32)
+    neutral = float(np.concatenate([long, short]).mean())
+    best = [with_neighbours(s, (0.5, 0.25), neutral).max() for s in (long, short)]
+    assert best[1] > best[0]
+    smoothed = with_neighbours(np.array([0.0, 4.0, 0.0, 8.0], np.float32), (0.5,), 1.0)
+    assert smoothed.tolist() == [2.5, 4.0, 6.0, 8.5]

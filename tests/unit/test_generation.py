@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +13,7 @@ from hypothesis import strategies as st
 from sharedllm import GenerationConfig
 from sharedllm.generation import Decoder, Row
 from sharedllm.layout import Prompt
+from sharedllm.turns import Turns
 from tests.models import VOCABULARY, make_tokenizer
 
 TOKENIZER = make_tokenizer()
@@ -49,7 +49,7 @@ class Scripted:
 
 
 def run(upper: Any, **options: Any) -> tuple[list[Row], list[tuple[int, str]]]:
-    decoder = Decoder(upper, TOKENIZER, frozenset({END}), threading.RLock())
+    decoder = Decoder(upper, TOKENIZER, frozenset({END}), Turns())
     rows = [Row() for _ in upper.rows]
     options = {"max_new_tokens": 100, **options}
     pieces = list(decoder.run([PROMPT] * len(rows), GenerationConfig(**options), rows))

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +120,19 @@ def test_encoding_ahead_and_in_the_background() -> None:
     llm.encode(document, progress=lambda *at: done.append(at))
     assert len(done) == 1 or done[-1] == (len(document), len(document))
     assert len(document.nodes) == roots
+
+
+def test_background_work_waits_while_a_question_is_open() -> None:
+    llm = shared("llama")
+    document = llm.remember(STORY)
+    stream = llm.stream("Who?", document, **{**QUICK, "max_new_tokens": 20})
+    next(stream)
+    future = llm.encode(document, background=True)
+    assert not wait([future], timeout=0.3).done
+    assert len(document.nodes) == 0
+    assert stream.answer.text
+    future.result(timeout=30)
+    assert len(document.nodes) == len(document.forest.roots)
 
 
 def test_reading_reports_its_progress(tiny_llm: SharedLLM) -> None:
