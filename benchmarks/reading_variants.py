@@ -77,7 +77,7 @@ def with_height(llm: SharedLLM, placed: list[Placed], height: int) -> list[Place
     made = {}
     for p in placed:
         if p.document.id not in made:
-            forest = grow(cut(len(p.document), llm.tree.chunk), height)
+            forest = grow(cut(len(p.document), llm.tree.chunk), height, leaf=llm.tree.leaf)
             made[p.document.id] = dataclasses.replace(
                 p.document, forest=forest, made_by=llm.identity, _derived={}
             )

@@ -112,6 +112,16 @@ class TreeConfig(_Config):
         for level, ratio in enumerate(self.ratios, start=1):
             number(f"the ratio of level {level}", ratio, least=1)
 
+    @property
+    def leaf(self) -> int:
+        """Tokens of a leaf of a full chunk."""
+        return math.ceil(self.chunk / 2**self.height)
+
+    @property
+    def finest(self) -> float:
+        """Tokens per kept entry of a leaf that was chosen."""
+        return self.ratio(self.height)
+
     def ratio(self, level: int) -> float:
         """Tokens per kept entry of a node at `level` (root = 0)."""
         return self.root_ratio if level == 0 else self.ratios[level - 1]

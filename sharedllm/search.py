@@ -155,7 +155,7 @@ class _Searcher:
             node = open_nodes.pop()
             level = int(forest.level[node])
             if node in chosen:
-                out.append(self.make(document, node, self.tree.ratio(level), fine=True))
+                out.append(self.make(document, node, self.tree.finest, fine=True))
             elif any(forest.start[node] <= forest.start[c] < forest.end[node] for c in chosen):
                 open_nodes += [int(forest.right[node]), int(forest.left[node])]
             elif self.search.rest == "all":
@@ -252,7 +252,7 @@ def _path(searcher: _Searcher, document: int, root: int) -> list[SelectedNode]:
     preserved.append((node, True))
     rest, nodes = searcher.search.rest, []
     for n, fine in preserved:
-        ratio = tree.ratio(int(forest.level[n]))
+        ratio = tree.finest if fine else tree.ratio(int(forest.level[n]))
         if fine or rest == "all" or (rest == "ready" and searcher.ready(document, n, ratio)):
             nodes.append(searcher.make(document, n, ratio, fine=fine))
     return nodes

@@ -201,7 +201,7 @@ class SharedLLM:
             source=source,
             text=text,
             tokens=tokens,
-            forest=grow(chunks, self.tree.height),
+            forest=grow(chunks, self.tree.height, leaf=self.tree.leaf),
             vectors=vectors,
             nodes=NodeCache(self._node_cache_bytes),
             made_by=self.identity,

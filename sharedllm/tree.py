@@ -79,6 +79,7 @@ def grow(
     chunks: Sequence[Chunk],
     height: int,
     *,
+    leaf: int = 1,
     noise: float = 0.0,
     rng: np.random.Generator | None = None,
 ) -> Forest:
@@ -86,15 +87,17 @@ def grow(
 
     A node of l tokens splits at floor(l/2 - eps) with eps ~ N(0, (noise * l)^2) and eps = 0 without
     noise (paper, section 3.2: sigma = l/5 or l/10 in training). Both children keep at least one
-    token, so a node of one token stays a leaf.
+    token. A node of at most `leaf` tokens stays a leaf, so that a short chunk is not cut into
+    crumbs that hold too little to be found.
 
     Raises
     ------
     ConfigError
-        If `height` or `noise` is negative.
+        If `height` or `noise` is negative, or `leaf` is less than 1.
     """
     whole("height", height, least=0)
     number("noise", noise, least=0)
+    whole("leaf", leaf, least=1)
     rng = rng or np.random.default_rng()
     rows: list[list[int]] = []  # tree, level, start, end, parent, left, right
 
@@ -102,7 +105,7 @@ def grow(
         node = len(rows)
         rows.append([tree, level, start, end, parent, -1, -1])
         length = end - start
-        if level < height and length > 1:
+        if level < height and length > leaf:
             shift = rng.normal(0.0, noise * length) if noise else 0.0
             middle = start + int(np.clip(np.floor(length / 2 - shift), 1, length - 1))
             rows[node][5] = add(tree, level + 1, start, middle, node)

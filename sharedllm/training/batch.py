@@ -35,6 +35,7 @@ from sharedllm.upper_model import UpperModel
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+OVERHEAD = 4  # tokens a pasted window costs beside its own
 NO_VECTORS = torch.empty(0, 1)  # training chooses by BM25 and by what it knows
 
 
@@ -84,7 +85,7 @@ class Chooser:
             [document.forest.from_leaves(self._scores(example, document))],
             self._settings(len(document)),
             self._tree,
-            overhead=[4],
+            overhead=[OVERHEAD],
         )
         plan = make_plan(conversation, selection, self._tokenizer)
         return Choice(kind=example.kind, plan=plan, target=tuple(target))
@@ -100,7 +101,9 @@ class Chooser:
             source="",
             text=text,
             tokens=tokens,
-            forest=grow(chunks, self._tree.height, noise=noise, rng=self._numpy),
+            forest=grow(
+                chunks, self._tree.height, leaf=self._tree.leaf, noise=noise, rng=self._numpy
+            ),
             vectors=NO_VECTORS,
             nodes=NodeCache(0),
         )
@@ -125,8 +128,7 @@ class Chooser:
 
     def _settings(self, tokens: int) -> SearchConfig:
         least, most = self._config.budget
-        leaf = -(-self._tree.chunk // 2**self._tree.height) + 4
-        budget = max(leaf, int(least * (most / least) ** self._rng.random()))
+        budget = max(self._tree.leaf + OVERHEAD, int(least * (most / least) ** self._rng.random()))
         return SearchConfig(
             budget=budget,
             finest=self._rng.choice(self._config.finest),

@@ -160,7 +160,8 @@ def test_path_search_is_the_papers(problem: Problem, finest: str) -> None:
     assert found == expected
     for n in selection.nodes:
         level = int(problem.forests[n.document].level[n.node])
-        assert n.ratio == (1.0 if n.as_text else problem.tree.ratio(level))
+        ratio = problem.tree.finest if n.fine else problem.tree.ratio(level)
+        assert n.ratio == (1.0 if n.as_text else ratio)
 
 
 @given(problem=problems(), search=searches())

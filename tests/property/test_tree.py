@@ -67,6 +67,17 @@ def test_without_noise_nodes_split_in_the_middle(n: int, size: int, height: int)
     assert (forest.end[left] - forest.start[left]).tolist() == (lengths // 2).tolist()
 
 
+@given(n=LENGTHS, size=CHUNKS, height=HEIGHTS, leaf=st.integers(1, 40))
+def test_nodes_of_a_leaf_s_size_are_not_split(n: int, size: int, height: int, leaf: int) -> None:
+    forest = grow(cut(n, size), height, leaf=leaf)
+    edges = forest.end[forest.leaves].tolist()
+    assert [0, *edges] == [*forest.start[forest.leaves].tolist(), n]
+    lengths = forest.end - forest.start
+    inner = forest.left >= 0
+    assert (lengths[inner] > leaf).all()
+    assert ((lengths[~inner] <= max(leaf, 1)) | (forest.level[~inner] == height)).all()
+
+
 def test_noise_moves_splits_by_its_deviation() -> None:
     random = np.random.default_rng(0)
     splits = [int(grow(cut(1000, 1000), 1, noise=0.1, rng=random).end[1]) for _ in range(400)]
