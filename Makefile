@@ -45,7 +45,7 @@ $(VENV)/.all: $(VENV)/.test
 demo: $(VENV)/.main
 	$(BIN)/sharedllm ask $(BOOK) \
 	  -q "What is the name of Henchard's young Scotch manager?" \
-	  -q "What is the name of the inn where Elizabeth-Jane and her mother stayed?"
+	  -q "What is the name of Lucetta's house?"
 
 install: $(VENV)/.all
 

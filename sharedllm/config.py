@@ -115,7 +115,7 @@ class TreeConfig(_Config):
     @property
     def leaf(self) -> int:
         """Tokens of a leaf of a full chunk."""
-        return math.ceil(self.chunk / 2**self.height)
+        return -(-self.chunk >> self.height)
 
     @property
     def finest(self) -> float:
