@@ -241,12 +241,12 @@ def quotation(rng: random.Random, filler: str) -> Example:
     pairs = [
         (a, b)
         for a, b in itertools.pairwise(sentences)
-        if 30 <= len(a) <= 160 and 30 <= len(b) <= 200 and f"{a}. {b}" in filler
+        if 30 <= len(a) <= 160 and 30 <= len(b) <= 200 and f"{a}. {b}. " in filler
     ]
     if not pairs:
         return single(rng, filler)
     first, second = rng.choice(pairs)
-    start = filler.index(f"{first}. {second}")
+    start = filler.index(f"{first}. {second}. ")
     return Example(
         kind="quotation",
         past=filler,
