@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -24,14 +25,18 @@ from sharedllm.config import (
     SearchConfig,
     one_of,
 )
-from sharedllm.errors import ConfigError, InputError, SharedLLMError, WindowError
+from sharedllm.errors import (
+    ConfigError,
+    InputError,
+    MissingExtraError,
+    SharedLLMError,
+    WindowError,
+)
 from sharedllm.readers import STDIN, read_file
 from sharedllm.terminal import Screen, one_line
 
 if TYPE_CHECKING:
     from sharedllm.shared_llm import SharedLLM
-
-OFFERED = tuple(name for name in POLICIES if name != "embedding")  # it needs Python objects
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
@@ -101,7 +106,7 @@ Policy = Annotated[
     str | None,
     typer.Option(
         metavar="P",
-        help=f"What scores a passage: {', '.join(OFFERED)}.",
+        help=f"What scores a passage: {', '.join(POLICIES)}.",
         show_default=SearchConfig().policy,
     ),
 ]
@@ -273,14 +278,27 @@ def _check(
         )
     if paths.count(STDIN) > 1:
         raise InputError("- (standard input) was given more than once; it can be read once")
-    if policy == "embedding":
-        raise ConfigError(
-            "policy is 'embedding', which needs an embedder: pass one to "
-            f"SharedLLM.from_pretrained in Python; allowed here: {', '.join(OFFERED)}"
-        )
     for name, value, allowed in (
-        ("policy", policy, OFFERED),
+        ("policy", policy, POLICIES),
         ("injection", injection, INJECTION_MODES),
     ):
         if value is not None:
             one_of(name, value, allowed)
+
+
+@app.command()
+def train(
+    config: Annotated[str, typer.Option("--config", help="A TOML file; docs/training.md.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last save.")] = False,
+    device: Device = None,
+) -> None:
+    """Train adapters for lower and upper model (needs the extra "train").
+
+    [bold]Example:[/bold]  sharedllm train --config run.toml
+    """
+    try:
+        from sharedllm.training.config import read_config
+        from sharedllm.training.trainer import Trainer
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(str(error.name), "train") from error
+    Trainer(read_config(Path(config)), resume=resume, **_given(device=device)).run()

@@ -122,8 +122,8 @@ class LowerModel:
     ) -> Iterator[tuple[int, Tensor]]:
         """Hidden states after one layer, each span [start, end) read alone.
 
-        On a CPU that multiplies bfloat16 the products of float32 weights are taken in it: half
-        the time, and the same leaves are found (docs/experiments.md).
+        On a CPU that multiplies bfloat16 the products of float32 weights are taken in it: faster,
+        and the same leaves are found (docs/architecture.md).
 
         Yields
         ------
