@@ -18,7 +18,7 @@ from sharedllm.training.config import AdapterConfig, SelectionConfig, read_confi
 from sharedllm.training.data import Mixture
 from sharedllm.training.examples import Past
 from sharedllm.training.tasks import ABSENT, MAKERS
-from tests.models import shared
+from tests.models import make_model, make_tokenizer, shared
 from tests.texts import STORY
 
 pytestmark = pytest.mark.filterwarnings("ignore:Already found a `peft_config`:UserWarning")
@@ -120,3 +120,26 @@ def test_the_loss_reaches_both_roles_and_each_alone(tmp_path: Path, finest: str)
         torch.testing.assert_close(parameter, named[name])
     with pytest.raises(ModelNotFoundError, match="names differ"):
         Roles(shared("llama"), AdapterConfig(rank=2, roles=("upper",))).load(folder)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_run_learns_saves_and_goes_on(tmp_path: Path) -> None:
+    from sharedllm.training.trainer import Trainer
+
+    folder = tmp_path / "model"
+    make_model("llama", max_position_embeddings=4096).save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    settings = {"model": str(folder), "steps": 2, "batch": 2, "workers": 0, "log_every": 1}
+    config = read_config(toml(tmp_path, **settings))
+    trainer = Trainer(config, device="cpu")
+    trainer.run()
+    trained = {name: p.detach().clone() for name, p in trainer.roles.named_parameters().items()}
+    assert any(p.abs().max() > 0 for name, p in trained.items() if "lora_B" in name)
+    longer = Trainer(config.model_copy(update={"steps": 3}), resume=True, device="cpu")
+    assert longer.step == 2
+    for name, parameter in longer.roles.named_parameters().items():
+        torch.testing.assert_close(parameter.detach(), trained[name])
+    longer.run()
+    assert longer.step == 3
+    assert json.loads((tmp_path / "run" / "adapter.json").read_text())["step"] == 3
+    assert list((tmp_path / "run").rglob("events.out*"))
