@@ -39,6 +39,7 @@ from sharedllm.tree import grow
 BASELINE = "BM25 windows"
 BEST_LAST = "BM25 windows, best last"
 WINDOW = 256
+NODE_CACHE_BYTES = 160 << 20  # the coarse level of one document, and little more
 BUDGETS = (1024, 2048, 5120)
 
 
@@ -287,7 +288,9 @@ def main() -> None:
     if args.height is not None:
         ratios = (*[2 ** (4 - i) for i in range(args.height - 1)], 1)[: args.height]
         tree = TreeConfig(height=args.height, ratios=ratios)
-    llm = SharedLLM.from_pretrained(args.model, device=args.device, tree=tree)
+    llm = SharedLLM.from_pretrained(
+        args.model, device=args.device, tree=tree, node_cache_bytes=NODE_CACHE_BYTES
+    )
     placed = load_items(llm, args)
     console.print(f"{len(placed)} items in {len({p.document.id for p in placed})} documents")
     results, cache = [], {}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ class Policy(Protocol):
         ...
 
 
-class LeafPolicy:
+class LeafPolicy(ABC):
     """A policy that scores leaves; an inner node gets the maximum of its leaves."""
 
     name = ""
@@ -68,9 +69,9 @@ class LeafPolicy:
         leaves = self.leaf_scores(query, documents)
         return [d.forest.from_leaves(x) for d, x in zip(documents, leaves, strict=True)]
 
+    @abstractmethod
     def leaf_scores(self, query: Query, documents: Sequence[Document]) -> list[Scores]:
         """One array (leaves,) a document."""
-        raise NotImplementedError(f"{type(self).__name__} must define leaf_scores")
 
 
 class MaxSim(LeafPolicy):
