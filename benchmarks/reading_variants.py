@@ -106,6 +106,8 @@ def main() -> None:
     def measure(
         name: str, search: dict | None, budget: int, items: list[Placed], cache: dict
     ) -> None:
+        if search is not None:
+            search = {"policy": "hybrid", **search}  # the default when this was run
         result = run(llm, Method(name=name, search=search), budget, items, cache, args.batch)
         results.append(result)
         console.print(line(result) + "  " + by_kind(result))
@@ -115,6 +117,7 @@ def main() -> None:
     caches: dict[int, dict] = {2: {}, 3: {}, 4: {}}
     trees = {height: with_height(llm, placed, height) for height in caches}
     if args.stage == 1:
+        best_last = evidence.pasted
         evidence.pasted = pasted_in(lambda window: window.start)
         for name, (before, after) in PROMPTS.items():
             use_prompt(before, after)
@@ -127,6 +130,7 @@ def main() -> None:
             for budget in (1024, 2048):
                 name = f"height {height}, neighbours {shares}"
                 measure(name, {"neighbours": shares}, budget, items, caches[height])
+        evidence.pasted = best_last
     for name in args.prompts:
         use_prompt(*PROMPTS[name])
         for height in (2, 3):

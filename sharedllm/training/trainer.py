@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from sharedllm.config import InjectionConfig, TreeConfig
+from sharedllm.errors import ConfigError
 from sharedllm.shared_llm import SharedLLM
 from sharedllm.training.adapters import Roles
 from sharedllm.training.batch import Choice, Chooser, losses
@@ -70,7 +71,11 @@ class Trainer:
     def __init__(self, config: TrainConfig, *, resume: bool = False, **options: Any) -> None:
         set_seed(config.seed)
         self.config, self.out = config, Path(config.out)
-        self.accelerator = Accelerator(log_with="tensorboard", project_dir=config.out)
+        # a batch of text leaves alone leaves the lower adapter without gradients
+        unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+        self.accelerator = Accelerator(
+            log_with="tensorboard", project_dir=config.out, kwargs_handlers=[unused]
+        )
         self.llm = SharedLLM.from_pretrained(
             config.model,
             tree=TreeConfig(),
@@ -117,7 +122,7 @@ class Trainer:
         self.accelerator.end_training()
 
     def _step(self, choices: list[Choice]) -> Tensor:
-        with self.accelerator.autocast(), _bf16(self.accelerator.device):
+        with _bf16(self.accelerator.device):
             each: Tensor = self.module(choices)
         self.accelerator.backward(each.mean())
         self.accelerator.clip_grad_norm_(self.roles.parameters(), self.config.clip)
@@ -142,14 +147,24 @@ class Trainer:
         if not self.accelerator.is_main_process:
             return
         self.roles.save(self.out, step=self.step, train=self.config.model_dump(mode="json"))
-        state = {"optimizer": self.optimizer.state_dict(), "step": self.step}
+        # the weights too: step, optimizer and adapter are always of one moment
+        state = {
+            "weights": self.roles.weights(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+        }
         scratch = self.out / "state.tmp"
         torch.save(state, scratch)
         scratch.rename(self.out / "state.pt")
 
     def _resume(self) -> None:
+        if not (self.out / "state.pt").is_file():
+            raise ConfigError(
+                f"there is nothing to go on from in {str(self.out)!r} (state.pt); start without "
+                "--resume"
+            )
         state = torch.load(self.out / "state.pt", weights_only=True, map_location="cpu")
-        self.roles.load(self.out)
+        self.roles.set(state["weights"], self.out)
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = int(state["step"])
 

@@ -143,3 +143,13 @@ def test_a_run_learns_saves_and_goes_on(tmp_path: Path) -> None:
     assert longer.step == 3
     assert json.loads((tmp_path / "run" / "adapter.json").read_text())["step"] == 3
     assert list((tmp_path / "run").rglob("events.out*"))
+
+
+def test_nothing_to_go_on_from_is_said(tmp_path: Path) -> None:
+    from sharedllm.training.trainer import Trainer
+
+    folder = tmp_path / "model"
+    make_model("llama", max_position_embeddings=4096).save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    with pytest.raises(ConfigError, match="nothing to go on from"):
+        Trainer(read_config(toml(tmp_path, model=str(folder))), resume=True, device="cpu")
