@@ -19,21 +19,33 @@ class _Strict(BaseModel):
 class Source(_Strict):
     """One kind of example and its share of the mixture.
 
-    `task` is "lm", "qa" (with a `path` to rows of context, question, answer), "retrieval" (all
-    generated tasks) or the name of one generated task.
+    `task` is "lm", "qa" or "summary" (with a `path` to rows of context, question, answer),
+    "retrieval" (the generated tasks, in the shares that `kinds` gives) or the name of one of them.
+    Rows whose `source` starts with one of `skip` are left out.
     """
 
     task: str
     weight: float = Field(gt=0)
     path: str = ""
+    skip: tuple[str, ...] = ()
+    kinds: dict[str, float] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _known(self) -> Self:
-        known = ("lm", "qa", "retrieval", *MAKERS)
+        known = ("lm", "qa", "summary", "retrieval", *MAKERS)
         if self.task not in known:
             raise ValueError(f"task is {self.task!r}; allowed: {', '.join(known)}")
-        if (self.task == "qa") != bool(self.path):
-            raise ValueError("a source has a path if, and only if, its task is 'qa'")
+        if (self.task in ("qa", "summary")) != bool(self.path):
+            raise ValueError("a source has a path if, and only if, its task is 'qa' or 'summary'")
+        if self.skip and not self.path:
+            raise ValueError("only a source with a path has rows to skip")
+        if self.kinds and self.task != "retrieval":
+            raise ValueError("only a source of the task 'retrieval' has kinds")
+        for kind, share in self.kinds.items():
+            if kind not in MAKERS or share <= 0:
+                raise ValueError(
+                    f"kinds.{kind} is {share}; allowed: shares above 0 of {', '.join(MAKERS)}"
+                )
         return self
 
 

@@ -2,50 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import lzma
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from sharedllm.errors import ConfigError
 from sharedllm.training.config import DataConfig, Source
-from sharedllm.training.examples import Example, Past
-from sharedllm.training.tasks import MAKERS
+from sharedllm.training.examples import Example
+from sharedllm.training.questions import Questions
+from sharedllm.training.rows import endless, shuffled
+from sharedllm.training.tasks import MAKERS, WEIGHTS
 
-BUFFER = 64  # documents held at once: what is drawn from together
+HELD = 64  # documents held at once: what is drawn from together
+AT_START = 4  # documents of each file that are read before the first example
 CHARACTERS_A_TOKEN = 4
-
-
-def rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a .jsonl or .jsonl.xz file, once."""
-    opener = lzma.open if path.suffix == ".xz" else open
-    with opener(path, "rt", encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ConfigError(f"{path}, line {number}: no JSON object ({error})") from error
-
-
-def shuffled(path: Path, rng: random.Random) -> Iterator[dict[str, Any]]:
-    """Rows for ever, in a new order each time round, holding :data:`BUFFER` of them."""
-    while True:
-        held: list[dict[str, Any]] = []
-        empty = True
-        for row in rows(path):
-            empty = False
-            if len(held) < BUFFER:
-                held.append(row)
-                continue
-            at = rng.randrange(BUFFER)
-            held[at], row = row, held[at]
-            yield row
-        if empty:
-            raise ConfigError(f"{path} holds no row")
-        rng.shuffle(held)
-        yield from held
 
 
 class Texts:
@@ -53,7 +22,7 @@ class Texts:
 
     def __init__(self, paths: Sequence[Path], rng: random.Random) -> None:
         self._rng = rng
-        self._streams = [shuffled(path, rng) for path in paths]
+        self._streams = [shuffled(endless(path, rng), rng, AT_START) for path in paths]
         self._held: list[str] = []
 
     def stretch(self, characters: int) -> str:
@@ -69,7 +38,7 @@ class Texts:
         # A document is drawn from several times before it goes: books are long.
         if len(self._held) < 8 or self._rng.random() < 0.05:
             self._held.append(str(next(self._rng.choice(self._streams))["text"]))
-            if len(self._held) > BUFFER:
+            if len(self._held) > HELD:
                 self._held.pop(self._rng.randrange(len(self._held)))
         return self._rng.choice(self._held)
 
@@ -97,9 +66,17 @@ class Mixture:
     def _maker(self, source: Source) -> Iterator[Example]:
         if source.task == "lm":
             return self._language_modelling()
-        if source.task == "qa":
-            return self._questions(Path(source.path))
-        return self._generated(source.task)
+        if source.task in ("qa", "summary"):
+            questions = Questions(
+                Path(source.path),
+                source.skip,
+                self._texts.stretch,
+                self._length,
+                CHARACTERS_A_TOKEN * self._config.past_tokens[1],
+                self._rng,
+            )
+            return questions.reading() if source.task == "qa" else questions.summaries()
+        return self._generated(source)
 
     def _length(self) -> int:
         """Characters of past: log-uniform between the bounds, so that every scale is seen."""
@@ -113,25 +90,8 @@ class Mixture:
             text = self._texts.stretch(self._length() + running)
             yield Example(kind="lm", past=text[:-running], question="", answer=text[-running:])
 
-    def _generated(self, task: str) -> Iterator[Example]:
-        names = list(MAKERS) if task == "retrieval" else [task]
+    def _generated(self, source: Source) -> Iterator[Example]:
+        shares = source.kinds or WEIGHTS if source.task == "retrieval" else {source.task: 1.0}
         while True:
-            maker = MAKERS[self._rng.choice(names)]
-            yield maker(self._rng, self._texts.stretch(self._length()))
-
-    def _questions(self, path: Path) -> Iterator[Example]:
-        """Reading comprehension: the passage anywhere among unrelated text."""
-        for row in shuffled(path, self._rng):
-            answers = [a for a in row["answer"] if a.strip()]
-            if not answers or not row["question"].strip() or not row["context"].strip():
-                continue
-            passage, answer = row["context"].strip(), answers[0].strip()
-            past = Past(self._texts.stretch(max(200, self._length() - len(passage))))
-            past.put(passage, self._rng.random())
-            text, ((start, end),) = past.build()
-            at = passage.lower().find(answer.lower())
-            # a short answer that stands in a long passage is found there; else all of it counts
-            inside = at >= 0 and len(answer) < 200
-            span = (start + at, start + at + len(answer)) if inside else (start, end)
-            question = row["question"].strip()
-            yield Example(kind="qa", past=text, question=question, answer=answer, evidence=(span,))
+            (task,) = self._rng.choices(list(shares), list(shares.values()))
+            yield MAKERS[task](self._rng, self._texts.stretch(self._length()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 Span = tuple[int, int]
+ABSENT = "not in the documents"  # the answer to what the text does not tell
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,10 +40,12 @@ class Past:
     ----------
     filler : str
         Unrelated text.
+    gap : str
+        What stands on either side of a passage.
     """
 
-    def __init__(self, filler: str) -> None:
-        self._filler = filler
+    def __init__(self, filler: str, gap: str = "\n") -> None:
+        self._filler, self._gap = filler, gap
         self._inserts: list[tuple[int, str]] = []
 
     def put(self, passage: str, where: float) -> None:
@@ -59,12 +62,12 @@ class Past:
         length = before = 0
         for index in sorted(range(len(self._inserts)), key=lambda i: self._inserts[i][0]):
             at, passage = self._inserts[index]
-            for piece in (self._filler[before:at], "\n"):
+            for piece in (self._filler[before:at], self._gap):
                 pieces.append(piece)
                 length += len(piece)
             spans[index] = (length, length + len(passage))
-            pieces += [passage, "\n"]
-            length += len(passage) + 1
+            pieces += [passage, self._gap]
+            length += len(passage) + len(self._gap)
             before = at
         pieces.append(self._filler[before:])
         return "".join(pieces), tuple(spans[index] for index in range(len(self._inserts)))

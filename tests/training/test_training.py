@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from pathlib import Path
 
 import pytest
@@ -16,40 +15,11 @@ from sharedllm.errors import ConfigError, ModelNotFoundError
 from sharedllm.training.batch import Chooser, losses
 from sharedllm.training.config import AdapterConfig, SelectionConfig, read_config
 from sharedllm.training.data import Mixture
-from sharedllm.training.examples import Past
-from sharedllm.training.tasks import ABSENT, MAKERS
 from tests.models import make_model, make_tokenizer, shared
 from tests.texts import STORY
 
 pytestmark = pytest.mark.filterwarnings("ignore:Already found a `peft_config`:UserWarning")
 FILLER = STORY * 3
-
-
-@pytest.mark.parametrize("task", MAKERS)
-@pytest.mark.parametrize("seed", range(20))
-def test_every_answer_stands_in_its_evidence(task: str, seed: int) -> None:
-    example = MAKERS[task](random.Random(seed), FILLER)
-    assert example == MAKERS[task](random.Random(seed), FILLER)
-    evidence = " ".join(example.past[a:b] for a, b in example.evidence)
-    if example.answer == ABSENT:
-        assert example.evidence == ()
-        assert example.question
-    elif task == "quotation":
-        assert example.answer in evidence
-    else:
-        assert all(part in evidence for part in example.answer.split(", "))
-
-
-def test_passages_stand_where_they_are_said_to() -> None:
-    past = Past("One. Two. Three. Four.")
-    for where, passage in ((0.9, "LAST"), (0.0, "FIRST"), (0.5, "MIDDLE")):
-        past.put(passage, where)
-    text, spans = past.build()
-    assert [text[a:b] for a, b in spans] == ["LAST", "FIRST", "MIDDLE"]
-    assert (
-        text.replace("\n", "").replace("LAST", "").replace("FIRST", "").replace("MIDDLE", "")
-        == "One. Two. Three. Four."
-    )
 
 
 def toml(tmp_path: Path, **changes: object) -> Path:
