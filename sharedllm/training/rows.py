@@ -14,7 +14,7 @@ from sharedllm.errors import ConfigError
 
 Row = dict[str, Any]
 T = TypeVar("T")
-SKIPPED = 15_000_000  # characters at most that are passed over at the start, in half a second
+SKIPPED = 30_000_000  # characters at most that are passed over at the start: under a second
 
 
 def rows(path: Path, skip: int = 0) -> Iterator[Row]:
