@@ -137,11 +137,12 @@ class Questions:
     def _absent(self, asked: Question) -> Example:
         """A real question over other passages, like its own where there are such, and text."""
         length = self._length()
-        others = self._others([asked], length if self._rng.random() < 0.5 else 3000)
-        if not others or self._rng.random() < 0.4:
-            past, _ = self._among(others, length)
-        else:
+        joined = self._rng.random() < 0.4  # as often as with an answer, so that form tells nothing
+        others = self._others([asked], length if joined else self._rng.choice((0, 1500, 3000)))
+        if joined and others:
             past, _ = _joined(others, self._rng)
+        else:
+            past, _ = self._among(others, length)
         return Example(kind="qa_absent", past=past, question=asked.text, answer=ABSENT)
 
     def _around(self, passage: str, asked: list[Question], length: int) -> tuple[str, Span]:
