@@ -277,6 +277,7 @@ def main() -> None:
         "--height", type=int, default=None, help="tree height (leaves: chunk / 2^h)"
     )
     parser.add_argument("--model", default=None)
+    parser.add_argument("--adapter", default=None, help="a folder; the plain base without")
     parser.add_argument("--device", default=None)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
@@ -289,7 +290,12 @@ def main() -> None:
         ratios = (*[2 ** (4 - i) for i in range(args.height - 1)], 1)[: args.height]
         tree = TreeConfig(height=args.height, ratios=ratios)
     llm = SharedLLM.from_pretrained(
-        args.model, device=args.device, tree=tree, node_cache_bytes=NODE_CACHE_BYTES
+        args.model,
+        adapter=args.adapter,
+        device=args.device,
+        tree=tree,
+        search=SearchConfig(),
+        node_cache_bytes=NODE_CACHE_BYTES,
     )
     placed = load_items(llm, args)
     console.print(f"{len(placed)} items in {len({p.document.id for p in placed})} documents")

@@ -32,6 +32,7 @@ from sharedllm.errors import (
     SharedLLMError,
     WindowError,
 )
+from sharedllm.evaluation.commands import app as evaluation
 from sharedllm.readers import STDIN, read_file
 from sharedllm.terminal import Screen, one_line
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from sharedllm.shared_llm import SharedLLM
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+app.add_typer(evaluation, name="eval")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -289,6 +291,9 @@ def _check(
 @app.command()
 def train(
     config: Annotated[str, typer.Option("--config", help="A TOML file; docs/training.md.")],
+    data: Annotated[
+        str | None, typer.Option("--data", help="Where the file's relative data paths start.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last save.")] = False,
     device: Device = None,
 ) -> None:
@@ -301,4 +306,5 @@ def train(
         from sharedllm.training.trainer import Trainer
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), "train") from error
-    Trainer(read_config(Path(config)), resume=resume, **_given(device=device)).run()
+    settings = read_config(Path(config), Path(data) if data else None)
+    Trainer(settings, resume=resume, **_given(device=device)).run()

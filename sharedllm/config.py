@@ -24,6 +24,7 @@ POSITIONS = ("ordinal", "chunk")
 FINEST = ("text", "kv")
 RESTS = ("none", "ready", "all")
 SEARCHES = ("budget", "path")
+ROLES = ("lower", "upper")
 POLICIES = ("maxsim", "bm25", "hybrid", "embedding", "last_hidden", "right")
 
 
@@ -153,6 +154,33 @@ class InjectionConfig(_Config):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class AdapterConfig(_Config):
+    """Low-rank adapters (LoRA) of the two roles on one base.
+
+    Parameters
+    ----------
+    rank : int
+    alpha : float
+        What an adapter adds is scaled by alpha / rank.
+    roles : tuple of {"lower", "upper"}
+        The others run the base.
+    """
+
+    rank: int = 16
+    alpha: float = 32
+    roles: tuple[str, ...] = ROLES
+
+    def __post_init__(self) -> None:
+        whole("rank", self.rank, least=1)
+        number("alpha", self.alpha, least=1e-6)
+        object.__setattr__(self, "roles", several("roles", self.roles))
+        if not self.roles:
+            raise ConfigError("roles is empty; give 'lower', 'upper' or both")
+        for role in self.roles:
+            one_of("a role", role, ROLES)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SearchConfig(_Config):
     """Which nodes are selected for a question.
 
@@ -238,3 +266,25 @@ class GenerationConfig(_Config):
             raise ConfigError(f"stop is {stop!r}; it must hold non-empty strings")
         if self.seed is not None:
             whole("seed", self.seed, least=0, most=2**63 - 1)
+
+
+def changed(
+    search: SearchConfig, generation: GenerationConfig, options: Mapping[str, Any]
+) -> tuple[SearchConfig, GenerationConfig]:
+    """Both settings with `options`, each a field of one of them, changed.
+
+    Raises
+    ------
+    ConfigError
+        For an option that neither has.
+    """
+    for_search = {f.name for f in dataclasses.fields(SearchConfig)}
+    for_generation = {f.name for f in dataclasses.fields(GenerationConfig)}
+    unknown = sorted(set(options) - for_search - for_generation)
+    if unknown:
+        allowed = ", ".join(sorted(for_search | for_generation))
+        raise ConfigError(f"unknown option {', '.join(unknown)}; allowed: {allowed}")
+    return (
+        search.replace(**{k: v for k, v in options.items() if k in for_search}),
+        generation.replace(**{k: v for k, v in options.items() if k in for_generation}),
+    )

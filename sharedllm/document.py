@@ -32,6 +32,9 @@ class NodeCache:
         self._nodes: OrderedDict[NodeRequest, NodeKV] = OrderedDict()
         self._lock = threading.Lock()
 
+    def __reduce__(self) -> tuple[type[NodeCache], tuple[int]]:
+        return NodeCache, (self.limit,)  # another process starts with an empty one
+
     def __contains__(self, request: NodeRequest) -> bool:
         return request in self._nodes
 
@@ -144,3 +147,23 @@ def contexts(context: Context | Sequence[Context], questions: int) -> list[Seque
             f"remember(), or one list of documents for each of the {questions} questions"
         )
     return [contexts(entry, 1)[0] for entry in given]
+
+
+def owned(context: Context, identity: tuple[object, ...]) -> Sequence[Document]:
+    """The documents of `context`.
+
+    Raises
+    ------
+    InputError
+        If there is none, or one was not made by the model that `identity` identifies.
+    """
+    documents = contexts(context, 1)[0]
+    if not documents:
+        raise InputError("there is no document to search; give what remember() returned")
+    for document in documents:
+        if document.made_by != identity:
+            raise InputError(
+                f"the document {document.title!r} was read by another model, or with another "
+                "adapter or other tree settings; read it again with this one's remember()"
+            )
+    return documents

@@ -10,6 +10,7 @@
     │   └── WindowError        the running text does not fit the model's trained window
     ├── ModelError
     │   ├── ModelNotFoundError the weights are not there
+    │   ├── AdapterError       the adapter is not there, is broken, or fits another model
     │   └── UnsupportedModelError  the architecture or a setting of it is not supported
     └── MissingExtraError      an optional package is not installed (also an ImportError)
 
@@ -49,6 +50,10 @@ class ModelError(SharedLLMError):
 
 class ModelNotFoundError(ModelError):
     """The weights are not where they were looked for."""
+
+
+class AdapterError(ModelError):
+    """The adapter is not there, is broken, or belongs to another model."""
 
 
 class UnsupportedModelError(ModelError):

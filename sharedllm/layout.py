@@ -30,10 +30,14 @@ class Prompt:
     text : tuple of tuple of int
         Token ids, one stretch more than there are places of memory. The last must not be empty.
     memory : tuple of (InjectedKV or None)
+    reads : bool
+        Whether there are documents to be read, as evidence or as memory: the upper model then
+        plays its trained role; else it is the base.
     """
 
     text: tuple[tuple[int, ...], ...]
     memory: tuple[InjectedKV | None, ...] = ()
+    reads: bool = False
 
     def __post_init__(self) -> None:
         if len(self.text) != len(self.memory) + 1 or not self.text[-1]:
@@ -62,15 +66,18 @@ class TextPiece:
         Order (NEVER for padding) and position of every token.
     cross_position : int64 (B, T)
         Where the tokens stand as queries of cross-attention.
+    valid : bool (B, T), on the CPU
+        False for padding.
     """
 
     ids: Tensor
     keys: Keys
     cross_position: Tensor
+    valid: Tensor
 
     @property
     def padded(self) -> bool:
-        return bool((self.keys.order == NEVER).any())
+        return not bool(self.valid.all())
 
     @property
     def query_order(self) -> Tensor:
@@ -86,15 +93,13 @@ class MemoryPiece:
     ----------
     keys, values : (M, B, G, S, D), keys rotated
     slots : Keys
+    padded : bool
     """
 
     keys: Tensor
     values: Tensor
     slots: Keys
-
-    @property
-    def padded(self) -> bool:
-        return bool((self.slots.order == NEVER).any())
+    padded: bool
 
 
 class Layout:
@@ -122,9 +127,10 @@ class Layout:
         length = max(len(ids) for ids in rows)
         padded = [[0] * (length - len(ids)) + list(ids) for ids in rows]
         ids = torch.tensor(padded, dtype=torch.int64, device=self._device)
-        lengths = torch.tensor([len(ids) for ids in rows], device=self._device)
+        own = torch.tensor([len(ids) for ids in rows])
+        known = torch.arange(length) >= length - own[:, None]
+        lengths, valid = own.to(self._device), known.to(self._device)
         slots = torch.arange(length, device=self._device)
-        valid = slots >= length - lengths[:, None]
         position = self._position[:, None] + slots - (length - lengths[:, None])
         position = torch.where(valid, position, 0)
         order = torch.where(valid, self._order + slots, NEVER)
@@ -134,15 +140,16 @@ class Layout:
             ids=ids,
             keys=Keys(order=order.int(), position=position.int()),
             cross_position=self._chunk[:, None].expand_as(position) if self._apart else position,
+            valid=known,
         )
 
     def memory(self, rows: Sequence[InjectedKV | None]) -> MemoryPiece:
         """Lay out the memory at one place; None is an empty one."""
         present = [entry for entry in rows if entry is not None]
         longest = max(len(entry) for entry in present)
-        layers, heads, _, dim = present[0].keys.shape
-        keys = present[0].keys.new_zeros(layers, len(rows), heads, longest, dim)
-        values = torch.zeros_like(keys)
+        empty = present[0].keys[:, :, :0]
+        keys = _stack([empty if entry is None else entry.keys for entry in rows], longest)
+        values = _stack([empty if entry is None else entry.values for entry in rows], longest)
         position = torch.zeros(len(rows), longest, dtype=torch.int64, device=self._device)
         order = torch.full_like(position, NEVER, dtype=torch.int32)
         start = self._chunk if self._apart else self._position
@@ -150,8 +157,6 @@ class Layout:
         for row, entry in enumerate(rows):
             if entry is None:
                 continue
-            keys[:, row, :, : len(entry)] = entry.keys
-            values[:, row, :, : len(entry)] = entry.values
             position[row, : len(entry)] = entry.positions(self._config.positions) + start[row]
             order[row, : len(entry)] = self._order
             extent[row] = entry.extent(self._config.positions)
@@ -161,7 +166,12 @@ class Layout:
         else:
             self._position = self._position + extent
         slots = Keys(order=order, position=torch.full_like(order, ALWAYS))
-        return MemoryPiece(keys=self._rotation.rotate(keys, position), values=values, slots=slots)
+        return MemoryPiece(
+            keys=self._rotation.rotate(keys, position),
+            values=values,
+            slots=slots,
+            padded=any(entry is None or len(entry) < longest for entry in rows),
+        )
 
     def pieces(self, prompts: Sequence[Prompt]) -> Iterator[TextPiece | MemoryPiece]:
         """Lay out whole prompts, their last stretches of text side by side."""
@@ -174,3 +184,9 @@ class Layout:
             memory = [p.memory[at] if at and len(p.memory) >= -at else None for p in prompts]
             if any(entry is not None for entry in memory):
                 yield self.memory(memory)
+
+
+def _stack(rows: Sequence[Tensor], length: int) -> Tensor:
+    """Rows (M, G, S, D) of different S -> (M, B, G, length, D), zeros behind each."""
+    padded = [torch.nn.functional.pad(x, (0, 0, 0, length - x.shape[2])) for x in rows]
+    return torch.stack(padded, dim=1)

@@ -1,6 +1,7 @@
 """Node ids -> position-free KV of the injection layers, and search states (paper, section 3.2).
 
-The lower model is the first M layers of the same checkpoint. A node is encoded alone, with
+The lower model is the first M layers of the same checkpoint, under the adapter's role "lower" where
+there is one; search states are always the base's. A node is encoded alone, with
 node-local positions, so the KV of its first tokens is also the KV of every node that starts where
 it starts: nodes that share a start share one pass.
 
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from sharedllm.attention.visibility import Keys, Visibility
 from sharedllm.compression import kept_positions
 from sharedllm.errors import WindowError
+from sharedllm.hf.adapter import acting
 from sharedllm.hf.cache import CaptureCache
 from sharedllm.hf.families import ModelShape, parameter_device
 from sharedllm.hf.interface import require_active
@@ -64,7 +66,6 @@ class LowerModel:
         self.device = parameter_device(model)
         self.batch_tokens = BATCH_TOKENS[self.device.type]
         self.search_in_bf16 = _gains_from_bf16(model)
-        self.acting: Callable[[], AbstractContextManager[object]] = nullcontext
 
     def encode(
         self,
@@ -86,32 +87,43 @@ class LowerModel:
         passes: dict[int, list[NodeRequest]] = {}
         for request in requests:
             passes.setdefault(request.start, []).append(request)
-        groups = sorted(
-            passes.values(), key=lambda group: -max(r.end for r in group) + group[0].start
-        )
+        groups = sorted(passes.values(), key=_length, reverse=True)
         while groups:
-            length = max(r.end for r in groups[0]) - groups[0][0].start
-            batch = groups[: max(1, self.batch_tokens // length)]
+            length = _length(groups[0])
+            batch = [
+                group
+                for group in groups[: max(1, self.batch_tokens // length)]
+                if 2 * _length(group) > length  # no more padding than tokens
+            ]
             groups = groups[len(batch) :]
-            yield from self._encode_batch(ids, batch, length)
+            yield from self._encode_batch(ids, batch)
             if done:
-                done(sum(max(r.end for r in group) - group[0].start for group in batch))
+                done(sum(map(_length, batch)))
 
     def _encode_batch(
-        self, ids: NDArray[np.int32], batch: list[list[NodeRequest]], length: int
+        self, ids: NDArray[np.int32], batch: list[list[NodeRequest]]
     ) -> Iterator[tuple[NodeRequest, NodeKV]]:
         wanted = [[kept_positions(r.end - r.start, r.ratio) for r in group] for group in batch]
         kept = np.unique(np.concatenate([k for group in wanted for k in group]))
         starts = [group[0].start for group in batch]
         ends = [max(r.end for r in group) for group in batch]
         cache = CaptureCache(self._rotation, torch.from_numpy(kept).to(self.device))
-        self._run(self._encoder, ids, starts, ends, cache)
-        keys = torch.stack([k for k, _ in cache.captured], dim=1)  # (B, M, G, K, D)
-        values = torch.stack([v for _, v in cache.captured], dim=1)
-        for row, group in enumerate(batch):
-            for request, positions in zip(group, wanted[row], strict=True):
-                index = torch.from_numpy(np.searchsorted(kept, positions)).to(keys.device)
-                yield request, NodeKV(keys=keys[row][:, :, index], values=values[row][:, :, index])
+        with acting("lower"):
+            self._run(self._encoder, ids, starts, ends, cache)
+        # One gather for all nodes: with gradients, each one of their own would be as large as all.
+        rows = [
+            row * len(kept) + np.searchsorted(kept, positions)
+            for row, group in enumerate(wanted)
+            for positions in group
+        ]
+        index = torch.from_numpy(np.concatenate(rows)).to(self.device)
+        lengths = list(map(len, rows))
+        keys = torch.split(_picked([k for k, _ in cache.captured], index), lengths, dim=2)
+        values = torch.split(_picked([v for _, v in cache.captured], index), lengths, dim=2)
+        requests = [request for group in batch for request in group]
+        for request, k, v in zip(requests, keys, values, strict=True):
+            # a node that is kept must not keep its whole batch
+            yield request, NodeKV(keys=k.contiguous(), values=v.contiguous())
 
     def states(
         self,
@@ -215,16 +227,25 @@ class LowerModel:
             keys=Keys(order=order, position=order),
             in_order=True,
         )
-        with self.acting():
-            out = layers(
-                input_ids=torch.from_numpy(rows).to(self.device),
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=cache is not None,
-                shared=AttentionContext(layers=0, injected=seen, plain=seen),
-            )
+        out = layers(
+            input_ids=torch.from_numpy(rows).to(self.device),
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=cache is not None,
+            shared=AttentionContext(layers=0, injected=seen, plain=seen),
+        )
         hidden: Tensor = out.last_hidden_state
         return hidden
+
+
+def _length(group: Sequence[NodeRequest]) -> int:
+    """Tokens of the pass that serves `group`, all of which start at one place."""
+    return max(request.end for request in group) - group[0].start
+
+
+def _picked(layers: Sequence[Tensor], index: Tensor) -> Tensor:
+    """Entries `index` (K,) of the flattened rows of M tensors (B, G, L, D): (M, G, K, D)."""
+    return torch.stack([x.transpose(0, 1).flatten(1, 2).index_select(1, index) for x in layers])
 
 
 def unit(x: Tensor) -> Tensor:

@@ -107,7 +107,11 @@ class Plan:
             text[-1] += [*self.pasted[at], *after] if self.pasted[at] else []
             at += 1
         text[-1] += then
-        return Prompt(text=tuple(map(tuple, text)), memory=tuple(places))
+        return Prompt(
+            text=tuple(map(tuple, text)),
+            memory=tuple(places),
+            reads=bool(self.conversation.documents),
+        )
 
 
 def make_plan(

@@ -7,6 +7,8 @@ import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,15 +17,22 @@ from sharedllm import evidence
 from sharedllm.answer import Answer
 from sharedllm.attention.select import get_backend
 from sharedllm.chunks import cut
-from sharedllm.config import GenerationConfig, InjectionConfig, SearchConfig, TreeConfig
-from sharedllm.document import Context, Document, NodeCache, contexts, document_id
+from sharedllm.config import (
+    GenerationConfig,
+    InjectionConfig,
+    SearchConfig,
+    TreeConfig,
+    changed,
+)
+from sharedllm.document import Context, Document, NodeCache, contexts, document_id, owned
 from sharedllm.encoder import NodeEncoder, request
 from sharedllm.errors import ConfigError, InputError
 from sharedllm.generation import Decoder
-from sharedllm.hf import cross
+from sharedllm.hf import adapter_files, cross, sharing
+from sharedllm.hf.adapter import Adapter
 from sharedllm.hf.families import inspect
 from sharedllm.hf.interface import activate
-from sharedllm.hf.loading import load, resolve_device, resolve_dtype
+from sharedllm.hf.loading import end_ids, load, resolve_device, resolve_dtype
 from sharedllm.hf.rotation import Rotation
 from sharedllm.lower_model import LowerModel
 from sharedllm.policy import Embedder, Query, Scores, make_policy
@@ -53,6 +62,7 @@ class SharedLLM:
     ----------
     model : the transformers model
     tokenizer : the Hugging Face tokenizer
+    adapter : the trained roles, or None: the base plays them
     tree, injection, search, generation : the settings
     """
 
@@ -61,6 +71,7 @@ class SharedLLM:
         model: Any,
         tokenizer: PreTrainedTokenizerBase,
         *,
+        adapter: Path | None = None,
         tree: TreeConfig | None = None,
         injection: InjectionConfig | None = None,
         search: SearchConfig | None = None,
@@ -93,8 +104,12 @@ class SharedLLM:
         activate(model, attention)
         self.lower = LowerModel(model, self.shape, rotation, layers)
         self.upper = UpperModel(model, self.shape, rotation, self.injection)
+        self.adapter: Adapter | None = None
+        self._adapted = ""
+        if adapter is not None:
+            self.adapt(adapter_files.load(model, adapter))
         self.turns = Turns()
-        self.decoder = Decoder(self.upper, tokenizer, self._end_ids(), self.turns)
+        self.decoder = Decoder(self.upper, tokenizer, end_ids(model, tokenizer), self.turns)
         self.encoder = NodeEncoder(self.lower, self.tree, self.turns)
         self.preparer = Preparer(tokenizer, self.encoder, self.upper, self.shape.window)
 
@@ -105,7 +120,7 @@ class SharedLLM:
         *,
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
-        adapter: str | None = "default",
+        adapter: str | os.PathLike[str] | None = "default",
         tree: TreeConfig | None = None,
         injection: InjectionConfig | None = None,
         search: SearchConfig | None = None,
@@ -124,10 +139,9 @@ class SharedLLM:
             model; None is the embedded default, SmolLM2-135M-Instruct.
         device : "cpu", "cuda", "cuda:N" or None (CUDA where there is one)
         dtype : "float32", "bfloat16", "float16" or None (bfloat16 on CUDA, float32 on the CPU)
-        adapter : "default" or None
-            "default" uses the adapter shipped for the model where there is one (none is shipped
-            yet); None is the exact base model.
-        tree, injection, search, generation : settings; None takes the defaults
+        adapter : "default", folder, hub name or None
+            "default" is the adapter shipped for the default model; None is the exact base.
+        tree, injection, search, generation : settings; None takes the adapter's, or the defaults
         attention : "auto", "sdpa" or "reference"
         embedder : texts -> array (texts, dims), for policy="embedding"
         node_cache_bytes : most bytes of encoded nodes kept for each document
@@ -135,21 +149,22 @@ class SharedLLM:
 
         Raises
         ------
-        ModelNotFoundError, UnsupportedModelError, ConfigError
+        ModelNotFoundError, UnsupportedModelError, AdapterError, ConfigError
         """
         started = time.perf_counter()
-        if adapter not in ("default", None):
-            raise ConfigError(
-                f"adapter is {adapter!r}; allowed: 'default' and None "
-                "(no adapter can be loaded yet)"
-            )
         where = resolve_device(device)
+        folder = adapter_files.find(adapter, name_or_path)
+        if folder is not None:
+            manifest = adapter_files.Manifest.read(folder)
+            tree, injection = tree or manifest.tree, injection or manifest.injection
+            search = search or SearchConfig.from_dict(manifest.search)
         model, tokenizer = load(
             name_or_path, device=where, dtype=resolve_dtype(dtype, where), **options
         )
         return cls(
             model,
             tokenizer,
+            adapter=folder,
             tree=tree,
             injection=injection,
             search=search,
@@ -159,6 +174,43 @@ class SharedLLM:
             node_cache_bytes=node_cache_bytes,
             load_s=time.perf_counter() - started,
         )
+
+    def adapt(self, adapter: Adapter) -> None:
+        """Take note of `adapter`, which is on this model: documents read before are refused."""
+        self.adapter, self._adapted = adapter, adapter.fingerprint()
+
+    def save_pretrained(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        merged: bool = False,
+        dtype: torch.dtype = torch.bfloat16,
+    ) -> None:
+        """Write the adapter, for ``from_pretrained(adapter=folder)``.
+
+        Parameters
+        ----------
+        merged : write one whole transformers model a role instead
+        dtype : of the adapter's weights on disk
+
+        Raises
+        ------
+        AdapterError
+            If there is none, or it cannot be merged.
+        """
+        settings = {"tree": self.tree, "injection": self.injection, "search": asdict(self.search)}
+        sharing.save(
+            *(self.model, self.tokenizer, self.adapter, Path(folder), settings),
+            merged=merged,
+            dtype=dtype,
+        )
+
+    def push_to_hub(self, repo: str, *, merged: bool = False, **options: Any) -> str:
+        """Upload what :meth:`save_pretrained` writes to the hub, and return its address.
+
+        `options` are ``token``, ``private`` and those of ``HfApi.upload_folder``.
+        """
+        return sharing.push(repo, lambda to: self.save_pretrained(to, merged=merged), options)
 
     # -- remembering ---------------------------------------------------------------------------
 
@@ -212,7 +264,8 @@ class SharedLLM:
     def identity(self) -> tuple[object, ...]:
         """What decides a document's trees and states, besides its text."""
         name = getattr(self.model.config, "_name_or_path", "")
-        return (name, str(self.model.dtype), self.lower.layers, dataclasses.astuple(self.tree))
+        tree = dataclasses.astuple(self.tree)
+        return (name, str(self.model.dtype), self.lower.layers, tree, self._adapted)
 
     def encode(
         self, document: Document, *, progress: Progress = None, background: bool = False
@@ -225,7 +278,7 @@ class SharedLLM:
         ----------
         background : return at once and go on in a thread, between questions
         """
-        self._own(document)
+        owned(document, self.identity)
         if background:
             return self.encoder.encode_roots_later(document, progress)
         self.encoder.encode_roots(document, progress)
@@ -303,7 +356,7 @@ class SharedLLM:
 
     def score(self, query: str, context: Context, *, policy: str | None = None) -> list[Scores]:
         """The policy's score of every node; one array a document, in the order of its forest."""
-        documents = self._own(context)
+        documents = owned(context, self.identity)
         with self.turns.question(), self.turns.model:
             ids = tokenize(query, self.tokenizer).ids
             vectors = self.lower.vectors(ids, [(0, len(ids))]).float()
@@ -319,7 +372,7 @@ class SharedLLM:
         **options: Any,
     ) -> Selection:
         """The nodes that answer `query` best under the budget; `scores` as :meth:`score` gives."""
-        documents = self._own(context)
+        documents = owned(context, self.identity)
         search = self._settings(options)[0]
         labels = [evidence.label(i, d, len(documents)) for i, d in enumerate(documents)]
 
@@ -364,34 +417,6 @@ class SharedLLM:
         generation = self._settings(options)[1]
         return answer_all(self.decoder, prepared, generation, self._load_s)
 
-    def _own(self, context: Context) -> Sequence[Document]:
-        """The documents of `context`, refused where they are none of ours."""
-        documents = contexts(context, 1)[0]
-        if not documents:
-            raise InputError("there is no document to search; give what remember() returned")
-        for document in documents:
-            if document.made_by != self.identity:
-                raise InputError(
-                    f"the document {document.title!r} was read by another model, or with other "
-                    "tree settings; read it again with this one's remember()"
-                )
-        return documents
-
     def _settings(self, options: dict[str, Any]) -> tuple[SearchConfig, GenerationConfig]:
         """This question's settings: the model's, with `options` changed."""
-        for_search = {f.name for f in dataclasses.fields(SearchConfig)}
-        for_generation = {f.name for f in dataclasses.fields(GenerationConfig)}
-        unknown = sorted(set(options) - for_search - for_generation)
-        if unknown:
-            allowed = ", ".join(sorted(for_search | for_generation))
-            raise ConfigError(f"unknown option {', '.join(unknown)}; allowed: {allowed}")
-        return (
-            self.search.replace(**{k: v for k, v in options.items() if k in for_search}),
-            self.generation.replace(**{k: v for k, v in options.items() if k in for_generation}),
-        )
-
-    def _end_ids(self) -> frozenset[int]:
-        """Token ids that end an answer."""
-        given = getattr(self.model.generation_config, "eos_token_id", None)
-        ids = [*given] if isinstance(given, list | tuple) else [given]
-        return frozenset(i for i in (*ids, self.tokenizer.eos_token_id) if i is not None)
+        return changed(self.search, self.generation, options)

@@ -51,14 +51,21 @@ class AnswerStream(Iterator[str]):
 def answer_all(
     decoder: Decoder, prepared: Sequence[Prepared], generation: GenerationConfig, load_s: float
 ) -> list[Answer]:
-    """Run prepared questions as one batch."""
-    rows = [Row() for _ in prepared]
-    watch = _Stopwatch()
-    for row, _ in decoder.run([p.prompt for p in prepared], generation, rows):
-        if row < 0:
-            watch.split()
-    watch.split()
-    return [_answer(p, row, watch, load_s) for p, row in zip(prepared, rows, strict=True)]
+    """Run prepared questions as one batch: those with documents, then those without."""
+    out: dict[int, Answer] = {}
+    for reads in (True, False):
+        group = [i for i, p in enumerate(prepared) if p.prompt.reads == reads]
+        if not group:
+            continue
+        rows = [Row() for _ in group]
+        watch = _Stopwatch()
+        for index, _ in decoder.run([prepared[i].prompt for i in group], generation, rows):
+            if index < 0:
+                watch.split()
+        watch.split()
+        for i, row in zip(group, rows, strict=True):
+            out[i] = _answer(prepared[i], row, watch, load_s)
+    return [out[i] for i in range(len(prepared))]
 
 
 class _Stopwatch:

@@ -9,8 +9,7 @@ Shapes: B batch, T running tokens, M injection layers, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +19,7 @@ from torch import Tensor
 from sharedllm.attention.visibility import Keys, Visibility
 from sharedllm.config import InjectionConfig
 from sharedllm.errors import WindowError
+from sharedllm.hf.adapter import acting
 from sharedllm.hf.cache import InjectionCache
 from sharedllm.hf.families import ModelShape, parameter_device
 from sharedllm.hf.interface import require_active
@@ -34,9 +34,12 @@ class Session:
 
     Attributes
     ----------
+    reads : bool
+        See :class:`~sharedllm.layout.Prompt`.
     logits : (B, V), of each row's last token
     """
 
+    reads: bool
     cache: InjectionCache
     layout: Layout
     injected: list[Keys] = field(default_factory=list)
@@ -47,7 +50,10 @@ class Session:
 
 
 class UpperModel:
-    """All layers of the checkpoint, the first M of which read memory."""
+    """All layers of the checkpoint, the first M of which read memory.
+
+    Prompts with documents run under the adapter's role "upper", all others under the base.
+    """
 
     def __init__(
         self, model: Any, shape: ModelShape, rotation: Rotation, config: InjectionConfig
@@ -58,7 +64,6 @@ class UpperModel:
         self.config = config
         self.layers = config.layers or shape.layers
         self.device = parameter_device(model)
-        self.acting: Callable[[], AbstractContextManager[object]] = nullcontext
 
     def require_room(self, prompt: Prompt, new_tokens: int) -> None:
         """Raise :class:`WindowError` unless `prompt` and `new_tokens` fit the trained window."""
@@ -79,6 +84,7 @@ class UpperModel:
         """Prefill a batch of prompts piece by piece: head, memory, ..., tail."""
         require_active(self._model, cached=True)
         session = Session(
+            reads=_all_read(prompts),
             cache=InjectionCache(self._shape.layers),
             layout=Layout(len(prompts), self.config, self._rotation, self.device),
             logits=torch.empty(0),
@@ -135,7 +141,13 @@ class UpperModel:
             plain=plain,
             crossed=_layer_memory(session.memory[0], piece) if session.memory else None,
         )
-        out = self._forward(piece, context, past_key_values=session.cache, logits_to_keep=keep)
+        out = self._forward(
+            piece,
+            context,
+            reads=session.reads,
+            past_key_values=session.cache,
+            logits_to_keep=keep,
+        )
         session.logits = out[:, -1]
         return out
 
@@ -158,6 +170,7 @@ class UpperModel:
             ids=torch.cat([t.ids for t in texts], dim=1),
             keys=_joined_keys([t.keys for t in texts]),
             cross_position=torch.cat([t.cross_position for t in texts], dim=1),
+            valid=torch.cat([t.valid for t in texts], dim=1),
         )
         order, position = text.query_order, text.keys.position
         plain = Visibility(
@@ -180,12 +193,21 @@ class UpperModel:
             joined=joined,
             crossed=memory if joined is None else None,
         )
-        out = self._forward(text, context, past_key_values=None, logits_to_keep=keep)
-        return [row[seen >= 0] for row, seen in zip(out, order[:, -out.shape[1] :], strict=True)]
+        reads = _all_read(prompts)
+        out = self._forward(
+            text, context, reads=reads, past_key_values=None, logits_to_keep=keep
+        )
+        kept = text.valid[:, -out.shape[1] :]
+        return [
+            row if seen.all() else row[seen.nonzero()[:, 0].to(row.device)]
+            for row, seen in zip(out, kept, strict=True)
+        ]
 
-    def _forward(self, piece: TextPiece, context: AttentionContext, **options: Any) -> Tensor:
+    def _forward(
+        self, piece: TextPiece, context: AttentionContext, *, reads: bool, **options: Any
+    ) -> Tensor:
         """Logits (B, T, V)."""
-        with self.acting():
+        with acting("upper" if reads else None):
             out: Tensor = self._model(
                 input_ids=piece.ids,
                 position_ids=piece.keys.position.long(),
@@ -194,6 +216,14 @@ class UpperModel:
                 **options,
             ).logits
         return out
+
+
+def _all_read(prompts: Sequence[Prompt]) -> bool:
+    """Whether the prompts of a batch read documents: all of them, or none."""
+    reads = {prompt.reads for prompt in prompts}
+    if len(reads) > 1:
+        raise ValueError("a batch holds prompts with and without documents; run them apart")
+    return reads.pop()
 
 
 def _layer_memory(piece: MemoryPiece, text: TextPiece) -> LayerMemory:
@@ -218,6 +248,7 @@ def _joined_memory(pieces: Sequence[MemoryPiece]) -> MemoryPiece:
         keys=torch.cat([piece.keys for piece in pieces], dim=3),
         values=torch.cat([piece.values for piece in pieces], dim=3),
         slots=_joined_keys([piece.slots for piece in pieces]),
+        padded=any(piece.padded for piece in pieces),
     )
 
 

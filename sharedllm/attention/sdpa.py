@@ -33,6 +33,8 @@ def attend(
         return scaled_dot_product_attention(
             query, key, value, bias, dropout, t == s, scale=scale, enable_gqa=True
         )
+    if query.device.type == "cuda":  # the fused kernel that takes a mask knows no groups
+        key, value = (x.repeat_interleave(h // g, dim=1) for x in (key, value))
     # A row without a visible key is NaN in some kernels: let it see everything, then zero it.
     sees = mask.any(dim=-1)
     mask = mask | ~sees[..., None]

@@ -216,6 +216,13 @@ def _from_pretrained(
     return model, tokenizer
 
 
+def end_ids(model: Any, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Token ids that end an answer."""
+    given = getattr(model.generation_config, "eos_token_id", None)
+    ids = [*given] if isinstance(given, list | tuple) else [given]
+    return frozenset(i for i in (*ids, tokenizer.eos_token_id) if i is not None)
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep progress bars and notices of transformers and the hub off the terminal.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,17 +21,18 @@ from torch import Tensor
 from sharedllm.chunks import cut
 from sharedllm.config import SearchConfig, TreeConfig
 from sharedllm.document import Document, NodeCache
-from sharedllm.injection import InjectedKV
+from sharedllm.injection import InjectedKV, NodeKV
 from sharedllm.lower_model import LowerModel, NodeRequest
 from sharedllm.policy import BM25, Query
 from sharedllm.prepare import Plan, make_plan
 from sharedllm.prompt import Conversation, converse
 from sharedllm.search import select
+from sharedllm.shared_llm import SharedLLM
 from sharedllm.tokens import tokenize
+from sharedllm.training.checkpointing import layers_recomputed, recomputed
 from sharedllm.training.config import SelectionConfig
 from sharedllm.training.examples import Example
 from sharedllm.tree import grow
-from sharedllm.upper_model import UpperModel
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -46,6 +48,7 @@ class Choice:
     Attributes
     ----------
     kind : str
+        The task and how its evidence enters, such as "qa/kv": what losses are logged by.
     plan : Plan
     target : tuple of int
         The tokens that are predicted; they end the running text.
@@ -54,6 +57,12 @@ class Choice:
     kind: str
     plan: Plan
     target: tuple[int, ...]
+
+    @property
+    def tokens(self) -> int:
+        """About how many tokens both models read."""
+        encoded = sum(request.end - request.start for request in self.plan.requests(0))
+        return encoded + len(self.plan.pasted[0]) + len(self.target)
 
 
 class Chooser:
@@ -80,15 +89,18 @@ class Chooser:
             target.append(self._end_id)
         else:  # language modelling: the text goes on behind its past
             conversation = Conversation(parts=("", document, ""), query="")
+        settings = self._settings()
         selection = select(
             [document.forest],
             [document.forest.from_leaves(self._scores(example, document))],
-            self._settings(len(document)),
+            settings,
             self._tree,
             overhead=[OVERHEAD],
         )
         plan = make_plan(conversation, selection, self._tokenizer)
-        return Choice(kind=example.kind, plan=plan, target=tuple(target))
+        return Choice(
+            kind=f"{example.kind}/{settings.finest}", plan=plan, target=tuple(target)
+        )
 
     def _read(self, text: str) -> Document:
         """A document without search states, its nodes split with noise."""
@@ -126,7 +138,7 @@ class Chooser:
         inside = (spans[:, 0] < end) & (spans[:, 1] > start)
         return np.unique(document.leaf_of_token[inside])
 
-    def _settings(self, tokens: int) -> SearchConfig:
+    def _settings(self) -> SearchConfig:
         least, most = self._config.budget
         budget = max(self._tree.leaf + OVERHEAD, int(least * (most / least) ** self._rng.random()))
         return SearchConfig(
@@ -138,7 +150,9 @@ class Chooser:
         )
 
 
-def encode(lower: LowerModel, choices: Sequence[Choice]) -> list[InjectedKV | None]:
+def encode(
+    lower: LowerModel, choices: Sequence[Choice], *, checkpointing: bool = False
+) -> list[InjectedKV | None]:
     """The memory of each example: the nodes of all of them in common batches, with gradients."""
     ids: list[NDArray[np.int32]] = []
     shifted: list[list[NodeRequest]] = []
@@ -152,7 +166,12 @@ def encode(lower: LowerModel, choices: Sequence[Choice]) -> list[InjectedKV | No
         ids.append(document.tokens.ids)
         offset += len(document)
     wanted = [r for requests in shifted for r in requests]
-    encoded = dict(lower.encode(np.concatenate(ids), wanted))
+    tokens = np.concatenate(ids)
+
+    def run() -> dict[NodeRequest, NodeKV]:
+        return dict(lower.encode(tokens, wanted))
+
+    encoded = recomputed(run) if checkpointing else run()
     out = []
     for choice, own in zip(choices, shifted, strict=True):
         pairs = zip(choice.plan.requests(0), own, strict=True)
@@ -160,20 +179,16 @@ def encode(lower: LowerModel, choices: Sequence[Choice]) -> list[InjectedKV | No
     return out
 
 
-def losses(
-    lower: LowerModel,
-    upper: UpperModel,
-    tokenizer: PreTrainedTokenizerBase,
-    choices: Sequence[Choice],
-) -> Tensor:
+def losses(llm: SharedLLM, choices: Sequence[Choice], *, checkpointing: bool = False) -> Tensor:
     """Mean cross-entropy over each example's target tokens, in nats; shape (B,)."""
-    memory = encode(lower, choices)
+    memory = encode(llm.lower, choices, checkpointing=checkpointing)
     # the last token of a target predicts nothing that is asked for
     prompts = [
-        choice.plan.prompt([entry], tokenizer, then=choice.target[:-1])
+        choice.plan.prompt([entry], llm.tokenizer, then=choice.target[:-1])
         for choice, entry in zip(choices, memory, strict=True)
     ]
-    rows = upper.logits(prompts, keep=max(len(choice.target) for choice in choices))
+    with layers_recomputed(llm.model) if checkpointing else nullcontext():
+        rows = llm.upper.logits(prompts, keep=max(len(choice.target) for choice in choices))
     out = []
     for choice, row in zip(choices, rows, strict=True):
         # without a prompt in front (language modelling) nothing predicts the first token

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from sharedllm.config import SearchConfig
 from sharedllm.errors import ConfigError
 from sharedllm.training.tasks import MAKERS
 
@@ -84,40 +85,59 @@ class SelectionConfig(_Strict):
     noise: float = Field(default=0.1, ge=0, le=0.5)
 
 
-class AdapterConfig(_Strict):
+class Trained(_Strict):
     """Low-rank adapters of the lower and the upper model on one base."""
 
     rank: int = Field(default=16, ge=1)
-    alpha: int = Field(default=32, ge=1)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    roles: tuple[Literal["lower", "upper"], ...] = ("lower", "upper")
+    alpha: float = Field(default=32, gt=0)
+    roles: tuple[Literal["lower", "upper"], ...] = Field(default=("lower", "upper"), min_length=1)
 
 
 class TrainConfig(_Strict):
-    """A training run."""
+    """A training run.
+
+    `start` is an adapter to go on from; `minutes` ends the run early, with the learning rate
+    brought down in time; `search` becomes the adapter's defaults when it answers;
+    batches of more tokens than `checkpoint_above` compute activations again in the backward pass
+    instead of keeping them (about 1 MB a token for a model of 135M parameters).
+    """
 
     data: DataConfig
     out: str
     model: str | None = None
-    adapter: AdapterConfig = AdapterConfig()
+    start: str | None = None
+    adapter: Trained = Trained()
     selection: SelectionConfig = SelectionConfig()
+    search: dict[str, Any] = {}
     mode: Literal["joint", "cross"] = "joint"
     layers: int | None = Field(default=None, ge=1)
     positions: Literal["ordinal", "chunk"] = "ordinal"
     steps: int = Field(default=1000, ge=1)
+    minutes: float | None = Field(default=None, gt=0)
     batch: int = Field(default=8, ge=1)
     learning_rate: float = Field(default=3e-4, gt=0)
     warmup: float = Field(default=0.03, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0)
     clip: float = Field(default=1.0, gt=0)
+    checkpoint_above: int | None = Field(default=None, ge=0)
     seed: int = Field(default=0, ge=0)
     workers: int = Field(default=2, ge=0)
+    tensorboard: bool = True
     log_every: int = Field(default=10, ge=1)
     save_every: int = Field(default=500, ge=1)
 
+    @model_validator(mode="after")
+    def _searchable(self) -> Self:
+        SearchConfig.from_dict(self.search)
+        return self
 
-def read_config(path: Path) -> TrainConfig:
+
+def read_config(path: Path, data: Path | None = None) -> TrainConfig:
     """Read and check a TOML file.
+
+    Parameters
+    ----------
+    data : where relative paths of data start; None is the file's own folder
 
     Raises
     ------
@@ -127,7 +147,8 @@ def read_config(path: Path) -> TrainConfig:
     if not path.is_file():
         raise ConfigError(f"there is no file {str(path)!r}; give a TOML file")
     try:
-        return TrainConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        given = tomllib.loads(path.read_text(encoding="utf-8"))
+        config = TrainConfig.model_validate(given)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is no TOML: {error}") from error
     except ValidationError as error:
@@ -136,3 +157,15 @@ def read_config(path: Path) -> TrainConfig:
             for item in error.errors()
         )
         raise ConfigError(f"{path}: {wrong}") from error
+    return _located(config, data or path.parent)
+
+
+def _located(config: TrainConfig, folder: Path) -> TrainConfig:
+    """`config` with its relative data paths under `folder`."""
+    sources = tuple(
+        source.model_copy(update={"path": str(folder / source.path)}) if source.path else source
+        for source in config.data.sources
+    )
+    documents = tuple(str(folder / path) for path in config.data.documents)
+    located = config.data.model_copy(update={"documents": documents, "sources": sources})
+    return config.model_copy(update={"data": located})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -15,13 +16,17 @@ from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from sharedllm.config import InjectionConfig, TreeConfig
+from sharedllm.config import AdapterConfig, InjectionConfig, TreeConfig
 from sharedllm.errors import ConfigError
+from sharedllm.hf import adapter_files
+from sharedllm.hf.adapter import Adapter
+from sharedllm.hf.loading import DEFAULT_NAME
 from sharedllm.shared_llm import SharedLLM
-from sharedllm.training.adapters import Roles
 from sharedllm.training.batch import Choice, Chooser, losses
 from sharedllm.training.config import TrainConfig
 from sharedllm.training.data import Mixture
+
+PREFETCH = 8  # batches a worker is ahead: examples differ in length
 
 
 class Choices(IterableDataset[Choice]):
@@ -47,14 +52,15 @@ class Choices(IterableDataset[Choice]):
 class _Losses(nn.Module):
     """The loss as a module, so that DDP sees one forward pass."""
 
-    def __init__(self, llm: SharedLLM) -> None:
+    def __init__(self, llm: SharedLLM, checkpoint_above: int | None) -> None:
         super().__init__()
-        self.model = llm.model
+        self.model, self._above = llm.model, checkpoint_above
         self._llm = [llm]  # in a list: not a submodule
 
     def forward(self, choices: list[Choice]) -> Tensor:
-        llm = self._llm[0]
-        return losses(llm.lower, llm.upper, llm.tokenizer, choices)
+        tokens = sum(choice.tokens for choice in choices)
+        checkpointing = self._above is not None and tokens > self._above
+        return losses(self._llm[0], choices, checkpointing=checkpointing)
 
 
 class Trainer:
@@ -74,10 +80,13 @@ class Trainer:
         # a batch of text leaves alone leaves the lower adapter without gradients
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)
         self.accelerator = Accelerator(
-            log_with="tensorboard", project_dir=config.out, kwargs_handlers=[unused]
+            log_with="tensorboard" if config.tensorboard else None,
+            project_dir=config.out,
+            kwargs_handlers=[unused],
         )
         self.llm = SharedLLM.from_pretrained(
             config.model,
+            adapter=config.start,
             tree=TreeConfig(),
             injection=InjectionConfig(
                 mode=config.mode, layers=config.layers, positions=config.positions
@@ -85,36 +94,50 @@ class Trainer:
             device=options.pop("device", str(self.accelerator.device)),
             **options,
         )
-        self.roles = Roles(self.llm, config.adapter)
+        adapter = self.llm.adapter
+        if adapter is None:
+            settings = AdapterConfig.from_dict(config.adapter.model_dump())
+            adapter = Adapter(self.llm.model, settings)
+            self.llm.adapt(adapter)
+        self.adapter = adapter
+        adapter.train()
         self.optimizer = torch.optim.AdamW(
-            self.roles.parameters(),
+            adapter.parameters().values(),
             lr=config.learning_rate,
             betas=(0.9, 0.999),
             weight_decay=config.weight_decay,
+            fused=self.accelerator.device.type == "cuda",
         )
-        self.step = 0
+        self.step, self.seconds = 0, 0.0
         if resume:
             self._resume()
         self.llm.model.train()
-        self.module, self.optimizer = self.accelerator.prepare(_Losses(self.llm), self.optimizer)
+        self.module, self.optimizer = self.accelerator.prepare(
+            _Losses(self.llm, config.checkpoint_above), self.optimizer
+        )
 
     def run(self) -> None:
-        """Train up to ``config.steps`` and save."""
+        """Train up to ``config.steps`` or ``config.minutes``, and save."""
         dataset = Choices(self.config, self.llm, self.accelerator.process_index, start=self.step)
+        workers = self.config.workers
         loader = DataLoader(
             dataset,
             batch_size=self.config.batch,
-            collate_fn=list,
-            num_workers=self.config.workers,
+            collate_fn=pickle.dumps,  # shared one by one, each tensor would hold a file open
+            num_workers=workers,
+            prefetch_factor=PREFETCH if workers else None,
         )
         self.accelerator.init_trackers("sharedllm", config={"seed": self.config.seed})
         log = _Log(self.accelerator, self.config.log_every)
-        for choices in loader:
-            if self.step >= self.config.steps:
+        before, started = self.seconds, time.perf_counter()
+        for batch in loader:
+            if self._progress() >= 1:
                 break
+            choices: list[Choice] = pickle.loads(batch)
             self._set_rate()
             each = self._step(choices)
             self.step += 1
+            self.seconds = before + time.perf_counter() - started
             log.add(self.step, self.config.steps, choices, each)
             if self.step % self.config.save_every == 0:
                 self.save()
@@ -125,33 +148,48 @@ class Trainer:
         with _bf16(self.accelerator.device):
             each: Tensor = self.module(choices)
         self.accelerator.backward(each.mean())
-        self.accelerator.clip_grad_norm_(self.roles.parameters(), self.config.clip)
+        self.accelerator.clip_grad_norm_(self.adapter.parameters().values(), self.config.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return each.detach()
 
+    def _progress(self) -> float:
+        """The share of the run that is done, by steps or by time, whichever is further."""
+        share = self.step / self.config.steps
+        if self.config.minutes is not None:
+            share = max(share, self.seconds / (60 * self.config.minutes))
+        return share
+
     def _set_rate(self) -> None:
         """Linear warm-up, then a cosine to zero."""
-        warm = max(1, int(self.config.warmup * self.config.steps))
-        if self.step < warm:
-            share = (self.step + 1) / warm
+        done, warm = self._progress(), self.config.warmup
+        if done < warm:
+            share = (done + 1 / self.config.steps) / warm
         else:
-            share = 0.5 + 0.5 * math.cos(
-                math.pi * (self.step - warm) / max(1, self.config.steps - warm)
-            )
+            share = 0.5 + 0.5 * math.cos(math.pi * (done - warm) / (1 - warm))
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * share
+            group["lr"] = self.config.learning_rate * min(1.0, share)
 
     def save(self) -> None:
         """Write the adapter, and what is needed to go on."""
         if not self.accelerator.is_main_process:
             return
-        self.roles.save(self.out, step=self.step, train=self.config.model_dump(mode="json"))
-        # the weights too: step, optimizer and adapter are always of one moment
+        train = self.config.model_dump(mode="json")
+        manifest = adapter_files.Manifest(
+            base=str(self.config.model or DEFAULT_NAME),
+            adapter=self.adapter.config,
+            tree=self.llm.tree,
+            injection=self.llm.injection,
+            search=self.config.search,
+            notes={"steps": self.step, "minutes": round(self.seconds / 60, 1), "train": train},
+        )
+        adapter_files.save(self.adapter, self.out, manifest, torch.bfloat16)
+        # the weights too: step, optimizer and weights are always of one moment
         state = {
-            "weights": self.roles.weights(),
+            "weights": self.adapter.weights(),
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
+            "seconds": self.seconds,
         }
         scratch = self.out / "state.tmp"
         torch.save(state, scratch)
@@ -164,9 +202,9 @@ class Trainer:
                 "--resume"
             )
         state = torch.load(self.out / "state.pt", weights_only=True, map_location="cpu")
-        self.roles.set(state["weights"], self.out)
+        self.adapter.set(state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.step = int(state["step"])
+        self.step, self.seconds = int(state["step"]), float(state["seconds"])
 
 
 def _bf16(device: torch.device) -> torch.autocast:
@@ -174,25 +212,39 @@ def _bf16(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
 
 
+def _peak(device: torch.device) -> str:
+    """The most memory used so far, where it is counted."""
+    if device.type != "cuda":
+        return ""
+    return f"  {torch.cuda.max_memory_allocated(device) / 2**30:.0f} GiB"
+
+
 class _Log:
-    """Losses by task, tokens a second: to TensorBoard and the terminal."""
+    """Losses by task, tokens a second: to TensorBoard and the terminal.
+
+    Losses are read from the device only when they are shown: reading them waits for it.
+    """
 
     def __init__(self, accelerator: Accelerator, every: int) -> None:
         self._accelerator, self._every = accelerator, every
-        self._losses: dict[str, list[float]] = defaultdict(list)
-        self._tokens, self._since = 0, time.perf_counter()
+        self._losses: list[tuple[list[Choice], Tensor]] = []
+        self._since = time.perf_counter()
 
     def add(self, step: int, steps: int, choices: list[Choice], each: Tensor) -> None:
-        for choice, loss in zip(choices, each.tolist(), strict=True):
-            self._losses[choice.kind].append(loss)
-            self._tokens += sum(map(len, choice.plan.conversation.documents)) + len(choice.target)
+        self._losses.append((choices, each))
         if step % self._every:
             return
-        seconds = time.perf_counter() - self._since
-        means = {kind: sum(v) / len(v) for kind, v in sorted(self._losses.items())}
-        rate = self._tokens / seconds
+        by_kind: dict[str, list[float]] = defaultdict(list)
+        tokens = 0
+        for group, losses_ in self._losses:
+            for choice, loss in zip(group, losses_.tolist(), strict=True):
+                by_kind[choice.kind].append(loss)
+                tokens += sum(map(len, choice.plan.conversation.documents)) + len(choice.target)
+        rate = tokens / (time.perf_counter() - self._since)
+        means = {kind: sum(v) / len(v) for kind, v in sorted(by_kind.items())}
         self._accelerator.log({**means, "tokens_per_second": rate}, step=step)
-        shown = "  ".join(f"{kind} {loss:.3f}" for kind, loss in means.items())
-        self._accelerator.print(f"step {step}/{steps}  {rate:,.0f} tokens/s  {shown}", flush=True)
+        shown = "  ".join(f"{kind} {loss:.2f}" for kind, loss in means.items())
+        speed = f"{rate:,.0f} tokens/s{_peak(self._accelerator.device)}"
+        self._accelerator.print(f"step {step}/{steps}  {speed}  {shown}", flush=True)
         self._losses.clear()
-        self._tokens, self._since = 0, time.perf_counter()
+        self._since = time.perf_counter()

@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 
-pytest.importorskip("peft", reason="needs the extra [train]")
 
 from sharedllm import SharedLLM
-from sharedllm.errors import ConfigError, ModelNotFoundError
+from sharedllm.config import AdapterConfig
+from sharedllm.errors import ConfigError
+from sharedllm.hf.adapter import Adapter
 from sharedllm.training.batch import Chooser, losses
-from sharedllm.training.config import AdapterConfig, SelectionConfig, read_config
+from sharedllm.training.config import SelectionConfig, read_config
 from sharedllm.training.data import Mixture
 from tests.models import make_model, make_tokenizer, shared
 from tests.texts import STORY
 
-pytestmark = pytest.mark.filterwarnings("ignore:Already found a `peft_config`:UserWarning")
 FILLER = STORY * 3
 
 
@@ -31,6 +31,7 @@ def toml(tmp_path: Path, **changes: object) -> Path:
     lines += ["running_tokens = 10"]
     for task in ("lm", "retrieval"):
         lines += ["[[data.sources]]", f'task = "{task}"', "weight = 1.0"]
+    lines += ["[search]", "budget = 300"]
     path = tmp_path / "run.toml"
     path.write_text("\n".join(lines))
     return path
@@ -53,43 +54,54 @@ def choices(llm: SharedLLM, tmp_path: Path, finest: str, n: int = 3) -> list:  #
     return [chooser(next(stream)) for _ in range(n)]
 
 
-@pytest.mark.parametrize("finest", ["text", "kv"])
-def test_the_loss_reaches_both_roles_and_each_alone(tmp_path: Path, finest: str) -> None:
-    from sharedllm.training.adapters import Roles
+def trainable(llm: SharedLLM) -> Adapter:
+    adapter = Adapter(llm.model, AdapterConfig(rank=2))
+    llm.adapt(adapter)
+    adapter.train()
+    return adapter
 
+
+def gradients(adapter: Adapter) -> dict[str, torch.Tensor]:
+    named = adapter.parameters()
+    out = {n: p.grad.clone() for n, p in named.items() if p.grad is not None and p.grad.any()}
+    for parameter in named.values():
+        parameter.grad = None
+    return out
+
+
+@pytest.mark.parametrize("mode", ["joint", "cross"])
+@pytest.mark.parametrize("finest", ["text", "kv"])
+def test_the_loss_reaches_both_roles(tmp_path: Path, finest: str, mode: str) -> None:
+    llm = shared("llama", mode=mode)
+    batch = choices(llm, tmp_path, finest)
+    before = losses(llm, batch).detach()
+    adapter = trainable(llm)
+    fresh = losses(llm, batch)
+    torch.testing.assert_close(fresh.detach(), before)  # a new adapter is the base itself
+    fresh.mean().backward()
+    reached = {name.split(".")[1] for name in gradients(adapter)}
+    assert {"lower", "upper"} <= reached
+    one_by_one = [losses(llm, [c]) for c in batch]
+    torch.testing.assert_close(torch.cat(one_by_one).detach(), before, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("finest", ["text", "kv"])
+def test_checkpointing_gives_the_same_gradients(tmp_path: Path, finest: str) -> None:
     llm = shared("llama")
     batch = choices(llm, tmp_path, finest)
-    before = losses(llm.lower, llm.upper, llm.tokenizer, batch).detach()
-    roles = Roles(llm, AdapterConfig(rank=2))
-    fresh = losses(llm.lower, llm.upper, llm.tokenizer, batch)
-    torch.testing.assert_close(fresh.detach(), before)  # B starts at zero: the base itself
-    fresh.mean().backward()
-    named = roles.named_parameters()
-    moved = {
-        name.split(".")[-2] for name, p in named.items() if p.grad is not None and p.grad.any()
-    }
-    assert moved == {"lower", "upper"}
-    one_by_one = [losses(llm.lower, llm.upper, llm.tokenizer, [c]) for c in batch]
-    torch.testing.assert_close(torch.cat(one_by_one).detach(), before, rtol=1e-4, atol=1e-5)
+    adapter = trainable(llm)
     with torch.no_grad():
-        for name, parameter in named.items():
-            if ".lower." in name:
-                parameter.add_(0.1)
-    plain = llm.upper.logits([batch[0].plan.prompt([None], llm.tokenizer, then=(1, 2))])[0]
-    with torch.no_grad():
-        for name, parameter in named.items():
-            if ".lower." in name:
-                parameter.add_(0.1)
-    again = llm.upper.logits([batch[0].plan.prompt([None], llm.tokenizer, then=(1, 2))])[0]
-    torch.testing.assert_close(again, plain)  # the upper model does not see the lower's adapter
-    folder = tmp_path / "adapter"
-    roles.save(folder)
-    other = Roles(shared("llama"), AdapterConfig(rank=2))
-    other.load(folder)
-    for name, parameter in other.named_parameters().items():
-        torch.testing.assert_close(parameter, named[name])
-    with pytest.raises(ModelNotFoundError, match="names differ"):
-        Roles(shared("llama"), AdapterConfig(rank=2, roles=("upper",))).load(folder)
+        for name, parameter in adapter.parameters().items():
+            if name.endswith("up"):
+                parameter.add_(0.05)  # from zero, a wrong role would not show
+    llm.model.train()
+    losses(llm, batch).mean().backward()
+    kept = gradients(adapter)
+    losses(llm, batch, checkpointing=True).mean().backward()
+    again = gradients(adapter)
+    assert kept.keys() == again.keys()
+    for name, gradient in kept.items():
+        torch.testing.assert_close(again[name], gradient, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -99,19 +111,27 @@ def test_a_run_learns_saves_and_goes_on(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     make_model("llama", max_position_embeddings=4096).save_pretrained(folder)
     make_tokenizer().save_pretrained(folder)
-    settings = {"model": str(folder), "steps": 2, "batch": 2, "workers": 0, "log_every": 1}
+    settings = {"model": str(folder), "steps": 2, "batch": 2, "workers": 2, "log_every": 1}
     config = read_config(toml(tmp_path, **settings))
     trainer = Trainer(config, device="cpu")
     trainer.run()
-    trained = {name: p.detach().clone() for name, p in trainer.roles.named_parameters().items()}
-    assert any(p.abs().max() > 0 for name, p in trained.items() if "lora_B" in name)
+    trained = trainer.adapter.weights()
+    assert any(p.any() for name, p in trained.items() if name.endswith("up"))
     longer = Trainer(config.model_copy(update={"steps": 3}), resume=True, device="cpu")
     assert longer.step == 2
-    for name, parameter in longer.roles.named_parameters().items():
-        torch.testing.assert_close(parameter.detach(), trained[name])
+    for name, weights in longer.adapter.weights().items():
+        torch.testing.assert_close(weights, trained[name])
     longer.run()
     assert longer.step == 3
-    assert json.loads((tmp_path / "run" / "adapter.json").read_text())["step"] == 3
+    manifest = json.loads((tmp_path / "run" / "sharedllm.json").read_text())
+    assert manifest["notes"]["steps"] == 3
+    answering = SharedLLM.from_pretrained(folder, adapter=tmp_path / "run", device="cpu")
+    assert answering.search.budget == 300
+    further = config.model_copy(update={"start": str(tmp_path / "run"), "steps": 1})
+    started = Trainer(further, device="cpu")
+    for name, weights in started.adapter.weights().items():
+        saved = longer.adapter.weights()[name].bfloat16().float()
+        torch.testing.assert_close(weights, saved)
     assert list((tmp_path / "run").rglob("events.out*"))
 
 

@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 
 from sharedllm import Document, SharedLLM, TreeConfig
-from sharedllm.errors import BudgetError, ConfigError, DocumentError, InputError, WindowError
+from sharedllm.errors import (
+    AdapterError,
+    BudgetError,
+    ConfigError,
+    DocumentError,
+    InputError,
+    WindowError,
+)
 from tests.models import make_model, shared
 from tests.texts import FERRY, GARDEN, STORY
 
@@ -229,7 +236,7 @@ def test_from_a_folder(tiny_folder: Path, tiny_llm: SharedLLM) -> None:
     found = llm.answer("Who?", llm.remember(STORY), **options)
     assert found.text == tiny_llm.answer("Who?", tiny_llm.remember(STORY), **options).text
     assert found.timings.load_s > 0
-    with pytest.raises(ConfigError, match="adapter is 'mine'"):
+    with pytest.raises(AdapterError, match="adapter is 'mine'"):
         SharedLLM.from_pretrained(tiny_folder, adapter="mine")
 
 
