@@ -1,0 +1,189 @@
+"""The interface of everything that is compared: a case -> a prompt -> answers and likelihoods."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sharedllm.document import Document
+from sharedllm.errors import SharedLLMError
+from sharedllm.evaluation.costs import Size
+from sharedllm.evaluation.framing import Frame
+from sharedllm.evaluation.items import Item
+from sharedllm.layout import Prompt
+from sharedllm.policy import Scores
+from sharedllm.prepare import Prepared
+from sharedllm.shared_llm import SharedLLM
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Losses = NDArray[np.float64]
+MASK_CELLS = 1 << 28  # of the dense mask that a batch of different lengths needs
+
+
+class DoesNotFitError(SharedLLMError):
+    """A method cannot take an item; the message is the stated reason."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Case:
+    """An item with its document read, shared by all methods.
+
+    Attributes
+    ----------
+    document : Document or None
+        None where there is no text before the question.
+    scores : what policies gave, kept from one budget to the next
+    """
+
+    item: Item
+    frame: Frame
+    document: Document | None
+    scores: dict[str, list[Scores]] = field(default_factory=dict)
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The document's tokens."""
+        return () if self.document is None else tuple(self.document.tokens.ids.tolist())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ready:
+    """A case as one method presents it to the model.
+
+    Attributes
+    ----------
+    entries : int
+        Attention entries beyond head and question.
+    flops : float
+        Operations of the prefill of this question.
+    ingest_flops : float
+        Operations spent once a document, before any question.
+    stored : int
+        Bytes kept between two questions about the document.
+    """
+
+    case: Case
+    prompt: Prompt
+    entries: int
+    flops: float
+    ingest_flops: float = 0.0
+    stored: int = 0
+
+
+class Method(ABC):
+    """One row of the tables, at every budget if it has one.
+
+    Attributes
+    ----------
+    name : str
+    budgeted : bool
+        Whether it is run at each budget; without, it has its own number of entries.
+    tokenizer : the model's
+    """
+
+    name: str
+    budgeted: bool
+    tokenizer: PreTrainedTokenizerBase
+
+    @abstractmethod
+    def prepare(self, case: Case, budget: int | None) -> Ready:
+        """The prompt of `case`.
+
+        Raises
+        ------
+        DoesNotFitError
+            With the reason why this method cannot take it.
+        """
+
+    @abstractmethod
+    def generate(self, ready: Sequence[Ready], new_tokens: int) -> list[str]:
+        """Greedy answers, without how they were told to begin."""
+
+    @abstractmethod
+    def losses(self, ready: Sequence[Ready], targets: Sequence[Sequence[int]]) -> list[Losses]:
+        """Negative log-likelihood, in nats, of every token of each target after its prompt."""
+
+
+class Prompted(Method):
+    """A method that ends in one prompt for a :class:`~sharedllm.SharedLLM`.
+
+    Parameters
+    ----------
+    llm : the model
+    batch : prompts run at once
+    """
+
+    def __init__(self, llm: SharedLLM, batch: int = 8) -> None:
+        self.llm, self.batch, self.tokenizer = llm, batch, llm.tokenizer
+        self.size = Size.of(llm.model, llm.shape)
+
+    def runs(self, ready: Ready) -> SharedLLM:
+        """The model that takes this prompt."""
+        return self.llm
+
+    def generate(self, ready: Sequence[Ready], new_tokens: int) -> list[str]:
+        out = [""] * len(ready)
+        for llm, group in self._groups(ready):
+            prepared = [_prepared(ready[i]) for i in group]
+            answers = llm.generate(prepared, max_new_tokens=new_tokens, temperature=0.0)
+            for i, answer in zip(group, answers, strict=True):
+                out[i] = answer.text
+        return out
+
+    def losses(self, ready: Sequence[Ready], targets: Sequence[Sequence[int]]) -> list[Losses]:
+        out: list[Losses] = [np.empty(0)] * len(ready)
+        for llm, group in self._groups(ready):
+            prompts = [_extended(ready[i].prompt, targets[i]) for i in group]
+            keep = 1 + max(len(targets[i]) for i in group)
+            with torch.inference_mode(), llm.turns.model:
+                logits = llm.upper.logits(prompts, keep=keep)
+            for i, row in zip(group, logits, strict=True):
+                out[i] = token_losses(row, targets[i])
+        return out
+
+    def _groups(self, ready: Sequence[Ready]) -> Iterator[tuple[SharedLLM, list[int]]]:
+        """Indexes of prompts that are run together: of one model and role, and of like length."""
+        lengths = [r.prompt.running_tokens + r.prompt.injected_tokens for r in ready]
+        models = [self.runs(r) for r in ready]
+        kinds = [(id(model), r.prompt.reads) for model, r in zip(models, ready, strict=True)]
+        group: list[int] = []
+        for i in sorted(range(len(ready)), key=lambda i: (kinds[i], lengths[i])):
+            wide = (len(group) + 1) * lengths[i] ** 2 > MASK_CELLS
+            if group and (len(group) == self.batch or wide or kinds[i] != kinds[group[0]]):
+                yield models[group[0]], group
+                group = []
+            group.append(i)
+        if group:
+            yield models[group[0]], group
+
+
+def token_losses(logits: torch.Tensor, target: Sequence[int]) -> Losses:
+    """Losses of `target` from logits (T, V), whose last row stands on the target's last token."""
+    before = logits[-len(target) - 1 : -1].float()
+    wanted = torch.tensor(list(target), device=logits.device)
+    losses = torch.nn.functional.cross_entropy(before, wanted, reduction="none")
+    return losses.cpu().numpy().astype(np.float64)
+
+
+def _prepared(ready: Ready) -> Prepared:
+    """What :meth:`SharedLLM.generate` takes, without what only a citation needs."""
+    return Prepared(
+        prompt=ready.prompt,
+        citations=(),
+        context_tokens=0,
+        evidence_tokens=ready.entries,
+        selection=None,
+    )
+
+
+def _extended(prompt: Prompt, target: Sequence[int]) -> Prompt:
+    return dataclasses.replace(prompt, text=(*prompt.text[:-1], (*prompt.text[-1], *target)))

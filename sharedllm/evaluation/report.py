@@ -1,0 +1,219 @@
+"""Rows -> cells with intervals -> the JSON object and the table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from sharedllm.evaluation.intervals import Estimate, ratio
+from sharedllm.evaluation.items import thousands
+from sharedllm.evaluation.run import Row
+
+OURS = "SharedLLM"
+ALL = "all"
+COSTS = ("entries", "prefill_flops", "ingest_flops", "stored_bytes", "seconds")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Metric:
+    """One figure: the mean of a row's value, or a ratio of sums.
+
+    Attributes
+    ----------
+    key : str
+    title : str
+        The column's heading.
+    weight : str or None
+        The row's value that is summed below; None counts items.
+    exp : bool
+        The exponential of the mean is shown (perplexity).
+    scale : float
+        Shown times this (100 for shares).
+    digits : int
+    lower : bool
+        Whether less is better.
+    """
+
+    key: str
+    title: str
+    weight: str | None = None
+    exp: bool = False
+    scale: float = 1.0
+    digits: int = 2
+    lower: bool = False
+
+    def estimate(self, rows: Sequence[Row], seed: int) -> Estimate | None:
+        """Over the rows that have it; None if none has."""
+        have = [row for row in rows if row.get(self.key) is not None]
+        below = [float(row[self.weight]) if self.weight else 1.0 for row in have]
+        if not sum(below):
+            return None
+        found = ratio([float(row[self.key]) for row in have], below, seed)
+        if self.exp:
+            return found.mapped(np.exp)
+        return found
+
+    def shown(self, estimate: Estimate | None, *, interval: bool = True) -> str:
+        if estimate is None:
+            return ""
+        text = f"{self.scale * estimate.value:.{self.digits}f}"
+        if interval and estimate.half is not None:
+            text += f" ±{self.scale * estimate.half:.{self.digits}f}"
+        return text
+
+
+def cells(rows: Sequence[Row], metrics: Sequence[Metric], seed: int) -> list[dict[str, Any]]:
+    """One cell for each length, task (and all tasks together), method and budget."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        for task in (ALL, row["task"]):
+            key = (row["length"], task, row["method"], row["budget"])
+            groups.setdefault(key, []).append(row)
+    out = []
+    for (length, task, method, budget), group in groups.items():
+        ran = [row for row in group if "skipped" not in row]
+        cell: dict[str, Any] = {
+            "length": length,
+            "task": task,
+            "method": method,
+            "budget": budget,
+            "items": len(ran),
+            "skipped": dict(Counter(row["skipped"] for row in group if "skipped" in row)),
+            **{key: _mean(ran, key) for key in COSTS},
+        }
+        found = {m.key: m.estimate(ran, seed) for m in metrics} if ran else {}
+        cell["metrics"] = {key: asdict(e) for key, e in found.items() if e is not None}
+        ours = groups.get((length, task, OURS, budget if budget is not None else _largest(rows)))
+        if method != OURS and ours and ran and metrics[0].weight is None:
+            cell["ours_minus_this"] = _paired(ours, ran, metrics[0].key, seed)
+        out.append(cell)
+    return out
+
+
+def _largest(rows: Sequence[Row]) -> int:
+    return max((row["budget"] for row in rows if row["budget"] is not None), default=0)
+
+
+def _mean(rows: Sequence[Row], key: str) -> float | None:
+    return float(np.mean([row[key] for row in rows])) if rows else None
+
+
+def _paired(ours: Sequence[Row], other: Sequence[Row], key: str, seed: int) -> Any:
+    """The mean difference over the items that both took, with its interval."""
+    theirs = {row["item"]: row[key] for row in other if row.get(key) is not None}
+    pairs = [(r[key], theirs[r["item"]]) for r in ours if r.get("item") in theirs and key in r]
+    gaps = [a - b for a, b in pairs if a is not None]
+    return asdict(ratio(gaps, [1.0] * len(gaps), seed)) if gaps else None
+
+
+def show(
+    found: Sequence[dict[str, Any]],
+    metrics: Sequence[Metric],
+    console: Console,
+    *,
+    title: str,
+    tasks: dict[str, str] | None = None,
+) -> None:
+    """Print, for each length, the scores and what they cost.
+
+    Parameters
+    ----------
+    tasks : task -> heading: the main metric by task, instead of all metrics over all tasks
+    """
+    for length in dict.fromkeys(cell["length"] for cell in found):
+        of_length = [cell for cell in found if cell["length"] == length]
+        heading = f"{title}, {thousands(length)} tokens" if length else title
+        console.print(_scores(of_length, metrics, heading, tasks or {}))
+        console.print(_costs(of_length))
+        for note in _notes(of_length):
+            console.print(note, style="dim", markup=False, highlight=False)
+
+
+def _table(title: str) -> Table:
+    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("method", no_wrap=True)
+    table.add_column("budget", justify="right", no_wrap=True)
+    return table
+
+
+def _names(cell: dict[str, Any]) -> tuple[str, str]:
+    return cell["method"], f"{cell['budget']:,}" if cell["budget"] is not None else "own"
+
+
+def _scores(
+    found: Sequence[dict[str, Any]],
+    metrics: Sequence[Metric],
+    title: str,
+    tasks: dict[str, str],
+) -> Table:
+    table = _table(title)
+    over_all = [cell for cell in found if cell["task"] == ALL]
+    shown = list(metrics[:1]) if tasks else [m for m in metrics if _has(over_all, m.key)]
+    by_task = {(c["task"], c["method"], c["budget"]): c for c in found}
+    present = {cell["task"] for cell in found}
+    columns = [task for task in tasks if task in present]
+    for task in columns:
+        table.add_column(tasks[task], justify="right", no_wrap=True)
+    for metric in shown:
+        title = "mean" if tasks else metric.title
+        table.add_column(title, justify="right", no_wrap=True)
+    for cell in over_all:
+        row = [*_names(cell)]
+        for task in columns:
+            own = by_task[task, cell["method"], cell["budget"]]
+            row.append(metrics[0].shown(_estimate(own, metrics[0].key), interval=False) or "-")
+        row += [m.shown(_estimate(cell, m.key)) or "-" for m in shown]
+        table.add_row(*row)
+    return table
+
+
+def _has(found: Iterable[dict[str, Any]], key: str) -> bool:
+    return any(key in cell["metrics"] for cell in found)
+
+
+def _estimate(cell: dict[str, Any], key: str) -> Estimate | None:
+    values = cell["metrics"].get(key)
+    return Estimate(**values) if values else None
+
+
+def _costs(found: Sequence[dict[str, Any]]) -> Table:
+    table = _table("")
+    for name in ("items", "entries", "prefill TFLOP", "ingest TFLOP", "stored MB", "s an item"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for cell in found:
+        if cell["task"] != ALL or not cell["items"]:
+            continue
+        table.add_row(
+            *_names(cell),
+            str(cell["items"]),
+            f"{cell['entries']:,.0f}",
+            _figure(cell["prefill_flops"] / 1e12),
+            _figure(cell["ingest_flops"] / 1e12),
+            _figure(cell["stored_bytes"] / 1e6),
+            f"{cell['seconds']:.2f}",
+        )
+    return table
+
+
+def _figure(value: float) -> str:
+    """About three digits, without an exponent."""
+    if value == 0:
+        return "0"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}" if value >= 0.001 else "<0.001"
+
+
+def _notes(found: Sequence[dict[str, Any]]) -> list[str]:
+    """Why rows, or parts of them, are missing."""
+    out = []
+    for cell in found:
+        if cell["task"] == ALL:
+            name = " ".join(_names(cell)).removesuffix(" own")
+            out += [f"{name}: {n} skipped, {why}" for why, n in cell["skipped"].items()]
+    return out

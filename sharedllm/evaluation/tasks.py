@@ -1,0 +1,93 @@
+"""What each command does with its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+from sharedllm.errors import DocumentError
+from sharedllm.evaluation import qa, questions, ruler, scores
+from sharedllm.evaluation.methods import Method, Ready
+from sharedllm.evaluation.report import Metric
+from sharedllm.evaluation.run import Row, answers
+from sharedllm.evaluation.session import Session
+from sharedllm.evaluation.settings import Settings
+from sharedllm.evaluation.sources import Filler, require_filler, rows
+from sharedllm.shared_llm import SharedLLM
+
+NEEDLE_METRICS = (Metric(key="score", title="string_match_all", scale=100, digits=1),)
+REPEATS = "the filler is shorter than the longest item and was repeated"
+
+
+def run_needle(
+    settings: Settings,
+    tasks: tuple[str, ...],
+    filler: Filler | None,
+    llm: SharedLLM | None = None,
+) -> dict[str, Any]:
+    """RULER's tasks at each length."""
+    for task in tasks:
+        if ruler.needs_filler(task):
+            require_filler(filler, f"the task {task}")
+    session = Session("needle", settings, llm)
+    made = chain.from_iterable(
+        ruler.items(tasks, length, settings.items, session.llm.tokenizer, filler, settings.seed)
+        for length in settings.lengths
+    )
+    n = len(tasks) * settings.items * len(settings.lengths)
+    found = session.rows(made, n, _ruler_rows)
+    if filler is not None and filler.repeats:
+        session.note(REPEATS)
+    names = {task: ruler.SHORT_NAMES[task] for task in tasks}
+    return session.finish(found, NEEDLE_METRICS, title="RULER, string_match_all in %", tasks=names)
+
+
+def _ruler_rows(method: Method, ready: Sequence[Ready]) -> list[Row]:
+    texts = answers(method, ready)
+    return [
+        {
+            "score": scores.string_match_all(text, r.case.item.answers),
+            "answer": text,
+            "gold": list(r.case.item.answers),
+        }
+        for r, text in zip(ready, texts, strict=True)
+    ]
+
+
+def run_qa(
+    settings: Settings,
+    paths: Sequence[str],
+    filler: Filler | None,
+    absent: float,
+    new_tokens: int,
+    llm: SharedLLM | None = None,
+) -> dict[str, Any]:
+    """Questions over their passages, or over longer text that holds them."""
+    found = [q for path in paths for q in questions.read(list(rows(path)), path)]
+    if not found:
+        raise DocumentError(f"no row in {', '.join(map(repr, paths))}")
+    if settings.lengths:
+        require_filler(filler, "--within")
+    lengths = settings.lengths or (0,)
+    session = Session("qa", settings, llm)
+    chosen = qa.drawn(found, settings.items if settings.lengths else len(found), settings.seed)
+    if len(chosen) < settings.items:
+        session.note(f"there are {len(chosen)} questions; --items is {settings.items}")
+
+    def made(length: int) -> Any:
+        asking = qa.Asking(
+            n=settings.items,
+            length=length,
+            absent=absent,
+            new_tokens=new_tokens,
+            seed=settings.seed,
+        )
+        return qa.items(chosen, asking, session.llm.tokenizer, filler)
+
+    n = min(settings.items, len(chosen)) * len(lengths)
+    taken = session.rows(chain.from_iterable(map(made, lengths)), n, qa.measure)
+    if filler is not None and filler.repeats:
+        session.note(REPEATS)
+    metrics = [m for m in qa.METRICS if absent or m.key not in ("recognised", "false_refusal")]
+    return session.finish(taken, metrics, title="Question answering")
