@@ -240,6 +240,12 @@ def show(results: list[dict], console: Console) -> None:
 def methods(which: str) -> list[Method]:
     """The rows of the table."""
     default = SearchConfig().policy
+    if which == "adapter":  # the four ways of reading
+        return [
+            Method(name=f"{f}, {default}, rest {r}", search={"finest": f, "rest": r})
+            for f in ("text", "kv")
+            for r in ("none", "all")
+        ]
     out = [Method(name=name, search=None) for name in (BASELINE, BEST_LAST)]
     for policy in POLICIES:
         out.append(Method(name=f"text, {policy}", search={"policy": policy}))
@@ -272,7 +278,7 @@ def main() -> None:
     parser.add_argument("--per-document", type=int, default=12)
     parser.add_argument("--tokens", type=int, default=131072)
     parser.add_argument("--budgets", type=int, nargs="+", default=BUDGETS)
-    parser.add_argument("--methods", default="main", help="main, all, or a part of a row's name")
+    parser.add_argument("--methods", default="main", help="main, all, adapter, or a part of a row's name")
     parser.add_argument(
         "--height", type=int, default=None, help="tree height (leaves: chunk / 2^h)"
     )

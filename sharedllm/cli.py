@@ -33,7 +33,6 @@ from sharedllm.errors import (
     WindowError,
 )
 from sharedllm.evaluation.commands import app as evaluation
-from sharedllm.evaluation.commands import app as evaluation
 from sharedllm.readers import STDIN, read_file
 from sharedllm.terminal import Screen, one_line
 
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
     from sharedllm.shared_llm import SharedLLM
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-app.add_typer(evaluation, name="eval")
 app.add_typer(evaluation, name="eval")
 
 

@@ -10,8 +10,8 @@
     │   └── WindowError        the running text does not fit the model's trained window
     ├── ModelError
     │   ├── ModelNotFoundError the weights are not there
-    │   ├── AdapterError       the adapter is not there, is broken, or fits another model
-    │   └── UnsupportedModelError  the architecture or a setting of it is not supported
+    │   ├── UnsupportedModelError  the architecture or a setting of it is not supported
+    │   └── AdapterError       the adapter is not there, is broken, or fits another model
     └── MissingExtraError      an optional package is not installed (also an ImportError)
 
 Each message says what was given, what is allowed and what to do.
@@ -52,12 +52,12 @@ class ModelNotFoundError(ModelError):
     """The weights are not where they were looked for."""
 
 
-class AdapterError(ModelError):
-    """The adapter is not there, is broken, or belongs to another model."""
-
-
 class UnsupportedModelError(ModelError):
     """The model's architecture, or a setting of it, is not supported."""
+
+
+class AdapterError(ModelError):
+    """The adapter is not there, is broken, or belongs to another model."""
 
 
 class MissingExtraError(SharedLLMError, ImportError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -77,13 +78,11 @@ def gather(nodes: Sequence[NodeKV], chunks: Sequence[int], n_chunks: int) -> Inj
     """
     if not nodes:
         raise ValueError("gather needs at least one node")
-    device = nodes[0].keys.device
-    ordinals = torch.tensor(list(chunks), device=device)
-    lengths = torch.tensor([len(node) for node in nodes], device=device)
+    ordinals = np.repeat(np.asarray(chunks, np.int64), [len(node) for node in nodes])
     return InjectedKV(
         keys=torch.cat([node.keys for node in nodes], dim=2),
         values=torch.cat([node.values for node in nodes], dim=2),
-        chunk=torch.repeat_interleave(ordinals, lengths),
+        chunk=torch.from_numpy(ordinals).to(nodes[0].keys.device),
         n_chunks=n_chunks,
     )
 

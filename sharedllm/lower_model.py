@@ -90,15 +90,22 @@ class LowerModel:
         groups = sorted(passes.values(), key=_length, reverse=True)
         while groups:
             length = _length(groups[0])
-            batch = [
-                group
-                for group in groups[: max(1, self.batch_tokens // length)]
-                if 2 * _length(group) > length  # no more padding than tokens
-            ]
+            batch = self._alike(groups, length)
             groups = groups[len(batch) :]
             yield from self._encode_batch(ids, batch)
             if done:
                 done(sum(map(_length, batch)))
+
+    def _alike(self, groups: list[list[NodeRequest]], length: int) -> list[list[NodeRequest]]:
+        """The first of `groups`, by falling length, that fit one batch without much padding."""
+        padding = self.batch_tokens // 8
+        batch: list[list[NodeRequest]] = []
+        for group in groups[: max(1, self.batch_tokens // length)]:
+            padding -= length - _length(group)
+            if padding < 0:
+                break
+            batch.append(group)
+        return batch
 
     def _encode_batch(
         self, ids: NDArray[np.int32], batch: list[list[NodeRequest]]

@@ -37,6 +37,7 @@ from sharedllm.tree import grow
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+PADDING = 8192  # tokens of padding that cost less than a pass of their own
 OVERHEAD = 4  # tokens a pasted window costs beside its own
 NO_VECTORS = torch.empty(0, 1)  # training chooses by BM25 and by what it knows
 
@@ -187,12 +188,28 @@ def losses(llm: SharedLLM, choices: Sequence[Choice], *, checkpointing: bool = F
         choice.plan.prompt([entry], llm.tokenizer, then=choice.target[:-1])
         for choice, entry in zip(choices, memory, strict=True)
     ]
-    with layers_recomputed(llm.model) if checkpointing else nullcontext():
-        rows = llm.upper.logits(prompts, keep=max(len(choice.target) for choice in choices))
-    out = []
-    for choice, row in zip(choices, rows, strict=True):
-        # without a prompt in front (language modelling) nothing predicts the first token
-        target = torch.tensor(choice.target[-len(row) :], device=row.device)
-        logits = row[-len(target) :].float()
-        out.append(torch.nn.functional.cross_entropy(logits, target))
-    return torch.stack(out)
+    out: dict[int, Tensor] = {}
+    for group in alike([prompt.running_tokens for prompt in prompts]):
+        keep = max(len(choices[i].target) for i in group)
+        with layers_recomputed(llm.model) if checkpointing else nullcontext():
+            rows = llm.upper.logits([prompts[i] for i in group], keep=keep)
+        for i, row in zip(group, rows, strict=True):
+            # without a prompt in front (language modelling) nothing predicts the first token
+            target = torch.tensor(choices[i].target[-len(row) :], device=row.device)
+            logits = row[-len(target) :].float()
+            out[i] = torch.nn.functional.cross_entropy(logits, target)
+    return torch.stack([out[i] for i in range(len(choices))])
+
+
+def alike(lengths: Sequence[int]) -> list[list[int]]:
+    """Indices by falling length, in groups that are padded to their longest with little waste."""
+    groups: list[list[int]] = []
+    padding = 0
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if groups:
+            padding += lengths[groups[-1][0]] - lengths[index]
+        if not groups or padding > PADDING:
+            groups.append([])
+            padding = 0
+        groups[-1].append(index)
+    return groups

@@ -76,6 +76,8 @@ class Trainer:
 
     def __init__(self, config: TrainConfig, *, resume: bool = False, **options: Any) -> None:
         set_seed(config.seed)
+        # cuDNN's attention is built anew for every shape, and no two batches have the same
+        torch.backends.cuda.enable_cudnn_sdp(False)
         self.config, self.out = config, Path(config.out)
         # a batch of text leaves alone leaves the lower adapter without gradients
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)
