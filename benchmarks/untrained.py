@@ -278,7 +278,9 @@ def main() -> None:
     parser.add_argument("--per-document", type=int, default=12)
     parser.add_argument("--tokens", type=int, default=131072)
     parser.add_argument("--budgets", type=int, nargs="+", default=BUDGETS)
-    parser.add_argument("--methods", default="main", help="main, all, adapter, or a part of a row's name")
+    parser.add_argument(
+        "--methods", default="main", help="main, all, adapter, or a part of a row's name"
+    )
     parser.add_argument(
         "--height", type=int, default=None, help="tree height (leaves: chunk / 2^h)"
     )

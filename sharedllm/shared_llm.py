@@ -16,7 +16,6 @@ import torch
 from sharedllm import evidence
 from sharedllm.answer import Answer
 from sharedllm.attention.select import get_backend
-from sharedllm.chunks import cut
 from sharedllm.config import (
     GenerationConfig,
     InjectionConfig,
@@ -24,7 +23,7 @@ from sharedllm.config import (
     TreeConfig,
     changed,
 )
-from sharedllm.document import Context, Document, NodeCache, contexts, document_id, owned
+from sharedllm.document import Context, Document, contexts, owned
 from sharedllm.encoder import NodeEncoder, request
 from sharedllm.errors import ConfigError, InputError
 from sharedllm.generation import Decoder
@@ -37,12 +36,12 @@ from sharedllm.hf.rotation import Rotation
 from sharedllm.lower_model import LowerModel
 from sharedllm.policy import Embedder, Query, Scores, make_policy
 from sharedllm.prepare import Prepared, Preparer
-from sharedllm.progress import Progress, reporter
+from sharedllm.progress import Progress
 from sharedllm.prompt import Message, converse
+from sharedllm.reading import DocumentReader
 from sharedllm.search import Selection, select
 from sharedllm.stream import AnswerStream, answer_all
 from sharedllm.tokens import tokenize
-from sharedllm.tree import grow
 from sharedllm.turns import Turns
 from sharedllm.upper_model import UpperModel
 
@@ -97,7 +96,7 @@ class SharedLLM:
                 f"tree.chunk is {self.tree.chunk}; this model was trained on {self.shape.window} "
                 "positions, and a chunk is read at once: make it smaller"
             )
-        self._embedder, self._node_cache_bytes, self._load_s = embedder, node_cache_bytes, load_s
+        self._embedder, self._load_s = embedder, load_s
         rotation = Rotation(model.get_decoder().rotary_emb)
         if self.injection.mode == "cross":
             cross.install(model, self.shape, rotation, layers, get_backend(attention))
@@ -110,6 +109,7 @@ class SharedLLM:
             self.adapt(adapter_files.load(model, adapter))
         self.turns = Turns()
         self.decoder = Decoder(self.upper, tokenizer, end_ids(model, tokenizer), self.turns)
+        self.reader = DocumentReader(self.lower, tokenizer, self.tree, self.turns, node_cache_bytes)
         self.encoder = NodeEncoder(self.lower, self.tree, self.turns)
         self.preparer = Preparer(tokenizer, self.encoder, self.upper, self.shape.window)
 
@@ -176,7 +176,7 @@ class SharedLLM:
         )
 
     def adapt(self, adapter: Adapter) -> None:
-        """Take note of `adapter`, which is on this model: documents read before are refused."""
+        """Take note of `adapter`, which is on this model; documents read before are refused."""
         self.adapter, self._adapted = adapter, adapter.fingerprint()
 
     def save_pretrained(
@@ -199,11 +199,7 @@ class SharedLLM:
             If there is none, or it cannot be merged.
         """
         settings = {"tree": self.tree, "injection": self.injection, "search": asdict(self.search)}
-        sharing.save(
-            *(self.model, self.tokenizer, self.adapter, Path(folder), settings),
-            merged=merged,
-            dtype=dtype,
-        )
+        sharing.save(self, Path(folder), settings, merged=merged, dtype=dtype)
 
     def push_to_hub(self, repo: str, *, merged: bool = False, **options: Any) -> str:
         """Upload what :meth:`save_pretrained` writes to the hub, and return its address.
@@ -238,26 +234,8 @@ class SharedLLM:
         DocumentError
             If there is no text.
         """
-        started = time.perf_counter()
-        tokens = tokenize(text, self.tokenizer)
-        chunks = cut(len(tokens), self.tree.chunk)
-        spans = [(chunk.start, chunk.end) for chunk in chunks]
-        with (
-            reporter(progress, len(tokens), f"reading {title or 'document'}") as report,
-            self.turns.model,
-        ):
-            vectors = self.lower.vectors(tokens.ids, spans, done=report)
-        return Document(
-            id=document_id(text, self.identity),
-            title=title or source or "document",
-            source=source,
-            text=text,
-            tokens=tokens,
-            forest=grow(chunks, self.tree.height, leaf=self.tree.leaf),
-            vectors=vectors,
-            nodes=NodeCache(self._node_cache_bytes),
-            made_by=self.identity,
-            remember_s=time.perf_counter() - started,
+        return self.reader.read(
+            text, title=title, source=source, identity=self.identity, progress=progress
         )
 
     @property

@@ -194,9 +194,7 @@ class UpperModel:
             crossed=memory if joined is None else None,
         )
         reads = _all_read(prompts)
-        out = self._forward(
-            text, context, reads=reads, past_key_values=None, logits_to_keep=keep
-        )
+        out = self._forward(text, context, reads=reads, past_key_values=None, logits_to_keep=keep)
         kept = text.valid[:, -out.shape[1] :]
         return [
             row if seen.all() else row[seen.nonzero()[:, 0].to(row.device)]

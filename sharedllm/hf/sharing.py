@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from huggingface_hub import HfApi
@@ -47,32 +47,34 @@ def save_merged(model: Any, tokenizer: Any, adapter: Adapter, folder: Path) -> N
         tokenizer.save_pretrained(folder / role)
 
 
+class Adapted(Protocol):
+    """What is saved of a SharedLLM."""
+
+    model: Any
+    tokenizer: Any
+    adapter: Adapter | None
+
+
 def save(
-    model: Any,
-    tokenizer: Any,
-    adapter: Adapter | None,
-    folder: Path,
-    settings: dict[str, Any],
-    *,
-    merged: bool,
-    dtype: torch.dtype,
+    llm: Adapted, folder: Path, settings: dict[str, Any], *, merged: bool, dtype: torch.dtype
 ) -> None:
-    """Write `adapter` with the `settings` of its manifest, or merged into the base.
+    """Write the adapter with the `settings` of its manifest, or merged into the base.
 
     Raises
     ------
     AdapterError
         If there is no adapter.
     """
+    adapter = llm.adapter
     if adapter is None:
         raise AdapterError(
             "there is no adapter to save: the base alone answers. Train one (sharedllm train), or "
             "load one with from_pretrained(adapter=...)"
         )
     if merged:
-        save_merged(model, tokenizer, adapter, folder)
+        save_merged(llm.model, llm.tokenizer, adapter, folder)
         return
-    name = str(getattr(model.config, "_name_or_path", ""))
+    name = str(getattr(llm.model.config, "_name_or_path", ""))
     base = Path(name).name if Path(name).is_dir() else name
     manifest = adapter_files.Manifest(base=base, adapter=adapter.config, **settings)
     adapter_files.save(adapter, folder, manifest, dtype)

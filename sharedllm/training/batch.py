@@ -99,9 +99,7 @@ class Chooser:
             overhead=[OVERHEAD],
         )
         plan = make_plan(conversation, selection, self._tokenizer)
-        return Choice(
-            kind=f"{example.kind}/{settings.finest}", plan=plan, target=tuple(target)
-        )
+        return Choice(kind=f"{example.kind}/{settings.finest}", plan=plan, target=tuple(target))
 
     def _read(self, text: str) -> Document:
         """A document without search states, its nodes split with noise."""

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-
 from sharedllm import SharedLLM
 from sharedllm.config import AdapterConfig
 from sharedllm.errors import ConfigError

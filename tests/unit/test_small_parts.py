@@ -101,6 +101,7 @@ def test_errors_are_what_their_drawing_says() -> None:
         "ModelError": ["SharedLLMError"],
         "ModelNotFoundError": ["ModelError"],
         "UnsupportedModelError": ["ModelError"],
+        "AdapterError": ["ModelError"],
         "MissingExtraError": ["SharedLLMError", "ImportError"],
     }
     drawn = (errors.__doc__ or "").split()
