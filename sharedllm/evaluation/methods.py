@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Losses = NDArray[np.float64]
+LOGIT_CELLS = 1 << 29  # of all logits that are held at once
 MASK_CELLS = 1 << 28  # of the dense mask that a batch of different lengths needs
 
 
@@ -141,24 +142,29 @@ class Prompted(Method):
 
     def losses(self, ready: Sequence[Ready], targets: Sequence[Sequence[int]]) -> list[Losses]:
         out: list[Losses] = [np.empty(0)] * len(ready)
-        for llm, group in self._groups(ready):
+        longest = 1 + max(map(len, targets))
+        cells = longest * int(self.llm.model.config.vocab_size)
+        for llm, group in self._groups(ready, most=max(1, LOGIT_CELLS // cells)):
             prompts = [_extended(ready[i].prompt, targets[i]) for i in group]
             keep = 1 + max(len(targets[i]) for i in group)
             with torch.inference_mode(), llm.turns.model:
                 logits = llm.upper.logits(prompts, keep=keep)
             for i, row in zip(group, logits, strict=True):
-                out[i] = token_losses(row, targets[i])
+                out[i] = token_losses(row[-len(targets[i]) - 1 : -1], targets[i])
         return out
 
-    def _groups(self, ready: Sequence[Ready]) -> Iterator[tuple[SharedLLM, list[int]]]:
+    def _groups(
+        self, ready: Sequence[Ready], most: int | None = None
+    ) -> Iterator[tuple[SharedLLM, list[int]]]:
         """Indexes of prompts that are run together: of one model and role, and of like length."""
         lengths = [r.prompt.running_tokens + r.prompt.injected_tokens for r in ready]
         models = [self.runs(r) for r in ready]
         kinds = [(id(model), r.prompt.reads) for model, r in zip(models, ready, strict=True)]
+        most = min(self.batch, most or self.batch)
         group: list[int] = []
         for i in sorted(range(len(ready)), key=lambda i: (kinds[i], lengths[i])):
             wide = (len(group) + 1) * lengths[i] ** 2 > MASK_CELLS
-            if group and (len(group) == self.batch or wide or kinds[i] != kinds[group[0]]):
+            if group and (len(group) == most or wide or kinds[i] != kinds[group[0]]):
                 yield models[group[0]], group
                 group = []
             group.append(i)
@@ -166,11 +172,10 @@ class Prompted(Method):
             yield models[group[0]], group
 
 
-def token_losses(logits: torch.Tensor, target: Sequence[int]) -> Losses:
-    """Losses of `target` from logits (T, V), whose last row stands on the target's last token."""
-    before = logits[-len(target) - 1 : -1].float()
-    wanted = torch.tensor(list(target), device=logits.device)
-    losses = torch.nn.functional.cross_entropy(before, wanted, reduction="none")
+def token_losses(logits: torch.Tensor, wanted: Sequence[int]) -> Losses:
+    """Losses of the `wanted` tokens from the logits (T, V) before each."""
+    target = torch.tensor(list(wanted), dtype=torch.int64, device=logits.device)
+    losses = torch.nn.functional.cross_entropy(logits.float(), target, reduction="none")
     return losses.cpu().numpy().astype(np.float64)
 
 

@@ -11,12 +11,12 @@ import numpy as np
 NOT_PRINTED = re.compile(r"[\x00-\x1f]")
 COMMENT_MARKS = ("`", "#", "//")
 REFUSAL = re.compile(
-    r"\b(?:not|n't|no(?: information| mention| answer)?|cannot|unable|never)\b"
+    r"(?:n't|\b(?:not|no(?: information| mention| answer)?|cannot|unable|never))\b"
     r"[^.!?]{0,60}\b(?:in|from|by) (?:the|this|these|any|any of the|your|my) "
     r"(?:given |provided |above )?(?:document|documents|text|texts|passage|context|story)\b"
     r"|\b(?:document|documents|text|passage|context)\b (?:does|do|did)(?:n't| not) "
     r"(?:say|mention|state|contain|provide|specify|give|tell|include)\b"
-    r"|\b(?:is|are|was|were) not (?:mentioned|stated|specified|given|provided|found|answerable)\b"
+    r"|\b(?:is|are|was|were)(?: not|n't) (?:mentioned|stated|specified|given|provided|found|answerable)\b"
     r"|\b(?:cannot|can't|can not) (?:be )?(?:answer|answered|found|determined)\b"
     r"|\bunanswerable\b|\bi (?:do not|don't) know\b|\bno information\b",
     re.IGNORECASE,

@@ -9,7 +9,7 @@ Shapes: B batch, G key/value heads, T new tokens, S slots, D head dim.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -78,13 +78,24 @@ class Stream:
         self._valid = torch.zeros(rows, 0, dtype=torch.bool, device=self._device)
 
     @torch.inference_mode()
-    def feed(self, ids: Tensor, valid: Tensor, keep: int = 1) -> Tensor:
-        """Read one block (B, T), left-padded where not `valid`; logits of the last `keep`."""
-        self._evict(SINKS + self._window - ids.shape[1])
+    def feed(self, rows: Sequence[Sequence[int]], keep: int = 1, room: int = 1) -> Tensor:
+        """Read the next tokens of each row, none for some; logits (B, keep, V) of the last slots.
+
+        Rows are padded on the right to the longest.
+
+        Parameters
+        ----------
+        room : free entries that a row has after something was dropped from it
+        """
+        new = max(map(len, rows))
+        self._evict([len(row) for row in rows], room)
+        padded = [[*row, *[0] * (new - len(row))] for row in rows]
+        ids = torch.tensor(padded, dtype=torch.int64, device=self._device)
+        lengths = torch.tensor([len(row) for row in rows], device=self._device)
+        valid = torch.arange(new, device=self._device) < lengths[:, None]
         seen = torch.cat([self._valid, valid], dim=1)
         position = (seen.cumsum(1) - 1).clamp(min=0)
         order = torch.where(seen, position, NEVER).int()
-        new = ids.shape[1]
         visible = Visibility(
             query_order=torch.where(valid, order[:, -new:], -1),
             query_position=position[:, -new:].int(),
@@ -105,23 +116,26 @@ class Stream:
         self._valid = seen
         return logits
 
-    def _evict(self, capacity: int) -> None:
-        """Keep each row's sinks and latest entries, `capacity` in all."""
-        rows, slots = self._valid.shape
-        if slots <= capacity:
-            return
+    def _evict(self, new: Sequence[int], room: int) -> None:
+        """Drop from rows that would hold more than sinks and `window` with their `new` tokens.
+
+        They keep their sinks and latest entries, `room` free ones aside. It does not depend on how
+        much of the room is used, so neither do the first tokens of a block.
+        """
         kept = []
-        lengths = self._valid.sum(1).tolist()
-        width = min(max(lengths), capacity)
-        for n in lengths:
-            own = list(range(slots - n, slots))
-            if n > capacity:
-                own = own[:SINKS] + own[len(own) - (capacity - SINKS) :]
-            kept.append([0] * (width - len(own)) + own)
-        index = torch.tensor(kept, dtype=torch.int64, device=self._device).view(rows, width)
-        self._cache.take(index)
-        filled = torch.tensor([min(n, width) for n in lengths], device=self._device)
-        self._valid = torch.arange(width, device=self._device) >= width - filled[:, None]
+        for row, n in zip(self._valid.tolist(), new, strict=True):
+            own = [slot for slot, held in enumerate(row) if held]
+            most = SINKS + self._window - room
+            if len(own) + n > SINKS + self._window:
+                own = own[:SINKS] + own[len(own) - (most - SINKS) :]
+            kept.append(own)
+        width = max(map(len, kept))
+        if width == self._valid.shape[1]:
+            return
+        slots = [[0] * (width - len(own)) + own for own in kept]
+        self._cache.take(torch.tensor(slots, dtype=torch.int64, device=self._device))
+        held = torch.tensor([len(own) for own in kept], device=self._device)
+        self._valid = torch.arange(width, device=self._device) >= width - held[:, None]
 
 
 class Streaming(Prompted):
@@ -163,48 +177,59 @@ class Streaming(Prompted):
         return out
 
     def _answers(self, ready: Sequence[Ready], new_tokens: int) -> list[str]:
-        stream, logits = self._read([r.prompt.text[0] for r in ready], 0)
+        texts = [r.prompt.text[0] for r in ready]
+        stream = Stream(self.llm, len(ready), self.window)
+        last = dict(self._read(stream, texts, [len(text) - 1 for text in texts]))
+        tokens = {row: int(logits[-1].argmax()) for row, (_, logits) in last.items()}
         ends = end_ids(self.llm.model, self.llm.tokenizer)
         rows: list[list[int]] = [[] for _ in ready]
-        open_rows = set(range(len(ready)))
-        for _ in range(new_tokens):
-            tokens = logits[:, -1].argmax(-1)
-            for i in sorted(open_rows):
-                token = int(tokens[i])
-                if token in ends:
-                    open_rows.discard(i)
-                else:
-                    rows[i].append(token)
-            if not open_rows:
+        for step in range(new_tokens):
+            tokens = {row: token for row, token in tokens.items() if token not in ends}
+            for row, token in tokens.items():
+                rows[row].append(token)
+            if not tokens or step == new_tokens - 1:
                 break
-            logits = stream.feed(tokens[:, None], torch.ones_like(tokens[:, None]).bool())
+            new = [[tokens[row]] if row in tokens else [] for row in range(len(ready))]
+            with self.llm.turns.model:
+                logits = stream.feed(new)
+            tokens = {row: int(logits[row, -1].argmax()) for row in tokens}
         decode = self.llm.tokenizer.decode
         return [str(decode(row, skip_special_tokens=True)).strip() for row in rows]
 
     def losses(self, ready: Sequence[Ready], targets: Sequence[Sequence[int]]) -> list[Losses]:
-        out: list[Losses] = [np.empty(0)] * len(ready)
+        out: list[Losses] = []
         for at in range(0, len(ready), self.batch):
-            group = range(at, min(at + self.batch, len(ready)))
-            texts = [(*ready[i].prompt.text[0], *targets[i]) for i in group]
-            logits = self._read(texts, 1 + max(len(targets[i]) for i in group))[1]
-            for i, row in zip(group, logits, strict=True):
-                out[i] = token_losses(row, targets[i])
+            group = targets[at : at + self.batch]
+            prompts = [r.prompt.text[0] for r in ready[at : at + self.batch]]
+            texts = [(*prompt, *target) for prompt, target in zip(prompts, group, strict=True)]
+            stream = Stream(self.llm, len(texts), self.window)
+            found: list[list[Losses]] = [[] for _ in texts]
+            for row, (start, logits) in self._read(stream, texts, [len(p) - 1 for p in prompts]):
+                wanted = texts[row][start + 1 : start + 1 + len(logits)]
+                found[row].append(token_losses(logits[: len(wanted)], wanted))
+            out += [np.concatenate(pieces) for pieces in found]
         return out
 
-    def _read(self, texts: Sequence[Sequence[int]], keep: int) -> tuple[Stream, Tensor]:
-        """Read whole texts, their ends aligned; logits of at least the last `keep` tokens."""
-        device, longest = self.llm.upper.device, max(map(len, texts))
-        ids = torch.tensor([[0] * (longest - len(t)) + list(t) for t in texts], device=device)
-        lengths = torch.tensor([len(t) for t in texts], device=device)
-        valid = torch.arange(longest, device=device) >= longest - lengths[:, None]
-        stream = Stream(self.llm, len(texts), self.window)
+    def _read(
+        self, stream: Stream, texts: Sequence[Sequence[int]], first: Sequence[int]
+    ) -> Iterator[tuple[int, tuple[int, Tensor]]]:
+        """Read whole texts in blocks, each from its own start.
+
+        Yields
+        ------
+        (row, (token, logits (n, V)))
+            From each row's token `first` on, piece by piece.
+        """
         block = min(BLOCK, self.window // 2)
-        logits: list[Tensor] = []
-        with self.llm.turns.model:
-            for start in range(0, longest, block):
-                end = min(start + block, longest)
-                wanted = max(1, min(end - start, end - (longest - keep)))
-                out = stream.feed(ids[:, start:end], valid[:, start:end], wanted)
-                if end == longest or end > longest - keep:
-                    logits.append(out)
-        return stream, torch.cat(logits, dim=1)
+        for start in range(0, max(map(len, texts)), block):
+            rows = [text[start : start + block] for text in texts]
+            width = max(map(len, rows))
+            # of each row, the first slot of this block whose logits are wanted
+            begin = [min(max(f - start, 0), len(row)) for f, row in zip(first, rows, strict=True)]
+            least = min((b for b, row in zip(begin, rows, strict=True) if b < len(row)), default=-1)
+            with self.llm.turns.model:
+                logits = stream.feed(rows, width - least if least >= 0 else 1, block)
+            for index, row in enumerate(rows):
+                if begin[index] < len(row):
+                    piece = logits[index, begin[index] - least : len(row) - least]
+                    yield index, (start + begin[index], piece)

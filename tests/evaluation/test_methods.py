@@ -1,0 +1,266 @@
+"""Every method gives finite results under its budget; some are held to be exact."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sharedllm import SharedLLM
+from sharedllm.errors import ConfigError
+from sharedllm.evaluation.framing import frame
+from sharedllm.evaluation.items import Item
+from sharedllm.evaluation.methods import Case, DoesNotFitError, Losses, Method, Ready
+from sharedllm.evaluation.pasted import Full, Truncated, Windows
+from sharedllm.evaluation.registry import BASELINES, Choice, Missing, methods, parsed
+from sharedllm.evaluation.retrieval import BM25Ranker
+from sharedllm.evaluation.streaming import SINKS, Stream, Streaming
+from sharedllm.evaluation.yarn import Yarn, extended
+from tests.evaluation.conftest import WINDOW
+from tests.models import make_model, shared, stock
+from tests.texts import FERRY, GARDEN, STORY
+
+TARGET = tuple(b"Ansel Byrd")
+BUDGET = 600
+NAMES = (
+    "SharedLLM",
+    "full attention",
+    "truncated, middle",
+    "truncated, middle",
+    "truncated, left",
+    "truncated, left",
+    "YaRN",
+    "StreamingLLM",
+    "BM25 windows",
+)
+
+REFUSED = (
+    ("full attention", "long"),
+    ("truncated, middle", "short"),
+    ("truncated, left", "short"),
+    ("YaRN", "short"),
+)
+
+
+def make_case(llm: SharedLLM, text: str, **changes: Any) -> Case:
+    item = Item(
+        id="1",
+        task="t",
+        text=text,
+        before="Read:\n",
+        after="\nWho kept the lamp?",
+        query="Who kept the lamp?",
+        new_tokens=5,
+        target="Ansel Byrd",
+    )
+    item = dataclasses.replace(item, **changes)
+    document = llm.remember(item.text) if item.text else None
+    return Case(item=item, frame=frame(item, llm.tokenizer), document=document)
+
+
+@pytest.fixture(scope="module")
+def short(llm: SharedLLM) -> Case:
+    return make_case(llm, STORY)
+
+
+@pytest.fixture(scope="module")
+def long(llm: SharedLLM) -> Case:
+    return make_case(llm, f"{GARDEN} {FERRY} " * 8 + STORY + f" {FERRY}" * 2)
+
+
+def every(llm: SharedLLM, **options: Any) -> list[Method]:
+    return [
+        m
+        for m in methods(llm, Choice(batch=2, streaming_window=256, **options))
+        if not isinstance(m, Missing)
+    ]
+
+
+def test_the_registered_methods_are_these(llm: SharedLLM) -> None:
+    assert [m.name for m in every(llm)][: len(NAMES)] == list(NAMES)
+
+
+@pytest.mark.parametrize("at", range(len(NAMES)))
+@pytest.mark.parametrize("which", ["short", "long"])
+def test_every_method_answers_within_its_budget(
+    llm: SharedLLM, at: int, which: str, request: pytest.FixtureRequest
+) -> None:
+    case: Case = request.getfixturevalue(which)
+    method = every(llm)[at]
+    budget = BUDGET if method.budgeted else None
+    if budget is None and (method.name, which) in REFUSED:
+        with pytest.raises(DoesNotFitError, match=r"window|same as full"):
+            method.prepare(case, None)
+        return
+    ready = method.prepare(case, budget)
+    if method.budgeted:
+        assert 0 < ready.entries <= BUDGET
+    assert ready.flops > 0
+    assert min(ready.stored, ready.ingest_flops) >= 0
+    texts = method.generate([ready, ready], 5)
+    assert len(texts) == 2
+    assert texts[0] == texts[1]
+    losses = method.losses([ready, ready], [TARGET, TARGET[:4]])
+    assert [len(x) for x in losses] == [len(TARGET), 4]
+    assert all(np.isfinite(x).all() and (x > 0).all() for x in losses)
+    np.testing.assert_allclose(losses[0][:4], losses[1], atol=2e-4)
+
+
+def stock_losses(ready: Ready, target: tuple[int, ...]) -> Losses:
+    model = stock("llama", max_position_embeddings=WINDOW)
+    ids = torch.tensor([[*ready.prompt.text[0], *target]])
+    with torch.inference_mode():
+        logits = model(input_ids=ids).logits[0]
+    chances = logits[-len(target) - 1 : -1].float().log_softmax(-1)
+    return -chances.gather(1, torch.tensor(target)[:, None])[:, 0].numpy()
+
+
+def test_full_attention_is_the_stock_model(llm: SharedLLM, short: Case) -> None:
+    method = Full(llm)
+    ready = method.prepare(short, None)
+    assert ready.entries == len(STORY.encode())
+    losses = method.losses([ready], [TARGET])[0]
+    np.testing.assert_allclose(losses, stock_losses(ready, TARGET), atol=1e-4)
+
+
+def test_streaming_is_full_attention_while_nothing_is_dropped(llm: SharedLLM, short: Case) -> None:
+    full, stream = Full(llm), Streaming(llm)
+    text = len(stream.prepare(short, None).prompt.text[0])
+    assert text > 512  # more than one block
+    other = make_case(llm, STORY[:300])  # a shorter row beside it
+    ready = [stream.prepare(c, None) for c in (short, other)]
+    wanted = full.losses([full.prepare(c, None) for c in (short, other)], [TARGET] * 2)
+    np.testing.assert_allclose(stream.losses(ready, [TARGET] * 2), wanted, atol=2e-4)
+    answers = full.generate([full.prepare(c, None) for c in (short, other)], 12)
+    assert stream.generate(ready, 12) == answers
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2-mixed", "llama-llama3"])
+def test_streaming_sees_sinks_and_window_at_positions_in_the_cache(family: str) -> None:
+    """Against a direct computation: the last block over exactly the entries that are kept."""
+    llm = shared(family, sizes={"max_position_embeddings": 64, "num_hidden_layers": 1})
+    window, block = 16, 8
+    method = Streaming(llm, window=window)
+    text = tuple(range(40, 80))  # five blocks
+    stream = Stream(llm, 1, window)
+    ((_, (_, pieces)),) = method._read(stream, [text], [len(text) - 1])
+    logits = pieces[-1]
+    kept = (*text[:SINKS], *text[-(window):])
+    assert len(kept) == SINKS + window
+    model = stock(family, max_position_embeddings=64, num_hidden_layers=1)
+    with torch.inference_mode():
+        wanted = model(input_ids=torch.tensor([kept])).logits[0, -1]
+    torch.testing.assert_close(logits, wanted, atol=2e-4, rtol=1e-4)  # one layer: no older trace
+    assert block == window // 2
+
+
+def test_streaming_rows_do_not_depend_on_their_batch(llm: SharedLLM, long: Case) -> None:
+    method = Streaming(llm, window=64)
+    other = make_case(llm, STORY)
+    ready = [method.prepare(c, None) for c in (long, other)]
+    together = method.losses(ready, [TARGET, TARGET[:6]])
+    alone = [method.losses([r], [t])[0] for r, t in zip(ready, (TARGET, TARGET[:6]), strict=True)]
+    for a, b in zip(together, alone, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-4)
+    answers = method.generate(ready, 6)
+    assert answers == [method.generate([r], 6)[0] for r in ready]
+    assert ready[0].entries == 64 + SINKS
+
+
+def test_streaming_refuses_a_window_beyond_the_models(llm: SharedLLM) -> None:
+    with pytest.raises(ConfigError, match="--streaming-window"):
+        Streaming(llm, window=WINDOW)
+
+
+def test_yarn_is_applied_on_the_same_weights(llm: SharedLLM, long: Case) -> None:
+    model = extended(llm, 4)
+    assert model.shape.window == 4 * WINDOW
+    rope = model.model.config.rope_parameters
+    assert (rope["rope_type"], rope["factor"]) == ("yarn", 4.0)
+    assert rope["original_max_position_embeddings"] == WINDOW
+    weights = llm.model.get_input_embeddings().weight
+    assert model.model.get_input_embeddings().weight.data_ptr() == weights.data_ptr()
+    assert llm.model.config.rope_parameters["rope_type"] == "default"
+    own = make_model(
+        "llama",
+        max_position_embeddings=4 * WINDOW,
+        rope_parameters={**rope},
+    )
+    method = Yarn(llm, limit=2)
+    ready = method.prepare(long, None)
+    assert method.factor(long) == math.ceil(len(ready.prompt.text[0]) / WINDOW)
+    ids = torch.tensor([[*b"A text of some bytes, repeated. " * 4]])
+    with torch.inference_mode():
+        wanted = own(input_ids=ids).logits[0]
+        from sharedllm.layout import Prompt
+
+        got = model.upper.logits([Prompt(text=(tuple(ids[0].tolist()),))])[0]
+    torch.testing.assert_close(got, wanted, atol=2e-4, rtol=1e-4)
+    with pytest.raises(DoesNotFitError, match="--yarn-limit is 1"):
+        Yarn(llm, limit=1).prepare(long, None)
+
+
+def test_yarn_leaves_scaled_rotations_alone() -> None:
+    llm = shared("llama-llama3")
+    with pytest.raises(DoesNotFitError, match="scaled already"):
+        Yarn(llm).prepare(make_case(llm, STORY), None)
+
+
+def test_what_is_cut_and_kept(llm: SharedLLM, long: Case) -> None:
+    ids = long.ids
+    left = Truncated(llm, side="left", budgeted=True).body(long, 100)
+    middle = Truncated(llm, side="middle", budgeted=True).body(long, 101)
+    assert tuple(left) == ids[-100:]
+    assert tuple(middle) == (*ids[:50], *ids[-51:])
+    own = Truncated(llm, side="left", budgeted=False)
+    ready = own.prepare(long, None)
+    assert ready.prompt.running_tokens + len(TARGET) == WINDOW
+    with pytest.raises(DoesNotFitError, match="beyond the trained window"):
+        Truncated(llm, side="left", budgeted=True).body(long, WINDOW)
+
+
+def test_the_best_window_stands_last(llm: SharedLLM, long: Case) -> None:
+    method = Windows(llm, ranker=BM25Ranker())
+    text = llm.tokenizer.decode(method.body(long, 2 * 256 + 5))
+    first, last = text.split("\n...\n")
+    assert "lamp" in last
+    assert len(first.encode()) == len(last.encode()) == 256
+    assert len(method.body(long, 400)) == 400  # of the worse one, what fits
+
+
+def test_the_base_reads_for_baselines_unless_asked_otherwise(llm: SharedLLM, short: Case) -> None:
+    assert not Full(llm).prepare(short, None).prompt.reads
+    assert Full(llm, adapter=True).prepare(short, None).prompt.reads
+    memory = methods(llm, Choice(baselines=()))[0]
+    assert memory.prepare(short, BUDGET).prompt.reads
+    with pytest.raises(ConfigError, match="none is loaded"):
+        methods(llm, Choice(adapter=True))
+
+
+def test_memory_may_be_injected(llm: SharedLLM, long: Case) -> None:
+    method = every(llm, search={"finest": "kv", "rest": "all"}, baselines=())[0]
+    ready = method.prepare(long, 300)
+    assert 0 < ready.prompt.injected_tokens <= ready.entries <= 300
+    assert np.isfinite(method.losses([ready], [TARGET])[0]).all()
+
+
+def test_a_prompt_that_fills_the_window_is_skipped_with_the_reason(
+    llm: SharedLLM, long: Case
+) -> None:
+    case = make_case(llm, long.item.text, before="x" * (WINDOW - 200))
+    for method in every(llm):
+        if method.budgeted:
+            with pytest.raises(DoesNotFitError, match="beyond the trained window"):
+                method.prepare(case, 500)
+
+
+def test_the_baselines_option() -> None:
+    assert parsed("all") == BASELINES
+    assert parsed("none") == ()
+    assert parsed("bm25, full") == ("full", "bm25")
+    with pytest.raises(ConfigError, match="--baselines"):
+        parsed("bm26")
