@@ -1,0 +1,8 @@
+"""``python -m sharedllm``: the command line, for launchers that start modules."""
+
+import sys
+
+from sharedllm.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
