@@ -104,6 +104,15 @@ Model = Annotated[
         show_default="the embedded SmolLM2-135M-Instruct",
     ),
 ]
+AdapterName = Annotated[
+    str | None,
+    typer.Option(
+        "--adapter",
+        metavar="NAME",
+        help="Folder or hub name of a trained adapter; none is the base model.",
+        show_default="the default model's own",
+    ),
+]
 Policy = Annotated[
     str | None,
     typer.Option(
@@ -180,6 +189,7 @@ def ask(
     paths: Paths,
     questions: Questions,
     model: Model = None,
+    adapter: AdapterName = None,
     policy: Policy = None,
     search: Search = None,
     budget: Budget = None,
@@ -207,16 +217,19 @@ def ask(
     warmth = _parsed("temperature", temperature, float)
     selecting = _given(policy=policy, search=search, budget=entries, finest=finest)
     decoding = _given(max_new_tokens=longest, temperature=warmth)
-    for_search, for_answer = SearchConfig(**selecting), GenerationConfig(**decoding)
-    inject = InjectionConfig(**_given(mode=injection))
+    SearchConfig(**selecting)  # what is wrong is said before files are read
+    inject = InjectionConfig(**_given(mode=injection)) if injection else None
+    for_answer = GenerationConfig(**decoding)
     _check_place(device, dtype)
     texts = [read_file(path) for path in paths]
     screen = Screen(silent=as_json)
     with screen.busy("loading the model"):
         from sharedllm.shared_llm import SharedLLM
 
-        llm = SharedLLM.from_pretrained(model, device=device, dtype=dtype, injection=inject)
-    _require_room(llm, questions, for_search, for_answer)
+        llm = SharedLLM.from_pretrained(
+            model, device=device, dtype=dtype, adapter=_adapter(adapter), injection=inject
+        )
+    _require_room(llm, questions, llm.search.replace(**selecting), for_answer)
     documents = [screen.remember(llm, text) for text in texts]
     for question in questions:
         if as_json:
@@ -225,6 +238,11 @@ def ask(
             typer.echo(json.dumps(answer.to_dict()))
         else:
             screen.answer(llm, question, documents, {**selecting, **decoding}, len(questions) > 1)
+
+
+def _adapter(given: str | None) -> str | None:
+    """What from_pretrained is given for ``--adapter``."""
+    return None if given == "none" else given or "default"
 
 
 def _check_place(device: str | None, dtype: str | None) -> None:

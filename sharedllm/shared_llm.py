@@ -211,12 +211,7 @@ class SharedLLM:
     # -- remembering ---------------------------------------------------------------------------
 
     def remember(
-        self,
-        text: str,
-        *,
-        title: str = "",
-        source: str = "",
-        progress: Progress = None,
+        self, text: str, *, title: str = "", source: str = "", progress: Progress = None
     ) -> Document:
         """Read a text of any length so that questions can be asked about it.
 

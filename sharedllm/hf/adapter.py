@@ -115,7 +115,8 @@ class Adapter:
         if odd:
             raise AdapterError(
                 f"these adapter weights do not fit the model: {len(odd)} names differ, such as "
-                f"{odd[0]!r}; use the base and the injection settings that they were trained with"
+                f"{odd[0]!r}; use the base and the injection settings that they were trained with, "
+                "or no adapter (None)"
             )
         for name, parameter in own.items():
             if parameter.shape != weights[name].shape:
