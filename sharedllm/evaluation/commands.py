@@ -17,6 +17,7 @@ from sharedllm.evaluation.settings import Settings, share, sizes
 if TYPE_CHECKING:
     from sharedllm.evaluation.sources import Filler
 
+PASTS = ("0,2K,4K,6K,14K,30K,62K,126K",)
 app = typer.Typer(
     help="Measure a model on long text, beside baselines on the same items.",
     no_args_is_help=True,
@@ -183,6 +184,92 @@ def qa(
     from sharedllm.evaluation.tasks import run_qa
 
     run_qa(settings, _given(data), _filler(filler), share("--absent", absent), max_new_tokens)
+
+
+@app.command()
+def perplexity(
+    data: Data = None,
+    model: Model = None,
+    lengths: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="N,N",
+            help="Tokens of past before the running text.",
+            show_default="0,2K,4K,6K,14K,30K,62K,126K",
+        ),
+    ] = None,
+    running: Annotated[int, typer.Option(metavar="N", help="Tokens of running text.")] = 2048,
+    scored: Annotated[
+        int, typer.Option(metavar="N", help="The last of them that are the last window.")
+    ] = 256,
+    key_gain: Annotated[
+        float, typer.Option(metavar="X", help="LongPPL: the least gain of a key token, in nats.")
+    ] = 2.0,
+    key_sure: Annotated[
+        float, typer.Option(metavar="X", help="LongPPL: its least log-probability.")
+    ] = -2.0,
+    budget: Budget = None,
+    items: Items = 20,
+    baselines: Baselines = "all",
+    baseline_adapter: BaselineAdapter = False,
+    adapter: Adapter = "default",
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="P",
+            help="What scores a passage; all but right take the running text's beginning.",
+            show_default="right",
+        ),
+    ] = None,
+    search: Search = None,
+    finest: Finest = None,
+    rest: Rest = None,
+    yarn_limit: YarnLimit = 16,
+    streaming_window: StreamingWindow = None,
+    batch: Batch = 4,
+    seed: Seed = 0,
+    device: Device = None,
+    dtype: Dtype = None,
+    as_json: AsJson = False,
+    out: Out = None,
+    plot: Plot = None,
+) -> None:
+    """Perplexity of running text after a growing past, and of its key tokens.
+
+    [bold]Example:[/bold]  sharedllm eval perplexity --data books.jsonl --lengths 0,4K,30K
+    """
+    settings = _settings({**locals(), "default_lengths": PASTS})
+    from sharedllm.evaluation.lm import Windows
+    from sharedllm.evaluation.tasks import run_perplexity
+
+    windows = Windows(
+        pasts=settings.lengths, running=running, scored=scored, gain=key_gain, sure=key_sure
+    )
+    run_perplexity(settings, _given(data), windows)
+
+
+@app.command()
+def chat(
+    data: Data = None,
+    model: Model = None,
+    adapter: Adapter = "default",
+    items: Items = 200,
+    batch: Batch = 8,
+    seed: Seed = 0,
+    device: Device = None,
+    dtype: Dtype = None,
+    as_json: AsJson = False,
+    out: Out = None,
+    plot: Plot = None,
+) -> None:
+    """Whether instruction following is kept: likelihood of replies without any documents.
+
+    [bold]Example:[/bold]  sharedllm eval chat --adapter my_adapter
+    """
+    settings = _settings({**locals(), "default_lengths": ()})
+    from sharedllm.evaluation.tasks import run_chat
+
+    run_chat(settings, data or [])
 
 
 def _settings(given: dict[str, Any]) -> Settings:

@@ -30,6 +30,8 @@ class Frame:
         Their token ids; the tail ends with how the answer begins.
     prefix : tuple of int
         The answer's beginning alone.
+    following : int
+        Tokens that may come after the tail: the answer, or the longest text that is scored.
     """
 
     left: tuple[Part, ...]
@@ -37,6 +39,7 @@ class Frame:
     head: tuple[int, ...]
     tail: tuple[int, ...]
     prefix: tuple[int, ...]
+    following: int
 
     def conversation(self, document: Document, query: str) -> Conversation:
         return Conversation(parts=(*self.left, document, *self.right), query=query)
@@ -48,8 +51,9 @@ def frame(item: Item, tokenizer: PreTrainedTokenizerBase) -> Frame:
     right: tuple[Part, ...] = (item.after,)
     if item.chat:
         content = item.before + MARK + item.after
-        parts = converse([{"role": "user", "content": content}], (), tokenizer).parts
+        parts = converse([*item.earlier, {"role": "user", "content": content}], (), tokenizer).parts
         left, right = _cut(parts)
+    scored = [text for text in (item.target, *item.options) if text]
     prefix = part_ids(item.prefix, tokenizer) if item.prefix else []
     return Frame(
         left=left,
@@ -57,6 +61,7 @@ def frame(item: Item, tokenizer: PreTrainedTokenizerBase) -> Frame:
         head=tuple(i for part in left for i in _ids(part, tokenizer)),
         tail=(*(i for part in right for i in _ids(part, tokenizer)), *prefix),
         prefix=tuple(prefix),
+        following=max([item.new_tokens, *(len(part_ids(t, tokenizer)) for t in scored)]),
     )
 
 

@@ -33,6 +33,8 @@ class Item:
         The longest answer.
     chat : bool
         Whether the model's chat format is used; without it the target continues the document.
+    earlier : tuple of dict
+        Chat messages before the user's turn.
     notes : dict
         What a task's measures need beside.
     """
@@ -51,6 +53,7 @@ class Item:
     correct: tuple[int, ...] = ()
     new_tokens: int = 64
     chat: bool = True
+    earlier: tuple[dict[str, str], ...] = ()
     notes: dict[str, object] = field(default_factory=dict)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -113,6 +113,10 @@ class Method(ABC):
     def losses(self, ready: Sequence[Ready], targets: Sequence[Sequence[int]]) -> list[Losses]:
         """Negative log-likelihood, in nats, of every token of each target after its prompt."""
 
+    def same_as(self, ready: Ready) -> Hashable | None:
+        """What two prompts share exactly when their results are the same; None: nothing is."""
+        return None
+
 
 class Prompted(Method):
     """A method that ends in one prompt for a :class:`~sharedllm.SharedLLM`.
@@ -130,6 +134,12 @@ class Prompted(Method):
     def runs(self, ready: Ready) -> SharedLLM:
         """The model that takes this prompt."""
         return self.llm
+
+    def same_as(self, ready: Ready) -> Hashable | None:
+        """A plain prompt, such as that of a document that is not cut at all."""
+        if any(memory is not None for memory in ready.prompt.memory):
+            return None
+        return (id(self.runs(ready)), ready.prompt.text, ready.prompt.reads, ready.case.item.id)
 
     def generate(self, ready: Sequence[Ready], new_tokens: int) -> list[str]:
         out = [""] * len(ready)

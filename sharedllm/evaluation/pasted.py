@@ -13,7 +13,6 @@ from sharedllm.prompt import part_ids
 from sharedllm.shared_llm import SharedLLM
 
 BETWEEN = "\n...\n"
-WHOLE = "nothing to cut: the same as full attention"
 LEAST = 16  # tokens below which a window's rest is not worth pasting
 
 
@@ -47,7 +46,7 @@ class Pasted(Prompted):
     def room(self, case: Case) -> int:
         """Tokens of a document that fit the trained window."""
         own = len(case.frame.head) + len(case.frame.tail)
-        return self.llm.shape.window - own - _after(case, self.llm)
+        return self.llm.shape.window - own - case.frame.following
 
     @abstractmethod
     def body(self, case: Case, budget: int | None) -> Sequence[int]:
@@ -59,14 +58,6 @@ class Pasted(Prompted):
     def stored(self, case: Case, entries: int) -> int:
         """Without more: the KV of what was pasted, which the next question can reuse."""
         return self.size.kv(entries)
-
-
-def _after(case: Case, llm: SharedLLM) -> int:
-    """Tokens that come after the prompt: the answer, or the text whose likelihood is measured."""
-    item = case.item
-    longest = [t for t in (item.target, *item.options) if t]
-    ids = [len(part_ids(text, llm.tokenizer)) for text in longest]
-    return max([item.new_tokens, *ids])
 
 
 class Full(Pasted):
@@ -107,8 +98,6 @@ class Truncated(Pasted):
         ids, room = case.ids, self.room(case)
         if budget is not None and min(budget, len(ids)) > room:
             raise DoesNotFitError(f"beyond the trained window at {budget:,} entries")
-        if budget is None and len(ids) <= room:
-            raise DoesNotFitError(WHOLE)
         kept = min(len(ids), room if budget is None else budget)
         if kept <= 0 < len(ids):
             raise DoesNotFitError("the question alone fills the trained window")

@@ -12,7 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from sharedllm.evaluation.intervals import Estimate, ratio
+from sharedllm.evaluation.intervals import Estimate, mean, ratio
 from sharedllm.evaluation.items import thousands
 from sharedllm.evaluation.run import Row
 
@@ -60,6 +60,12 @@ class Metric:
             return found.mapped(np.exp)
         return found
 
+    def of(self, row: Row) -> float | None:
+        """One row's own value."""
+        if row.get(self.key) is None or (self.weight and not row[self.weight]):
+            return None
+        return float(row[self.key]) / (float(row[self.weight]) if self.weight else 1.0)
+
     def shown(self, estimate: Estimate | None, *, interval: bool = True) -> str:
         if estimate is None:
             return ""
@@ -91,8 +97,8 @@ def cells(rows: Sequence[Row], metrics: Sequence[Metric], seed: int) -> list[dic
         found = {m.key: m.estimate(ran, seed) for m in metrics} if ran else {}
         cell["metrics"] = {key: asdict(e) for key, e in found.items() if e is not None}
         ours = groups.get((length, task, OURS, budget if budget is not None else _largest(rows)))
-        if method != OURS and ours and ran and metrics[0].weight is None:
-            cell["ours_minus_this"] = _paired(ours, ran, metrics[0].key, seed)
+        if method != OURS and ours and ran:
+            cell["ours_minus_this"] = _paired(ours, ran, metrics[0], seed)
         out.append(cell)
     return out
 
@@ -105,12 +111,14 @@ def _mean(rows: Sequence[Row], key: str) -> float | None:
     return float(np.mean([row[key] for row in rows])) if rows else None
 
 
-def _paired(ours: Sequence[Row], other: Sequence[Row], key: str, seed: int) -> Any:
-    """The mean difference over the items that both took, with its interval."""
-    theirs = {row["item"]: row[key] for row in other if row.get(key) is not None}
-    pairs = [(r[key], theirs[r["item"]]) for r in ours if r.get("item") in theirs and key in r]
-    gaps = [a - b for a, b in pairs if a is not None]
-    return asdict(ratio(gaps, [1.0] * len(gaps), seed)) if gaps else None
+def _paired(
+    ours: Sequence[Row], other: Sequence[Row], metric: Metric, seed: int
+) -> dict[str, Any] | None:
+    """The mean difference of the main metric over the items that both took, with its interval."""
+    mine, theirs = ({r["item"]: metric.of(r) for r in rows} for rows in (ours, other))
+    pairs = [(mine[item], theirs.get(item)) for item in mine]
+    gaps = [a - b for a, b in pairs if a is not None and b is not None]
+    return asdict(mean(gaps, seed)) if gaps else None
 
 
 def show(
@@ -120,24 +128,54 @@ def show(
     *,
     title: str,
     tasks: dict[str, str] | None = None,
+    unit: str = "tokens",
+    across: bool = False,
 ) -> None:
-    """Print, for each length, the scores and what they cost.
+    """Print the scores, what they cost, and why rows are missing.
 
     Parameters
     ----------
     tasks : task -> heading: the main metric by task, instead of all metrics over all tasks
+    unit : what the lengths are
+    across : one table for each metric, with the lengths as columns; else one for each length
     """
-    for length in dict.fromkeys(cell["length"] for cell in found):
+    lengths = list(dict.fromkeys(cell["length"] for cell in found))
+    if across:
+        for metric in metrics:
+            _titled(console, f"{title}: {metric.title}, by {unit}", _lengths(found, metric))
+    for length in lengths:
         of_length = [cell for cell in found if cell["length"] == length]
-        heading = f"{title}, {thousands(length)} tokens" if length else title
-        console.print(_scores(of_length, metrics, heading, tasks or {}))
-        console.print(_costs(of_length))
+        heading = f"{title}, {thousands(length)} {unit}" if length else title
+        if not across:
+            _titled(console, heading, _scores(of_length, metrics, tasks or {}))
+        if not across or length == max(lengths):
+            _titled(console, f"Cost: {heading}", _costs(of_length))
         for note in _notes(of_length):
-            console.print(note, style="dim", markup=False, highlight=False)
+            at = f"{thousands(length)}: " if across else ""
+            console.print(f"  {at}{note}", style="dim", markup=False, highlight=False)
 
 
-def _table(title: str) -> Table:
-    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
+def _titled(console: Console, title: str, table: Table) -> None:
+    console.print(title, style="bold", markup=False, highlight=False)
+    console.print(table)
+
+
+def _lengths(found: Sequence[dict[str, Any]], metric: Metric) -> Table:
+    """One metric with a column for each length."""
+    table = _table()
+    cells_at = {(c["length"], c["method"], c["budget"]): c for c in found if c["task"] == ALL}
+    lengths = sorted({length for length, _, _ in cells_at})
+    for length in lengths:
+        table.add_column(thousands(length), justify="right", no_wrap=True)
+    for method, budget in dict.fromkeys((m, b) for _, m, b in cells_at):
+        of_row = [cells_at[length, method, budget] for length in lengths]
+        shown = [metric.shown(_estimate(c, metric.key), interval=len(lengths) < 5) for c in of_row]
+        table.add_row(*_names(of_row[0]), *(text or "-" for text in shown))
+    return table
+
+
+def _table() -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
     table.add_column("method", no_wrap=True)
     table.add_column("budget", justify="right", no_wrap=True)
     return table
@@ -150,10 +188,9 @@ def _names(cell: dict[str, Any]) -> tuple[str, str]:
 def _scores(
     found: Sequence[dict[str, Any]],
     metrics: Sequence[Metric],
-    title: str,
     tasks: dict[str, str],
 ) -> Table:
-    table = _table(title)
+    table = _table()
     over_all = [cell for cell in found if cell["task"] == ALL]
     shown = list(metrics[:1]) if tasks else [m for m in metrics if _has(over_all, m.key)]
     by_task = {(c["task"], c["method"], c["budget"]): c for c in found}
@@ -162,8 +199,7 @@ def _scores(
     for task in columns:
         table.add_column(tasks[task], justify="right", no_wrap=True)
     for metric in shown:
-        title = "mean" if tasks else metric.title
-        table.add_column(title, justify="right", no_wrap=True)
+        table.add_column("mean" if tasks else metric.title, justify="right", no_wrap=True)
     for cell in over_all:
         row = [*_names(cell)]
         for task in columns:
@@ -184,7 +220,7 @@ def _estimate(cell: dict[str, Any], key: str) -> Estimate | None:
 
 
 def _costs(found: Sequence[dict[str, Any]]) -> Table:
-    table = _table("")
+    table = _table()
     for name in ("items", "entries", "prefill TFLOP", "ingest TFLOP", "stored MB", "s an item"):
         table.add_column(name, justify="right", no_wrap=True)
     for cell in found:

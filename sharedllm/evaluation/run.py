@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -49,9 +49,10 @@ class Runner:
     def __call__(self, items: Iterable[Item]) -> Iterator[Row]:
         for group in batched(items, self.batch):
             cases = self._cases(group)
+            known: dict[Hashable, Row] = {}
             for method in self.methods:
                 for budget in self._budgets(method):
-                    yield from self._rows(method, budget, cases)
+                    yield from self._rows(method, budget, cases, known)
 
     def _cases(self, items: Sequence[Item]) -> list[Case]:
         """Read the documents of `items`, each text once."""
@@ -65,33 +66,47 @@ class Runner:
             for i in items
         ]
 
-    def _rows(self, method: Method, budget: int | None, cases: Sequence[Case]) -> Iterator[Row]:
-        started = time.perf_counter()
-        ready: list[Ready] = []
+    def _rows(
+        self, method: Method, budget: int | None, cases: Sequence[Case], known: dict[Hashable, Row]
+    ) -> Iterator[Row]:
+        ready: dict[str, Ready] = {}
         reasons: dict[str, str] = {}
+        started = time.perf_counter()
         for case in cases:
             try:
-                ready.append(method.prepare(case, budget))
+                ready[case.item.id] = method.prepare(case, budget)
             except DoesNotFitError as error:
                 reasons[case.item.id] = str(error)
-        measured = self.measure(method, ready) if ready else []
-        seconds = (time.perf_counter() - started) / max(1, len(ready))
-        found = {r.case.item.id: (r, m) for r, m in zip(ready, measured, strict=True)}
+        prepare_s = (time.perf_counter() - started) / len(cases)
+        measured = self._measured(method, ready, known)
         for case in cases:
             row = _head(case.item, method, budget)
             if case.item.id in reasons:
                 yield row | {"skipped": reasons[case.item.id]}
                 continue
-            made, measures = found[case.item.id]
+            made, found = ready[case.item.id], measured[case.item.id]
             yield row | {
                 "entries": made.entries,
                 "prefill_flops": made.flops,
                 "ingest_flops": made.ingest_flops,
                 "stored_bytes": made.stored,
-                "seconds": seconds,
-                **measures,
+                **found,
+                "seconds": prepare_s + found["seconds"],
             }
         self.done(len(cases), method.name)
+
+    def _measured(
+        self, method: Method, ready: dict[str, Ready], known: dict[Hashable, Row]
+    ) -> dict[str, Row]:
+        """The measures of each item; a prompt that another method had is not run again."""
+        keys = {item: method.same_as(r) for item, r in ready.items()}
+        fresh = [item for item in ready if keys[item] is None or keys[item] not in known]
+        started = time.perf_counter()
+        new = self.measure(method, [ready[item] for item in fresh]) if fresh else []
+        seconds = (time.perf_counter() - started) / max(1, len(fresh))
+        out = {item: row | {"seconds": seconds} for item, row in zip(fresh, new, strict=True)}
+        known.update({keys[item]: row for item, row in out.items() if keys[item] is not None})
+        return {item: out.get(item) or known[keys[item]] for item in ready}
 
 
 def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

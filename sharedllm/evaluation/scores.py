@@ -16,7 +16,8 @@ REFUSAL = re.compile(
     r"(?:given |provided |above )?(?:document|documents|text|texts|passage|context|story)\b"
     r"|\b(?:document|documents|text|passage|context)\b (?:does|do|did)(?:n't| not) "
     r"(?:say|mention|state|contain|provide|specify|give|tell|include)\b"
-    r"|\b(?:is|are|was|were)(?: not|n't) (?:mentioned|stated|specified|given|provided|found|answerable)\b"
+    r"|\b(?:is|are|was|were)(?: not|n't) "
+    r"(?:mentioned|stated|specified|given|provided|found|answerable)\b"
     r"|\b(?:cannot|can't|can not) (?:be )?(?:answer|answered|found|determined)\b"
     r"|\bunanswerable\b|\bi (?:do not|don't) know\b|\bno information\b",
     re.IGNORECASE,

@@ -40,9 +40,17 @@ class Session:
     ----------
     command : the command's name, for title and JSON
     llm : the model; loaded from `settings` unless given
+    budgeted : whether the command has budgets
     """
 
-    def __init__(self, command: str, settings: Settings, llm: SharedLLM | None = None) -> None:
+    def __init__(
+        self,
+        command: str,
+        settings: Settings,
+        llm: SharedLLM | None = None,
+        *,
+        budgeted: bool = True,
+    ) -> None:
         self.command, self.settings = command, settings
         baselines = parsed(settings.baselines)
         self.notes: list[str] = []
@@ -61,7 +69,7 @@ class Session:
             streaming_window=settings.streaming_window,
             search=settings.search,
         )
-        self.budgets = self._budgets()
+        self.budgets = self._budgets() if budgeted else ()
 
     def _budgets(self) -> tuple[int, ...]:
         """The budgets asked for, or of the default ones those that leave room for a question."""
@@ -88,12 +96,20 @@ class Session:
             self.notes.append(text)
             sys.stderr.write(f"note: {text}\n")
 
-    def methods(self) -> list[Method]:
-        return methods(self.llm, self.choice)
+    def rows(
+        self,
+        items: Iterable[Item],
+        n: int,
+        measure: Measure,
+        compared: Sequence[Method] | None = None,
+    ) -> list[Row]:
+        """All rows of the `n` `items`, with a progress bar on standard error.
 
-    def rows(self, items: Iterable[Item], n: int, measure: Measure) -> list[Row]:
-        """All rows of the `n` `items`, with a progress bar on standard error."""
-        compared = self.methods()
+        Parameters
+        ----------
+        compared : None is SharedLLM and the baselines chosen
+        """
+        compared = methods(self.llm, self.choice) if compared is None else compared
         runner = Runner(self.llm, compared, self.budgets, measure, self.settings.batch)
         with _bar(f"eval {self.command}", n * runner.rows_an_item) as done:
             runner.done = done
@@ -106,7 +122,8 @@ class Session:
         *,
         title: str,
         tasks: dict[str, str] | None = None,
-        axis: str = "length (tokens)",
+        unit: str = "tokens",
+        across: bool = False,
     ) -> dict[str, Any]:
         """Print the table or the JSON object, write the files, and give the object back."""
         found = report.cells(rows, metrics, self.settings.seed)
@@ -120,14 +137,14 @@ class Session:
         if self.settings.plot is not None:
             from sharedllm.evaluation.plot import draw
 
-            draw(found, metrics, self.settings.plot, title=title, tasks=tasks or {}, axis=axis)
+            draw(found, metrics, self.settings.plot, title=title, tasks=tasks or {}, axis=unit)
         if self.settings.as_json:
             sys.stdout.write(json.dumps(result) + "\n")
         else:
             console = Console()
             if not console.is_terminal:
                 console = Console(width=PIPED_WIDTH)
-            report.show(found, metrics, console, title=title, tasks=tasks)
+            report.show(found, metrics, console, title=title, tasks=tasks, unit=unit, across=across)
         return result
 
     def _described(self) -> dict[str, Any]:
@@ -180,7 +197,9 @@ def _bar(title: str, total: int) -> Iterator[Done]:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as bars:
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bars:
         task = bars.add_task(title, total=total)
 
         def done(rows: int, what: str) -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
-from sharedllm.errors import DocumentError
-from sharedllm.evaluation import qa, questions, ruler, scores
+from sharedllm.errors import ConfigError, DocumentError
+from sharedllm.evaluation import chat, lm, qa, questions, ruler, scores
+from sharedllm.evaluation.chat_set import PROMPTS
 from sharedllm.evaluation.methods import Method, Ready
 from sharedllm.evaluation.report import Metric
 from sharedllm.evaluation.run import Row, answers
 from sharedllm.evaluation.session import Session
 from sharedllm.evaluation.settings import Settings
-from sharedllm.evaluation.sources import Filler, require_filler, rows
+from sharedllm.evaluation.sources import Filler, require_filler, rows, texts
 from sharedllm.shared_llm import SharedLLM
 
 NEEDLE_METRICS = (Metric(key="score", title="string_match_all", scale=100, digits=1),)
@@ -44,14 +46,14 @@ def run_needle(
 
 
 def _ruler_rows(method: Method, ready: Sequence[Ready]) -> list[Row]:
-    texts = answers(method, ready)
+    given = answers(method, ready)
     return [
         {
             "score": scores.string_match_all(text, r.case.item.answers),
             "answer": text,
             "gold": list(r.case.item.answers),
         }
-        for r, text in zip(ready, texts, strict=True)
+        for r, text in zip(ready, given, strict=True)
     ]
 
 
@@ -91,3 +93,55 @@ def run_qa(
         session.note(REPEATS)
     metrics = [m for m in qa.METRICS if absent or m.key not in ("recognised", "false_refusal")]
     return session.finish(taken, metrics, title="Question answering")
+
+
+def run_perplexity(
+    settings: Settings, paths: Sequence[str], windows: lm.Windows, llm: SharedLLM | None = None
+) -> dict[str, Any]:
+    """Perplexity after pasts of every length."""
+    documents = texts(paths, "--data")
+    if "policy" not in settings.search:
+        settings = dataclasses.replace(settings, search={**settings.search, "policy": "right"})
+    session = Session("perplexity", settings, llm)
+    if windows.running + max(session.budgets) > session.llm.shape.window:
+        raise ConfigError(
+            f"--running {windows.running:,} and a budget of {max(session.budgets):,} need more "
+            f"than the {session.llm.shape.window:,} positions that the model was trained on: "
+            "lower one of them"
+        )
+    made = lm.items(documents, windows, settings.items, session.llm, settings.seed)
+    n = settings.items * len(windows.pasts)
+    found = session.rows(made, n, lm.measure)
+    return session.finish(
+        found, windows.metrics(), title="Perplexity", unit="tokens of past", across=True
+    )
+
+
+def run_chat(
+    settings: Settings, paths: Sequence[str], llm: SharedLLM | None = None
+) -> dict[str, Any]:
+    """The likelihood of reference replies without documents, with the adapter and without."""
+    if paths:
+        every = [item for path in paths for item in chat.read(list(rows(path)), path)]
+    else:
+        listed = [{"instruction": asked, "response": reply} for asked, reply in PROMPTS]
+        every = list(chat.read(listed, "built-in"))
+    if not every:
+        raise DocumentError(f"no row in {', '.join(map(repr, paths))}")
+    session = Session("chat", settings, llm, budgeted=False)
+    base, batch = session.llm, settings.batch
+    if session.llm.adapter is None:
+        session.note("no adapter is loaded: both rows are the base")
+    elif llm is None:
+        base = SharedLLM.from_pretrained(
+            settings.model, adapter=None, device=settings.device, dtype=settings.dtype
+        )
+    compared: list[Method] = [
+        chat.Reply(base, batch, chat.BASE),
+        chat.Reply(session.llm, batch, chat.AS_USED),
+    ]
+    if session.llm.adapter is not None:
+        compared.append(chat.Reply(session.llm, batch, chat.FORCED, adapter=True))
+    items = chat.chosen(every, settings.items, settings.seed)
+    found = session.rows(items, len(items), chat.measure, compared)
+    return session.finish(chat.with_ratio(found), chat.METRICS, title="Replies without documents")

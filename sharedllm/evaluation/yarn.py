@@ -50,8 +50,6 @@ class Yarn(Pasted):
         if kind != "default":
             raise DoesNotFitError(f"the model's rotation is scaled already ({kind})")
         factor = self.factor(case)
-        if factor == 1:
-            raise DoesNotFitError("nothing to extend: the same as full attention")
         if factor > self.limit:
             raise DoesNotFitError(f"needs a factor of {factor}; --yarn-limit is {self.limit}")
         return case.ids
@@ -63,6 +61,8 @@ class Yarn(Pasted):
 
     def runs(self, ready: Ready) -> SharedLLM:
         factor = self.factor(ready.case)
+        if factor == 1:
+            return self.llm
         if factor not in self._extended:
             self._extended[factor] = extended(self.llm, factor)
         return self._extended[factor]

@@ -1,0 +1,170 @@
+"""Language modelling with a growing past: items, key tokens, measures."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sharedllm.config import whole
+from sharedllm.errors import DocumentError
+from sharedllm.evaluation.framing import frame
+from sharedllm.evaluation.items import Item
+from sharedllm.evaluation.methods import Case, Losses, Method, Ready
+from sharedllm.evaluation.pasted import Truncated
+from sharedllm.evaluation.report import Metric
+from sharedllm.evaluation.run import Row
+from sharedllm.prompt import part_ids
+from sharedllm.shared_llm import SharedLLM
+from sharedllm.tokens import Tokens, tokenize
+
+QUERY_TOKENS = 256  # of the running text's beginning, where a policy needs a query
+TRIES = 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Windows:
+    """What is read and what is scored.
+
+    Attributes
+    ----------
+    pasts : tuple of int
+        Tokens before the running text.
+    running : int
+        Tokens of running text, all attended to in full.
+    scored : int
+        The last so many of them are the last window.
+    gain, sure : float
+        LongPPL's thresholds: a token is a key token if its log-probability gains more than `gain`
+        from the long context, and is above `sure` there.
+    """
+
+    pasts: tuple[int, ...]
+    running: int = 2048
+    scored: int = 256
+    gain: float = 2.0
+    sure: float = -2.0
+
+    def __post_init__(self) -> None:
+        whole("--running", self.running, least=2)
+        whole("--scored", self.scored, least=1, most=self.running - 1)
+
+    def metrics(self) -> tuple[Metric, ...]:
+        def made(key: str, title: str) -> Metric:
+            return Metric(key=key, title=title, weight=f"{key}_tokens", exp=True, lower=True)
+
+        return (
+            made("nll_last", f"PPL of the last {self.scored:,} tokens"),
+            made("nll_running", f"PPL of all {self.running:,} running tokens"),
+            made("nll_key", f"LongPPL (key tokens among the last {self.scored:,})"),
+        )
+
+
+def items(
+    texts: Sequence[str], windows: Windows, n: int, llm: SharedLLM, seed: int
+) -> Iterator[Item]:
+    """`n` running texts, each with all its pasts, from texts that are long enough in turn.
+
+    Raises
+    ------
+    DocumentError
+        If no text is.
+    """
+    rng = random.Random(seed)
+    needed = max(windows.pasts) + windows.running
+    long: list[tuple[str, Tokens]] = []
+    for text in rng.sample(texts, len(texts)):
+        tokens = tokenize(text, llm.tokenizer)
+        if len(tokens) >= needed:
+            long.append((text, tokens))
+        if len(long) == n:
+            break
+    if not long:
+        raise DocumentError(
+            f"no text in --data has the {needed:,} tokens that the longest past and the running "
+            "text need: give longer texts, or smaller --lengths"
+        )
+    for index in range(n):
+        text, tokens = long[index % len(long)]
+        start = rng.randrange(max(windows.pasts), len(tokens) - windows.running + 1)
+        yield from _of_one(text, tokens, start, windows, llm, str(index))
+
+
+def _of_one(
+    text: str, tokens: Tokens, start: int, windows: Windows, llm: SharedLLM, name: str
+) -> Iterator[Item]:
+    """The running text from token `start` on after every past."""
+
+    def between(first: int, last: int) -> str:
+        begin, end = tokens.characters(first, last)
+        return text[begin:end]
+
+    base = Item(
+        id=name,
+        task="lm",
+        after=between(start, start + 1),
+        target=between(start + 1, start + windows.running),
+        query=between(start, start + min(QUERY_TOKENS, windows.running)),
+        new_tokens=1,
+        chat=False,
+    )
+    longest = dataclasses.replace(base, text=between(start - max(windows.pasts), start))
+    keys = key_tokens(llm, base, longest, windows)
+    for past in windows.pasts:
+        yield dataclasses.replace(
+            base,
+            id=f"{name}-{past}",
+            length=past,
+            text=between(start - past, start) if past else "",
+            notes={"keys": keys, "scored": windows.scored},
+        )
+
+
+def key_tokens(llm: SharedLLM, short: Item, long: Item, windows: Windows) -> list[int]:
+    """LongPPL's rule, judged by the base with full attention.
+
+    The long context is as much of the past as fits the trained window, the short one is the
+    running text alone.
+
+    Returns
+    -------
+    list of int
+        Indexes among the last window's tokens.
+    """
+    judge = Truncated(llm, 1, side="left", budgeted=False)
+
+    def losses(item: Item) -> Losses:
+        document = llm.remember(item.text) if item.text else None
+        case = Case(item=item, frame=frame(item, llm.tokenizer), document=document)
+        target = part_ids(item.target, llm.tokenizer)
+        return judge.losses([judge.prepare(case, None)], [target])[0][-windows.scored :]
+
+    return [int(i) for i in np.flatnonzero(is_key(losses(short), losses(long), windows))]
+
+
+def is_key(
+    short: Losses, long: Losses, windows: Windows
+) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Whether each token's log-probability gains enough from the long context, and is high."""
+    key: NDArray[np.bool_] = (short - long > windows.gain) & (-long > windows.sure)
+    return key
+
+
+def measure(method: Method, ready: Sequence[Ready]) -> list[Row]:
+    """Sums of losses and their counts."""
+    targets = [part_ids(r.case.item.target, method.tokenizer) for r in ready]
+    out = []
+    for r, losses in zip(ready, method.losses(ready, targets), strict=True):
+        last = losses[-int(str(r.case.item.notes["scored"])) :]
+        keys = r.case.item.notes["keys"]
+        key = last[keys] if isinstance(keys, list) and keys else np.empty(0)
+        parts = {"nll_last": last, "nll_running": losses, "nll_key": key}
+        out.append(
+            {name: float(part.sum()) for name, part in parts.items()}
+            | {f"{name}_tokens": len(part) for name, part in parts.items()}
+        )
+    return out
