@@ -65,14 +65,18 @@ class Windows:
 
 
 def items(
-    texts: Sequence[str], windows: Windows, n: int, llm: SharedLLM, seed: int
+    texts: Sequence[str], windows: Windows, n: int, llm: SharedLLM, seed: int, group: int = 1
 ) -> Iterator[Item]:
     """`n` running texts, each with all its pasts, from texts that are long enough in turn.
+
+    Parameters
+    ----------
+    group : so many running texts are given together, past after past, to be run as a batch
 
     Raises
     ------
     DocumentError
-        If no text is.
+        If no text is long enough.
     """
     rng = random.Random(seed)
     needed = max(windows.pasts) + windows.running
@@ -88,15 +92,19 @@ def items(
             f"no text in --data has the {needed:,} tokens that the longest past and the running "
             "text need: give longer texts, or smaller --lengths"
         )
-    for index in range(n):
-        text, tokens = long[index % len(long)]
-        start = rng.randrange(max(windows.pasts), len(tokens) - windows.running + 1)
-        yield from _of_one(text, tokens, start, windows, llm, str(index))
+    for first in range(0, n, group):
+        together = []
+        for index in range(first, min(first + group, n)):
+            text, tokens = long[index % len(long)]
+            start = rng.randrange(max(windows.pasts), len(tokens) - windows.running + 1)
+            together.append(_of_one(text, tokens, start, windows, llm, str(index)))
+        for of_past in zip(*together, strict=True):
+            yield from of_past
 
 
 def _of_one(
     text: str, tokens: Tokens, start: int, windows: Windows, llm: SharedLLM, name: str
-) -> Iterator[Item]:
+) -> list[Item]:
     """The running text from token `start` on after every past."""
 
     def between(first: int, last: int) -> str:
@@ -114,14 +122,16 @@ def _of_one(
     )
     longest = dataclasses.replace(base, text=between(start - max(windows.pasts), start))
     keys = key_tokens(llm, base, longest, windows)
-    for past in windows.pasts:
-        yield dataclasses.replace(
+    return [
+        dataclasses.replace(
             base,
             id=f"{name}-{past}",
             length=past,
             text=between(start - past, start) if past else "",
             notes={"keys": keys, "scored": windows.scored},
         )
+        for past in windows.pasts
+    ]
 
 
 def key_tokens(llm: SharedLLM, short: Item, long: Item, windows: Windows) -> list[int]:

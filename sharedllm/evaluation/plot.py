@@ -20,6 +20,7 @@ COLOURS = (
     *("#999999", "#d5a6bd"),
 )
 MARKERS = "osD^vP"
+DODGE = 0.16  # of the way to the next length: equal values do not hide each other
 PANEL_WIDTH, PANEL_HEIGHT, DOT_HEIGHT = 4.2, 3.0, 0.24
 
 
@@ -60,7 +61,14 @@ def draw(
     figure.suptitle(title)
     if len(lengths) > 1:
         handles, labels = axes.flat[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside right upper", fontsize=8, frameon=False)
+        figure.legend(
+            handles,
+            labels,
+            loc="outside right upper",
+            fontsize=8,
+            frameon=False,
+            title="method, budget",
+        )
     figure.savefig(path, dpi=130)
 
 
@@ -119,7 +127,8 @@ def _lines(
             if c["task"] == task and (c["method"], c["budget"]) == one
         }
         points = [(at, own[n]) for at, n in enumerate(lengths) if own.get(n)]
-        x = [at for at, _ in points]
+        aside = DODGE * (series.index(one) - (len(series) - 1) / 2) / max(1, len(series) - 1)
+        x = [at + aside for at, _ in points]
         y = [b[0] for _, b in points if b]
         error = [[b[1] for _, b in points if b], [b[2] for _, b in points if b]]
         place.errorbar(

@@ -140,6 +140,9 @@ def show(
     across : one table for each metric, with the lengths as columns; else one for each length
     """
     lengths = list(dict.fromkeys(cell["length"] for cell in found))
+    if tasks:
+        legend = ", ".join(f"{short} {task}" for task, short in tasks.items())
+        console.print(f"  {legend}", style="dim", markup=False, highlight=False)
     if across:
         for metric in metrics:
             _titled(console, f"{title}: {metric.title}, by {unit}", _lengths(found, metric))
@@ -149,7 +152,8 @@ def show(
         if not across:
             _titled(console, heading, _scores(of_length, metrics, tasks or {}))
         if not across or length == max(lengths):
-            _titled(console, f"Cost: {heading}", _costs(of_length))
+            at = f" at {thousands(length)} {unit}" if length else ""
+            _titled(console, f"Cost{at}", _costs(of_length))
         for note in _notes(of_length):
             at = f"{thousands(length)}: " if across else ""
             console.print(f"  {at}{note}", style="dim", markup=False, highlight=False)

@@ -74,8 +74,15 @@ class MiniLMRanker:
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         from transformers import AutoModel, AutoTokenizer
+        from transformers.utils import logging
 
-        self._model: Any = AutoModel.from_pretrained(folder).to(device).eval()
+        shown = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()
+        try:
+            self._model: Any = AutoModel.from_pretrained(folder).to(device).eval()
+        finally:
+            if shown:
+                logging.enable_progress_bar()
         self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
         layers = self._model.encoder.parameters()
         self._parameters = sum(p.numel() for p in layers if p.ndim == 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any
 
 from sharedllm.document import Document
@@ -110,10 +110,10 @@ class Runner:
 
 
 def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """`items` in lists of at most `size`."""
-    stream = iter(items)
-    while group := list(islice(stream, size)):
-        yield group
+    """`items` in lists of at most `size`, one length in each: they cost alike."""
+    for _, of_length in groupby(items, key=lambda item: item.length):
+        while group := list(islice(of_length, size)):
+            yield group
 
 
 def _head(item: Item, method: Method, budget: int | None) -> Row:

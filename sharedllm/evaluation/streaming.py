@@ -9,7 +9,7 @@ Shapes: B batch, G key/value heads, T new tokens, S slots, D head dim.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -169,6 +169,9 @@ class Streaming(Prompted):
             flops=self.size.windowed(len(text), SINKS + self.window),
             stored=self.size.kv(entries),
         )
+
+    def same_as(self, ready: Ready) -> Hashable | None:
+        return None  # the same prompt, but not all of it is seen
 
     def generate(self, ready: Sequence[Ready], new_tokens: int) -> list[str]:
         out: list[str] = []

@@ -109,7 +109,7 @@ def run_perplexity(
             f"than the {session.llm.shape.window:,} positions that the model was trained on: "
             "lower one of them"
         )
-    made = lm.items(documents, windows, settings.items, session.llm, settings.seed)
+    made = lm.items(documents, windows, settings.items, session.llm, settings.seed, settings.batch)
     n = settings.items * len(windows.pasts)
     found = session.rows(made, n, lm.measure)
     return session.finish(
