@@ -9,6 +9,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter, ScalarFormatter
 
 from sharedllm.evaluation.items import thousands
 from sharedllm.evaluation.report import ALL, OURS, Metric
@@ -68,6 +69,7 @@ def draw(
             fontsize=8,
             frameon=False,
             title="method, budget",
+            title_fontsize=8,
         )
     figure.savefig(path, dpi=130)
 
@@ -139,6 +141,11 @@ def _lines(
     place.set_title(heading, fontsize=10)
     if metric.scale == 100:
         place.set_ylim(-3, 103)
+    if metric.exp:
+        place.set_yscale("log")
+        place.yaxis.set_major_formatter(ScalarFormatter())
+        place.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.6)))
+    place.tick_params(axis="y", which="both", labelsize=8)
     place.grid(axis="y", alpha=0.3)
 
 

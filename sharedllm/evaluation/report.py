@@ -70,6 +70,8 @@ class Metric:
         if estimate is None:
             return ""
         text = f"{self.scale * estimate.value:.{self.digits}f}"
+        if interval and self.exp and estimate.low is not None and estimate.high is not None:
+            return f"{text} [{estimate.low:.{self.digits}f}, {estimate.high:.{self.digits}f}]"
         if interval and estimate.half is not None:
             text += f" ±{self.scale * estimate.half:.{self.digits}f}"
         return text
