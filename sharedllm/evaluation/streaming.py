@@ -161,13 +161,13 @@ class Streaming(Prompted):
 
     def prepare(self, case: Case, budget: int | None) -> Ready:
         text = (*case.frame.head, *case.ids, *case.frame.tail)
-        entries = min(len(text), SINKS + self.window)
+        cached = min(len(text), SINKS + self.window)
         return Ready(
             case=case,
             prompt=Prompt(text=(text,)),
-            entries=entries,
+            entries=min(len(case.ids), SINKS + self.window),
             flops=self.size.windowed(len(text), SINKS + self.window),
-            stored=self.size.kv(entries),
+            stored=self.size.kv(cached),
         )
 
     def same_as(self, ready: Ready) -> Hashable | None:
