@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from sharedllm.config import GenerationConfig, InjectionConfig, SearchConfig, TreeConfig
     from sharedllm.document import Document
     from sharedllm.errors import SharedLLMError
+    from sharedllm.memory.records import MemoryDocument
+    from sharedllm.memory.tree_memory import TreeMemory
     from sharedllm.readers import read_file
     from sharedllm.shared_llm import SharedLLM
 
@@ -24,6 +26,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "SharedLLM": "shared_llm",
     "Document": "document",
+    "TreeMemory": "memory.tree_memory",
+    "MemoryDocument": "memory.records",
     "Answer": "answer",
     "Citation": "answer",
     "Usage": "answer",
@@ -38,6 +42,8 @@ _HOMES = {
 __all__ = [  # in reading order
     "SharedLLM",
     "Document",
+    "TreeMemory",
+    "MemoryDocument",
     "Answer",
     "Citation",
     "Usage",

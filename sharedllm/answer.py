@@ -21,6 +21,8 @@ class Citation:
     score : float
         The policy's score of the best node.
     text : str
+    document, title : str
+        The document's id (in its memory) and title.
     """
 
     source: str
@@ -29,6 +31,8 @@ class Citation:
     level: int
     score: float
     text: str
+    document: str = ""
+    title: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

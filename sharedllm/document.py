@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sharedllm.errors import InputError
 from sharedllm.injection import NodeKV
 from sharedllm.lower_model import NodeRequest
 from sharedllm.tokens import Tokens
@@ -78,6 +77,8 @@ class Document:
         What identifies the model and the tree settings that read it.
     remember_s : float
         Seconds it took to read.
+    offset : int
+        Characters before `text`, where this is a part of a longer text.
     """
 
     id: str
@@ -90,6 +91,7 @@ class Document:
     nodes: NodeCache = field(repr=False)
     made_by: tuple[object, ...] = field(default=(), repr=False)
     remember_s: float = field(default=0.0, repr=False)
+    offset: int = field(default=0, repr=False)
     _derived: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -120,50 +122,3 @@ def document_id(text: str, *settings: object) -> str:
     digest.update(b"\0")
     digest.update(text.encode("utf-8", "surrogatepass"))
     return digest.hexdigest()[:32]
-
-
-Context = Document | Sequence[Document]
-
-
-def contexts(context: Context | Sequence[Context], questions: int) -> list[Sequence[Document]]:
-    """One sequence of documents for each of so many `questions`.
-
-    Raises
-    ------
-    InputError
-        If `context` is neither documents nor one sequence of documents a question.
-    """
-    if isinstance(context, Document):
-        return [[context]] * questions
-    if not isinstance(context, Iterable):
-        raise InputError(f"context is {context!r}; give documents returned by remember()")
-    given: list[Any] = list(context)
-    if all(isinstance(document, Document) for document in given):
-        shared: dict[str, Document] = {d.id: d for d in given}  # the same document once
-        return [list(shared.values())] * questions
-    if len(given) != questions or any(isinstance(c, str) for c in given):
-        raise InputError(
-            f"context is {type(context).__name__} of {len(given)}; give documents returned by "
-            f"remember(), or one list of documents for each of the {questions} questions"
-        )
-    return [contexts(entry, 1)[0] for entry in given]
-
-
-def owned(context: Context, identity: tuple[object, ...]) -> Sequence[Document]:
-    """The documents of `context`.
-
-    Raises
-    ------
-    InputError
-        If there is none, or one was not made by the model that `identity` identifies.
-    """
-    documents = contexts(context, 1)[0]
-    if not documents:
-        raise InputError("there is no document to search; give what remember() returned")
-    for document in documents:
-        if document.made_by != identity:
-            raise InputError(
-                f"the document {document.title!r} was read by another model, or with another "
-                "adapter or other tree settings; read it again with this one's remember()"
-            )
-    return documents

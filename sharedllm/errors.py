@@ -12,6 +12,11 @@
     │   ├── ModelNotFoundError the weights are not there
     │   ├── UnsupportedModelError  the architecture or a setting of it is not supported
     │   └── AdapterError       the adapter is not there, is broken, or fits another model
+    ├── StoreError             a tree memory's folder cannot be used
+    │   ├── StoreFormatError   the folder holds something else, or another format version
+    │   ├── StoreMismatchError it was made by another model or with other settings
+    │   ├── StoreBusyError     another process is writing to it
+    │   └── StoreDamagedError  something in it is broken or missing
     └── MissingExtraError      an optional package is not installed (also an ImportError)
 
 Each message says what was given, what is allowed and what to do.
@@ -58,6 +63,26 @@ class UnsupportedModelError(ModelError):
 
 class AdapterError(ModelError):
     """The adapter is not there, is broken, or belongs to another model."""
+
+
+class StoreError(SharedLLMError):
+    """A tree memory's folder cannot be used, or not be written."""
+
+
+class StoreFormatError(StoreError):
+    """The folder is no tree memory, or one of another format version."""
+
+
+class StoreMismatchError(StoreError):
+    """The tree memory was made by another model or with other settings."""
+
+
+class StoreBusyError(StoreError):
+    """Another process is writing to the tree memory."""
+
+
+class StoreDamagedError(StoreError):
+    """Something in the tree memory is broken or missing; the message names it."""
 
 
 class MissingExtraError(SharedLLMError, ImportError):

@@ -96,9 +96,11 @@ def cite(document: Document, found: Sequence[Window]) -> Iterator[Citation]:
         first, last = document.tokens.characters(window.start, window.end)
         yield Citation(
             source=document.source or document.title,
-            char_start=first,
-            char_end=last,
+            char_start=document.offset + first,
+            char_end=document.offset + last,
             level=window.level,
             score=round(window.score, 4),
             text=document.text[first:last],
+            document=document.id,
+            title=document.title,
         )

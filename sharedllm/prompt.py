@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sharedllm.document import Document
-from sharedllm.errors import InputError
+from sharedllm.errors import ConfigError, InputError
 from sharedllm.tokens import special_tokens, tokenize
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ BEFORE = "Read the text below and answer the question about it.\n\nText:\n"
 AFTER = "\n\nQuestion: {question}\nGive a short answer, using only the text."
 
 Message = Mapping[str, Any]
+Question = str | Sequence[Message]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +77,7 @@ def converse(
         after = AFTER.format(question=question.strip())
         content: list[Part] = [BEFORE, *context, after] if context else [question]
         return Conversation(parts=_rendered([("user", content)], tokenizer), query=question.strip())
-    if not isinstance(question, list | tuple):
-        raise InputError(f"the question is {question!r}; give a str, or a list of chat messages")
-    turns = [_turn(message, index) for index, message in enumerate(question)]
+    turns = [_turn(message, index) for index, message in enumerate(_messages(question))]
     users = [index for index, (role, _) in enumerate(turns) if role == "user"]
     if not users:
         raise InputError("the messages hold no user message; the last one is what gets answered")
@@ -90,9 +89,30 @@ def converse(
         last[:0] = [*context, "\n\n"]
     parts = _rendered(turns, tokenizer)
     documents = [part for part in parts if isinstance(part, Document)]
-    if len({document.id for document in documents}) < len(documents):
+    if len({(document.id, document.offset) for document in documents}) < len(documents):
         raise InputError("a document stands in the messages twice; give each one once")
     return Conversation(parts=parts, query=query)
+
+
+def asked(question: Question) -> str:
+    """What a memory is searched for: the question, or the text of the last user message.
+
+    Raises
+    ------
+    InputError
+        If it is not of the form that :func:`converse` takes.
+    """
+    if isinstance(question, str):
+        return question.strip()
+    turns = [_turn(message, index) for index, message in enumerate(_messages(question))]
+    texts = [parts for role, parts in turns if role == "user"]
+    return "".join(part for part in texts[-1] if isinstance(part, str)).strip() if texts else ""
+
+
+def _messages(question: object) -> Sequence[Message]:
+    if not isinstance(question, list | tuple):
+        raise InputError(f"the question is {question!r}; give a str, or a list of chat messages")
+    return question
 
 
 def _turn(message: Message, index: int) -> tuple[str, list[Part]]:
@@ -163,6 +183,28 @@ def _rendered(
     for part, piece in zip(apart, pieces[1:], strict=True):
         out += [part, piece]
     return tuple(out)
+
+
+def turn_end(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token id that ends the assistant's turn in the model's chat format.
+
+    Raises
+    ------
+    ConfigError
+        If nothing ends it: there is neither a chat template nor an end-of-text token.
+    """
+    if tokenizer.chat_template:
+        mark = uuid.uuid4().hex
+        turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": mark}]
+        text = str(tokenizer.apply_chat_template(turns, tokenize=False))
+        after = part_ids(text.rpartition(mark)[2], tokenizer)
+        if after:
+            return after[0]
+    if tokenizer.eos_token_id is None:
+        raise ConfigError(
+            "the tokenizer has neither a chat template that ends a turn nor an eos_token; set one"
+        )
+    return int(tokenizer.eos_token_id)
 
 
 def part_ids(part: str | Literal, tokenizer: PreTrainedTokenizerBase) -> list[int]:

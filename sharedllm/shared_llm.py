@@ -23,7 +23,8 @@ from sharedllm.config import (
     TreeConfig,
     changed,
 )
-from sharedllm.document import Context, Document, contexts, owned
+from sharedllm.context import Context, contexts, found, owned
+from sharedllm.document import Document
 from sharedllm.encoder import NodeEncoder, request
 from sharedllm.errors import ConfigError, InputError
 from sharedllm.generation import Decoder
@@ -37,7 +38,7 @@ from sharedllm.lower_model import LowerModel
 from sharedllm.policy import Embedder, Query, Scores, make_policy
 from sharedllm.prepare import Prepared, Preparer
 from sharedllm.progress import Progress
-from sharedllm.prompt import Message, converse
+from sharedllm.prompt import Question, asked, converse
 from sharedllm.reading import DocumentReader
 from sharedllm.search import Selection, select
 from sharedllm.stream import AnswerStream, answer_all
@@ -48,7 +49,6 @@ from sharedllm.upper_model import UpperModel
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Question = str | Sequence[Message]
 NODE_CACHE_BYTES = 512 << 20
 
 
@@ -63,7 +63,10 @@ class SharedLLM:
     tokenizer : the Hugging Face tokenizer
     adapter : the trained roles, or None: the base plays them
     tree, injection, search, generation : the settings
+    loaded_from : names of model and adapter, where it was loaded by name
     """
+
+    loaded_from: tuple[str | None, ...] | None = None
 
     def __init__(
         self,
@@ -161,7 +164,7 @@ class SharedLLM:
         model, tokenizer = load(
             name_or_path, device=where, dtype=resolve_dtype(dtype, where), **options
         )
-        return cls(
+        llm = cls(
             model,
             tokenizer,
             adapter=folder,
@@ -174,6 +177,8 @@ class SharedLLM:
             node_cache_bytes=node_cache_bytes,
             load_s=time.perf_counter() - started,
         )
+        llm.loaded_from = tuple(n if n is None else os.fspath(n) for n in (name_or_path, folder))
+        return llm
 
     def adapt(self, adapter: Adapter) -> None:
         """Take note of `adapter`, which is on this model; documents read before are refused."""
@@ -236,8 +241,7 @@ class SharedLLM:
     @property
     def identity(self) -> tuple[object, ...]:
         """What decides a document's trees and states, besides its text."""
-        name = getattr(self.model.config, "_name_or_path", "")
-        tree = dataclasses.astuple(self.tree)
+        name, tree = getattr(self.model.config, "_name_or_path", ""), dataclasses.astuple(self.tree)
         return (name, str(self.model.dtype), self.lower.layers, tree, self._adapted)
 
     def encode(
@@ -251,13 +255,12 @@ class SharedLLM:
         ----------
         background : return at once and go on in a thread, between questions
         """
-        owned(document, self.identity)
-        if background:
-            return self.encoder.encode_roots_later(document, progress)
-        self.encoder.encode_roots(document, progress)
-        done: Future[None] = Future()
-        done.set_result(None)
-        return done
+        owned(document, self, "")
+        future = self.encoder.encode_roots_later(document, progress) if background else Future()
+        if not background:
+            self.encoder.encode_roots(document, progress)
+            future.set_result(None)
+        return future
 
     # -- answering -----------------------------------------------------------------------------
 
@@ -275,7 +278,7 @@ class SharedLLM:
         ----------
         question : str or chat messages
             See :func:`sharedllm.prompt.converse` for the form of messages.
-        context : a document, or several
+        context : a document, a TreeMemory or the folder of one, or several of them
         progress : True for a bar on long encoding, or a function of (tokens done, tokens in all)
         options : fields of SearchConfig (budget, policy, search, finest, rest, ...) and of
             GenerationConfig (max_new_tokens, temperature, stop, ...) for this question
@@ -315,7 +318,7 @@ class SharedLLM:
         Parameters
         ----------
         questions : str or messages each
-        context : documents shared by all questions, or one sequence of documents a question
+        context : documents and memories for all questions, or one sequence of them a question
         """
         if isinstance(questions, str) or not isinstance(questions, Sequence) or not questions:
             raise InputError(f"questions is {questions!r}; give a list of questions")
@@ -329,7 +332,7 @@ class SharedLLM:
 
     def score(self, query: str, context: Context, *, policy: str | None = None) -> list[Scores]:
         """The policy's score of every node; one array a document, in the order of its forest."""
-        documents = owned(context, self.identity)
+        documents = owned(context, self, query)
         with self.turns.question(), self.turns.model:
             ids = tokenize(query, self.tokenizer).ids
             vectors = self.lower.vectors(ids, [(0, len(ids))]).float()
@@ -345,7 +348,7 @@ class SharedLLM:
         **options: Any,
     ) -> Selection:
         """The nodes that answer `query` best under the budget; `scores` as :meth:`score` gives."""
-        documents = owned(context, self.identity)
+        documents = owned(context, self, query)
         search = self._settings(options)[0]
         labels = [evidence.label(i, d, len(documents)) for i, d in enumerate(documents)]
 
@@ -373,7 +376,7 @@ class SharedLLM:
         """Search, encode what is missing and lay out the prompt; :meth:`generate` runs it."""
         started = time.perf_counter()
         new_tokens = self._settings(options)[1].max_new_tokens
-        conversation = converse(question, contexts(context, 1)[0], self.tokenizer)
+        conversation = converse(question, found(context, self, asked(question)), self.tokenizer)
         self.preparer.require_window(conversation, new_tokens)
         selection = None
         if conversation.documents:

@@ -76,7 +76,8 @@ def test_an_answer_as_plain_values() -> None:
     assert {"answer", "citations", "usage", "timings"} <= set(values)
     assert values["answer"] == str(answer) == "yes"
     (cited,) = values["citations"]
-    assert list(cited) == ["source", "char_start", "char_end", "level", "score", "text"]
+    assert list(cited)[:6] == ["source", "char_start", "char_end", "level", "score", "text"]
+    assert list(cited)[6:] == ["document", "title"]
     needed = ["context_tokens", "injected_tokens", "evidence_tokens", "prompt_tokens", "new_tokens"]
     assert list(values["usage"])[:5] == needed
     assert list(values["timings"]) == ["load_s", "remember_s", "search_s", "prefill_s", "decode_s"]
@@ -102,6 +103,11 @@ def test_errors_are_what_their_drawing_says() -> None:
         "ModelNotFoundError": ["ModelError"],
         "UnsupportedModelError": ["ModelError"],
         "AdapterError": ["ModelError"],
+        "StoreError": ["SharedLLMError"],
+        "StoreFormatError": ["StoreError"],
+        "StoreMismatchError": ["StoreError"],
+        "StoreBusyError": ["StoreError"],
+        "StoreDamagedError": ["StoreError"],
         "MissingExtraError": ["SharedLLMError", "ImportError"],
     }
     drawn = (errors.__doc__ or "").split()
@@ -123,6 +129,8 @@ def test_the_public_names() -> None:
     assert sharedllm.__all__ == [
         "SharedLLM",
         "Document",
+        "TreeMemory",
+        "MemoryDocument",
         "Answer",
         "Citation",
         "Usage",

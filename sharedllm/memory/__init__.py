@@ -1,0 +1,1 @@
+"""Tree memory: remembered documents kept on disk, searched and answered from."""

@@ -1,0 +1,37 @@
+"""The model that a memory's manifest names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sharedllm.config import InjectionConfig, TreeConfig
+from sharedllm.errors import StoreMismatchError
+from sharedllm.memory.identity import Manifest, manifest_of
+from sharedllm.registry import loaded
+from sharedllm.shared_llm import SharedLLM
+
+
+def load(manifest: Manifest, folder: Path) -> SharedLLM:
+    """Load the model of `manifest`, or give the one that is loaded.
+
+    Raises
+    ------
+    StoreMismatchError
+        If the manifest names none, or the weights under that name are others now.
+    ModelNotFoundError, AdapterError
+    """
+    given = manifest.loads
+    if not given.get("named"):
+        raise StoreMismatchError(
+            f"the memory in {str(folder)!r} was made by a model that was not loaded by a name; "
+            "open it with TreeMemory(path, llm=...)"
+        )
+    llm = loaded(
+        given["model"],
+        adapter=given["adapter"],
+        dtype=given["dtype"],
+        tree=TreeConfig.from_dict(given["tree"]),
+        injection=InjectionConfig.from_dict(given["injection"]),
+    )
+    manifest.require(manifest_of(llm, manifest.settings), str(folder))
+    return llm

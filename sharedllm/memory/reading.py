@@ -1,0 +1,132 @@
+"""What a memory does with a model: writing, finding documents for a question, searching."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sharedllm.document import Document
+from sharedllm.errors import InputError
+from sharedllm.memory import rows
+from sharedllm.memory.database import Database
+from sharedllm.memory.embedders import Embedder
+from sharedllm.memory.encoding import PieceEncoder
+from sharedllm.memory.filters import condition
+from sharedllm.memory.identity import Manifest, manifest_of
+from sharedllm.memory.records import Hit
+from sharedllm.memory.shelf import ArrayReader, Run, Shelf
+from sharedllm.memory.writer import Writer
+
+if TYPE_CHECKING:
+    from sharedllm.shared_llm import SharedLLM
+
+
+class MemoryReader:
+    """One memory in the hands of its model.
+
+    Parameters
+    ----------
+    embedder : for the prefilter
+    candidates : chunks that the exact search looks at
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        manifest: Manifest,
+        llm: SharedLLM,
+        embedder: Embedder | None,
+        candidates: int,
+        node_cache_bytes: int,
+    ) -> None:
+        self.database, self.manifest, self.llm = database, manifest, llm
+        self.encoder = PieceEncoder(llm, manifest.settings, embedder)
+        self.writer = Writer(database, llm, self.encoder, manifest.digest)
+        self.arrays = ArrayReader(database)
+        self._candidates, self._node_cache_bytes = candidates, node_cache_bytes
+        self._shelves: dict[tuple[object, ...], Shelf] = {}
+        self._lock = threading.RLock()
+
+    def documents_for(
+        self, query: str, llm: SharedLLM, given: Mapping[str, Any] | None
+    ) -> Sequence[Document]:
+        """What `llm` should search for `query`, the best part last.
+
+        Raises
+        ------
+        StoreMismatchError
+            If `llm` is not what the memory was made by.
+        InputError
+            If there is no document, or none that the filter lets through.
+        """
+        return [document for document, _ in self._found(query, llm, given)]
+
+    def search(self, query: str, k: int, given: Mapping[str, Any] | None) -> list[Hit]:
+        """The `k` leaves with the best scores."""
+        parts = self._found(query, self.llm, given)
+        scores = self.llm.score(query, [document for document, _ in parts])
+        found = [
+            (float(score), index, int(leaf))
+            for index, ((document, _), nodes) in enumerate(zip(parts, scores, strict=True))
+            for leaf, score in zip(
+                document.forest.leaves, nodes[document.forest.leaves], strict=True
+            )
+        ]
+        best = sorted(found, key=lambda one: (-one[0], one[1:]))[:k]
+        return [_hit(*parts[index], leaf, score) for score, index, leaf in best]
+
+    def _found(
+        self, query: str, llm: SharedLLM, given: Mapping[str, Any] | None
+    ) -> list[tuple[Document, dict[str, Any]]]:
+        """Documents to search, each with the names and metadata of its stored document."""
+        shelf = self._shelf(llm)
+
+        def work() -> list[tuple[Document, dict[str, Any]]]:
+            with self.database.read() as connection:
+                return [
+                    (shelf.document(run), rows.names(rows.document_row(connection, run.document)))
+                    for run in self._runs(query, llm, given)
+                ]
+
+        with self._lock:
+            found = self.arrays.settled(work)
+        if not found:
+            through = " that the filter lets through" if given else ""
+            raise InputError(f"the memory holds no document{through}; add() some")
+        return found
+
+    def _shelf(self, llm: SharedLLM) -> Shelf:
+        """The shelf of documents for `llm`, which may be another object with the same weights."""
+        key = (id(llm), llm.identity)
+        with self._lock:
+            if key not in self._shelves:
+                wanted = manifest_of(llm, self.manifest.settings)
+                self.manifest.require(wanted, str(self.database.folder))
+                self._shelves[key] = Shelf(
+                    self.database, self.arrays, self.manifest.settings, llm, self._node_cache_bytes
+                )
+            return self._shelves[key]
+
+    def _runs(self, query: str, llm: SharedLLM, given: Mapping[str, Any] | None) -> list[Run]:
+        """All texts, each under its first document."""
+        where, values = condition(given)
+        with self.database.read() as connection:
+            found = connection.execute(
+                "SELECT d.text, (SELECT count(*) FROM placed p WHERE p.text = d.text), d.id, "
+                f"min(d.document) FROM documents d WHERE {where} GROUP BY d.text ORDER BY 4",
+                values,
+            ).fetchall()
+        return [Run(text, 0, last, document) for text, last, document, _ in found]
+
+
+def _hit(document: Document, names: dict[str, Any], leaf: int, score: float) -> Hit:
+    start, end = int(document.forest.start[leaf]), int(document.forest.end[leaf])
+    first, last = document.tokens.characters(start, end)
+    return Hit(
+        **names,
+        text=document.text[first:last],
+        char_start=document.offset + first,
+        char_end=document.offset + last,
+        score=score,
+    )

@@ -1,0 +1,190 @@
+"""What goes into a tree memory and what it tells about itself: plain values."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sharedllm.errors import InputError
+
+LONGEST_ID = 1024
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemoryDocument:
+    """A document of a tree memory.
+
+    Parameters
+    ----------
+    text : str
+    id : str
+        What names it in the memory; without one, a hash of text, title and source.
+    title : str
+        Shown to the model beside the document's passages.
+    source : str
+        Where it came from, shown in citations.
+    metadata : mapping
+        Whatever JSON can hold; search can filter by its fields.
+
+    Raises
+    ------
+    InputError
+        If a value is of another type, or the metadata is no JSON.
+    """
+
+    text: str = field(repr=False)
+    id: str = ""
+    title: str = ""
+    source: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("text", "id", "title", "source"):
+            _require_text(name, getattr(self, name))
+        object.__setattr__(self, "metadata", json.loads(metadata_json(self.metadata)))
+        if not self.id:
+            object.__setattr__(self, "id", _content_id(self.text, self.title, self.source))
+        if len(self.id) > LONGEST_ID or not self.id.isprintable():
+            raise InputError(
+                f"a document's id is {self.id[:60]!r}; allowed are 1 to {LONGEST_ID} printable "
+                "characters"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredDocument:
+    """What a tree memory tells about one document, without its text.
+
+    Attributes
+    ----------
+    id, title, source, metadata : as they were given
+    characters, tokens, chunks : int
+        The length of its text.
+    bytes : int
+        On disk, for its text and its chunks; what documents share is counted for each.
+    """
+
+    id: str
+    title: str
+    source: str
+    metadata: Mapping[str, Any]
+    characters: int
+    tokens: int
+    chunks: int
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hit:
+    """A passage that a search found.
+
+    Attributes
+    ----------
+    id, title, source, metadata : of its document
+    text : str
+        Characters [char_start, char_end) of the document's text.
+    score : float
+        Higher is better; scores of one search compare.
+    """
+
+    id: str
+    title: str
+    source: str
+    metadata: Mapping[str, Any]
+    text: str
+    char_start: int
+    char_end: int
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Problem:
+    """Something broken in a tree memory.
+
+    Attributes
+    ----------
+    what : str
+        What is broken and what to do.
+    file : str
+        The file it lies in, relative to the memory's folder.
+    documents : tuple of str
+        Ids of the documents it belongs to.
+    chunk : int or None
+        The broken chunk, where it can be encoded again from the text.
+    """
+
+    what: str
+    file: str
+    documents: tuple[str, ...] = ()
+    chunk: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """What :meth:`TreeMemory.verify` found.
+
+    Attributes
+    ----------
+    documents, chunks, bytes : int
+        What was checked.
+    problems : tuple of Problem
+        Empty when all is well.
+    repaired : int
+        Chunks that were encoded again.
+    """
+
+    documents: int
+    chunks: int
+    bytes: int
+    problems: tuple[Problem, ...]
+    repaired: int = 0
+
+    @property
+    def clean(self) -> bool:
+        return not self.problems
+
+
+def metadata_json(metadata: object) -> str:
+    """The metadata as JSON text with its keys in order.
+
+    Raises
+    ------
+    InputError
+        If it is not a mapping that JSON can hold.
+    """
+    if not isinstance(metadata, Mapping):
+        raise InputError(f"metadata is {metadata!r}; give a mapping, such as {{'year': 1902}}")
+    if not all(isinstance(key, str) for key in metadata):
+        raise InputError(f"metadata has the keys {list(metadata)!r}; every key must be a str")
+    try:
+        text = json.dumps(dict(metadata), sort_keys=True, allow_nan=False, ensure_ascii=True)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"metadata cannot be written as JSON: {error}; allowed are str, numbers, booleans, "
+            "None, lists and mappings of them"
+        ) from error
+    return text
+
+
+def _require_text(name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise InputError(f"a document's {name} is {value!r}; it must be a str")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"a document's {name} is no valid Unicode: character {error.start} is half of a "
+            "surrogate pair"
+        ) from error
+    if name != "text" and "\0" in value:
+        raise InputError(f"a document's {name} holds a NUL character; leave it out")
+
+
+def _content_id(text: str, title: str, source: str) -> str:
+    digest = hashlib.sha256()
+    for part in (title, source, text):
+        digest.update(f"{len(part)}:".encode() + part.encode())
+    return digest.hexdigest()[:32]

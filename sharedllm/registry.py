@@ -1,0 +1,53 @@
+"""Loaded models of this process, by what they were loaded from, so that nobody loads one twice."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from sharedllm.config import InjectionConfig, TreeConfig
+from sharedllm.hf.loading import resolve_device, resolve_dtype
+from sharedllm.shared_llm import SharedLLM
+
+_models: dict[tuple[Any, ...], SharedLLM] = {}
+_lock = threading.Lock()
+
+
+def loaded(
+    model: str | None = None,
+    *,
+    adapter: str | None = "default",
+    device: str | None = None,
+    dtype: str | None = None,
+    tree: TreeConfig | None = None,
+    injection: InjectionConfig | None = None,
+) -> SharedLLM:
+    """The model loaded with these settings: the first call loads it, others get the same one.
+
+    Parameters
+    ----------
+    model, adapter, device, dtype, tree, injection : see :meth:`SharedLLM.from_pretrained`
+
+    Raises
+    ------
+    ModelNotFoundError, UnsupportedModelError, AdapterError, ConfigError
+    """
+    where = resolve_device(device)
+    key = (model, adapter, where, resolve_dtype(dtype, where), tree, injection)
+    with _lock:
+        if key not in _models:
+            _models[key] = SharedLLM.from_pretrained(
+                model,
+                adapter=adapter,
+                device=where,
+                dtype=resolve_dtype(dtype, where),
+                tree=tree,
+                injection=injection,
+            )
+        return _models[key]
+
+
+def forget() -> None:
+    """Let go of all models, so that their memory can be used for others."""
+    with _lock:
+        _models.clear()

@@ -1,0 +1,230 @@
+"""A tree memory: what goes in comes out, costs nothing twice, and answers as if just read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from sharedllm import MemoryDocument, SharedLLM, TreeMemory
+from sharedllm.encoder import request
+from sharedllm.errors import ConfigError, DocumentError, InputError
+from tests.memory.conftest import DOCUMENTS, Make
+from tests.texts import FERRY, GARDEN, STORY
+
+QUICK: dict[str, Any] = {"max_new_tokens": 3, "budget": 200}
+
+
+def files(memory: TreeMemory) -> set[Path]:
+    return set((memory.path / "shards").iterdir())
+
+
+def test_what_goes_in_comes_out(memory: TreeMemory) -> None:
+    assert [memory.get(d.id) for d in DOCUMENTS] == list(DOCUMENTS)
+    assert len(memory) == 3
+    assert "story" in memory
+    assert "Story" not in memory
+    story = memory.list()[0]
+    assert (story.id, story.title, story.source) == ("story", "The lighthouse", "lighthouse.txt")
+    assert (story.characters, story.tokens) == (len(STORY), len(STORY.encode()))
+    assert story.chunks == -(-story.tokens // 64)
+    assert story.bytes > story.tokens
+    assert memory.verify().clean
+
+
+@pytest.mark.parametrize("keep", ["text", "coarse", "all"])
+@pytest.mark.parametrize("finest", ["text", "kv"])
+@pytest.mark.parametrize("rest", ["none", "all"])
+def test_answers_are_those_of_documents_just_read(
+    make: Make, llm: SharedLLM, keep: str, finest: str, rest: str
+) -> None:
+    memory = make(keep=keep, kv="exact")
+    memory.add(DOCUMENTS)
+    options = {**QUICK, "finest": finest, "rest": rest}
+    fresh = [llm.remember(d.text, title=d.title or "document", source=d.source) for d in DOCUMENTS]
+    expected = llm.answer("Who kept the light?", fresh, **options)
+    memory.close()
+    answer = llm.answer("Who kept the light?", make(keep=None), **options)
+    assert answer.text == expected.text
+    assert answer.usage == expected.usage
+    assert [(c.text, c.char_start, c.score) for c in answer.citations] == [
+        (c.text, c.char_start, c.score) for c in expected.citations
+    ]
+    assert {c.document for c in answer.citations} <= {"story", "ferry", "garden"}
+
+
+def test_stored_nodes_are_those_encoded_now(make: Make, llm: SharedLLM) -> None:
+    memory = make(keep="all", kv="exact")
+    memory.add(DOCUMENTS)
+    stored = memory.documents_for("the lamp", llm)[0]
+    fresh = llm.remember(STORY)
+    asked = [request(stored, int(root), 8) for root in stored.forest.roots]
+    level_1 = [n for n in range(len(stored.forest)) if stored.forest.level[n] == 1]
+    asked += [request(stored, n, 4) for n in level_1]
+    assert all(one in stored.nodes for one in asked)
+    assert request(stored, int(stored.forest.leaves[0]), 1) not in stored.nodes
+    now = llm.encoder.encode(fresh, asked)
+    for one in asked:
+        kept = stored.nodes.get(one)
+        assert kept is not None
+        assert torch.allclose(kept.keys, now[one].keys, atol=1e-5)
+        assert torch.allclose(kept.values, now[one].values, atol=1e-5)
+
+
+def test_the_same_text_costs_nothing_twice(memory: TreeMemory) -> None:
+    before = files(memory)
+    memory.add(DOCUMENTS)
+    memory.add(MemoryDocument(id="again", text=STORY, title="A copy"))
+    assert files(memory) == before
+    chunks = memory.verify().chunks
+    memory.delete("story")
+    assert memory.verify().chunks == chunks
+    assert memory.get("again").text == STORY
+    memory.delete("again")
+    assert memory.verify().chunks < chunks
+
+
+def test_appending_encodes_only_what_is_new(
+    memory: TreeMemory, llm: SharedLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    vectors = llm.lower.vectors
+
+    def counted(ids: Any, *args: Any, **options: Any) -> torch.Tensor:
+        read.append(len(ids))
+        return vectors(ids, *args, **options)
+
+    monkeypatch.setattr(llm.lower, "vectors", counted)
+    memory.update(MemoryDocument(id="story", text=STORY + FERRY))
+    whole = len(STORY.encode()) // 64 * 64
+    assert sum(read) == len((STORY + FERRY).encode()) - whole
+    assert memory.get("story").text == STORY + FERRY
+    read.clear()
+    memory.update(MemoryDocument(id="story", text=STORY + FERRY, title="Renamed"))
+    assert read == []
+    assert memory.list({"id": "story"})[0].title == "Renamed"
+
+
+def test_add_and_update_say_what_they_want(memory: TreeMemory) -> None:
+    with pytest.raises(DocumentError, match="already holds a document 'story'"):
+        memory.add(MemoryDocument(id="story", text=FERRY))
+    with pytest.raises(DocumentError, match="no document 'nobody' to update"):
+        memory.update(MemoryDocument(id="nobody", text=FERRY))
+    with pytest.raises(DocumentError, match="empty or only white space"):
+        memory.add(MemoryDocument(id="empty", text="  "))
+    with pytest.raises(DocumentError, match="no document 'nobody'"):
+        memory.get("nobody")
+    with pytest.raises(DocumentError, match="no document 'nobody'"):
+        memory.delete(["story", "nobody"])
+    with pytest.raises(InputError, match="str was given; give MemoryDocument"):
+        memory.add("a text")  # type: ignore[arg-type]
+    assert "story" in memory
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"text": 3}, "text is 3; it must be a str"),
+        ({"text": "a\ud800"}, "half of a surrogate pair"),
+        ({"text": "a", "id": "a\nb"}, "printable"),
+        ({"text": "a", "id": "x" * 2000}, "1 to 1024"),
+        ({"text": "a", "title": "a\0"}, "NUL"),
+        ({"text": "a", "metadata": [1]}, "give a mapping"),
+        ({"text": "a", "metadata": {1: 2}}, "every key must be a str"),
+        ({"text": "a", "metadata": {"a": {1, 2}}}, "cannot be written as JSON"),
+        ({"text": "a", "metadata": {"a": float("nan")}}, "cannot be written as JSON"),
+    ],
+)
+def test_documents_that_cannot_be_stored(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        MemoryDocument(**values)
+
+
+def test_ids_without_a_name_follow_the_content() -> None:
+    one, two = MemoryDocument(text="a", title="b"), MemoryDocument(text="a", title="b")
+    assert one.id == two.id
+    assert len({one.id, MemoryDocument(text="ab").id, MemoryDocument(text="a").id}) == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        (None, ["story", "ferry", "garden"]),
+        ({"place": "Penmor"}, ["story", "ferry"]),
+        ({"place": "Penmor", "year": 1871}, ["story"]),
+        ({"year": {"gt": 1880}}, ["garden"]),
+        ({"year": {"gte": 1871, "lt": 1900}}, ["story"]),
+        ({"place": {"gt": 5}}, []),
+        ({"id": ["ferry", "garden"]}, ["ferry", "garden"]),
+        ({"title": {"ne": "The ferry"}}, ["story", "garden"]),
+        ({"place": {"ne": "Penmor"}}, ["garden"]),
+        ({"x') OR 1 --": 1}, []),
+    ],
+)
+def test_filters(memory: TreeMemory, given: dict[str, Any] | None, found: list[str]) -> None:
+    assert [document.id for document in memory.list(given)] == found
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["year"], "give a mapping"),
+        ({'a"b': 1}, "without quotes"),
+        ({"year": {"above": 3}}, "allowed: gt, gte"),
+        ({"year": {"gt": [3]}}, "compare with a number or a str"),
+        ({"year": None}, "str, numbers and booleans"),
+    ],
+)
+def test_filters_of_another_form(memory: TreeMemory, given: Any, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        memory.list(given)
+
+
+def test_search_gives_passages_of_the_document(memory: TreeMemory) -> None:
+    hits = memory.search("blue poppies behind the chapel", k=3)
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    assert hits[0].id == "garden"
+    for hit in hits:
+        assert memory.get(hit.id).text[hit.char_start : hit.char_end] == hit.text
+    only = memory.search("blue poppies", k=50, filter={"place": "Penmor"})
+    assert {hit.id for hit in only} == {"story", "ferry"}
+    assert {hit.metadata["place"] for hit in only} == {"Penmor"}
+    with pytest.raises(InputError, match="no document that the filter lets through"):
+        memory.search("poppies", filter={"place": "Rome"})
+
+
+def test_documents_and_memories_mix(memory: TreeMemory, llm: SharedLLM) -> None:
+    extra = llm.remember("The mayor of Penmor is Rosa Lind.", title="Mayor")
+    answer = llm.answer("Who is the mayor?", [extra, memory], **QUICK)
+    assert answer.usage.context_tokens == len(extra) + sum(d.tokens for d in memory.list())
+    by_path = llm.answer("Who is the mayor?", [extra, str(memory.path)], **QUICK)
+    assert by_path.text == answer.text
+    batch = llm.answer_batch(["Who is the mayor?"], [[extra, memory]], **QUICK)
+    assert batch[0].text == answer.text
+
+
+def test_compacting_keeps_what_is_alive(memory: TreeMemory, llm: SharedLLM) -> None:
+    answer = llm.answer("When does the ferry leave?", memory, **QUICK)
+    memory.add(MemoryDocument(id="other", text=GARDEN + STORY))
+    memory.delete("other")
+    before = sum(file.stat().st_size for file in files(memory))
+    old = files(memory)
+    memory.compact()
+    assert sum(file.stat().st_size for file in files(memory)) < before
+    assert files(memory).isdisjoint(old)
+    assert memory.verify().clean
+    assert llm.answer("When does the ferry leave?", memory, **QUICK).text == answer.text
+
+
+def test_shards_are_plain_safetensors(make: Make) -> None:
+    memory = make(keep="all")
+    memory.add(DOCUMENTS)
+    (file,) = files(memory)
+    with safe_open(file, "pt") as shard:
+        names = list(shard.keys())
+        shapes = {name: tuple(shard.get_tensor(name).shape) for name in names}
+    assert any(name.endswith("coarse/kv") for name in names)
+    assert all(shape[1:] == (2, 3, 2, 8) for name, shape in shapes.items() if name.endswith("/kv"))
