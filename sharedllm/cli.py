@@ -33,14 +33,19 @@ from sharedllm.errors import (
     WindowError,
 )
 from sharedllm.evaluation.commands import app as evaluation
+from sharedllm.memory.commands import app as memories
+from sharedllm.memory.commands import opened
 from sharedllm.readers import STDIN, read_file
 from sharedllm.terminal import Screen, one_line
 
 if TYPE_CHECKING:
+    from sharedllm.document import Document
+    from sharedllm.memory.tree_memory import TreeMemory
     from sharedllm.shared_llm import SharedLLM
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 app.add_typer(evaluation, name="eval")
+app.add_typer(memories)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -86,7 +91,7 @@ def _root(
 
 # The options of `ask`, in the order of its help.
 Paths = Annotated[
-    list[str],
+    list[str] | None,
     typer.Argument(metavar="PATH", help="Text, Markdown, HTML or PDF files; - is standard input."),
 ]
 Questions = Annotated[
@@ -94,6 +99,10 @@ Questions = Annotated[
     typer.Option(
         "-q", "--question", metavar="TEXT", help="What to ask. Again for a further question."
     ),
+]
+Store = Annotated[
+    str | None,
+    typer.Option("--store", metavar="DIR", help="Also search the memory that index made there."),
 ]
 Model = Annotated[
     str | None,
@@ -186,8 +195,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and 
 
 @app.command()
 def ask(
-    paths: Paths,
     questions: Questions,
+    paths: Paths = None,
+    store: Store = None,
     model: Model = None,
     adapter: AdapterName = None,
     policy: Policy = None,
@@ -209,9 +219,12 @@ def ask(
 
       sharedllm ask report.pdf notes.md -q "What was decided?" --budget 2048
 
+      sharedllm ask --store library -q "Which book has a furmity seller?"
+
       curl -s https://example.org/page.html | sharedllm ask - -q "Who wrote this?" --json
     """
-    _check(paths, questions, policy, injection, as_json=as_json)
+    paths = paths or []
+    _check(paths, store, questions, policy, injection, as_json=as_json)
     entries = _parsed("budget", budget, int)
     longest = _parsed("max-new-tokens", max_new_tokens, int)
     warmth = _parsed("temperature", temperature, float)
@@ -223,14 +236,22 @@ def ask(
     _check_place(device, dtype)
     texts = [read_file(path) for path in paths]
     screen = Screen(silent=as_json)
+    stored: list[TreeMemory] = []
     with screen.busy("loading the model"):
-        from sharedllm.shared_llm import SharedLLM
+        named = _given(model=model, device=device, dtype=dtype, adapter=adapter, injection=inject)
+        if store is not None:
+            stored.append(opened(store, named))
+            llm = stored[0].llm
+        else:
+            from sharedllm.shared_llm import SharedLLM
 
-        llm = SharedLLM.from_pretrained(
-            model, device=device, dtype=dtype, adapter=_adapter(adapter), injection=inject
-        )
+            named["adapter"] = _adapter(adapter)
+            llm = SharedLLM.from_pretrained(named.pop("model", None), **named)
     _require_room(llm, questions, llm.search.replace(**selecting), for_answer)
-    documents = [screen.remember(llm, text) for text in texts]
+    documents: list[Document | TreeMemory] = [
+        *stored,
+        *(screen.remember(llm, text) for text in texts),
+    ]
     for question in questions:
         if as_json:
             with screen.busy("answering"):
@@ -283,6 +304,7 @@ def _parsed(name: str, given: str | None, kind: type[int] | type[float]) -> floa
 
 def _check(
     paths: Sequence[str],
+    store: str | None,
     questions: Sequence[str],
     policy: str | None,
     injection: str | None,
@@ -290,6 +312,8 @@ def _check(
     as_json: bool,
 ) -> None:
     """Refuse what is known to be wrong before files are read and the model is loaded."""
+    if not paths and store is None:
+        raise typer.BadParameter("Missing argument 'PATH': name files, or a memory with --store")
     if not all(question.strip() for question in questions):
         raise InputError("the question is empty; ask something after -q")
     if as_json and len(questions) > 1:

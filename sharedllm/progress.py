@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from rich.table import Column
 
 WIDE = 100  # columns from which the time that is left is shown
-RATE_WIDTH = len("100,000 tokens/s")
 SHORTEST = 0.1  # seconds below which a rate says nothing
 
 Progress = bool | Callable[[int, int], None] | None
@@ -18,8 +17,10 @@ Reporter = Callable[[int], None]
 
 
 @contextmanager
-def reporter(progress: Progress, total: int, title: str) -> Iterator[Reporter]:
-    """Give a function that takes the number of tokens just done.
+def reporter(
+    progress: Progress, total: int, title: str, unit: str = "tokens"
+) -> Iterator[Reporter]:
+    """Give a function that takes the number of tokens (or of another `unit`) just done.
 
     Parameters
     ----------
@@ -37,10 +38,10 @@ def reporter(progress: Progress, total: int, title: str) -> Iterator[Reporter]:
 
         yield report
     else:
-        yield from _bar(total, title)
+        yield from _bar(total, title, unit)
 
 
-def _bar(total: int, title: str) -> Iterator[Reporter]:
+def _bar(total: int, title: str, unit: str) -> Iterator[Reporter]:
     from rich.console import Console
     from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
@@ -53,20 +54,21 @@ def _bar(total: int, title: str) -> Iterator[Reporter]:
             if not speed or (task.elapsed or 0) < SHORTEST:
                 return Text("")
             number = f"{speed:,.0f}" if speed < 1e6 else f"{speed / 1e6:,.1f}M"
-            return Text(f"{number} tokens/s", style="progress.data.speed")
+            return Text(f"{number} {unit}/s", style="progress.data.speed")
 
     console = Console(stderr=True)
     wide = console.width >= WIDE
     bar_width, time_left = (24, (TimeRemainingColumn(),)) if wide else (12, ())
-    counts = 2 * len(f"{total:,}") + len("/ tokens")
-    taken = counts + RATE_WIDTH + bar_width + (len(" 0:00:00") if wide else 0) + 3
+    counts = 2 * len(f"{total:,}") + len(f"/ {unit}")
+    rate_width = len(f"100,000 {unit}/s")
+    taken = counts + rate_width + bar_width + (len(" 0:00:00") if wide else 0) + 3
     name = Text("".join(c for c in title if c.isprintable()))  # a title may be a document's own
     name.truncate(max(console.width - taken, 8), overflow="ellipsis")
     columns = (
         TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
         BarColumn(bar_width, table_column=Column(no_wrap=True)),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f} tokens", table_column=_numbers()),
-        Rate(table_column=_numbers(RATE_WIDTH)),
+        TextColumn(f"{{task.completed:,.0f}}/{{task.total:,.0f}} {unit}", table_column=_numbers()),
+        Rate(table_column=_numbers(rate_width)),
         *time_left,
     )
     with Bars(*columns, console=console) as bars:

@@ -20,7 +20,9 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from sharedllm.answer import Answer, Citation
+    from sharedllm.context import Source
     from sharedllm.document import Document
+    from sharedllm.memory.records import StoredDocument
     from sharedllm.readers import SourceText
     from sharedllm.shared_llm import SharedLLM
     from sharedllm.stream import AnswerStream
@@ -38,18 +40,22 @@ class Screen:
     Parameters
     ----------
     silent : nothing but errors, unless standard error is a terminal
+
+    Attributes
+    ----------
+    shows_work : whether progress is to be seen
     """
 
     def __init__(self, *, silent: bool) -> None:
         self._out, self._err = _console(sys.stdout), Console(stderr=True)
         self._silent = silent
-        self._shows_work = self._err.is_terminal or not silent
+        self.shows_work = self._err.is_terminal or not silent
 
     @contextmanager
     def busy(self, doing: str) -> Iterator[Status]:
         """Show that something slow happens, and what it logs (the conversion of a model)."""
         with self._err.status(doing) as status:
-            handler = _Notice(self._err, status) if self._shows_work else logging.NullHandler()
+            handler = _Notice(self._err, status) if self.shows_work else logging.NullHandler()
             logger = logging.getLogger("sharedllm")
             level = logger.level
             logger.addHandler(handler)
@@ -68,14 +74,14 @@ class Screen:
             heading.append(f"{len(text.text):,} characters", style="not bold dim")
             self._print(heading)
         return llm.remember(
-            text.text, title=text.title, source=text.source, progress=self._shows_work
+            text.text, title=text.title, source=text.source, progress=self.shows_work
         )
 
     def answer(
         self,
         llm: SharedLLM,
         question: str,
-        documents: Sequence[Document],
+        context: Sequence[Source],
         options: dict[str, Any],
         repeat: bool,
     ) -> None:
@@ -84,7 +90,7 @@ class Screen:
         if repeat:
             self._print(Text(one_line(question), style="bold cyan"))
         with self.busy("searching") as status:
-            stream = llm.stream(question, documents, **options)
+            stream = llm.stream(question, context, **options)
             status.update("reading the evidence")
             first = _first_words(stream)
         self._write(first)
@@ -93,10 +99,18 @@ class Screen:
         self._write("\n\n")
         answer = stream.answer
         if answer.citations:
-            lengths = {d.source or d.title: len(d.text) for d in documents}
+            lengths = _lengths(answer.citations, context)
             cells = CELLS if self._out.width >= NARROW else CELLS // 2
             self._out.print(evidence_table(answer.citations, lengths, cells))
         self._print(Text(summary(answer), style="dim"))
+
+    def say(self, text: str) -> None:
+        """Print one line about the work."""
+        self._print(Text(_printable(text)))
+
+    def show(self, table: Table) -> None:
+        """Print a table."""
+        self._out.print(table)
 
     def _print(self, text: Text) -> None:
         """Print a paragraph: broken between words on a terminal, one line elsewhere."""
@@ -129,6 +143,38 @@ def _console(stream: Any) -> Console:
 def _first_words(stream: AnswerStream) -> str:
     """The first piece of an answer that shows, without the white space before it."""
     return next((piece.lstrip() for piece in stream if piece.strip()), "")
+
+
+def _lengths(citations: Sequence[Citation], context: Any) -> dict[str, int]:
+    """Characters of each source that is cited from documents or memories."""
+    out: dict[str, int] = {}
+    cited = {citation.document: citation.source for citation in citations}
+    for given in context:
+        if hasattr(given, "documents_for"):
+            for document in given.list({"id": list(cited)}):
+                out[cited[document.id]] = document.characters
+        else:
+            out[given.source or given.title] = len(given.text)
+    return out
+
+
+def documents_table(documents: Sequence[StoredDocument]) -> Table:
+    """A row for each document of a memory."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("id", no_wrap=True, overflow="fold")
+    table.add_column("title", ratio=1, no_wrap=True, overflow="ellipsis")
+    table.add_column("source", ratio=1, no_wrap=True, overflow="ellipsis")
+    table.add_column("tokens", justify="right", no_wrap=True)
+    table.add_column("bytes", justify="right", no_wrap=True)
+    for document in documents:
+        table.add_row(
+            Text(one_line(document.id)),
+            Text(one_line(document.title)),
+            Text(one_line(document.source)),
+            f"{document.tokens:,}",
+            f"{document.bytes:,}",
+        )
+    return table
 
 
 def evidence_table(

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from sharedllm.config import whole
-from sharedllm.errors import InputError, StoreError
+from sharedllm.errors import InputError
 from sharedllm.memory import rows
 from sharedllm.memory.database import Database
 from sharedllm.memory.identity import Manifest, MemorySettings, manifest_of, seconds
@@ -314,10 +314,16 @@ class TreeMemory:
             embedder=given.get("embedder", self._manifest.settings.embedder),
         )
         wanted = Manifest(settings=settings, made_by=self._manifest.made_by, loads={})
+        if llm is None and rebuild and settings != self._manifest.settings:
+            llm = self.llm
         if llm is not None:
             wanted = manifest_of(llm, settings)
         if rebuild and wanted.digest != self._manifest.digest:
-            raise StoreError("rebuilding is not here yet")
+            from sharedllm.memory.rebuilding import rebuild as encode_all_again
+
+            self._llm, self._manifest = llm, wanted
+            encode_all_again(self._database, self._reader)
+            text = wanted.to_json()
         self._manifest.require(wanted, str(self.path))
         self._database.expected = text
 

@@ -67,7 +67,7 @@ class Writer:
         with self._database.read() as connection:
             given = [d for d in documents if _wanted(connection, d, replace=replace)]
         total = sum(len(document.text) for document in given)
-        with reporter(progress, total, "adding to the memory") as report:
+        with reporter(progress, total, "adding to the memory", "characters") as report:
             waiting: list[Pending] = []
             new_tokens = 0
             for document in given:
@@ -95,8 +95,15 @@ class Writer:
 
     def _commit(self, waiting: list[Pending], *, replace: bool, report: Reporter) -> None:
         """Encode what is missing, then commit; again where another writer took away a chunk."""
+        left = sum(len(pending.document.text) for pending in waiting)
+
+        def reported(characters: int) -> None:
+            nonlocal left
+            report(min(characters, left))
+            left -= min(characters, left)
+
         while True:
-            encoded = self.encode_missing([p for w in waiting for p in w.pieces])
+            encoded = self.encode_missing([p for w in waiting for p in w.pieces], reported)
             with self._database.write() as connection:
                 waiting, complete = self._still(connection, waiting, encoded)
                 if complete:
@@ -104,11 +111,15 @@ class Writer:
                     self._insert(connection, waiting, chunks, replace=replace)
             if complete:
                 break
-        for pending in waiting:
-            report(len(pending.document.text))
+        report(left)  # what was there already
 
-    def encode_missing(self, wanted: Sequence[Piece]) -> list[EncodedPiece]:
-        """Encode the pieces that are not there; all but the last batch are committed at once."""
+    def encode_missing(
+        self, wanted: Sequence[Piece], report: Reporter = lambda characters: None
+    ) -> list[EncodedPiece]:
+        """Encode the pieces that are not there; all but the last batch are committed at once.
+
+        `report` is called with the number of characters just encoded.
+        """
         with self._database.read() as connection:
             there = chunks_of_keys(connection, (piece.key for piece in wanted))
         missing = [p for p in {p.key: p for p in wanted}.values() if p.key not in there]
@@ -117,6 +128,7 @@ class Writer:
         for piece in missing:
             if batch and tokens + len(piece) > self._encoder.batch_tokens:
                 encoded = self._encoder.encode(batch)
+                report(sum(len(one.text) for one in batch))
                 with self._database.write() as connection:
                     insert_encoded(connection, self._database, encoded)
                 batch, tokens = [], 0

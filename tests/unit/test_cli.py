@@ -159,7 +159,8 @@ def test_bad_input_is_one_line_and_code_2(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["ask"], "Missing argument"),
+        (["ask"], "Missing option '-q'"),
+        (["ask", "-q", "Who?"], "Missing argument 'PATH': name files, or a memory with --store"),
         (["ask", "a.txt"], "Missing option '-q'"),
         (["aks"], "No such command 'aks'"),
     ],
