@@ -44,8 +44,8 @@ $(VENV)/.all: $(VENV)/.test
 
 demo: $(VENV)/.main
 	$(BIN)/sharedllm ask $(BOOK) \
-	  -q "What is the name of Henchard's young Scotch manager?" \
-	  -q "What is the name of Lucetta's house?"
+	  -q "How much money does the sailor pay for Susan?" \
+	  -q "Who is Elizabeth-Jane's real father?"
 
 install: $(VENV)/.all
 

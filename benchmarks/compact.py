@@ -22,7 +22,7 @@ from rich.console import Console
 from untrained import difference, show
 
 LETTER = {kind: kind[0] for kind in KINDS}  # l, r, q
-LOCAL = ("data", "model", "device", "out")  # settings that name one machine's paths
+LOCAL = ("data", "model", "device", "out", "share")  # settings that name one machine's paths
 
 
 def packed(results: list[dict], about: dict[str, Any]) -> dict[str, Any]:

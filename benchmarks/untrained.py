@@ -237,15 +237,9 @@ def show(results: list[dict], console: Console) -> None:
         console.print(table)
 
 
-def methods(which: str) -> list[Method]:
-    """The rows of the table."""
+def methods(wanted: Sequence[str]) -> list[Method]:
+    """The rows that are `wanted`: all, main, adapter, or names of rows."""
     default = SearchConfig().policy
-    if which == "adapter":  # the four ways of reading
-        return [
-            Method(name=f"{f}, {default}, rest {r}", search={"finest": f, "rest": r})
-            for f in ("text", "kv")
-            for r in ("none", "all")
-        ]
     out = [Method(name=name, search=None) for name in (BASELINE, BEST_LAST)]
     for policy in POLICIES:
         out.append(Method(name=f"text, {policy}", search={"policy": policy}))
@@ -257,14 +251,23 @@ def methods(which: str) -> list[Method]:
     out.append(
         Method(name="text, last_hidden, path", search={"policy": "last_hidden", "search": "path"})
     )
-    if which == "all":
-        for policy in POLICIES:
-            for finest, rest in (("text", "all"), ("kv", "none"), ("kv", "all")):
-                if policy != default:
-                    search = {"policy": policy, "finest": finest, "rest": rest}
-                    name = f"{finest}, {policy}, rest {rest}"
-                    out.append(Method(name=name, search=search, generate=False))
-    return [m for m in out if which in ("all", "main") or which in m.name or m.search is None]
+    main = [method.name for method in out]
+    for policy in POLICIES:
+        for finest, rest in (("text", "all"), ("kv", "none"), ("kv", "all")):
+            if policy != default:
+                search = {"policy": policy, "finest": finest, "rest": rest}
+                name = f"{finest}, {policy}, rest {rest}"
+                out.append(Method(name=name, search=search, generate=False))
+    groups = {
+        "all": [method.name for method in out],
+        "main": main,
+        "adapter": [f"text, {default}", *(name for name in main if "rest" in name)],
+    }
+    names = {name for each in wanted for name in groups.get(each, [each])}
+    unknown = names - {method.name for method in out}
+    if unknown:
+        raise SystemExit(f"no such rows: {sorted(unknown)}; there are {groups['all']}")
+    return [method for method in out if method.name in names]
 
 
 def main() -> None:
@@ -279,7 +282,13 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=131072)
     parser.add_argument("--budgets", type=int, nargs="+", default=BUDGETS)
     parser.add_argument(
-        "--methods", default="main", help="main, all, adapter, or a part of a row's name"
+        "--methods",
+        nargs="+",
+        default=["main"],
+        help="main, all, adapter (the four ways of reading), or names of rows",
+    )
+    parser.add_argument(
+        "--share", default="0/1", help="k/n: every n-th row from the k-th, to run n at a time"
     )
     parser.add_argument(
         "--height", type=int, default=None, help="tree height (leaves: chunk / 2^h)"
@@ -308,8 +317,9 @@ def main() -> None:
     placed = load_items(llm, args)
     console.print(f"{len(placed)} items in {len({p.document.id for p in placed})} documents")
     results, cache = [], {}
+    part, parts = map(int, args.share.split("/"))
     for budget in args.budgets:
-        for method in methods(args.methods):
+        for method in methods(args.methods)[part::parts]:
             results.append(run(llm, method, budget, placed, cache, args.batch))
             console.print(line(results[-1]))
             if args.out:

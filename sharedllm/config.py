@@ -206,7 +206,7 @@ class SearchConfig(_Config):
 
     search: Literal["budget", "path"] = "budget"
     policy: str = "maxsim"
-    budget: int = 1024
+    budget: int = 512
     finest: Finest = "text"
     rest: Rest = "none"
     rest_share: float = 0.5

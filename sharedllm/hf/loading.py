@@ -217,10 +217,14 @@ def _from_pretrained(
 
 
 def end_ids(model: Any, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Token ids that end an answer."""
+    """Token ids that end an answer: those the model names, and every mark of the chat format.
+
+    Whoever writes the mark that opens another turn has finished his own.
+    """
     given = getattr(model.generation_config, "eos_token_id", None)
     ids = [*given] if isinstance(given, list | tuple) else [given]
-    return frozenset(i for i in (*ids, tokenizer.eos_token_id) if i is not None)
+    known = (*ids, tokenizer.eos_token_id, *tokenizer.all_special_ids)
+    return frozenset(i for i in known if i is not None)
 
 
 @contextmanager

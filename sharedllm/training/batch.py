@@ -26,12 +26,12 @@ from sharedllm.lower_model import LowerModel, NodeRequest
 from sharedllm.policy import BM25, Query
 from sharedllm.prepare import Plan, make_plan
 from sharedllm.prompt import Conversation, converse
-from sharedllm.search import select
+from sharedllm.search import Selection, select
 from sharedllm.shared_llm import SharedLLM
 from sharedllm.tokens import tokenize
 from sharedllm.training.checkpointing import layers_recomputed, recomputed
 from sharedllm.training.config import SelectionConfig
-from sharedllm.training.examples import Example
+from sharedllm.training.examples import ABSENT, Example
 from sharedllm.tree import grow
 
 if TYPE_CHECKING:
@@ -84,20 +84,18 @@ class Chooser:
 
     def __call__(self, example: Example) -> Choice:
         document = self._read(example.past)
-        target = tokenize(example.answer, self._tokenizer).ids.tolist()
+        settings = self._settings()
+        leaves = [self._leaves_of(document, *span) for span in example.evidence]
+        selection = self._selection(example, document, leaves, settings)
+        answer = example.answer
+        if leaves and not _fine(selection, document).intersection(np.concatenate(leaves).tolist()):
+            answer = ABSENT  # nothing of it can be read: to answer would be to make it up
+        target = tokenize(answer, self._tokenizer).ids.tolist()
         if example.question:
             conversation = converse(example.question, [document], self._tokenizer)
             target.append(self._end_id)
         else:  # language modelling: the text goes on behind its past
             conversation = Conversation(parts=("", document, ""), query="")
-        settings = self._settings()
-        selection = select(
-            [document.forest],
-            [document.forest.from_leaves(self._scores(example, document))],
-            settings,
-            self._tree,
-            overhead=[OVERHEAD],
-        )
         plan = make_plan(conversation, selection, self._tokenizer)
         return Choice(kind=f"{example.kind}/{settings.finest}", plan=plan, target=tuple(target))
 
@@ -119,18 +117,45 @@ class Chooser:
             nodes=NodeCache(0),
         )
 
+    def _selection(
+        self,
+        example: Example,
+        document: Document,
+        evidence: Sequence[NDArray[np.int32]],
+        settings: SearchConfig,
+    ) -> Selection:
+        """By noisy BM25, the evidence somewhere near the front; without a question the end.
+
+        The evidence is not always first: the best window is pasted last, and a model that has
+        learned to look there alone is lost when search ranks another one higher.
+        """
+        scores = self._scores(example, document)
+        if evidence and self._rng.random() >= self._config.miss:
+            ranked = np.sort(scores)[::-1]
+            share = 1 - settings.rest_share if settings.rest == "all" else 1
+            room = share * settings.budget / (self._tree.leaf + OVERHEAD)
+            for leaves in evidence:
+                rank = int(room * self._rng.random())
+                scores[leaves] = ranked[min(rank, len(ranked) - 1)] + 1e-3
+            first = self._select(document, scores, settings)
+            if _fine(first, document).issuperset(np.concatenate(evidence).tolist()):
+                return first
+            scores[np.concatenate(evidence)] = ranked[0] + 100
+        return self._select(document, scores, settings)
+
+    def _select(
+        self, document: Document, scores: NDArray[np.float32], settings: SearchConfig
+    ) -> Selection:
+        nodes = document.forest.from_leaves(scores)
+        return select([document.forest], [nodes], settings, self._tree, overhead=[OVERHEAD])
+
     def _scores(self, example: Example, document: Document) -> NDArray[np.float32]:
-        """BM25 with noise, the evidence first; without a question the later the better."""
         leaves = len(document.forest.leaves)
         if not example.question:
             return np.arange(leaves, dtype=np.float32)
         query = Query(text=example.question, ids=np.empty(0, np.int32), vectors=NO_VECTORS)
-        scores = BM25().leaf_scores(query, [document])[0]
-        scores += self._numpy.gumbel(0.0, 0.5, leaves).astype(np.float32)
-        if self._rng.random() >= self._config.miss:
-            for start, end in example.evidence:
-                scores[self._leaves_of(document, start, end)] += 100.0
-        return scores
+        scores: NDArray[np.float32] = BM25().leaf_scores(query, [document])[0]
+        return scores + self._numpy.gumbel(0.0, 0.5, leaves).astype(np.float32)
 
     def _leaves_of(self, document: Document, start: int, end: int) -> NDArray[np.int32]:
         spans = document.tokens.spans
@@ -147,6 +172,12 @@ class Chooser:
             rest_share=self._rng.uniform(0.2, 0.6),
             policy="bm25",
         )
+
+
+def _fine(selection: Selection, document: Document) -> set[int]:
+    """Ranks of the leaves that were finely selected."""
+    starts = [document.forest.start[node.node] for node in selection.nodes if node.fine]
+    return set(document.leaf_of_token[starts].tolist())
 
 
 def encode(

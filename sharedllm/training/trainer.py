@@ -21,6 +21,7 @@ from sharedllm.errors import ConfigError
 from sharedllm.hf import adapter_files
 from sharedllm.hf.adapter import Adapter
 from sharedllm.hf.loading import DEFAULT_NAME
+from sharedllm.prompt import turn_end
 from sharedllm.shared_llm import SharedLLM
 from sharedllm.training.batch import Choice, Chooser, losses
 from sharedllm.training.config import TrainConfig
@@ -34,7 +35,7 @@ class Choices(IterableDataset[Choice]):
 
     def __init__(self, config: TrainConfig, llm: SharedLLM, process: int, start: int) -> None:
         self._config, self._tokenizer, self._tree = config, llm.tokenizer, llm.tree
-        self._end_id = llm.tokenizer.eos_token_id
+        self._end_id = turn_end(llm.tokenizer)
         self._process, self._start = process, start
 
     def __iter__(self) -> Iterator[Choice]:

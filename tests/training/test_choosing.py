@@ -1,0 +1,55 @@
+"""What training selects: the evidence, at no fixed rank; and what is asked where it is missing."""
+
+from __future__ import annotations
+
+import pytest
+
+from sharedllm.training.batch import Chooser, alike
+from sharedllm.training.config import SelectionConfig
+from sharedllm.training.examples import ABSENT, Example
+from tests.models import TREE, make_tokenizer
+from tests.texts import STORY
+
+PAST = STORY * 4
+END = 258
+
+
+def example(start: int) -> Example:
+    return Example(
+        kind="qa", past=PAST, question="Who?", answer="the keeper", evidence=((start, start + 10),)
+    )
+
+
+def chooser(seed: int = 0, **settings: object) -> Chooser:
+    config = SelectionConfig(budget=(120, 200), rest=0.0, noise=0.0, **settings)  # type: ignore[arg-type]
+    return Chooser(make_tokenizer(), TREE, config, END, seed)
+
+
+@pytest.mark.parametrize("finest", ["text", "kv"])
+def test_the_evidence_is_selected_and_not_always_best(finest: str) -> None:
+    choose = chooser(miss=0.0, finest=(finest,))
+    best = []
+    for start in range(0, len(PAST) - 10, 97):
+        choice = choose(example(start))
+        (document,) = choice.plan.conversation.documents
+        windows = choice.plan.windows[0]
+        spans = {w: document.tokens.characters(w.start, w.end) for w in windows}
+        holding = [w for w, (a, b) in spans.items() if a < start + 10 and start < b]
+        assert holding
+        best.append(max(windows, key=lambda w: w.score) in holding)
+        assert choice.kind == f"qa/{finest}"
+        assert len(choice.target) == len("the keeper") + 1
+        assert choice.target[-1] == END
+    assert 0 < sum(best) < len(best)
+
+
+def test_where_nothing_of_it_is_selected_the_answer_is_that_it_is_not_there() -> None:
+    choose = chooser(miss=1.0, finest=("text",))
+    lengths = {len(choose(example(start)).target) for start in range(0, len(PAST) - 10, 97)}
+    assert lengths == {len("the keeper") + 1, len(ABSENT) + 1}
+
+
+def test_lengths_are_grouped_with_little_padding() -> None:
+    lengths = [10, 9000, 12, 8900, 11]
+    assert alike(lengths) == [[1, 3], [2, 4, 0]]
+    assert alike([5]) == [[0]]
