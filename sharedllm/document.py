@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +56,33 @@ class NodeCache:
                 self.nbytes -= self._nodes.popitem(last=False)[1].nbytes
 
 
+class CompactVectors(Protocol):
+    """Search vectors in fewer bytes than float16 takes: what policies ask of them."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(T, hidden)"""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def similarities(self, query: Tensor) -> Tensor:
+        """The cosine of each of `query` (Q, hidden) with every token's; float32 (Q, T)."""
+        ...
+
+    def float(self) -> Tensor:
+        """All of them unpacked; float32 (T, hidden)."""
+        ...
+
+
+SearchVectors = Tensor | CompactVectors
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Document:
     """One remembered document. Made by :meth:`sharedllm.SharedLLM.remember`.
@@ -69,7 +96,7 @@ class Document:
     tokens : Tokens
     forest : Forest
         The context trees, one a chunk.
-    vectors : float16 tensor (T, hidden)
+    vectors : float16 tensor (T, hidden), or the same in a compact form
         Search vectors: see :meth:`sharedllm.lower_model.LowerModel.vectors`.
     nodes : NodeCache
         KV encoded so far.
@@ -87,7 +114,7 @@ class Document:
     text: str = field(repr=False)
     tokens: Tokens = field(repr=False)
     forest: Forest = field(repr=False)
-    vectors: Tensor = field(repr=False)
+    vectors: SearchVectors = field(repr=False)
     nodes: NodeCache = field(repr=False)
     made_by: tuple[object, ...] = field(default=(), repr=False)
     remember_s: float = field(default=0.0, repr=False)

@@ -188,14 +188,25 @@ class LowerModel:
             raise ValueError("vectors need at least one span")
         return out
 
-    @cached_property
-    def _centre(self) -> Tensor:
-        """The mean state over a fixed sample of the vocabulary; float32 (hidden,)."""
+    def vocabulary(self) -> Tensor:
+        """Search vectors of a fixed sample of the vocabulary; float16 (tokens, hidden).
+
+        They depend on the model alone; compact forms are fitted to them.
+        """
+        return self.vectors(*self._sample())
+
+    def _sample(self) -> tuple[NDArray[np.int32], list[tuple[int, int]]]:
+        """Tokens drawn from the vocabulary, and the spans in which they are read."""
         size = self._model.get_input_embeddings().num_embeddings
         sample = np.random.default_rng(0).permutation(size)[:CENTRE_TOKENS].astype(np.int32)
         length = min(CENTRE_SPAN, self._window)
         starts = range(0, len(sample), length)
-        spans = [(start, min(start + length, len(sample))) for start in starts]
+        return sample, [(start, min(start + length, len(sample))) for start in starts]
+
+    @cached_property
+    def _centre(self) -> Tensor:
+        """The mean state over a fixed sample of the vocabulary; float32 (hidden,)."""
+        sample, spans = self._sample()
         total = sum(states.float().sum(0) for _, states in self.states(sample, spans))
         return torch.as_tensor(total) / len(sample)
 

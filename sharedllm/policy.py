@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sharedllm.document import Document
+from sharedllm.document import Document, SearchVectors
 from sharedllm.errors import ConfigError
 from sharedllm.lower_model import LowerModel, unit
 
@@ -89,13 +89,22 @@ class MaxSim(LeafPolicy):
         out = []
         for document in documents:
             starts = document.forest.start[document.forest.leaves]
-            similarity = np.empty((len(query.ids), len(document)), dtype=np.float32)
-            for block in range(0, len(document), BLOCK):
-                part = document.vectors[block : block + BLOCK].float()
-                similarity[:, block : block + BLOCK] = (query.vectors @ part.T).cpu().numpy()
+            similarity = _similarities(query.vectors, document.vectors)
             best = np.maximum.reduceat(similarity, starts, axis=1)
             out.append((weights @ best).astype(np.float32))
         return out
+
+
+def _similarities(query: Tensor, vectors: SearchVectors) -> Scores:
+    """The cosine of every query token with every one of the document's tokens; shape (Q, T)."""
+    if not isinstance(vectors, Tensor):
+        found: Scores = vectors.similarities(query).cpu().numpy()
+        return found
+    out = np.empty((len(query), len(vectors)), dtype=np.float32)
+    for block in range(0, len(vectors), BLOCK):
+        part = vectors[block : block + BLOCK].float()
+        out[:, block : block + BLOCK] = (query @ part.T).cpu().numpy()
+    return out
 
 
 def _token_weights(query: Query, documents: Sequence[Document]) -> Scores:
