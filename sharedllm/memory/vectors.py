@@ -114,12 +114,12 @@ class VectorCodec:
         """
         self._require(vectors, "vectors")
         device = self.projection.device
-        powers = 2 ** torch.arange(8, device=device)
+        powers = (2 ** torch.arange(8, device=device)).to(torch.uint8)
         out = torch.empty(len(vectors), self.size, dtype=torch.uint8, device=device)
         for at in range(0, len(vectors), BLOCK[device.type]):
             part = vectors[at : at + BLOCK[device.type]].to(device).float()
             bits = (part @ self.projection >= 0).view(-1, self.size, 8)
-            out[at : at + len(part)] = (bits * powers).sum(2)
+            out[at : at + len(part)] = (bits * powers).sum(2, dtype=torch.uint8)
         return out
 
     def decode(self, codes: Tensor) -> Tensor:
