@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from sharedllm.errors import ConfigError
 
+STATES, MINILM = "states", "minilm"
+
 
 class Embedder:
     """Any embedder behind one face.
@@ -50,8 +52,26 @@ class Embedder:
         return row
 
 
+def embedder(given: Any) -> Embedder | None:
+    """The embedder that the user named or gave; None for the model's own states.
+
+    Raises
+    ------
+    ConfigError, MissingExtraError
+    """
+    if given is None or given == STATES:
+        return None
+    if given == MINILM:
+        from sharedllm.hf.minilm import MiniLM
+
+        return Embedder(MiniLM())
+    return Embedder(given)
+
+
 def name_of(given: Any) -> str:
     """What the manifest calls an embedder: its kind and, where it has one, its model's name."""
+    if isinstance(given, str):
+        return given
     kind = type(given)
     own = getattr(given, "__qualname__", None) or f"{kind.__module__}.{kind.__qualname__}"
     model = getattr(given, "model_name", None) or getattr(given, "model", None)

@@ -14,11 +14,12 @@ from torch import Tensor
 from sharedllm.chunks import Chunk
 from sharedllm.injection import NodeKV
 from sharedllm.lower_model import NodeRequest, unit
-from sharedllm.memory import kv, vector_form
+from sharedllm.memory import kv
 from sharedllm.memory.embedders import Embedder
 from sharedllm.memory.identity import MemorySettings
 from sharedllm.memory.pieces import Piece
 from sharedllm.memory.shards import Stored
+from sharedllm.memory.vector_form import VectorForm
 from sharedllm.tree import grow
 
 if TYPE_CHECKING:
@@ -48,11 +49,19 @@ class PieceEncoder:
 
     Parameters
     ----------
+    form : of search vectors
     embedder : for the prefilter; None takes the mean of a piece's search vectors
     """
 
-    def __init__(self, llm: SharedLLM, settings: MemorySettings, embedder: Embedder | None) -> None:
+    def __init__(
+        self,
+        llm: SharedLLM,
+        settings: MemorySettings,
+        form: VectorForm,
+        embedder: Embedder | None,
+    ) -> None:
         self._llm, self._settings, self._embedder = llm, settings, embedder
+        self._form = form
         self.batch_tokens = max(BATCH_TOKENS, llm.lower.batch_tokens)
 
     def encode(
@@ -69,7 +78,7 @@ class PieceEncoder:
         embeddings = self._embeddings(pieces, vectors, spans)
         out = []
         for piece, (start, end), embedding in zip(pieces, spans, embeddings, strict=True):
-            arrays = vector_form.stored(vectors[start:end])
+            arrays = self._form.stored(vectors[start:end])
             for name, requests in self._levels(end - start).groups().items():
                 moved = [_moved(request, start) for request in requests]
                 arrays |= kv.stored(name, [nodes[r] for r in moved], self._settings.kv)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sharedllm.shared_llm import SharedLLM
 
 KEEPS = ("text", "coarse", "all")
+VECTOR_FORMATS = ("compact", "exact")
 KV_FORMATS = ("exact", "bf16", "int8", "int4")
 SAMPLES = 256  # values of each weight matrix that go into the fingerprint
 _fingerprints: WeakKeyDictionary[SharedLLM, tuple[str, str]] = WeakKeyDictionary()
@@ -34,17 +35,21 @@ class MemorySettings:
         search takes as KV (verbatim leaves are always encoded on demand).
     kv : {"bf16", "int8", "int4", "exact"}
         How KV is stored; "exact" in the model's own type.
+    vectors : {"compact", "exact"}
+        How search vectors are stored: as codes of 64 bytes a token, or whole in float16.
     embedder : str
         What embeds chunks for the prefilter; "states" is the model itself.
     """
 
     keep: str = "text"
     kv: str = "bf16"
+    vectors: str = "compact"
     embedder: str = "states"
 
     def __post_init__(self) -> None:
         one_of("keep", self.keep, KEEPS)
         one_of("kv", self.kv, KV_FORMATS)
+        one_of("vectors", self.vectors, VECTOR_FORMATS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,17 +6,23 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sharedllm.document import Document
 from sharedllm.errors import InputError
 from sharedllm.memory import rows
 from sharedllm.memory.database import Database
+from sharedllm.memory.dense import DenseIndex
 from sharedllm.memory.embedders import Embedder
 from sharedllm.memory.encoding import PieceEncoder
-from sharedllm.memory.filters import condition
 from sharedllm.memory.identity import Manifest, manifest_of
+from sharedllm.memory.prefilter import Prefilter, every_text, is_large
 from sharedllm.memory.records import Hit
 from sharedllm.memory.shelf import ArrayReader, Run, Shelf
+from sharedllm.memory.vector_form import VectorForm
 from sharedllm.memory.writer import Writer
+from sharedllm.tokens import tokenize
 
 if TYPE_CHECKING:
     from sharedllm.shared_llm import SharedLLM
@@ -28,6 +34,7 @@ class MemoryReader:
     Parameters
     ----------
     embedder : for the prefilter
+    prefilter : {"hybrid", "dense", "words"}
     candidates : chunks that the exact search looks at
     """
 
@@ -37,14 +44,19 @@ class MemoryReader:
         manifest: Manifest,
         llm: SharedLLM,
         embedder: Embedder | None,
+        prefilter: str,
         candidates: int,
         node_cache_bytes: int,
     ) -> None:
         self.database, self.manifest, self.llm = database, manifest, llm
-        self.encoder = PieceEncoder(llm, manifest.settings, embedder)
+        self._form = VectorForm.of(database, manifest, llm)
+        self.encoder = PieceEncoder(llm, manifest.settings, self._form, embedder)
         self.writer = Writer(database, llm, self.encoder, manifest.digest)
         self.arrays = ArrayReader(database)
         self._candidates, self._node_cache_bytes = candidates, node_cache_bytes
+        self._prefilter = Prefilter(
+            DenseIndex(database.folder, manifest.digest), prefilter, candidates
+        )
         self._shelves: dict[tuple[object, ...], Shelf] = {}
         self._lock = threading.RLock()
 
@@ -104,20 +116,29 @@ class MemoryReader:
                 wanted = manifest_of(llm, self.manifest.settings)
                 self.manifest.require(wanted, str(self.database.folder))
                 self._shelves[key] = Shelf(
-                    self.database, self.arrays, self.manifest.settings, llm, self._node_cache_bytes
+                    self.database,
+                    self.arrays,
+                    self.manifest.settings,
+                    self._form if llm is self.llm else VectorForm.of(self.database, wanted, llm),
+                    llm,
+                    self._node_cache_bytes,
                 )
             return self._shelves[key]
 
     def _runs(self, query: str, llm: SharedLLM, given: Mapping[str, Any] | None) -> list[Run]:
-        """All texts, each under its first document."""
-        where, values = condition(given)
+        """All texts of a small memory; of a large one what the prefilter finds."""
         with self.database.read() as connection:
-            found = connection.execute(
-                "SELECT d.text, (SELECT count(*) FROM placed p WHERE p.text = d.text), d.id, "
-                f"min(d.document) FROM documents d WHERE {where} GROUP BY d.text ORDER BY 4",
-                values,
-            ).fetchall()
-        return [Run(text, 0, last, document) for text, last, document, _ in found]
+            if not is_large(connection, given, self._candidates):
+                return every_text(connection, given)
+        embedding = self._embedding(query, llm) if self._prefilter.needs_embedding else None
+        with self.database.read() as connection:
+            return self._prefilter.runs(connection, query, embedding, given)
+
+    def _embedding(self, query: str, llm: SharedLLM) -> NDArray[np.float32]:
+        with llm.turns.question(), llm.turns.model:
+            ids = tokenize(query, llm.tokenizer).ids
+            vectors = llm.lower.vectors(ids, [(0, len(ids))])
+        return self.encoder.query(query, vectors)
 
 
 def _hit(document: Document, names: dict[str, Any], leaf: int, score: float) -> Hit:

@@ -94,6 +94,7 @@ def _swap(connection: sqlite3.Connection, reader: MemoryReader, done: dict[int, 
         connection.execute("UPDATE texts SET tokens = ? WHERE text = ?", (cut.tokens, text))
     rows.bump(connection)
     rows.drop_chunks(connection, old)
+    connection.execute("DELETE FROM codecs WHERE made_by != ?", (reader.manifest.digest,))
     connection.execute(
         "UPDATE manifest SET value = ? WHERE name = 'manifest'", (reader.manifest.to_json(),)
     )

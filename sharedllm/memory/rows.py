@@ -266,3 +266,13 @@ def memory_document(connection: sqlite3.Connection, document_id: str) -> MemoryD
 def names(row: Sequence[Any]) -> dict[str, Any]:
     """The fields of a document's row that the user gave."""
     return {"id": row[0], "title": row[1], "source": row[2], "metadata": json.loads(row[3])}
+
+
+def documents_of(connection: sqlite3.Connection, chunk: int) -> tuple[str, ...]:
+    """Ids of the documents that hold `chunk`."""
+    found = connection.execute(
+        "SELECT DISTINCT d.id FROM placed p JOIN documents d ON d.text = p.text "
+        "WHERE p.chunk = ? ORDER BY d.id",
+        (chunk,),
+    )
+    return tuple(row[0] for row in found)

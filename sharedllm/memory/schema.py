@@ -57,6 +57,16 @@ SCHEMA = (
         PRIMARY KEY (chunk, name)
     ) WITHOUT ROWID""",
     "CREATE INDEX arrays_by_shard ON arrays (shard)",
+    # How search vectors became codes: a codec of the same model may differ in its last digits on
+    # another machine, so it is kept.
+    """CREATE TABLE codecs (
+        made_by BLOB NOT NULL,           -- the manifest's digest
+        name TEXT NOT NULL,
+        shape TEXT NOT NULL,             -- JSON
+        data BLOB NOT NULL,              -- float32
+        checksum BLOB NOT NULL,
+        PRIMARY KEY (made_by, name)
+    ) WITHOUT ROWID""",
     # Chunks that went away, for an index that has to catch up.
     "CREATE TABLE dropped (chunk INTEGER PRIMARY KEY, generation INTEGER NOT NULL)",
     "CREATE INDEX dropped_by_generation ON dropped (generation)",

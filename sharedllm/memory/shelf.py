@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sqlite3
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,11 +15,12 @@ from sharedllm.document import Document, NodeCache
 from sharedllm.errors import StoreDamagedError
 from sharedllm.injection import NodeKV
 from sharedllm.lower_model import NodeRequest
-from sharedllm.memory import kv, rows, vector_form
+from sharedllm.memory import kv, rows
 from sharedllm.memory.database import Database
 from sharedllm.memory.identity import MemorySettings
 from sharedllm.memory.pieces import unpacked
 from sharedllm.memory.shards import COLUMNS, FOLDER, Place, Shards
+from sharedllm.memory.vector_form import NAME, VectorForm
 from sharedllm.tokens import Tokens
 from sharedllm.tree import Forest, grow
 
@@ -35,12 +34,16 @@ CACHED_TOKENS = 1 << 18  # of documents that are kept in memory between question
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Neighbouring chunks of one text: its placed rows [first, last), under a document's names."""
+    """Neighbouring chunks of one text: its placed rows [first, last), under a document's names.
+
+    A whole text has its ends as well, even where no token covers them.
+    """
 
     text: int
     first: int
     last: int
     document: str
+    whole: bool
 
 
 class Moved(Exception):  # noqa: N818  (no error: the reader looks again)
@@ -79,6 +82,8 @@ class ArrayReader:
     ) -> dict[int, dict[str, tuple[NDArray[np.generic], str]]]:
         """Arrays and dtypes by chunk and name, of names that are `group` or begin with it.
 
+        "*" is every name.
+
         Raises
         ------
         StoreDamagedError
@@ -105,7 +110,7 @@ class ArrayReader:
                     connection.execute(
                         f"SELECT {COLUMNS} FROM arrays JOIN shards USING (shard) "
                         f"WHERE chunk IN ({rows.marks(some)}) AND (name = ? OR name GLOB ?)",
-                        (*some, group, f"{group}/*"),
+                        (*some, group, "*" if group == "*" else f"{group}/*"),
                     ),
                 )
             return found
@@ -113,22 +118,12 @@ class ArrayReader:
     def damaged(self, chunk: int, file: str, what: str) -> StoreDamagedError:
         """The error for one broken chunk."""
         with self._database.read() as connection:
-            ids = documents_of(connection, chunk)
+            ids = rows.documents_of(connection, chunk)
         return StoreDamagedError(
             f"a chunk of document {', '.join(map(repr, ids)) or '(none)'} is broken in "
             f"{FOLDER}/{file}: {what}. Run sharedllm verify --repair, which encodes it again from "
             "the text; nothing else is lost"
         )
-
-
-def documents_of(connection: sqlite3.Connection, chunk: int) -> tuple[str, ...]:
-    """Ids of the documents that hold `chunk`."""
-    found = connection.execute(
-        "SELECT DISTINCT d.id FROM placed p JOIN documents d ON d.text = p.text "
-        "WHERE p.chunk = ? ORDER BY d.id",
-        (chunk,),
-    )
-    return tuple(row[0] for row in found)
 
 
 class StoredNodes(NodeCache):
@@ -188,6 +183,7 @@ class Shelf:
 
     Parameters
     ----------
+    form : of search vectors
     node_cache_bytes : most bytes of encoded nodes in memory for each document
     """
 
@@ -196,9 +192,11 @@ class Shelf:
         database: Database,
         reader: ArrayReader,
         settings: MemorySettings,
+        form: VectorForm,
         llm: SharedLLM,
         node_cache_bytes: int,
     ) -> None:
+        self._form = form
         self._database, self._reader, self._settings = database, reader, settings
         self._llm, self._limit = llm, node_cache_bytes
         self._made: OrderedDict[tuple[object, ...], Document] = OrderedDict()
@@ -244,16 +242,14 @@ class Shelf:
         placed: Sequence[tuple[int, int, int, bytes]],
         text: str,
     ) -> Document:
-        whole = run.first == 0 and placed[-1][2] >= len(text.rstrip())
-        begin, end = (0, len(text)) if whole else (placed[0][1], placed[-1][2])
+        begin, end = (0, len(text)) if run.whole else (placed[0][1], placed[-1][2])
         tokens, forest, chunks = self._tokens(run, placed, begin)
-        arrays = self._reader.read([chunk for chunk, _, _ in chunks], vector_form.NAME)
+        arrays = self._reader.read([chunk for chunk, _, _ in chunks], NAME)
         for chunk, _, _ in chunks:
             if not arrays[chunk]:
                 raise self._reader.damaged(chunk, "", "its search vectors are missing")
-        vectors = vector_form.joined(
-            [{name: array for name, (array, _) in arrays[chunk].items()} for chunk, _, _ in chunks],
-            self._llm.lower.device,
+        vectors = self._form.joined(
+            [arrays[chunk][NAME][0] for chunk, _, _ in chunks], self._llm.lower.device
         )
         return Document(
             id=row[0],
@@ -287,8 +283,3 @@ class Shelf:
             at += len(own_ids)
         tokens = Tokens(ids=np.concatenate(ids), spans=np.concatenate(spans))
         return tokens, grow(cut, self._llm.tree.height, leaf=self._llm.tree.leaf), chunks
-
-
-def metadata_of(connection: sqlite3.Connection, document_id: str) -> dict[str, object]:
-    found: dict[str, object] = json.loads(rows.document_row(connection, document_id)[3])
-    return found

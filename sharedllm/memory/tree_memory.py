@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -13,20 +11,17 @@ from typing import TYPE_CHECKING, Any, Self
 from sharedllm.config import whole
 from sharedllm.errors import InputError
 from sharedllm.memory import rows
-from sharedllm.memory.database import Database
-from sharedllm.memory.identity import Manifest, MemorySettings, manifest_of, seconds
+from sharedllm.memory.opening import OpenMemory, Searching, embedder_name
 from sharedllm.memory.records import Hit, MemoryDocument, Report, StoredDocument
 
 if TYPE_CHECKING:
     from sharedllm.document import Document
-    from sharedllm.memory.reading import MemoryReader
     from sharedllm.progress import Progress
     from sharedllm.shared_llm import SharedLLM
 
 Documents = list[StoredDocument]
 Hits = list[Hit]
 CANDIDATES = 128
-NODE_CACHE_BYTES = 64 << 20
 
 
 class TreeMemory:
@@ -46,8 +41,13 @@ class TreeMemory:
         root, or of every level. None is what the memory has, and "text" for a new one.
     kv : {"bf16", "int8", "int4", "exact"} or None
         How it stores KV; None is what the memory has, and "bf16" for a new one.
+    vectors : {"compact", "exact"} or None
+        How it stores search vectors: in 64 bytes a token, or as they are (2 bytes a number). None
+        is what the memory has, and "compact" for a new one.
     embedder : for the prefilter: a function of a list of texts, LangChain's Embeddings,
         LlamaIndex's BaseEmbedding, "minilm" (needs the extra "embed"), or None for the model itself
+    prefilter : {"hybrid", "dense", "words"}
+        What chooses the chunks of a large memory: embeddings, words (BM25), or both.
     candidates : int
         Chunks that a question's exact search looks at; a memory with more is prefiltered.
     rebuild : encode all documents again where model or settings differ, rather than refuse
@@ -71,24 +71,31 @@ class TreeMemory:
         llm: SharedLLM | None = None,
         keep: str | None = None,
         kv: str | None = None,
+        vectors: str | None = None,
         embedder: Any = None,
+        prefilter: str = "hybrid",
         candidates: int = CANDIDATES,
         rebuild: bool = False,
         create: bool = True,
         busy_s: float = 30.0,
     ) -> None:
-        whole("candidates", candidates, least=1)
-        self.path, self.candidates = Path(path), candidates
-        self._embedder, self._llm = embedder, llm
-        self._given = {"keep": keep, "kv": kv, "embedder": _embedder_name(embedder)}
-        MemorySettings(**{k: v for k, v in self._given.items() if v is not None})
-        self._loading = threading.RLock()
-        self._database = Database(self.path, create=create, busy_s=seconds("busy_s", busy_s))
-        try:
-            self._open(llm, rebuild=rebuild)
-        except BaseException:
-            self._database.close()
-            raise
+        settings = {
+            "keep": keep,
+            "kv": kv,
+            "vectors": vectors,
+            "embedder": embedder_name(embedder),
+        }
+        self.path = Path(path)
+        self._open = OpenMemory(
+            self.path,
+            llm,
+            settings,
+            Searching(embedder=embedder, prefilter=prefilter, candidates=candidates),
+            rebuild=rebuild,
+            create=create,
+            busy_s=busy_s,
+        )
+        self._database = self._open.database
 
     # -- documents -----------------------------------------------------------------------------
 
@@ -114,7 +121,7 @@ class TreeMemory:
             If there is no text in one, or one is there under the same id with another content.
         StoreBusyError, StoreError
         """
-        self._reader.writer.put(_several(documents), replace=False, progress=progress)
+        self._open.reader.writer.put(_several(documents), replace=False, progress=progress)
 
     def update(
         self,
@@ -130,7 +137,7 @@ class TreeMemory:
             If one is not there, or has no text.
         StoreBusyError, StoreError
         """
-        self._reader.writer.put(_several(documents), replace=True, progress=progress)
+        self._open.reader.writer.put(_several(documents), replace=True, progress=progress)
 
     def delete(self, ids: str | Iterable[str]) -> None:
         """Remove documents, all of them or (if one is not there) none.
@@ -206,7 +213,7 @@ class TreeMemory:
         InputError, ConfigError, StoreDamagedError
         """
         whole("k", k, least=1)
-        return self._reader.search(query, k, filter)
+        return self._open.reader.search(query, k, filter)
 
     def documents_for(
         self,
@@ -223,11 +230,8 @@ class TreeMemory:
         StoreMismatchError
             If `llm` is not what the memory was made by.
         """
-        with self._loading:
-            if self._llm is None:  # the one that asks is as good as another of its kind
-                self._manifest.require(manifest_of(llm, self._manifest.settings), str(self.path))
-                self._llm = llm
-        return self._reader.documents_for(query, llm, filter)
+        self._open.serve(llm)
+        return self._open.reader.documents_for(query, llm, filter)
 
     # -- upkeep --------------------------------------------------------------------------------
 
@@ -240,7 +244,7 @@ class TreeMemory:
         """
         from sharedllm.memory.upkeep import verify
 
-        return verify(self._database, self._reader if repair else None)
+        return verify(self._database, self._open.reader if repair else None)
 
     def compact(self) -> None:
         """Write what is alive into new shards and give back the space of what was deleted.
@@ -254,6 +258,61 @@ class TreeMemory:
         from sharedllm.memory.upkeep import compact
 
         compact(self._database)
+
+    def export(self, path: str | os.PathLike[str], ids: Iterable[str] | None = None) -> None:
+        """Write documents into a new memory at `path`, with all that is stored of them.
+
+        A memory is a plain folder: pack it with whatever packs folders, and :meth:`import_from` it
+        elsewhere.
+
+        Parameters
+        ----------
+        path : a folder that is new or empty
+        ids : None is all documents
+
+        Raises
+        ------
+        DocumentError, StoreFormatError, StoreDamagedError, StoreError
+        """
+        from sharedllm.memory.transfer import export
+
+        chosen = [d.id for d in self.list()] if ids is None else list(ids)
+        export(self._database, self._open.manifest, Path(path), chosen)
+
+    def import_from(
+        self,
+        path: str | os.PathLike[str],
+        ids: Iterable[str] | None = None,
+        *,
+        progress: Progress = None,
+    ) -> None:
+        """Take in the documents of another memory.
+
+        What that one stores is copied where it was made by the same model and settings; elsewhere
+        the texts are read again.
+
+        Raises
+        ------
+        DocumentError
+            If one is here under the same id with another content.
+        StoreError, StoreFormatError, StoreDamagedError
+        """
+        from sharedllm.memory import transfer
+
+        with TreeMemory(path, create=False, busy_s=self._open.busy_s) as other:
+            chosen = [d.id for d in other.list()] if ids is None else list(ids)
+            same = other._open.manifest.digest == self._open.manifest.digest
+            if same and not len(self):
+                transfer.copy_codecs(other._database, self._database)
+            if same and transfer.same_codecs(other._database, self._database):
+                transfer.copy(other._database, self._database, chosen)
+            else:
+                self.add((other.get(one) for one in chosen), progress=progress)
+
+    @property
+    def llm(self) -> SharedLLM:
+        """The model of this memory, loaded when it is first needed."""
+        return self._open.llm
 
     def close(self) -> None:
         """Let go of the files; documents that were given out stay usable."""
@@ -270,63 +329,6 @@ class TreeMemory:
     ) -> None:
         self.close()
 
-    # -- the model -----------------------------------------------------------------------------
-
-    @property
-    def llm(self) -> SharedLLM:
-        """The model of this memory, loaded when it is first needed."""
-        with self._loading:
-            if self._llm is None:
-                from sharedllm.memory.loading import load
-
-                self._llm = load(self._manifest, self.path)
-            return self._llm
-
-    @cached_property
-    def _reader(self) -> MemoryReader:
-        from sharedllm.memory.reading import MemoryReader
-
-        with self._loading:
-            return MemoryReader(
-                self._database,
-                self._manifest,
-                self.llm,
-                self._embedder,
-                self.candidates,
-                NODE_CACHE_BYTES,
-            )
-
-    def _open(self, llm: SharedLLM | None, *, rebuild: bool) -> None:
-        """Read the manifest, or write that of a new memory."""
-        text = self._database.manifest()
-        given = {name: value for name, value in self._given.items() if value is not None}
-        if text is None:
-            if llm is None:
-                from sharedllm.registry import loaded
-
-                llm = self._llm = loaded()
-            own = manifest_of(llm, MemorySettings(**given))
-            text = self._database.found(own.to_json())
-        self._manifest = Manifest.from_json(text)
-        settings = MemorySettings(
-            keep=given.get("keep", self._manifest.settings.keep),
-            kv=given.get("kv", self._manifest.settings.kv),
-            embedder=given.get("embedder", self._manifest.settings.embedder),
-        )
-        wanted = Manifest(settings=settings, made_by=self._manifest.made_by, loads={})
-        if llm is None and rebuild and settings != self._manifest.settings:
-            llm = self.llm
-        if llm is not None:
-            wanted = manifest_of(llm, settings)
-        if rebuild and wanted.digest != self._manifest.digest:
-            from sharedllm.memory.rebuilding import rebuild as encode_all_again
-
-            self._llm, self._manifest = llm, wanted
-            encode_all_again(self._database, self._reader)
-            text = wanted.to_json()
-        self._manifest.require(wanted, str(self.path))
-        self._database.expected = text
-
 
 def _several(documents: MemoryDocument | Iterable[MemoryDocument]) -> list[MemoryDocument]:
     given = [documents] if isinstance(documents, MemoryDocument) else list(documents)
@@ -336,11 +338,3 @@ def _several(documents: MemoryDocument | Iterable[MemoryDocument]) -> list[Memor
                 f"{type(document).__name__} was given; give MemoryDocument(text=...), or several"
             )
     return given
-
-
-def _embedder_name(given: Any) -> str | None:
-    if given is None or isinstance(given, str):
-        return given
-    from sharedllm.memory.embedders import name_of
-
-    return name_of(given)

@@ -12,6 +12,7 @@ from sharedllm.errors import StoreDamagedError
 from sharedllm.memory import rows, shards
 from sharedllm.memory.database import FILE, Database
 from sharedllm.memory.records import Problem, Report
+from sharedllm.memory.rows import documents_of
 from sharedllm.memory.shards import COLUMNS, FOLDER, Place, Shards, Stored
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def _checked(database: Database) -> Report:
         check = _Check(connection, Shards(database.folder))
         check.sqlite()
         if not check.problems:  # a broken file gives rows that mean nothing
+            check.codecs()
             check.texts()
             check.chunks()
             check.arrays()
@@ -72,7 +74,7 @@ class _Check:
         self, what: str, file: str, chunk: int | None = None, documents: tuple[str, ...] = ()
     ) -> None:
         if chunk is not None:
-            documents = _documents_of(self.connection, chunk)
+            documents = documents_of(self.connection, chunk)
         whose = f"document {', '.join(map(repr, documents))}: " if documents else ""
         self.problems.append(
             Problem(what=whose + what, file=file, documents=documents, chunk=chunk)
@@ -85,6 +87,17 @@ class _Check:
         for table in ("documents", "chunks"):
             count = self.connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
             self.counts[table] = count
+
+    def codecs(self) -> None:
+        for name, shape, data, check in self.connection.execute(
+            "SELECT name, shape, data, checksum FROM codecs"
+        ):
+            if rows.checksum(name, shape, data) != check:
+                self.note(
+                    "the codec of the search vectors is not what was written; open the memory "
+                    "with rebuild=True and another setting of vectors",
+                    FILE,
+                )
 
     def documents(self) -> None:
         found = self.connection.execute(
@@ -234,18 +247,9 @@ def _sound(connection: sqlite3.Connection, source: Shards, place: Place) -> Stor
     try:
         return Stored(source.array(place, check=True), place.dtype)
     except (StoreDamagedError, OSError) as error:
-        ids = _documents_of(connection, place.chunk)
+        ids = documents_of(connection, place.chunk)
         what = "the file is missing" if isinstance(error, FileNotFoundError) else str(error)
         raise StoreDamagedError(
             f"a chunk of document {', '.join(map(repr, ids))} is broken in {FOLDER}/{place.file}: "
             f"{what}. Nothing was changed; {REPAIR}, then compact"
         ) from error
-
-
-def _documents_of(connection: sqlite3.Connection, chunk: int) -> tuple[str, ...]:
-    found = connection.execute(
-        "SELECT DISTINCT d.id FROM placed p JOIN documents d ON d.text = p.text "
-        "WHERE p.chunk = ? ORDER BY d.id",
-        (chunk,),
-    )
-    return tuple(row[0] for row in found)

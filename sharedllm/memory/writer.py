@@ -65,7 +65,7 @@ class Writer:
             If one is there with another content, or (to be replaced) is not there.
         """
         with self._database.read() as connection:
-            given = [d for d in documents if _wanted(connection, d, replace=replace)]
+            given = [d for d in documents if is_wanted(connection, d, replace=replace)]
         total = sum(len(document.text) for document in given)
         with reporter(progress, total, "adding to the memory", "characters") as report:
             waiting: list[Pending] = []
@@ -164,7 +164,7 @@ class Writer:
         before: list[int] = []
         for pending in waiting:
             document = pending.document
-            if not _wanted(connection, document, replace=replace):
+            if not is_wanted(connection, document, replace=replace):
                 continue
             text = rows.text_of_hash(connection, document.text)
             if text is None:
@@ -194,7 +194,7 @@ def insert_encoded(
     return there
 
 
-def _wanted(connection: sqlite3.Connection, document: MemoryDocument, *, replace: bool) -> bool:
+def is_wanted(connection: sqlite3.Connection, document: MemoryDocument, *, replace: bool) -> bool:
     """Whether `document` changes anything."""
     row = connection.execute(
         "SELECT d.id, d.title, d.source, d.metadata, t.hash FROM documents d "

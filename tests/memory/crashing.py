@@ -55,7 +55,7 @@ class Crasher:
             self.state = {d.id: memory.get(d.id) for d in memory.list()}
 
     def open(self) -> TreeMemory:
-        return TreeMemory(self.folder, llm=self.llm, keep="coarse", busy_s=5)
+        return TreeMemory(self.folder, llm=self.llm, keep="coarse", vectors="exact", busy_s=5)
 
     def document(self, id: str = "") -> MemoryDocument:
         self.made += 1

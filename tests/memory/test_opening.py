@@ -76,7 +76,7 @@ def test_a_memory_of_another_model_is_rebuilt_only_when_told(make: Make) -> None
     with pytest.raises(StoreMismatchError, match=r"keep 'coarse' \(given: 'text'\)"):
         make(keep="text")
     old = make()
-    rebuilt = make(llm=other, rebuild=True)
+    rebuilt = make(llm=other, rebuild=True, vectors="exact")
     assert [rebuilt.get(d.id) for d in DOCUMENTS] == list(DOCUMENTS)
     assert rebuilt.verify().clean
     assert rebuilt.list()[0].chunks == -(-len(STORY.encode()) // 32)

@@ -41,7 +41,7 @@ def test_what_goes_in_comes_out(memory: TreeMemory) -> None:
 def test_answers_are_those_of_documents_just_read(
     make: Make, llm: SharedLLM, keep: str, finest: str, rest: str
 ) -> None:
-    memory = make(keep=keep, kv="exact")
+    memory = make(keep=keep, kv="exact", vectors="exact")
     memory.add(DOCUMENTS)
     options = {**QUICK, "finest": finest, "rest": rest}
     fresh = [llm.remember(d.text, title=d.title or "document", source=d.source) for d in DOCUMENTS]
