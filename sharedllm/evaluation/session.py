@@ -8,7 +8,7 @@ import importlib.metadata
 import json
 import platform
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -111,9 +111,28 @@ class Session:
         """
         compared = methods(self.llm, self.choice) if compared is None else compared
         runner = Runner(self.llm, compared, self.budgets, measure, self.settings.batch)
-        with _bar(f"eval {self.command}", n * runner.rows_an_item) as done:
+        kept: list[Row] = []
+        with _bar(f"eval {self.command}", n * runner.rows_an_item) as done, self._rescue() as save:
             runner.done = done
-            return list(runner(items))
+            for row in runner(items):
+                kept.append(row)
+                save(row)
+        return kept
+
+    @contextmanager
+    def _rescue(self) -> Iterator[Callable[[Row], None]]:
+        """Write rows beside ``--out`` as they come, so that a run that is stopped keeps them."""
+        if self.settings.out is None:
+            yield lambda row: None
+            return
+        beside = self.settings.out.with_suffix(".partial.jsonl")
+        with beside.open("w", encoding="utf-8", buffering=1) as file:
+
+            def save(row: Row) -> None:
+                file.write(json.dumps(row) + "\n")
+
+            yield save
+        beside.unlink()
 
     def finish(
         self,

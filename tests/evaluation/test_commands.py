@@ -81,6 +81,7 @@ def test_needle(run: Any, filler_file: Path, tmp_path: Path) -> None:
     tasks = ("--tasks", "niah_single_2,niah_multivalue", "--batch", 3)
     printed = json.loads(run(*options, *tasks, "--json", "--out", out, "--plot", plot))
     written = json.loads(out.read_text())
+    assert not out.with_suffix(".partial.jsonl").exists()
     assert printed == written
     checked(printed, "needle")
     rows = printed["rows"]
@@ -103,6 +104,29 @@ def test_needle(run: Any, filler_file: Path, tmp_path: Path) -> None:
     same = {r["item"]: r["answer"] for r in again["rows"] if r["budget"] == 200}
     assert same == ours
     assert set(again["cells"][0]["metrics"]) == {"score"}
+
+
+def test_a_run_that_is_stopped_keeps_its_rows(
+    folder: str, filler_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sharedllm.evaluation.run import Runner
+
+    whole = Runner.__call__
+
+    def stopped(self: Runner, items: Any) -> Any:
+        for number, row in enumerate(whole(self, items)):
+            if number == 2:
+                raise KeyboardInterrupt
+            yield row
+
+    monkeypatch.setattr(Runner, "__call__", stopped)
+    out = tmp_path / "out.json"
+    options = ["needle", "--lengths", "300", "--items", "2", "--filler", str(filler_file)]
+    options += ["--tasks", "niah_single_2", "--baselines", "bm25", "--model", folder, *COMMON]
+    assert main(["eval", *options, "--out", str(out)]) == 130
+    assert not out.exists()
+    lines = (tmp_path / "out.partial.jsonl").read_text().splitlines()
+    assert [json.loads(line)["task"] for line in lines] == ["niah_single_2"] * 2
 
 
 def test_the_table_names_what_was_skipped(run: Any, filler_file: Path) -> None:
