@@ -121,7 +121,7 @@ def test_a_run_that_is_stopped_keeps_its_rows(
 
     monkeypatch.setattr(Runner, "__call__", stopped)
     out = tmp_path / "out.json"
-    options = ["needle", "--lengths", "300", "--items", "2", "--filler", str(filler_file)]
+    options = ["needle", "--lengths", "600", "--items", "2", "--filler", str(filler_file)]
     options += ["--tasks", "niah_single_2", "--baselines", "bm25", "--model", folder, *COMMON]
     assert main(["eval", *options, "--out", str(out)]) == 130
     assert not out.exists()
