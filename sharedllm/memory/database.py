@@ -22,6 +22,7 @@ from sharedllm.errors import (
 from sharedllm.memory.schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION
 
 FILE = "memory.sqlite"
+AGAIN = "restore it from a copy, or index the documents again into a new folder"
 WRITER = "writer.json"  # who holds the write lock, or held it last: for messages only
 OWN = (FILE, f"{FILE}-wal", f"{FILE}-shm", f"{FILE}-journal", WRITER, "shards", "index")
 
@@ -178,6 +179,10 @@ class Database:
             yield
         except sqlite3.Error as error:
             raise self._translated(error) from error
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise StoreDamagedError(
+                f"{FILE} in {str(self.folder)!r} is damaged ({error}); {AGAIN}"
+            ) from error
         except OSError as error:
             raise StoreError(
                 f"the memory in {str(self.folder)!r} cannot be used: {error.strerror or error}; "
@@ -195,10 +200,7 @@ class Database:
         if code == sqlite3.SQLITE_NOTADB:
             return StoreFormatError(f"{FILE} in {where} is not an SQLite file, or is damaged")
         if code == sqlite3.SQLITE_CORRUPT:
-            return StoreDamagedError(
-                f"{FILE} in {where} is damaged ({error}); restore it from a copy, or index the "
-                "documents again into a new folder"
-            )
+            return StoreDamagedError(f"{FILE} in {where} is damaged ({error}); {AGAIN}")
         return StoreError(
             f"the memory in {where} cannot be used: {error}; nothing that was committed is lost. "
             "Free the disk or check the permissions"
@@ -242,6 +244,12 @@ def _require_own(folder: Path, *, create: bool) -> None:
         names = sorted(path.name for path in folder.iterdir())
     except OSError as error:
         raise StoreError(f"{where} cannot be read: {error.strerror or error}") from error
+    for name in ("shards", "index", FILE):
+        if (folder / name).is_symlink():
+            raise StoreFormatError(
+                f"{name} is a link in {where}, and a memory keeps to its own folder; link to the "
+                "whole folder in place of its parts"
+            )
     if FILE not in names:
         if create and set(names) <= set(OWN):
             return

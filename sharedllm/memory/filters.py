@@ -42,11 +42,12 @@ def condition(given: Mapping[str, Any] | None) -> tuple[str, list[Any]]:
 
 
 def _column(field: object) -> tuple[str, list[str]]:
-    if not isinstance(field, str) or '"' in field or not field:
-        raise ConfigError(f"filter names the field {field!r}; a field is a str without quotes")
+    if not isinstance(field, str):
+        raise ConfigError(f"filter names the field {field!r}; a field is a str")
     if field in OWN:
         return f"d.{field}", []
-    return "json_extract(d.metadata, ?)", [f'$."{field}"']
+    # not json_extract, which compares names as they are escaped in the JSON
+    return "(SELECT e.value FROM json_each(d.metadata) e WHERE e.key = ?)", [field]
 
 
 def _part(column: str, field: str, operator: object, value: Any) -> tuple[str, list[Any]]:

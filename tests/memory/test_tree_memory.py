@@ -172,7 +172,7 @@ def test_filters(memory: TreeMemory, given: dict[str, Any] | None, found: list[s
     ("given", "said"),
     [
         (["year"], "give a mapping"),
-        ({'a"b': 1}, "without quotes"),
+        ({3: 1}, "a field is a str"),
         ({"year": {"above": 3}}, "allowed: gt, gte"),
         ({"year": {"gt": [3]}}, "compare with a number or a str"),
         ({"year": None}, "str, numbers and booleans"),
