@@ -93,12 +93,16 @@ class TreeConfig(_Config):
         Tokens per kept entry for levels 1 to `height`. 1 keeps every token.
     root_ratio : float
         Tokens per kept entry of a root that was not expanded.
+    context : int
+        Tokens of the chunk in front of a node that the lower model reads with it and does not
+        keep. 0 reads every node alone (the paper); `chunk` cuts all nodes from one pass.
     """
 
     chunk: int = 1024
     height: int = 3
     ratios: tuple[float, ...] = (16, 8, 1)
     root_ratio: float = 32
+    context: int = 0
 
     def __post_init__(self) -> None:
         whole("chunk", self.chunk, least=1)
@@ -110,6 +114,7 @@ class TreeConfig(_Config):
                 f"a tree of height {self.height} needs {self.height}, one a level below the root"
             )
         number("root_ratio", self.root_ratio, least=1)
+        whole("context", self.context, least=0)
         for level, ratio in enumerate(self.ratios, start=1):
             number(f"the ratio of level {level}", ratio, least=1)
 

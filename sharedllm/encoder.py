@@ -21,7 +21,12 @@ from sharedllm.turns import Turns
 def request(document: Document, node: int, ratio: float) -> NodeRequest:
     """What the lower model is asked for to get `node` at `ratio` tokens an entry."""
     forest = document.forest
-    return NodeRequest(start=int(forest.start[node]), end=int(forest.end[node]), ratio=float(ratio))
+    return NodeRequest(
+        start=int(forest.start[node]),
+        end=int(forest.end[node]),
+        ratio=float(ratio),
+        context=forest.before(node),
+    )
 
 
 class NodeEncoder:

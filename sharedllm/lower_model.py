@@ -39,11 +39,20 @@ CENTRE_TOKENS, CENTRE_SPAN = 4096, 512  # read to find the centre of search vect
 
 @dataclass(frozen=True, kw_only=True, slots=True, order=True)
 class NodeRequest:
-    """Tokens [start, end) of a document, kept at `ratio` tokens an entry."""
+    """Tokens [start, end) of a document, kept at `ratio` tokens an entry.
+
+    They are read with the `context` tokens in front of them.
+    """
 
     start: int
     end: int
     ratio: float
+    context: int = 0
+
+    @property
+    def first(self) -> int:
+        """The first token that is read."""
+        return self.start - self.context
 
 
 class LowerModel:
@@ -81,12 +90,12 @@ class LowerModel:
         Parameters
         ----------
         ids : (T,) the document's tokens
-        requests : the nodes; one pass serves all that share a start
-        done : called with the number of tokens just encoded
+        requests : the nodes; one pass serves all that are read from the same token on
+        done : called with the number of tokens just encoded, without their context
         """
         passes: dict[int, list[NodeRequest]] = {}
         for request in requests:
-            passes.setdefault(request.start, []).append(request)
+            passes.setdefault(request.first, []).append(request)
         groups = sorted(passes.values(), key=_length, reverse=True)
         while groups:
             length = _length(groups[0])
@@ -94,7 +103,7 @@ class LowerModel:
             groups = groups[len(batch) :]
             yield from self._encode_batch(ids, batch)
             if done:
-                done(sum(map(_length, batch)))
+                done(sum(_length(group) - group[0].context for group in batch))
 
     def _alike(self, groups: list[list[NodeRequest]], length: int) -> list[list[NodeRequest]]:
         """The first of `groups`, by falling length, that fit one batch without much padding."""
@@ -110,9 +119,11 @@ class LowerModel:
     def _encode_batch(
         self, ids: NDArray[np.int32], batch: list[list[NodeRequest]]
     ) -> Iterator[tuple[NodeRequest, NodeKV]]:
-        wanted = [[kept_positions(r.end - r.start, r.ratio) for r in group] for group in batch]
+        wanted = [
+            [r.context + kept_positions(r.end - r.start, r.ratio) for r in group] for group in batch
+        ]
         kept = np.unique(np.concatenate([k for group in wanted for k in group]))
-        starts = [group[0].start for group in batch]
+        starts = [group[0].first for group in batch]
         ends = [max(r.end for r in group) for group in batch]
         cache = CaptureCache(self._rotation, torch.from_numpy(kept).to(self.device))
         with acting("lower"):
@@ -257,8 +268,8 @@ class LowerModel:
 
 
 def _length(group: Sequence[NodeRequest]) -> int:
-    """Tokens of the pass that serves `group`, all of which start at one place."""
-    return max(request.end for request in group) - group[0].start
+    """Tokens of the pass that serves `group`, all of which are read from one place."""
+    return max(request.end for request in group) - group[0].first
 
 
 def _picked(layers: Sequence[Tensor], index: Tensor) -> Tensor:

@@ -69,7 +69,9 @@ class DocumentReader:
             source=source,
             text=text,
             tokens=tokens,
-            forest=grow(chunks, self._tree.height, leaf=self._tree.leaf),
+            forest=grow(
+                chunks, self._tree.height, leaf=self._tree.leaf, context=self._tree.context
+            ),
             vectors=vectors,
             nodes=NodeCache(self._node_cache_bytes),
             made_by=identity,

@@ -32,6 +32,8 @@ class Forest:
     level : 0 at a root
     start, end : the node's tokens [start, end) in the document
     parent, left, right : node indices, -1 where there is none
+    context : int
+        Tokens of its chunk in front of a node that the lower model reads with it, not kept.
     """
 
     tree: Ints
@@ -41,6 +43,7 @@ class Forest:
     parent: Ints
     left: Ints
     right: Ints
+    context: int = 0
 
     def __len__(self) -> int:
         return len(self.tree)
@@ -65,6 +68,11 @@ class Forest:
         """For each node, one past the rank of its last leaf."""
         return np.searchsorted(self.start[self.leaves], self.end).astype(np.int32)
 
+    def before(self, node: int) -> int:
+        """How many tokens in front of `node` are read with it."""
+        chunk = self.roots[np.searchsorted(self.roots, node, side="right") - 1]
+        return min(self.context, int(self.start[node] - self.start[chunk]))
+
     def from_leaves(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Give each node the maximum over its leaves; `values` has shape (leaves,)."""
         out = np.empty(len(self), dtype=np.float32)
@@ -80,6 +88,7 @@ def grow(
     height: int,
     *,
     leaf: int = 1,
+    context: int = 0,
     noise: float = 0.0,
     rng: np.random.Generator | None = None,
 ) -> Forest:
@@ -116,4 +125,5 @@ def grow(
         add(chunk.index, 0, chunk.start, chunk.end, -1)
     columns = np.asarray(rows, dtype=np.int32).reshape(-1, 7).T
     names = ("tree", "level", "start", "end", "parent", "left", "right")
-    return Forest(**{name: np.ascontiguousarray(c) for name, c in zip(names, columns, strict=True)})
+    arrays = {name: np.ascontiguousarray(c) for name, c in zip(names, columns, strict=True)}
+    return Forest(**arrays, context=context)

@@ -111,7 +111,12 @@ class Chooser:
             text=text,
             tokens=tokens,
             forest=grow(
-                chunks, self._tree.height, leaf=self._tree.leaf, noise=noise, rng=self._numpy
+                chunks,
+                self._tree.height,
+                leaf=self._tree.leaf,
+                context=self._tree.context,
+                noise=noise,
+                rng=self._numpy,
             ),
             vectors=NO_VECTORS,
             nodes=NodeCache(0),

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from sharedllm.config import SearchConfig
+from sharedllm.config import SearchConfig, TreeConfig
 from sharedllm.errors import ConfigError
 from sharedllm.training.tasks import MAKERS
 
@@ -97,9 +97,10 @@ class TrainConfig(_Strict):
     """A training run.
 
     `start` is an adapter to go on from; `minutes` ends the run early, with the learning rate
-    brought down in time; `search` becomes the adapter's defaults when it answers;
-    batches of more tokens than `checkpoint_above` compute activations again in the backward pass
-    instead of keeping them (about 1 MB a token for a model of 135M parameters).
+    brought down in time; `search` and `tree` hold fields of SearchConfig and TreeConfig, and become
+    the adapter's defaults when it answers; batches of more tokens than `checkpoint_above` compute
+    activations again in the backward pass instead of keeping them (about 1 MB a token for a model
+    of 135M parameters).
     """
 
     data: DataConfig
@@ -109,6 +110,7 @@ class TrainConfig(_Strict):
     adapter: Trained = Trained()
     selection: SelectionConfig = SelectionConfig()
     search: dict[str, Any] = {}
+    tree: dict[str, Any] = {}
     mode: Literal["joint", "cross"] = "joint"
     layers: int | None = Field(default=None, ge=1)
     positions: Literal["ordinal", "chunk"] = "ordinal"
@@ -129,6 +131,7 @@ class TrainConfig(_Strict):
     @model_validator(mode="after")
     def _searchable(self) -> Self:
         SearchConfig.from_dict(self.search)
+        TreeConfig.from_dict(self.tree)
         return self
 
 

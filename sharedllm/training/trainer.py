@@ -90,7 +90,7 @@ class Trainer:
         self.llm = SharedLLM.from_pretrained(
             config.model,
             adapter=config.start,
-            tree=TreeConfig(),
+            tree=TreeConfig.from_dict(config.tree),
             injection=InjectionConfig(
                 mode=config.mode, layers=config.layers, positions=config.positions
             ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from sharedllm.hf.rotation import Rotation
 from sharedllm.injection import NodeKV
 from sharedllm.lower_model import NodeRequest
 from tests.equivalence import oracle
-from tests.models import FAMILIES, shared, some_ids, stock
+from tests.models import FAMILIES, TREE, shared, some_ids, stock
 
 IDS = np.asarray(some_ids(60, 40), dtype=np.int32)
 REQUESTS = [  # sharing starts, several lengths and ratios, one token, the very end
@@ -23,6 +25,9 @@ REQUESTS = [  # sharing starts, several lengths and ratios, one token, the very 
     NodeRequest(start=20, end=40, ratio=2.5),
     NodeRequest(start=40, end=60, ratio=32.0),
 ]
+
+
+TREE_SETTINGS = dataclasses.asdict(TREE)
 
 
 def assert_same(a: NodeKV, b: NodeKV) -> None:
@@ -42,6 +47,36 @@ def test_batched_and_prefix_shared_nodes_are_nodes_encoded_alone(
     for request in REQUESTS:
         ((_, alone),) = lower.encode(IDS[request.start : request.end], [_moved(request)])
         assert_same(together[request], alone)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_context_is_read_and_not_kept(family: str) -> None:
+    lower = shared(family).lower
+    ((_, whole),) = lower.encode(IDS, [NodeRequest(start=10, end=60, ratio=1.0)])
+    nodes = [
+        NodeRequest(start=30, end=60, ratio=1.0, context=20),
+        NodeRequest(start=14, end=30, ratio=4.0, context=4),
+    ]
+    found = dict(lower.encode(IDS, nodes))
+    assert_same(found[nodes[0]], NodeKV(keys=whole.keys[:, :, 20:], values=whole.values[:, :, 20:]))
+    kept = 4 + kept_positions(16, 4.0)
+    assert_same(
+        found[nodes[1]], NodeKV(keys=whole.keys[:, :, kept], values=whole.values[:, :, kept])
+    )
+
+
+@pytest.mark.parametrize("context", [0, 24, 64])
+def test_a_document_s_nodes_are_read_with_what_stands_before_them_in_their_chunk(
+    context: int,
+) -> None:
+    llm = shared("llama", tree=TreeConfig(**{**TREE_SETTINGS, "context": context}))
+    document = llm.remember("".join(map(chr, range(40, 120))) * 2)
+    llm.answer("Who?", document, finest="kv", budget=60, max_new_tokens=1)
+    for request, kv in document.nodes._nodes.items():
+        chunk = request.start - request.start % llm.tree.chunk
+        assert request.context == min(context, request.start - chunk)
+        ((_, alone),) = llm.lower.encode(document.tokens.ids, [request])
+        assert_same(kv, alone)
 
 
 def _moved(request: NodeRequest) -> NodeRequest:

@@ -98,3 +98,11 @@ def test_what_nodes_know_of_their_leaves(n: int, size: int, height: int, seed: i
         ]
         assert list(range(forest.first_leaf[node], forest.last_leaf[node])) == inside
         assert found[node] == max(values[inside])
+
+
+@given(n=LENGTHS, size=CHUNKS, height=HEIGHTS, context=st.integers(0, 100))
+def test_context_stays_inside_the_chunk(n: int, size: int, height: int, context: int) -> None:
+    forest = grow(cut(n, size), height, context=context)
+    for node in range(len(forest)):
+        start = int(forest.start[node])
+        assert forest.before(node) == min(context, start % size)

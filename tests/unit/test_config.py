@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from sharedllm import GenerationConfig, InjectionConfig, SearchConfig, TreeConfig
+from sharedllm.config import AdapterConfig
 from sharedllm.errors import BudgetError, ConfigError
 
 NAN, INFINITE = float("nan"), float("inf")
@@ -17,6 +18,10 @@ BAD: list[tuple[type, str, list[Any]]] = [
     (TreeConfig, "height", [-1, 1.5, NAN, False, "3", None]),
     (TreeConfig, "ratios", [(16, 8), (16, 8, 1, 1), (16, 8, 0.5), (16, NAN, 1), (16, True, 1), 5]),
     (TreeConfig, "root_ratio", [0.5, 0, *NOT_NUMBER]),
+    (TreeConfig, "context", [-1, 1.5, True, "8", None]),
+    (AdapterConfig, "rank", NOT_WHOLE),
+    (AdapterConfig, "alpha", [0, *NOT_NUMBER]),
+    (AdapterConfig, "roles", [(), ("middle",), "lower", None]),
     (InjectionConfig, "mode", ["Joint", "", None, 1, []]),
     (InjectionConfig, "positions", ["ordinals", None]),
     (InjectionConfig, "layers", [0, -1, 1.5, True, "4"]),
@@ -35,6 +40,7 @@ BAD: list[tuple[type, str, list[Any]]] = [
     (GenerationConfig, "stop", ["", ("a", ""), (1,), None, 3]),
     (GenerationConfig, "seed", [-1, 1.5, True, "1", 2**64]),
 ]
+ALL = [TreeConfig, AdapterConfig, InjectionConfig, SearchConfig, GenerationConfig]
 CASES = [(kind, name, value) for kind, name, values in BAD for value in values]
 
 
@@ -46,7 +52,7 @@ def test_a_bad_value_is_named(kind: Any, name: str, value: Any) -> None:
     assert isinstance(error.value, ValueError)
 
 
-@pytest.mark.parametrize("kind", [TreeConfig, InjectionConfig, SearchConfig, GenerationConfig])
+@pytest.mark.parametrize("kind", ALL)
 def test_every_option_has_bad_values_above_and_a_good_default(kind: Any) -> None:
     names = {field.name for field in dataclasses.fields(kind)}
     assert {name for k, name, _ in BAD if k is kind} == names
