@@ -124,7 +124,7 @@ def read(
             values = values.view(torch.bfloat16)
     elif form == "int8":
         values = torch.from_numpy(part["kv"]).float()
-        values = values * torch.from_numpy(part["scale"]).float()[..., None]
+        values = values * _short(part["scale"])
     else:
         values = _from_int4(part, head_dim)
     return values.permute(1, 2, 3, 0, 4)
@@ -137,30 +137,30 @@ def _as_stored(values: Tensor) -> Stored:
 
 
 def _int8(name: str, entries: Tensor) -> dict[str, Stored]:
-    """One scale for each entry, layer and head: at most 1/254 of the largest value is lost."""
-    scale = _half(entries.abs().amax(-1) / 127)
+    """One scale for each entry, layer and head: at most 1/250 of the largest value is lost."""
+    scale = _scale(entries.abs().amax(-1) / 127)
     rounded = (entries / scale.float()[..., None]).round().clamp(-127, 127).to(torch.int8)
-    return {f"{name}/kv": Stored.of(rounded.numpy()), f"{name}/scale": Stored.of(scale.numpy())}
+    return {f"{name}/kv": Stored.of(rounded.numpy()), f"{name}/scale": _as_stored(scale)}
 
 
-def _half(scale: Tensor) -> Tensor:
-    """`scale` in float16, rounded up so that nothing is clipped, and never zero."""
-    half = scale.clamp(2.0**-14, 60000.0).half()
-    return torch.where(half.float() < scale, (half.float() * (1 + 2.0**-10)).half(), half)
+def _scale(scale: Tensor) -> Tensor:
+    """`scale` in bfloat16 (for its range), rounded up so that nothing is clipped, never zero."""
+    short = scale.clamp_min(1e-30).to(torch.bfloat16)
+    return torch.where(short.float() < scale, (short.float() * (1 + 2.0**-7)).bfloat16(), short)
 
 
 def _int4(name: str, entries: Tensor) -> dict[str, Stored]:
     """Groups of 32 values between their own least and largest, in 15 steps."""
     grouped = _grouped(entries)
-    least = grouped.amin(-1).half()
-    scale = _half((grouped.amax(-1) - least.float()).clamp_min(0) / 15)
+    least = grouped.amin(-1).to(torch.bfloat16)
+    scale = _scale((grouped.amax(-1) - least.float()).clamp_min(0) / 15)
     steps = (grouped - least.float()[..., None]) / scale.float()[..., None]
     codes = steps.round().clamp(0, 15).to(torch.uint8)
     packed = codes[..., 0::2] | (codes[..., 1::2] << 4)
     return {
         f"{name}/kv": Stored.of(packed.numpy()),
-        f"{name}/scale": Stored.of(scale.numpy()),
-        f"{name}/least": Stored.of(least.numpy()),
+        f"{name}/scale": _as_stored(scale),
+        f"{name}/least": _as_stored(least),
     }
 
 
@@ -174,9 +174,13 @@ def _grouped(entries: Tensor) -> Tensor:
     return entries.reshape(*entries.shape[:-1], -1, group)
 
 
+def _short(bits: NDArray[np.generic]) -> Tensor:
+    """Numbers of which numpy holds the bits; float32, with a last dimension of one."""
+    return torch.from_numpy(bits).view(torch.bfloat16).float()[..., None]
+
+
 def _from_int4(part: Mapping[str, NDArray[np.generic]], head_dim: int) -> Tensor:
     packed = torch.from_numpy(part["kv"])
     codes = torch.stack([packed & 15, packed >> 4], dim=-1).flatten(-2).float()
-    values = codes * torch.from_numpy(part["scale"]).float()[..., None]
-    values += torch.from_numpy(part["least"]).float()[..., None]
+    values = codes * _short(part["scale"]) + _short(part["least"])
     return values.flatten(-2)[..., :head_dim]

@@ -233,11 +233,13 @@ def _places(connection: sqlite3.Connection, old: Sequence[int]) -> Iterator[Plac
 def _sized(places: Iterator[Place]) -> Iterator[list[Place]]:
     """`places` in groups that make one shard each."""
     group: list[Place] = []
+    held = 0
     for place in places:
-        if group and sum(p.bytes for p in group) + place.bytes > SHARD_BYTES:
+        if group and held + place.bytes > SHARD_BYTES:
             yield group
-            group = []
+            group, held = [], 0
         group.append(place)
+        held += place.bytes
     if group:
         yield group
 

@@ -44,6 +44,7 @@ class Operations(RuleBasedStateMachine):
     def start(self) -> None:
         self.folder = Path(tempfile.mkdtemp())
         self.held: dict[str, MemoryDocument] = {}
+        self.steps = 0
         self.open()
 
     def open(self) -> None:
@@ -55,10 +56,14 @@ class Operations(RuleBasedStateMachine):
             self.memory.close()
             shutil.rmtree(self.folder)
 
+    def count(self) -> None:
+        self.steps += 1
+        Operations.done += 1
+
     @rule(id=ids, text=texts)
     def add(self, id: str, text: str) -> None:
         document = MemoryDocument(id=id, text=text, metadata={"n": len(text)})
-        Operations.done += 1
+        self.count()
         if self.held.get(id, document) != document:
             with pytest.raises(DocumentError, match="another content"):
                 self.memory.add(document)
@@ -68,7 +73,7 @@ class Operations(RuleBasedStateMachine):
 
     @rule(chosen=st.sets(ids, min_size=1, max_size=3))
     def delete(self, chosen: set[str]) -> None:
-        Operations.done += 1
+        self.count()
         if not chosen <= set(self.held):
             with pytest.raises(DocumentError, match="holds no document"):
                 self.memory.delete(sorted(chosen))
@@ -80,12 +85,12 @@ class Operations(RuleBasedStateMachine):
     @precondition(lambda self: self.held)
     @rule(data=st.data(), text=texts)
     def update(self, data: Any, text: str) -> None:
-        Operations.done += 1
+        self.count()
         id = data.draw(st.sampled_from(sorted(self.held)))
         self.held[id] = MemoryDocument(id=id, text=self.held[id].text[:200] + text)
         self.memory.update(self.held[id])
 
-    @precondition(lambda self: Operations.done % 20 == 0)
+    @precondition(lambda self: self.steps % 20 == 0)
     @rule(packed=st.booleans())
     def reopen(self, packed: bool) -> None:
         if packed:
@@ -114,7 +119,7 @@ class Operations(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize(
-    ("runs", "steps"), [(4, 40), pytest.param(40, 300, marks=[pytest.mark.slow])]
+    ("runs", "steps"), [(4, 40), pytest.param(60, 300, marks=[pytest.mark.slow])]
 )
 @pytest.mark.timeout(1800)
 def test_a_memory_is_a_dict(llm: SharedLLM, runs: int, steps: int) -> None:
@@ -129,4 +134,4 @@ def test_a_memory_is_a_dict(llm: SharedLLM, runs: int, steps: int) -> None:
             suppress_health_check=list(HealthCheck),
         ),
     )
-    assert Operations.done >= (10_000 if runs == 40 else 50)
+    assert Operations.done >= (10_000 if runs == 60 else 50)
