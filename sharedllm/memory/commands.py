@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sharedllm.memory.database import FILE
 from sharedllm.terminal import Screen, documents_table, one_line
 
 if TYPE_CHECKING:
@@ -160,8 +162,8 @@ def verify(
         screen = Screen(silent=False)
         for problem in report.problems:
             screen.say(f"{problem.file}: {one_line(problem.what)}")
-        state = "clean" if report.clean else f"{len(report.problems):,} problems"
-        repaired = f", {report.repaired:,} chunks repaired" if repair else ""
+        state = "clean" if report.clean else _counted(len(report.problems), "problem")
+        repaired = f", {_counted(report.repaired, 'chunk')} repaired" if repair else ""
         screen.say(
             f"{report.documents:,} documents, {report.chunks:,} chunks, {report.bytes:,} bytes: "
             f"{state}{repaired}"
@@ -182,6 +184,10 @@ def compact(store: Store, as_json: AsJson = False) -> None:
         Screen(silent=False).say(f"packed; the memory holds {held:,} documents")
 
 
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def opened(
     store: str,
     model: dict[str, Any] | None = None,
@@ -194,19 +200,20 @@ def opened(
 
     Parameters
     ----------
-    model : what to load in place of the model that the memory names; None where nothing was given
+    model : what :func:`sharedllm.registry.loaded` takes, None where nothing was given; without a
+        model's name it changes how the memory's own is loaded
     """
     from sharedllm.memory.tree_memory import TreeMemory
 
     given = {name: value for name, value in (model or {}).items() if value is not None}
+    if given.get("adapter") == "none":
+        given["adapter"] = None
     llm = None
-    if given:
+    if given and "model" not in given and (Path(store) / FILE).is_file():
+        with TreeMemory(store, create=False) as there:
+            llm = there.loaded(**given)
+    elif given:
         from sharedllm.registry import loaded
 
-        adapter = given.pop("adapter", "default")
-        llm = loaded(given.pop("model", None), adapter=_adapter(adapter), **given)
+        llm = loaded(given.pop("model", None), **given)
     return TreeMemory(store, llm=llm, rebuild=rebuild, create=create, **(settings or {}))
-
-
-def _adapter(given: str) -> str | None:
-    return None if given == "none" else given

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from sharedllm.config import InjectionConfig, TreeConfig
 from sharedllm.errors import StoreMismatchError
@@ -11,8 +12,13 @@ from sharedllm.registry import loaded
 from sharedllm.shared_llm import SharedLLM
 
 
-def load(manifest: Manifest, folder: Path) -> SharedLLM:
+def load(manifest: Manifest, folder: Path, **changes: Any) -> SharedLLM:
     """Load the model of `manifest`, or give the one that is loaded.
+
+    Parameters
+    ----------
+    changes : what :func:`sharedllm.registry.loaded` is to be given in place of the manifest's; what
+        does not fit the memory is refused when it is used
 
     Raises
     ------
@@ -26,12 +32,13 @@ def load(manifest: Manifest, folder: Path) -> SharedLLM:
             f"the memory in {str(folder)!r} was made by a model that was not loaded by a name; "
             "open it with TreeMemory(path, llm=...)"
         )
-    llm = loaded(
-        given["model"],
-        adapter=given["adapter"],
-        dtype=given["dtype"],
-        tree=TreeConfig.from_dict(given["tree"]),
-        injection=InjectionConfig.from_dict(given["injection"]),
-    )
-    manifest.require(manifest_of(llm, manifest.settings), str(folder))
+    own = {
+        "adapter": given["adapter"],
+        "dtype": given["dtype"],
+        "tree": TreeConfig.from_dict(given["tree"]),
+        "injection": InjectionConfig.from_dict(given["injection"]),
+    }
+    llm = loaded(given["model"], **{**own, **changes})
+    if not changes:
+        manifest.require(manifest_of(llm, manifest.settings), str(folder))
     return llm

@@ -314,6 +314,18 @@ class TreeMemory:
         """The model of this memory, loaded when it is first needed."""
         return self._open.llm
 
+    def loaded(self, **changes: Any) -> SharedLLM:
+        """The model of this memory loaded in another way, such as ``device="cuda"``.
+
+        Parameters
+        ----------
+        changes : ``adapter``, ``device``, ``dtype``, ``tree`` and ``injection``, as
+            :meth:`SharedLLM.from_pretrained` takes them
+        """
+        from sharedllm.memory.loading import load
+
+        return load(self._open.manifest, self.path, **changes)
+
     def close(self) -> None:
         """Let go of the files; documents that were given out stay usable."""
         self._database.close()

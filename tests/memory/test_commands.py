@@ -1,0 +1,188 @@
+"""The commands that work on memories: what they do, print and refuse."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sharedllm.cli import main
+from sharedllm.memory.files import walk
+from sharedllm.registry import forget
+from tests.models import make_model, make_tokenizer
+from tests.texts import FERRY, GARDEN, STORY
+
+TEXT = STORY.replace("\r\n", "\n")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny model in a folder, its window wide enough for the default settings."""
+    folder = tmp_path_factory.mktemp("model")
+    make_model("llama", max_position_embeddings=8192).save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Files to read: two in folders, one hidden, one binary."""
+    monkeypatch.chdir(tmp_path)
+    for name, text in {
+        "in/story.txt": TEXT,
+        "in/deep/ferry.md": FERRY,
+        "in/.hidden.txt": GARDEN,
+        "in/photo.jpg": "no text",
+    }.items():
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text(text)
+    return tmp_path
+
+
+@pytest.fixture
+def indexed(library: Path, model: str, capsys: pytest.CaptureFixture[str]) -> str:
+    assert run(["index", "in", "--store", "lib", "--model", model], capsys)[0] == 0
+    return "lib"
+
+
+def run(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    code = main(arguments)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def as_json(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> Any:
+    code, out, err = run([*arguments, "--json"], capsys)
+    assert code == 0, err
+    return json.loads(out)
+
+
+def test_index_adds_updates_and_leaves_alone(
+    library: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["index", "in", "--store", "lib"]
+    first = as_json([*command, "--model", model], capsys)
+    assert first["added"] == ["in/deep/ferry.md", "in/story.txt"]
+    assert first["documents"] == 2
+    forget()  # nothing to read: no model is loaded
+    again = as_json(command, capsys)
+    assert again["unchanged"] == ["in/deep/ferry.md", "in/story.txt"]
+    Path("in/deep/ferry.md").write_text(FERRY + GARDEN)
+    Path("in/new.txt").write_text(GARDEN)
+    third = as_json(command, capsys)
+    assert third["updated"] == ["in/deep/ferry.md"]
+    assert third["added"] == ["in/new.txt"]
+    code, out, _ = run(command, capsys)
+    assert (code, out) == (0, "0 added, 0 updated, 3 unchanged; the memory holds 3 documents\n")
+
+
+def test_files_that_cannot_be_read(
+    library: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("in/binary.txt").write_bytes(b"\0\1\2" * 100)
+    code, out, _ = run(["index", "in", "--store", "lib", "--model", model], capsys)
+    assert code == 1
+    assert "not read: in/binary.txt is binary" in out
+    assert "2 added" in out
+    code, _, err = run(["index", "in/binary.txt", "--store", "lib"], capsys)
+    assert code == 2
+    assert "is binary" in err
+
+
+def test_folders_are_searched_without_links(library: Path) -> None:
+    Path("in/link.txt").symlink_to(library / "in" / "story.txt")
+    Path("in/loop").symlink_to(library / "in")
+    found = list(walk(["in", "in/story.txt", "in/photo.jpg"]))
+    assert found == [("in/deep/ferry.md", False), ("in/story.txt", False), ("in/photo.jpg", True)]
+
+
+def test_docs_lists_objects(indexed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    found = as_json(["docs", "--store", indexed], capsys)
+    assert [document["title"] for document in found] == ["ferry", "story"]
+    for document in found:
+        assert {"id", "title", "source", "tokens", "bytes"} <= set(document)
+    code, out, _ = run(["docs", "--store", indexed], capsys)
+    assert code == 0
+    assert out.splitlines()[0].split() == ["id", "title", "source", "tokens", "bytes"]
+    assert found[0]["id"] in out
+
+
+def test_ask_names_the_document(indexed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["ask", "--store", indexed, "-q", "When does the ferry leave?"]
+    answer = as_json([*command, "--max-new-tokens", "2"], capsys)
+    cited = {(c["source"], c["title"]) for c in answer["citations"]}
+    assert cited <= {("in/story.txt", "story"), ("in/deep/ferry.md", "ferry")}
+    ids = {document["id"] for document in as_json(["docs", "--store", indexed], capsys)}
+    assert {c["document"] for c in answer["citations"]} <= ids
+    code, out, _ = run([*command, "in/story.txt", "--max-new-tokens", "2"], capsys)
+    assert code == 0
+    assert "where it lies" in out
+    assert "tokens searched" in out
+
+
+def test_remove(indexed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    ids = [document["id"] for document in as_json(["docs", "--store", indexed], capsys)]
+    code, _, err = run(["remove", ids[0], "nobody", "--store", indexed], capsys)
+    assert code == 2
+    assert "no document 'nobody'" in err
+    removed = as_json(["remove", ids[0], "--store", indexed], capsys)
+    assert removed == {"removed": [ids[0]], "documents": 1}
+    code, out, _ = run(["remove", ids[1], "--store", indexed], capsys)
+    assert (code, out) == (0, "1 removed; the memory holds 0 documents\n")
+    assert as_json(["compact", "--store", indexed], capsys) == {"documents": 0}
+    code, _, err = run(["ask", "--store", indexed, "-q", "Who?"], capsys)
+    assert code == 2
+    assert "holds no document" in err
+
+
+def test_verify_is_zero_only_when_clean(indexed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    report = as_json(["verify", "--store", indexed], capsys)
+    assert report["clean"] is True
+    assert report["documents"] == 2
+    code, out, _ = run(["verify", "--store", indexed], capsys)
+    assert code == 0
+    assert out.endswith("bytes: clean\n")
+    shard = next(Path(indexed, "shards").iterdir())
+    shard.write_bytes(shard.read_bytes()[:-20])
+    code, out, _ = run(["verify", "--store", indexed, "--json"], capsys)
+    assert code == 1
+    assert json.loads(out)["problems"]
+    code, out, _ = run(["verify", "--store", indexed], capsys)
+    assert code == 1
+    assert "1 problem\n" in out
+    code, out, _ = run(["verify", "--repair", "--store", indexed], capsys)
+    assert code == 0
+    assert "clean, 1 chunk repaired" in out
+
+
+@pytest.mark.parametrize("command", ["docs", "verify", "compact", "remove x", "ask -q Who?"])
+def test_a_folder_that_is_no_memory(
+    library: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    for folder, said in (("in", "is no memory"), ("nowhere", "does not exist")):
+        code, out, err = run([*command.split(), "--store", folder], capsys)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert said in err
+    assert not Path("nowhere").exists()
+
+
+def test_another_model_needs_to_be_told(
+    indexed: str, library: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_model("qwen3", max_position_embeddings=8192).save_pretrained("other")
+    make_tokenizer().save_pretrained("other")
+    other = ["--model", str(library / "other")]
+    asked = ["ask", "--store", indexed, "-q", "Who?", "--max-new-tokens", "1"]
+    assert run([*asked, "--device", "cpu"], capsys)[0] == 0  # the memory's own model
+    code, _, err = run([*asked, "--dtype", "bfloat16"], capsys)
+    assert code == 2
+    assert "made with dtype 'float32' (given: 'bfloat16')" in err
+    command = ["index", "in", "--store", indexed, *other, "--keep", "coarse"]
+    code, _, err = run(command, capsys)
+    assert code == 2
+    assert "keep 'text' (given: 'coarse')" in err
+    assert as_json([*command, "--rebuild"], capsys)["documents"] == 2
+    assert as_json(["verify", "--store", indexed], capsys)["clean"] is True
