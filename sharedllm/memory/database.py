@@ -19,6 +19,7 @@ from sharedllm.errors import (
     StoreFormatError,
     StoreMismatchError,
 )
+from sharedllm.memory.orphans import remove_orphans
 from sharedllm.memory.schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION
 
 FILE = "memory.sqlite"
@@ -51,6 +52,7 @@ class Database:
         self.folder, self._busy_s = folder, busy_s
         self._lock = threading.RLock()
         self._depth = 0
+        self._tidy = False  # no files are left that nothing names
         self.expected: str | None = None  # the manifest, once it is known
         self._left_to_parent: list[sqlite3.Connection] = []
         _require_own(folder, create=create)
@@ -101,8 +103,12 @@ class Database:
             try:
                 self._require_expected(connection)
                 self._sign()
+                if not self._tidy:  # what a writer that was killed has left
+                    remove_orphans(self.folder, connection)
+                self._tidy = False
                 yield connection
                 connection.execute("COMMIT")
+                self._tidy = True
             finally:
                 self._depth = 0
                 if connection.in_transaction:

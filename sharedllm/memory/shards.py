@@ -193,17 +193,6 @@ def insert(connection: sqlite3.Connection, file: str, places: Sequence[Place]) -
     )
 
 
-def remove_orphans(folder: Path, connection: sqlite3.Connection) -> int:
-    """Unlink the files that no row names; only a writer may, while it holds the lock."""
-    named = {str(file) for (file,) in connection.execute("SELECT file FROM shards")}
-    removed = 0
-    for path in (folder / FOLDER).iterdir():
-        if path.name not in named:
-            path.unlink(missing_ok=True)
-            removed += 1
-    return removed
-
-
 class Shards:
     """The shards of one memory, mapped when they are touched.
 

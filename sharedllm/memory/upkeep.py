@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sharedllm.errors import StoreDamagedError
 from sharedllm.memory import rows, shards
 from sharedllm.memory.database import FILE, Database
+from sharedllm.memory.orphans import remove_orphans
 from sharedllm.memory.records import Problem, Report
 from sharedllm.memory.rows import documents_of
 from sharedllm.memory.shards import COLUMNS, FOLDER, Place, Shards, Stored
@@ -193,7 +194,7 @@ def compact(database: Database) -> None:
         connection.execute("INSERT OR REPLACE INTO manifest VALUES ('trimmed', ?)", (str(now),))
         connection.execute("INSERT INTO words (words) VALUES ('optimize')")
     with database.write() as connection, suppress(OSError):
-        shards.remove_orphans(database.folder, connection)
+        remove_orphans(database.folder, connection)
     database.vacuum()
 
 

@@ -176,6 +176,20 @@ def test_a_full_disk_changes_nothing(
     assert memory.verify().clean
 
 
+def test_what_killed_writers_left_goes_with_the_next_write(make: Make) -> None:
+    memory = make()
+    memory.add(DOCUMENTS[0])
+    memory.close()
+    held = set((memory.path / "shards").iterdir())
+    for name in ("a" * 32 + ".safetensors", "b" * 32 + ".safetensors.tmp"):
+        (memory.path / "shards" / name).write_bytes(b"left behind")
+    memory = make()
+    assert memory.verify().clean
+    assert set((memory.path / "shards").iterdir()) > held
+    memory.delete("story")
+    assert set((memory.path / "shards").iterdir()) == held
+
+
 LIMITED = """
 import resource, signal, sys
 from sharedllm import MemoryDocument, TreeMemory
