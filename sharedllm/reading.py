@@ -11,7 +11,7 @@ from sharedllm.document import Document, NodeCache, document_id
 from sharedllm.lower_model import LowerModel
 from sharedllm.progress import Progress, reporter
 from sharedllm.tokens import tokenize
-from sharedllm.tree import grow
+from sharedllm.tree import planted
 from sharedllm.turns import Turns
 
 if TYPE_CHECKING:
@@ -69,9 +69,7 @@ class DocumentReader:
             source=source,
             text=text,
             tokens=tokens,
-            forest=grow(
-                chunks, self._tree.height, leaf=self._tree.leaf, context=self._tree.context
-            ),
+            forest=planted(chunks, self._tree),
             vectors=vectors,
             nodes=NodeCache(self._node_cache_bytes),
             made_by=identity,

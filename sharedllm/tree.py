@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharedllm.chunks import Chunk
-from sharedllm.config import number, whole
+from sharedllm.config import TreeConfig, number, whole
 
 Ints = NDArray[np.int32]
 
@@ -127,3 +127,8 @@ def grow(
     names = ("tree", "level", "start", "end", "parent", "left", "right")
     arrays = {name: np.ascontiguousarray(c) for name, c in zip(names, columns, strict=True)}
     return Forest(**arrays, context=context)
+
+
+def planted(chunks: Sequence[Chunk], tree: TreeConfig) -> Forest:
+    """The trees over `chunks` as `tree` has them, split in the middle."""
+    return grow(chunks, tree.height, leaf=tree.leaf, context=tree.context)

@@ -20,7 +20,7 @@ from sharedllm.memory.identity import MemorySettings
 from sharedllm.memory.pieces import Piece
 from sharedllm.memory.shards import Stored
 from sharedllm.memory.vector_form import VectorForm
-from sharedllm.tree import grow
+from sharedllm.tree import planted
 
 if TYPE_CHECKING:
     from sharedllm.shared_llm import SharedLLM
@@ -135,7 +135,7 @@ class PieceEncoder:
     def _leaf_texts(self, piece: Piece) -> list[str]:
         """The texts of the piece's leaves: embedders read a few hundred words at most."""
         whole = Chunk(index=0, start=0, end=len(piece))
-        forest = grow([whole], self._llm.tree.height, leaf=self._llm.tree.leaf)
+        forest = planted([whole], self._llm.tree)
         out = []
         for node in forest.leaves:
             own = piece.spans[forest.start[node] : forest.end[node]]

@@ -20,7 +20,7 @@ from sharedllm.config import TreeConfig
 from sharedllm.injection import NodeKV
 from sharedllm.lower_model import NodeRequest
 from sharedllm.memory.shards import Stored
-from sharedllm.tree import grow
+from sharedllm.tree import planted
 
 COARSE, FINE = "coarse", "fine"
 GROUP = 32  # values that share a scale in int4
@@ -53,7 +53,7 @@ class Levels:
             return cls((), ())
         if keep == "coarse":
             return cls((root,), ())
-        forest = grow([Chunk(index=0, start=0, end=length)], tree.height, leaf=tree.leaf)
+        forest = planted([Chunk(index=0, start=0, end=length)], tree)
         fine: dict[NodeRequest, None] = {}
         for node in range(len(forest)):
             level, leaf = int(forest.level[node]), forest.left[node] < 0
@@ -61,7 +61,10 @@ class Levels:
             ratios += [tree.ratio(level), tree.finest] if leaf else []
             for ratio in ratios:
                 request = NodeRequest(
-                    start=int(forest.start[node]), end=int(forest.end[node]), ratio=float(ratio)
+                    start=int(forest.start[node]),
+                    end=int(forest.end[node]),
+                    ratio=float(ratio),
+                    context=forest.before(node),
                 )
                 if ratio > 1 and request != root:
                     fine[request] = None

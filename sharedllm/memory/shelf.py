@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -22,7 +22,7 @@ from sharedllm.memory.pieces import unpacked
 from sharedllm.memory.shards import COLUMNS, FOLDER, Place, Shards
 from sharedllm.memory.vector_form import NAME, VectorForm
 from sharedllm.tokens import Tokens
-from sharedllm.tree import Forest, grow
+from sharedllm.tree import Forest, planted
 
 if TYPE_CHECKING:
     from sharedllm.shared_llm import SharedLLM
@@ -173,7 +173,7 @@ class StoredNodes(NodeCache):
         at = int(np.searchsorted(self._starts, request.start, side="right")) - 1
         chunk, start, end = self._chunks[at]
         levels = kv.Levels.of(end - start, self._llm.tree, self._settings.keep)
-        own = NodeRequest(start=request.start - start, end=request.end - start, ratio=request.ratio)
+        own = replace(request, start=request.start - start, end=request.end - start)
         found = levels.find(own)
         return None if found is None else (chunk, *found)
 
@@ -282,4 +282,4 @@ class Shelf:
             chunks.append((chunk, at, at + len(own_ids)))
             at += len(own_ids)
         tokens = Tokens(ids=np.concatenate(ids), spans=np.concatenate(spans))
-        return tokens, grow(cut, self._llm.tree.height, leaf=self._llm.tree.leaf), chunks
+        return tokens, planted(cut, self._llm.tree), chunks
