@@ -74,6 +74,21 @@ def owned(context: Context, llm: SharedLLM, query: str) -> Sequence[Document]:
     return documents
 
 
+def one(document: object, llm: SharedLLM) -> Document:
+    """`document` itself, if it is one that `llm` made.
+
+    Raises
+    ------
+    InputError
+    """
+    if not isinstance(document, Document):
+        raise InputError(
+            f"{type(document).__name__} was given; give a document returned by remember(). A "
+            "TreeMemory encodes what it keeps when documents are added (keep=...)"
+        )
+    return owned(document, llm, "")[0]
+
+
 def found(context: Context, llm: SharedLLM, query: str) -> list[Document]:
     """The documents of `context`, in each memory's place those that it finds for `query`."""
     out: dict[Any, Document] = {}
@@ -85,7 +100,10 @@ def found(context: Context, llm: SharedLLM, query: str) -> list[Document]:
 
 def _is_source(given: object) -> bool:
     if isinstance(given, str | os.PathLike):
-        return (Path(given) / MEMORY_FILE).is_file()
+        try:
+            return (Path(given) / MEMORY_FILE).is_file()
+        except OSError:  # a text too long to be a path
+            return False
     return isinstance(given, Document | Searchable)
 
 

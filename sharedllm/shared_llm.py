@@ -23,7 +23,7 @@ from sharedllm.config import (
     TreeConfig,
     changed,
 )
-from sharedllm.context import Context, contexts, found, owned
+from sharedllm.context import Context, contexts, found, one, owned
 from sharedllm.document import Document
 from sharedllm.encoder import NodeEncoder, request
 from sharedllm.errors import ConfigError, InputError
@@ -255,7 +255,7 @@ class SharedLLM:
         ----------
         background : return at once and go on in a thread, between questions
         """
-        owned(document, self, "")
+        document = one(document, self)
         future = self.encoder.encode_roots_later(document, progress) if background else Future()
         if not background:
             self.encoder.encode_roots(document, progress)

@@ -203,6 +203,8 @@ class Database:
                 f"the memory in {where} is being written by {self._writer()}; waited "
                 f"{self._busy_s:g} s: try again when it is done, or raise busy_s"
             )
+        if isinstance(error, sqlite3.ProgrammingError) and "closed" in str(error):
+            return StoreError(f"the memory in {where} was closed; open it again")
         if code == sqlite3.SQLITE_NOTADB:
             return StoreFormatError(f"{FILE} in {where} is not an SQLite file, or is damaged")
         if code == sqlite3.SQLITE_CORRUPT:

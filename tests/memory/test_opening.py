@@ -241,6 +241,17 @@ def test_a_memory_works_after_a_fork(memory: TreeMemory, tmp_path: Path) -> None
 
 
 def test_a_path_that_is_no_memory_is_no_context(llm: SharedLLM, tmp_path: Path) -> None:
-    for given in (str(tmp_path), str(tmp_path / "nothing"), "a text"):
+    for given in (str(tmp_path), str(tmp_path / "nothing"), "a text", "a long text " * 999):
         with pytest.raises(InputError, match="give documents returned by remember"):
             llm.answer("Who?", given)
+
+
+def test_a_memory_is_no_document(memory: TreeMemory, llm: SharedLLM) -> None:
+    with pytest.raises(InputError, match="TreeMemory was given; give a document"):
+        llm.encode(memory)  # type: ignore[arg-type]
+
+
+def test_a_closed_memory_says_so(memory: TreeMemory) -> None:
+    memory.close()
+    with pytest.raises(StoreError, match="was closed; open it again"):
+        len(memory)
