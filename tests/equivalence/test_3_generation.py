@@ -7,6 +7,7 @@ import torch
 
 from sharedllm import GenerationConfig, SharedLLM
 from sharedllm.generation import Row
+from sharedllm.hf.loading import end_ids
 from sharedllm.layout import Prompt
 from tests.equivalence.oracle import Piece
 from tests.equivalence.prompts import (
@@ -37,7 +38,7 @@ def greedy(llm: SharedLLM, prompt: Prompt, n: int) -> list[int]:
     with torch.no_grad():
         while len(ids) < n:
             token = int(llm.upper.logits([continued(prompt, ids)])[0][-1].argmax())
-            if token == llm.tokenizer.eos_token_id:
+            if token in end_ids(llm.model, llm.tokenizer):
                 break
             ids.append(token)
     return ids

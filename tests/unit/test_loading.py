@@ -89,3 +89,13 @@ def test_converted_default_is_what_transformers_reads(
         "<|im_end|>",
     ):
         assert tokenizer(text)["input_ids"] == stock_tokenizer(text)["input_ids"]
+
+
+def test_every_mark_of_the_chat_format_ends_an_answer() -> None:
+    model, tokenizer = make_model("llama"), make_tokenizer()
+    marks = {"<|end|>", "<|turn|>", "<|close|>"}
+    assert loading.end_ids(model, tokenizer) == {
+        tokenizer.convert_tokens_to_ids(mark) for mark in marks
+    }
+    model.generation_config.eos_token_id = [7, 8]
+    assert loading.end_ids(model, tokenizer) >= {7, 8}

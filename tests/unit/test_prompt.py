@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from sharedllm import Document, SharedLLM
-from sharedllm.errors import InputError
-from sharedllm.prompt import AFTER, BEFORE, converse, part_ids
+from sharedllm.errors import ConfigError, InputError
+from sharedllm.prompt import AFTER, BEFORE, converse, part_ids, turn_end
 from sharedllm.tokens import special_tokens
 from tests.models import make_tokenizer
 from tests.texts import FERRY, GARDEN
@@ -140,3 +140,13 @@ def test_special_tokens_in_a_question_are_plain_text(documents: tuple[Document, 
     assert turns == [i for part in expected for i in part if i in special]
     assert question in CHAT.decode([i for part in ids for i in part])
     assert conversation.query == question
+
+
+def test_what_ends_a_turn_comes_from_the_chat_template() -> None:
+    tokenizer = make_tokenizer()
+    assert turn_end(tokenizer) == tokenizer.convert_tokens_to_ids("<|close|>")
+    plain = make_tokenizer(chat=False)
+    assert turn_end(plain) == plain.eos_token_id
+    plain.eos_token = None
+    with pytest.raises(ConfigError, match="neither a chat template"):
+        turn_end(plain)
