@@ -1,7 +1,7 @@
 #!/bin/sh
 # Everything that the README and the model card say of the default adapter, by `sharedllm eval`.
 #
-#     benchmarks/evaluate_default.sh DATA OUT [OPTIONS of every command]
+#     benchmarks/evaluate_default.sh DATA OUT [OPTIONS of the commands]
 #
 # DATA holds books, code, papers, docs and qa .jsonl.xz (the `dev` folder); OUT gets one JSON and one
 # plot a command. Commands run side by side; on one GPU of 141 GB allow half an hour.
@@ -35,5 +35,11 @@ for kind in books code papers docs; do
   run "perplexity-$kind" perplexity --data "$data/$kind.jsonl.xz" --lengths $pasts --items $items \
     --plot "$out/perplexity-$kind.png" "$@" &
 done
-run chat chat --plot "$out/chat.png" "$@" &
+loading() { # of the options, those that say what is loaded: chat takes no others
+  while [ $# -gt 1 ]; do
+    case $1 in --model | --adapter | --device | --dtype) printf '%s %s ' "$1" "$2" ;; esac
+    shift
+  done
+}
+run chat chat --plot "$out/chat.png" $(loading "$@") &
 wait
