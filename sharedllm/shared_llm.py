@@ -143,7 +143,8 @@ class SharedLLM:
         device : "cpu", "cuda", "cuda:N" or None (CUDA where there is one)
         dtype : "float32", "bfloat16", "float16" or None (bfloat16 on CUDA, float32 on the CPU)
         adapter : "default", folder, hub name or None
-            "default" is the adapter shipped for the default model; None is the exact base.
+            "default" is the one shipped for the default model and its injection mode, joint; with
+            another model or mode there is none. None is the exact base.
         tree, injection, search, generation : settings; None takes the adapter's, or the defaults
         attention : "auto", "sdpa" or "reference"
         embedder : texts -> array (texts, dims), for policy="embedding"
@@ -156,7 +157,7 @@ class SharedLLM:
         """
         started = time.perf_counter()
         where = resolve_device(device)
-        folder = adapter_files.find(adapter, name_or_path)
+        folder = adapter_files.find(adapter, name_or_path, injection)
         if folder is not None:
             manifest = adapter_files.Manifest.read(folder)
             tree, injection = tree or manifest.tree, injection or manifest.injection

@@ -92,10 +92,13 @@ class Manifest:
             ) from error
 
 
-def find(name: str | os.PathLike[str] | None, model: object) -> Path | None:
+def find(
+    name: str | os.PathLike[str] | None, model: object, injection: InjectionConfig | None
+) -> Path | None:
     """The folder of the adapter called `name`, for a model called `model` (None: the default).
 
-    "default" is the one that is shipped for the default model, where there is one.
+    "default" is the one that is shipped for the default model and its way of injection; there is
+    none for another model, or where `injection` asks for the other way.
 
     Raises
     ------
@@ -106,7 +109,10 @@ def find(name: str | os.PathLike[str] | None, model: object) -> Path | None:
         return None
     if name == "default":
         shipped = SHIPPED / DEFAULT_NAME
-        return shipped if model is None and (shipped / MANIFEST).is_file() else None
+        if model is not None or not (shipped / MANIFEST).is_file():
+            return None
+        fits = injection is None or injection.mode == Manifest.read(shipped).injection.mode
+        return shipped if fits else None
     path = Path(name)
     if path.exists():
         return path

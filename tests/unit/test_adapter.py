@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from sharedllm import SharedLLM
+from sharedllm import InjectionConfig, SharedLLM
 from sharedllm.attention.visibility import Keys, Visibility
 from sharedllm.config import AdapterConfig
 from sharedllm.errors import AdapterError, InputError
@@ -194,3 +194,12 @@ def test_wrong_adapters_are_refused(tmp_path: Path) -> None:
     (tmp_path / "good" / "upper" / "adapter_model.safetensors").unlink()
     with pytest.raises(AdapterError, match="cannot be read"):
         adapter_files.load(make_model("llama"), tmp_path / "good")
+
+
+def test_the_default_adapter_is_for_the_default_model_and_its_injection() -> None:
+    shipped = adapter_files.find("default", None, None)
+    assert shipped is not None
+    assert adapter_files.find("default", None, InjectionConfig(layers=3)) == shipped
+    assert adapter_files.find("default", None, InjectionConfig(mode="cross")) is None
+    assert adapter_files.find("default", "another/model", None) is None
+    assert adapter_files.find(None, None, None) is None
