@@ -302,7 +302,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=None)
     args = parser.parse_args()
     console = Console(width=200)
-    tree = TreeConfig()
+    tree = None  # the adapter's, or the default
     if args.height is not None:
         ratios = (*[2 ** (4 - i) for i in range(args.height - 1)], 1)[: args.height]
         tree = TreeConfig(height=args.height, ratios=ratios)

@@ -208,6 +208,9 @@ def perplexity(
     key_sure: Annotated[
         float, typer.Option(metavar="X", help="LongPPL: its least log-probability.")
     ] = -2.0,
+    join: Annotated[
+        bool, typer.Option("--join", help="Join texts that are too short, one after another.")
+    ] = False,
     budget: Budget = None,
     items: Items = 20,
     baselines: Baselines = "all",
@@ -245,7 +248,7 @@ def perplexity(
     windows = Windows(
         pasts=settings.lengths, running=running, scored=scored, gain=key_gain, sure=key_sure
     )
-    run_perplexity(settings, _given(data), windows)
+    run_perplexity(settings, _given(data), windows, join=join)
 
 
 @app.command()

@@ -65,13 +65,21 @@ class Windows:
 
 
 def items(
-    texts: Sequence[str], windows: Windows, n: int, llm: SharedLLM, seed: int, group: int = 1
+    texts: Sequence[str],
+    windows: Windows,
+    n: int,
+    llm: SharedLLM,
+    seed: int,
+    *,
+    group: int = 1,
+    join: bool = False,
 ) -> Iterator[Item]:
     """`n` running texts, each with all its pasts, from texts that are long enough in turn.
 
     Parameters
     ----------
     group : so many running texts are given together, past after past, to be run as a batch
+    join : short texts are joined to long ones
 
     Raises
     ------
@@ -81,8 +89,11 @@ def items(
     rng = random.Random(seed)
     needed = max(windows.pasts) + windows.running
     long: list[tuple[str, Tokens]] = []
+    held = ""
     for text in rng.sample(texts, len(texts)):
+        text = held + text
         tokens = tokenize(text, llm.tokenizer)
+        held = text + "\n\n" if join and len(tokens) < needed else ""
         if len(tokens) >= needed:
             long.append((text, tokens))
         if len(long) == n:
@@ -90,7 +101,7 @@ def items(
     if not long:
         raise DocumentError(
             f"no text in --data has the {needed:,} tokens that the longest past and the running "
-            "text need: give longer texts, or smaller --lengths"
+            "text need: give longer texts, smaller --lengths, or --join"
         )
     for first in range(0, n, group):
         together = []

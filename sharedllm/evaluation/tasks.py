@@ -96,7 +96,12 @@ def run_qa(
 
 
 def run_perplexity(
-    settings: Settings, paths: Sequence[str], windows: lm.Windows, llm: SharedLLM | None = None
+    settings: Settings,
+    paths: Sequence[str],
+    windows: lm.Windows,
+    llm: SharedLLM | None = None,
+    *,
+    join: bool = False,
 ) -> dict[str, Any]:
     """Perplexity after pasts of every length."""
     documents = texts(paths, "--data")
@@ -109,7 +114,15 @@ def run_perplexity(
             f"than the {session.llm.shape.window:,} positions that the model was trained on: "
             "lower one of them"
         )
-    made = lm.items(documents, windows, settings.items, session.llm, settings.seed, settings.batch)
+    made = lm.items(
+        documents,
+        windows,
+        settings.items,
+        session.llm,
+        settings.seed,
+        group=settings.batch,
+        join=join,
+    )
     n = settings.items * len(windows.pasts)
     found = session.rows(made, n, lm.measure)
     return session.finish(

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import cross_entropy, kl_div
 
 from sharedllm.chunks import cut
 from sharedllm.config import SearchConfig, TreeConfig
@@ -53,11 +54,14 @@ class Choice:
     plan : Plan
     target : tuple of int
         The tokens that are predicted; they end the running text.
+    lesson : Plan or None
+        The same leaves as text, without the rest: what a teacher reads.
     """
 
     kind: str
     plan: Plan
     target: tuple[int, ...]
+    lesson: Plan | None = None
 
     @property
     def tokens(self) -> int:
@@ -76,9 +80,11 @@ class Chooser:
         config: SelectionConfig,
         end_id: int,
         seed: int,
+        *,
+        lessons: bool = False,
     ) -> None:
         self._tokenizer, self._tree, self._config = tokenizer, tree, config
-        self._end_id = end_id
+        self._end_id, self._lessons = end_id, lessons
         self._rng = random.Random(seed)
         self._numpy = np.random.default_rng(seed)
 
@@ -96,8 +102,15 @@ class Chooser:
             target.append(self._end_id)
         else:  # language modelling: the text goes on behind its past
             conversation = Conversation(parts=("", document, ""), query="")
-        plan = make_plan(conversation, selection, self._tokenizer)
-        return Choice(kind=f"{example.kind}/{settings.finest}", plan=plan, target=tuple(target))
+        lesson = None
+        if self._lessons and settings.finest == "kv":
+            lesson = make_plan(conversation, _as_text(selection), self._tokenizer)
+        return Choice(
+            kind=f"{example.kind}/{settings.finest}",
+            plan=make_plan(conversation, selection, self._tokenizer),
+            target=tuple(target),
+            lesson=lesson,
+        )
 
     def _read(self, text: str) -> Document:
         """A document without search states, its nodes split with noise."""
@@ -179,6 +192,14 @@ class Chooser:
         )
 
 
+def _as_text(selection: Selection) -> Selection:
+    """Its finely selected nodes alone, to be pasted."""
+    nodes = [
+        dataclasses.replace(node, as_text=True, ratio=1.0) for node in selection.nodes if node.fine
+    ]
+    return dataclasses.replace(selection, nodes=tuple(nodes))
+
+
 def _fine(selection: Selection, document: Document) -> set[int]:
     """Ranks of the leaves that were finely selected."""
     starts = [document.forest.start[node.node] for node in selection.nodes if node.fine]
@@ -214,13 +235,48 @@ def encode(
     return out
 
 
-def losses(llm: SharedLLM, choices: Sequence[Choice], *, checkpointing: bool = False) -> Tensor:
-    """Mean cross-entropy over each example's target tokens, in nats; shape (B,)."""
+def losses(
+    llm: SharedLLM, choices: Sequence[Choice], *, checkpointing: bool = False, distil: float = 0.0
+) -> Tensor:
+    """Mean cross-entropy over each example's target tokens, in nats; shape (B,).
+
+    With `distil` the divergence from what the same weights predict from the lesson is added, so
+    many times: reading KV is taught by reading text.
+    """
     memory = encode(llm.lower, choices, checkpointing=checkpointing)
+    plans = [choice.plan for choice in choices]
+    predicted = _predicted(llm, choices, plans, memory, checkpointing=checkpointing)
+    out = []
+    for choice, logits in zip(choices, predicted, strict=True):
+        # without a prompt in front (language modelling) nothing predicts the first token
+        target = torch.tensor(choice.target[-len(logits) :], device=logits.device)
+        out.append(cross_entropy(logits, target))
+    taught = [i for i, choice in enumerate(choices) if distil and choice.lesson]
+    with torch.no_grad():
+        some = [choices[i] for i in taught]
+        lessons = [choice.lesson for choice in some if choice.lesson]
+        right = _predicted(llm, some, lessons, [None] * len(some))
+    for i, teacher in zip(taught, right, strict=True):
+        both = min(len(predicted[i]), len(teacher))  # without a prompt in front one is shorter
+        student, teacher = (x[-both:].log_softmax(dim=-1) for x in (predicted[i], teacher))
+        gap = kl_div(student, teacher, log_target=True, reduction="batchmean")
+        out[i] = out[i] + distil * gap
+    return torch.stack(out)
+
+
+def _predicted(
+    llm: SharedLLM,
+    choices: Sequence[Choice],
+    plans: Sequence[Plan],
+    memory: Sequence[InjectedKV | None],
+    *,
+    checkpointing: bool = False,
+) -> list[Tensor]:
+    """Logits, float32, of each choice's target tokens after its plan."""
     # the last token of a target predicts nothing that is asked for
     prompts = [
-        choice.plan.prompt([entry], llm.tokenizer, then=choice.target[:-1])
-        for choice, entry in zip(choices, memory, strict=True)
+        plan.prompt([entry], llm.tokenizer, then=choice.target[:-1])
+        for choice, plan, entry in zip(choices, plans, memory, strict=True)
     ]
     out: dict[int, Tensor] = {}
     for group in alike([prompt.running_tokens for prompt in prompts]):
@@ -228,11 +284,8 @@ def losses(llm: SharedLLM, choices: Sequence[Choice], *, checkpointing: bool = F
         with layers_recomputed(llm.model) if checkpointing else nullcontext():
             rows = llm.upper.logits([prompts[i] for i in group], keep=keep)
         for i, row in zip(group, rows, strict=True):
-            # without a prompt in front (language modelling) nothing predicts the first token
-            target = torch.tensor(choices[i].target[-len(row) :], device=row.device)
-            logits = row[-len(target) :].float()
-            out[i] = torch.nn.functional.cross_entropy(logits, target)
-    return torch.stack([out[i] for i in range(len(choices))])
+            out[i] = row[-len(choices[i].target) :].float()
+    return [out[i] for i in range(len(choices))]
 
 
 def alike(lengths: Sequence[int]) -> list[list[int]]:

@@ -100,7 +100,8 @@ class TrainConfig(_Strict):
     brought down in time; `search` and `tree` hold fields of SearchConfig and TreeConfig, and become
     the adapter's defaults when it answers; batches of more tokens than `checkpoint_above` compute
     activations again in the backward pass instead of keeping them (about 1 MB a token for a model
-    of 135M parameters).
+    of 135M parameters); `distil` is the weight of the divergence between reading leaves as KV and
+    the same weights reading them as text.
     """
 
     data: DataConfig
@@ -122,6 +123,7 @@ class TrainConfig(_Strict):
     weight_decay: float = Field(default=0.0, ge=0)
     clip: float = Field(default=1.0, gt=0)
     checkpoint_above: int | None = Field(default=None, ge=0)
+    distil: float = Field(default=0.0, ge=0)
     seed: int = Field(default=0, ge=0)
     workers: int = Field(default=2, ge=0)
     tensorboard: bool = True

@@ -26,6 +26,7 @@ from sharedllm.shared_llm import SharedLLM
 from sharedllm.training.batch import Choice, Chooser, losses
 from sharedllm.training.config import TrainConfig
 from sharedllm.training.data import Mixture
+from sharedllm.training.norms import fuse_norms
 
 PREFETCH = 8  # batches a worker is ahead: examples differ in length
 
@@ -43,7 +44,12 @@ class Choices(IterableDataset[Choice]):
         # the step at which a run goes on is part of the seed: it sees new examples, not old ones
         seed = hash((self._config.seed, self._start, self._process, info.id if info else 0))
         chooser = Chooser(
-            self._tokenizer, self._tree, self._config.selection, self._end_id, abs(seed)
+            self._tokenizer,
+            self._tree,
+            self._config.selection,
+            self._end_id,
+            abs(seed),
+            lessons=self._config.distil > 0,
         )
         for example in Mixture(self._config.data, abs(seed)):
             if example.answer.strip() and example.past.strip():
@@ -53,15 +59,15 @@ class Choices(IterableDataset[Choice]):
 class _Losses(nn.Module):
     """The loss as a module, so that DDP sees one forward pass."""
 
-    def __init__(self, llm: SharedLLM, checkpoint_above: int | None) -> None:
+    def __init__(self, llm: SharedLLM, checkpoint_above: int | None, distil: float) -> None:
         super().__init__()
-        self.model, self._above = llm.model, checkpoint_above
+        self.model, self._above, self._distil = llm.model, checkpoint_above, distil
         self._llm = [llm]  # in a list: not a submodule
 
     def forward(self, choices: list[Choice]) -> Tensor:
         tokens = sum(choice.tokens for choice in choices)
         checkpointing = self._above is not None and tokens > self._above
-        return losses(self._llm[0], choices, checkpointing=checkpointing)
+        return losses(self._llm[0], choices, checkpointing=checkpointing, distil=self._distil)
 
 
 class Trainer:
@@ -114,9 +120,10 @@ class Trainer:
         self.step, self.seconds = 0, 0.0
         if resume:
             self._resume()
+        fuse_norms(self.llm.model)
         self.llm.model.train()
         self.module, self.optimizer = self.accelerator.prepare(
-            _Losses(self.llm, config.checkpoint_above), self.optimizer
+            _Losses(self.llm, config.checkpoint_above, config.distil), self.optimizer
         )
 
     def run(self) -> None:

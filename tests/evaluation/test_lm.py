@@ -52,5 +52,8 @@ def test_key_tokens_are_judged_by_the_gain_of_full_attention(llm: SharedLLM) -> 
 def test_what_cannot_be_scored_is_refused(llm: SharedLLM) -> None:
     with pytest.raises(DocumentError, match="give longer texts"):
         list(items([GARDEN], Windows(pasts=(900,), running=60, scored=20), 1, llm, 0))
+    short = [GARDEN] * (900 // len(GARDEN) + 1)
+    made = items(short, Windows(pasts=(600,), running=60, scored=20), 1, llm, 0, join=True)
+    assert "\n\n" in next(made).text
     with pytest.raises(ConfigError, match="--scored"):
         Windows(pasts=(0,), running=60, scored=60)

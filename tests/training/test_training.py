@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from sharedllm.hf.adapter import Adapter
 from sharedllm.training.batch import Chooser, losses
 from sharedllm.training.config import SelectionConfig, read_config
 from sharedllm.training.data import Mixture
+from sharedllm.training.norms import fuse_norms
 from tests.models import make_model, make_tokenizer, shared
 from tests.texts import STORY
 
@@ -82,6 +84,32 @@ def test_the_loss_reaches_both_roles(tmp_path: Path, finest: str, mode: str) -> 
     assert {"lower", "upper"} <= reached
     one_by_one = [losses(llm, [c]) for c in batch]
     torch.testing.assert_close(torch.cat(one_by_one).detach(), before, rtol=1e-4, atol=1e-5)
+
+
+def test_reading_kv_is_taught_by_reading_text(tmp_path: Path) -> None:
+    llm = shared("llama")
+    config = SelectionConfig(budget=(40, 60), finest=("kv",), rest=1.0)
+    chooser = Chooser(llm.tokenizer, llm.tree, config, 256, seed=1, lessons=True)
+    stream = iter(Mixture(read_config(toml(tmp_path)).data, 5))
+    batch = [chooser(next(stream)) for _ in range(3)]
+    for choice in batch:
+        assert choice.lesson is not None
+        assert not any(choice.lesson.injected)
+        assert any(choice.lesson.pasted)
+    plain = losses(llm, batch)
+    assert (losses(llm, batch, distil=1.0) > plain).all()  # KV is not yet read as text is
+    as_text = [dataclasses.replace(c, plan=c.lesson) for c in batch if c.lesson]
+    torch.testing.assert_close(losses(llm, as_text, distil=1.0), losses(llm, as_text))
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "phi3-partial"])
+def test_fused_norms_are_the_same_norms(family: str) -> None:
+    model = make_model(family).eval()
+    ids = torch.arange(12)[None]
+    with torch.no_grad():
+        before = model(ids).logits
+        assert fuse_norms(model) >= 2 * model.config.num_hidden_layers + 1
+        torch.testing.assert_close(model(ids).logits, before, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("finest", ["text", "kv"])
