@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from sharedllm.memory.records import MemoryDocument
     from sharedllm.memory.tree_memory import TreeMemory
     from sharedllm.readers import read_file
+    from sharedllm.registry import loaded
     from sharedllm.shared_llm import SharedLLM
 
 __version__ = "0.1.0"
 _HOMES = {
     "SharedLLM": "shared_llm",
+    "loaded": "registry",
     "Document": "document",
     "TreeMemory": "memory.tree_memory",
     "MemoryDocument": "memory.records",
@@ -41,6 +43,7 @@ _HOMES = {
 }
 __all__ = [  # in reading order
     "SharedLLM",
+    "loaded",
     "Document",
     "TreeMemory",
     "MemoryDocument",

@@ -249,6 +249,9 @@ class GenerationConfig(_Config):
         The answer ends before the first of these.
     seed : int or None
         Makes sampling repeatable; None draws a fresh one.
+    grammar : str
+        A grammar of llguidance that the answer follows, such as
+        ``{"grammars": [{"json_schema": {...}}]}``; empty is none.
     """
 
     max_new_tokens: int = 64
@@ -258,8 +261,11 @@ class GenerationConfig(_Config):
     repetition_penalty: float = 1.0
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    grammar: str = ""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.grammar, str):
+            raise ConfigError(f"grammar is {self.grammar!r}; give llguidance's grammar as a str")
         whole("max_new_tokens", self.max_new_tokens, least=1)
         number("temperature", self.temperature, least=0)
         number("top_p", self.top_p, least=0, most=1)

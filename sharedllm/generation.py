@@ -17,6 +17,7 @@ from transformers.generation.logits_process import (
 )
 
 from sharedllm.config import GenerationConfig
+from sharedllm.grammar import Constraint, Grammars
 from sharedllm.layout import Prompt
 from sharedllm.turns import Turns
 from sharedllm.upper_model import UpperModel
@@ -70,6 +71,7 @@ class Decoder:
         turns: Turns,
     ) -> None:
         self._upper, self._tokenizer, self._end_ids, self._turns = upper, tokenizer, end_ids, turns
+        self._grammars = Grammars(tokenizer)
 
     def run(
         self, prompts: Sequence[Prompt], config: GenerationConfig, rows: list[Row]
@@ -88,6 +90,9 @@ class Decoder:
         with self._turns.model:
             session = self._upper.start(prompts)
         yield -1, ""
+        if config.grammar:
+            width = session.logits.shape[-1]
+            choose.constraints = [self._grammars.start(config.grammar, width) for _ in rows]
         while True:
             tokens = choose(session.logits, rows)
             for index, (row, token) in enumerate(zip(rows, tokens, strict=True)):
@@ -153,10 +158,17 @@ def _held_back(text: str, stops: tuple[str, ...]) -> int:
 
 
 class _Chooser:
-    """Logits -> next tokens: greedy at temperature 0, else sampled from a seeded generator."""
+    """Logits -> next tokens: greedy at temperature 0, else sampled from a seeded generator.
+
+    Attributes
+    ----------
+    constraints : list of Constraint
+        What each row's answer follows; empty without a grammar.
+    """
 
     def __init__(self, config: GenerationConfig) -> None:
         self._config = config
+        self.constraints: list[Constraint] = []
         self._random = torch.Generator()
         if config.seed is None:
             self._random.seed()
@@ -173,7 +185,23 @@ class _Chooser:
 
     def __call__(self, logits: Tensor, rows: Sequence[Row]) -> list[int]:
         """`logits` (B, V) -> one token a row."""
-        scores = logits.float()
+        tokens = self._choose(self._within_grammar(logits.float(), rows), rows)
+        for constraint, row, token in zip(self.constraints, rows, tokens, strict=False):
+            if row.finish_reason is None:
+                constraint.take(token)
+        return tokens
+
+    def _within_grammar(self, scores: Tensor, rows: Sequence[Row]) -> Tensor:
+        """`scores` (B, V) without the tokens that no grammar allows here."""
+        if not self.constraints:
+            return scores
+        allowed = torch.ones_like(scores, dtype=torch.bool)
+        for index, (constraint, row) in enumerate(zip(self.constraints, rows, strict=True)):
+            if row.finish_reason is None:
+                allowed[index] = torch.from_numpy(constraint.allowed()).to(scores.device)
+        return scores.masked_fill(~allowed, -torch.inf)
+
+    def _choose(self, scores: Tensor, rows: Sequence[Row]) -> list[int]:
         if self._config.repetition_penalty != 1:
             penalty = RepetitionPenaltyLogitsProcessor(self._config.repetition_penalty)
             seen = [torch.tensor([r.ids], dtype=torch.int64, device=scores.device) for r in rows]

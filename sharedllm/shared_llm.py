@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sharedllm import evidence
+from sharedllm import evidence, fingerprint
 from sharedllm.answer import Answer
 from sharedllm.attention.select import get_backend
 from sharedllm.config import (
@@ -242,8 +242,8 @@ class SharedLLM:
     @property
     def identity(self) -> tuple[object, ...]:
         """What decides a document's trees and states, besides its text."""
-        name, tree = getattr(self.model.config, "_name_or_path", ""), dataclasses.astuple(self.tree)
-        return (name, str(self.model.dtype), self.lower.layers, tree, self._adapted)
+        base, tree = fingerprint.of(self.model, self.tokenizer), dataclasses.astuple(self.tree)
+        return (*base, str(self.model.dtype), self.lower.layers, tree, self._adapted)
 
     def encode(
         self, document: Document, *, progress: Progress = None, background: bool = False

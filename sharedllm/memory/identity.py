@@ -8,8 +8,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
-from weakref import WeakKeyDictionary
 
+from sharedllm import fingerprint
 from sharedllm.config import number, one_of
 from sharedllm.errors import ConfigError, StoreDamagedError, StoreMismatchError
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 KEEPS = ("text", "coarse", "all")
 VECTOR_FORMATS = ("compact", "exact")
 KV_FORMATS = ("exact", "bf16", "int8", "int4")
-SAMPLES = 256  # values of each weight matrix that go into the fingerprint
-_fingerprints: WeakKeyDictionary[SharedLLM, tuple[str, str]] = WeakKeyDictionary()
 LEARNED_FORMAT = 1  # of search vectors and node KV: raise it when they come out differently
 
 
@@ -117,9 +115,7 @@ class Manifest:
 
 def manifest_of(llm: SharedLLM, settings: MemorySettings) -> Manifest:
     """The manifest of a memory that `llm` makes."""
-    if llm not in _fingerprints:
-        _fingerprints[llm] = (_weights(llm.model), _tokenizer(llm.tokenizer))
-    weights, tokenizer = _fingerprints[llm]
+    weights, tokenizer = fingerprint.of(llm.model, llm.tokenizer)
     made_by = {
         "weights": weights,
         "tokenizer": tokenizer,
@@ -141,24 +137,6 @@ def manifest_of(llm: SharedLLM, settings: MemorySettings) -> Manifest:
         "injection": dataclasses.asdict(llm.injection),
     }
     return Manifest(settings=settings, made_by=made_by, loads=loads)
-
-
-def _weights(model: Any) -> str:
-    """A fingerprint of the weights: names, shapes and evenly spaced values of all of them."""
-    digest = hashlib.sha256(str(getattr(model.config, "model_type", "")).encode())
-    for name, weights in sorted(model.named_parameters()):
-        if "low_rank" in name or "cross_injection" in name:
-            continue  # an adapter's, which has its own fingerprint
-        flat = weights.detach().reshape(-1)
-        values = flat[:: max(1, len(flat) // SAMPLES)].float().cpu().numpy()
-        digest.update(f"{name}{tuple(weights.shape)}".encode())
-        digest.update(values.tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _tokenizer(tokenizer: Any) -> str:
-    """A fingerprint of how text becomes tokens."""
-    return hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()[:16]
 
 
 def seconds(name: str, value: object) -> float:

@@ -13,6 +13,7 @@ from sharedllm.errors import InputError
 from sharedllm.memory import rows
 from sharedllm.memory.opening import OpenMemory, Searching, embedder_name
 from sharedllm.memory.records import Hit, MemoryDocument, Report, StoredDocument
+from sharedllm.memory.revision import Revision
 
 if TYPE_CHECKING:
     from sharedllm.document import Document
@@ -96,6 +97,7 @@ class TreeMemory:
             busy_s=busy_s,
         )
         self._database = self._open.database
+        self._revision = Revision(self._database)
 
     # -- documents -----------------------------------------------------------------------------
 
@@ -191,6 +193,14 @@ class TreeMemory:
         with self._database.read() as connection:
             found = connection.execute("SELECT 1 FROM documents WHERE id = ?", (str(id),))
             return found.fetchone() is not None
+
+    @property
+    def revision(self) -> str:
+        """Changes with every addition, update and deletion, whoever made it.
+
+        Whoever keeps answers keeps this beside them, to know those that are out of date.
+        """
+        return self._revision()
 
     # -- searching -----------------------------------------------------------------------------
 

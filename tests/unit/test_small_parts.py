@@ -128,6 +128,7 @@ def test_prompts_of_another_shape(
 def test_the_public_names() -> None:
     assert sharedllm.__all__ == [
         "SharedLLM",
+        "loaded",
         "Document",
         "TreeMemory",
         "MemoryDocument",
