@@ -3,37 +3,45 @@
 #
 #     benchmarks/evaluate_default.sh DATA OUT [OPTIONS of the commands]
 #
-# DATA holds books, code, papers, docs and qa .jsonl.xz (the `dev` folder); OUT gets one JSON and one
-# plot a command. Commands run side by side; on one GPU of 141 GB allow half an hour.
+# DATA holds books, code, papers, docs and qa .jsonl.xz (the `dev` folder); OUT gets one JSON, one
+# table and one plot a command. Commands run side by side, in turn on GPUS cards (1).
 #     SMALL=1 benchmarks/evaluate_default.sh DATA OUT    # few items, short texts: does it run?
+#     ONLY="qa chat" ...                                 # the commands whose names start so
 set -eu
 data=$1 out=$2
 shift 2
 mkdir -p "$out"
-if [ "${SMALL:-}" ]; then
-  lengths=4K items=1 within=4K pasts=0,2K
-else
-  lengths=4K,8K,32K,128K items=50 within=8K,128K pasts=0,2K,6K,14K,30K,62K,126K
-fi
+short=4K,8K long=32K,128K items=${ITEMS:-48} pasts=0,2K,4K,6K,14K,30K,62K,126K million=1M
+[ -z "${SMALL:-}" ] || short=4K long=6K items=1 pasts=0,2K million=8K
+filler="--filler $data/books.jsonl.xz"
+turn=0
 run() { # name, command, options
   name=$1 command=$2
   shift 2
-  sharedllm eval "$command" --out "$out/$name.json" "$@" >"$out/$name.txt" 2>&1 ||
-    echo "$name failed: $(tail -n 1 "$out/$name.txt")" >&2
+  wanted=
+  for start in ${ONLY:-$name}; do case $name in "$start"*) wanted=1 ;; esac; done
+  [ "$wanted" ] || return 0
+  turn=$((turn + 1))
+  CUDA_VISIBLE_DEVICES=${CUDA_VISIBLE_DEVICES:-$((turn % ${GPUS:-1}))} \
+    ${SHAREDLLM:-sharedllm} eval "$command" --out "$out/$name.json" --plot "$out/$name.png" "$@" \
+    >"$out/$name.txt" 2>&1 || echo "$name failed: $(tail -n 1 "$out/$name.txt")" >&2 &
 }
-filler="--filler $data/books.jsonl.xz"
+# Baselines that attend to everything take a minute an item at 128K: there the others run alone.
 for tasks in niah_single_1,niah_single_2,niah_single_3 niah_multikey_1,niah_multivalue,niah_multiquery \
-  niah_multikey_2,niah_multikey_3 vt,cwe,fwe; do
-  run "needle-$(echo $tasks | cut -d, -f1)" needle --tasks $tasks --lengths $lengths --items $items \
-    $filler --plot "$out/needle-$(echo $tasks | cut -d, -f1).png" "$@" &
+  niah_multikey_2,niah_multikey_3,vt cwe,fwe; do
+  run "needle-short-${tasks%%,*}" needle --tasks $tasks --lengths $short --items $((items / 2 + 1)) \
+    $filler "$@"
+  run "needle-long-${tasks%%,*}" needle --tasks $tasks --lengths $long --items $items \
+    --baselines truncated,bm25 $filler "$@"
 done
-[ "${SMALL:-}" ] || run needle-1M needle --tasks niah_single_1,niah_single_2,niah_single_3 \
-  --lengths 1M --items 20 --baselines bm25 $filler "$@" &
-run qa qa --data "$data/qa.jsonl.xz" --within $within --items $((items * 4)) --absent 0.2 $filler \
-  --plot "$out/qa.png" "$@" &
+run needle-million needle --tasks niah_single_1,niah_single_2,niah_single_3 --lengths $million \
+  --items $((items / 4 + 1)) --budget 1024 --baselines bm25 $filler "$@"
+qa="--data $data/qa.jsonl.xz --items $((items * 4)) --absent 0.2"
+run qa-short qa $qa --within 8K $filler "$@"
+[ "${SMALL:-}" ] || run qa-long qa $qa --within 128K --baselines truncated,bm25,minilm $filler "$@"
 for kind in books code papers docs; do
-  run "perplexity-$kind" perplexity --data "$data/$kind.jsonl.xz" --lengths $pasts --items $items \
-    --plot "$out/perplexity-$kind.png" "$@" &
+  run "perplexity-$kind" perplexity --data "$data/$kind.jsonl.xz" --join --lengths $pasts \
+    --items $((items / 2 + 1)) --baselines full,truncated,bm25 "$@"
 done
 loading() { # of the options, those that say what is loaded: chat takes no others
   while [ $# -gt 1 ]; do
@@ -41,5 +49,5 @@ loading() { # of the options, those that say what is loaded: chat takes no other
     shift
   done
 }
-run chat chat --plot "$out/chat.png" $(loading "$@") &
+run chat chat $(loading "$@")
 wait
