@@ -1,0 +1,53 @@
+"""Errors of the adapters, beside those of the core.
+
+::
+
+    SharedLLMError
+    └── IntegrationError
+        ├── SetupError         an adapter was given something it cannot use (also a ValueError)
+        ├── ContentError       a message holds something other than text (also a ValueError)
+        ├── HandleError        a handle names no document of this request (also a ValueError)
+        ├── CapacityError      the documents are more than trees are kept for (also a ValueError)
+        ├── AnswerTimeoutError the answer took longer than `timeout` (also a TimeoutError)
+        └── MissingFrameworkError  the framework is not installed (also an ImportError)
+
+Each message says what was given, what is allowed and what to do.
+"""
+
+from __future__ import annotations
+
+from sharedllm import SharedLLMError
+
+
+class IntegrationError(SharedLLMError):
+    """Base class of the adapters' own errors."""
+
+
+class SetupError(IntegrationError, ValueError):
+    """An adapter was given something that it cannot use."""
+
+
+class ContentError(IntegrationError, ValueError):
+    """A message holds something other than text and documents."""
+
+
+class HandleError(IntegrationError, ValueError):
+    """A handle without its text names no document that this request may read."""
+
+
+class CapacityError(IntegrationError, ValueError):
+    """The documents of a request are longer than what trees are kept for."""
+
+
+class AnswerTimeoutError(IntegrationError, TimeoutError):
+    """The answer was not complete in time."""
+
+
+class MissingFrameworkError(IntegrationError, ImportError):
+    """The framework that an adapter is for is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(
+            f"this adapter needs {package!r}, which is not installed; "
+            f"install it with: pip install 'sharedllm[{extra}]'"
+        )

@@ -1,0 +1,160 @@
+"""Documents found in a prompt -> trees: those of a memory, those kept for the process, new ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sharedllm_integrations.errors import CapacityError, HandleError
+from sharedllm_integrations.finding import Found, Parts, title_of
+from sharedllm_integrations.handles import handle_id, neutral
+from sharedllm_integrations.origins import Origin, issue, origin_of
+from sharedllm_integrations.report import DocumentReport, Outcome
+from sharedllm_integrations.trees import TreeCache
+
+if TYPE_CHECKING:
+    from sharedllm import Document, SharedLLM, TreeMemory
+
+CAPACITY = 1_000_000  # tokens of documents in one request
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resolver:
+    """Brings the documents of one request to the model.
+
+    Attributes
+    ----------
+    llm : SharedLLM
+    cache : TreeCache
+    memory : TreeMemory or None
+        Where new documents go if `keep` is true.
+    tenant : str
+    keep : bool
+    """
+
+    llm: SharedLLM
+    cache: TreeCache
+    memory: TreeMemory | None
+    tenant: str
+    keep: bool
+
+    def messages(
+        self, turns: Sequence[tuple[str, Parts]]
+    ) -> tuple[list[dict[str, Any]], list[DocumentReport]]:
+        """Messages for :meth:`sharedllm.SharedLLM.answer`, and what became of each document.
+
+        A document that stands in several places is put in the last, nearest to the question.
+
+        Raises
+        ------
+        HandleError
+            If a handle's document is gone or was changed.
+        CapacityError
+            If the documents are too long together.
+        """
+        last = {
+            part.handle: (i, j)
+            for i, (_, parts) in enumerate(turns)
+            for j, part in enumerate(parts)
+            if isinstance(part, Found)
+        }
+        query = query_of(turns)
+        messages, reports = [], []
+        for i, (role, parts) in enumerate(turns):
+            content: list[dict[str, Any]] = []
+            for j, part in enumerate(parts):
+                if isinstance(part, str):
+                    content.append({"type": "text", "text": part})
+                elif last[part.handle] != (i, j):
+                    reports.append(_report(part, "repeated", "", 0, 0))
+                else:
+                    documents, report = self.trees(part, query)
+                    reports.append(report)
+                    content += [{"type": "document", "document": d} for d in documents]
+                    _require_capacity(reports)
+            messages.append({"role": role, "content": content})
+        return messages, reports
+
+    def trees(self, part: Found, query: str) -> tuple[Sequence[Document], DocumentReport]:
+        """The trees of one document: from its memory, from the cache, or new.
+
+        Raises
+        ------
+        HandleError
+            If it is a handle whose document is gone or was changed.
+        """
+        origin = origin_of(part.handle)
+        if origin is not None and self._still_holds(origin, part.handle):
+            return self._stored(part, origin, query, "reused")
+        cached = self.cache.find(self.llm, part.handle)
+        if part.text is None and cached is None:
+            raise HandleError(
+                f"the document of the handle {part.handle} was changed or deleted since, or "
+                "dropped from what is kept for the process; retrieve it again"
+            )
+        if self.keep and self.memory is not None and part.text is not None:
+            return self._stored(part, self._kept(part, self.memory), query, "kept")
+        document, built = cached, False
+        if part.text is not None:
+            title = part.title or (origin.title if origin else "") or title_of(part.text)
+            source = part.source or (origin.source if origin else "")
+            document, built = self.cache.build(self.llm, part.handle, part.text, title, source)
+        if document is None:
+            raise HandleError(f"the handle {part.handle} has no document")
+        outcome: Outcome = "built" if built else "reused"
+        return [document], _report(part, outcome, document.title, len(document.text), len(document))
+
+    def _still_holds(self, origin: Origin, handle: str) -> bool:
+        """Whether the memory holds the text that the handle was made for, for this model."""
+        if origin.id not in origin.memory:
+            return False
+        text = origin.memory.get(origin.id).text
+        return handle_id(neutral(text), self.tenant) == handle
+
+    def _stored(
+        self, part: Found, origin: Origin, query: str, outcome: Outcome
+    ) -> tuple[Sequence[Document], DocumentReport]:
+        documents = origin.memory.documents_for(query, self.llm, {"id": origin.id})
+        characters = origin.memory.list({"id": origin.id})[0].characters
+        tokens = sum(map(len, documents))
+        return documents, _report(part, outcome, origin.title, characters, tokens)
+
+    def _kept(self, part: Found, memory: TreeMemory) -> Origin:
+        """Add the document to the memory."""
+        from sharedllm import MemoryDocument
+
+        text = part.text or ""
+        document = MemoryDocument(text=text, title=part.title or title_of(text), source=part.source)
+        memory.add(document)
+        issue(memory, document, self.tenant)
+        return Origin(memory, document.id, document.title, document.source)
+
+
+def query_of(turns: Sequence[tuple[str, Parts]]) -> str:
+    """What is searched for: the text of the last user turn, its documents left out."""
+    asked = [parts for role, parts in turns if role == "user"]
+    texts = [part for part in (asked[-1] if asked else []) if isinstance(part, str)]
+    return "".join(texts).strip()
+
+
+def _report(
+    part: Found, outcome: Outcome, title: str, characters: int, tokens: int
+) -> DocumentReport:
+    return DocumentReport(
+        path=part.path,
+        outcome=outcome,
+        id=part.handle,
+        title=title or part.title,
+        characters=characters or len(part.text or ""),
+        tokens=tokens,
+    )
+
+
+def _require_capacity(reports: Sequence[DocumentReport]) -> None:
+    total = sum(report.tokens for report in reports)
+    if total > CAPACITY:
+        raise CapacityError(
+            f"the documents of this prompt have more than {CAPACITY} tokens; retrieve fewer, or "
+            "ask a memory as a whole, which finds the parts that matter first"
+        )

@@ -1,0 +1,66 @@
+"""LangChain's own integration suite for chat models, unmodified, on the embedded default model.
+
+Expected failures are what a model of 135M parameters does not do; docs/integrations.md lists them,
+and benchmarks/langchain_conformance.py runs the suite with any other model.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import pytest
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage
+from langchain_tests.integration_tests import ChatModelIntegrationTests
+
+from sharedllm_integrations.handles import fenced
+from sharedllm_integrations.langchain import ChatSharedLLM
+from tests.texts import FERRY
+
+Detail = Literal[
+    "audio_input", "audio_output", "reasoning_output", "cache_read_input", "cache_creation_input"
+]
+
+
+@pytest.mark.slow
+class TestChat(ChatModelIntegrationTests):
+    @property
+    def chat_model_class(self) -> type[BaseChatModel]:
+        return ChatSharedLLM
+
+    @property
+    def chat_model_params(self) -> dict[str, Any]:
+        return {"device": "cpu"}
+
+    @property
+    def supports_json_mode(self) -> bool:
+        return True
+
+    @property
+    def supports_anthropic_inputs(self) -> bool:
+        return True
+
+    @property
+    def supported_usage_metadata_details(self) -> dict[Literal["invoke", "stream"], list[Detail]]:
+        both: list[Detail] = ["cache_read_input", "cache_creation_input"]
+        return {"invoke": both, "stream": both}
+
+    def invoke_with_cache_creation_input(self, *, stream: bool = False) -> AIMessage:
+        return self._asked_about_a_document(stream=stream)
+
+    def invoke_with_cache_read_input(self, *, stream: bool = False) -> AIMessage:
+        self._asked_about_a_document(stream=False)
+        again = self._asked_about_a_document(stream=stream)
+        assert (again.usage_metadata or {})["input_token_details"]["cache_read"] > 0
+        return again
+
+    def _asked_about_a_document(self, *, stream: bool) -> AIMessage:
+        model = ChatSharedLLM(max_tokens=10, **self.chat_model_params)
+        prompt = f"{fenced(FERRY)}\n\nWhen does the ferry leave?"
+        if not stream:
+            return model.invoke(prompt)
+        full: Any = None
+        for chunk in model.stream(prompt):
+            full = chunk if full is None else full + chunk
+        assert isinstance(full, AIMessage)
+        return full
