@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, set_seed
+from accelerate.utils import DistributedDataParallelKwargs, broadcast, set_seed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
@@ -147,7 +147,7 @@ class Trainer:
             self._set_rate()
             each = self._step(choices)
             self.step += 1
-            self.seconds = before + time.perf_counter() - started
+            self.seconds = self._agreed(before + time.perf_counter() - started)
             log.add(self.step, self.config.steps, choices, each)
             if self.step % self.config.save_every == 0:
                 self.save()
@@ -162,6 +162,13 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return each.detach()
+
+    def _agreed(self, seconds: float) -> float:
+        """The first process' clock: one that stopped alone would leave the others waiting."""
+        if self.accelerator.num_processes == 1:
+            return seconds
+        clock = torch.tensor(seconds, device=self.accelerator.device)
+        return float(broadcast(clock))
 
     def _progress(self) -> float:
         """The share of the run that is done, by steps or by time, whichever is further."""

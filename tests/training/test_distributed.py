@@ -22,7 +22,14 @@ def test_two_processes_train_one_adapter(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     make_model("llama", max_position_embeddings=4096).save_pretrained(folder)
     make_tokenizer().save_pretrained(folder)
-    settings = {"model": str(folder), "steps": 3, "batch": 1, "workers": 0, "tensorboard": False}
+    settings = {
+        "model": str(folder),
+        "steps": 3,
+        "minutes": 5,
+        "batch": 1,
+        "workers": 0,
+        "tensorboard": False,
+    }
     weights = []
     for processes in (1, 2):
         out = tmp_path / f"run{processes}"
