@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from weakref import ReferenceType, ref
 
 from sharedllm_integrations.handles import handle_id, neutral
 
@@ -28,13 +29,13 @@ class Origin:
 
     Attributes
     ----------
-    memory : TreeMemory
+    memory : weak reference to the TreeMemory, which its owner may let go of
     id : str
         In the memory.
     title, source : str
     """
 
-    memory: TreeMemory
+    memory: ReferenceType[TreeMemory]
     id: str
     title: str
     source: str
@@ -68,7 +69,7 @@ class KnownText:
 def issue(memory: TreeMemory, document: MemoryDocument, tenant: str) -> str:
     """The handle id of `document`, which from now on is known to be one of `memory`'s."""
     id = handle_id(neutral(document.text), tenant)
-    origin = Origin(memory, document.id, document.title, document.source)
+    origin = Origin(ref(memory), document.id, document.title, document.source)
     with _lock:
         _known[id] = origin
         _known.move_to_end(id)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sharedllm import SharedLLMError
 from sharedllm_integrations.errors import CapacityError, HandleError
 from sharedllm_integrations.finding import Found, Parts, title_of
 from sharedllm_integrations.handles import handle_id, neutral
@@ -85,8 +86,9 @@ class Resolver:
             If it is a handle whose document is gone or was changed.
         """
         origin = origin_of(part.handle)
-        if origin is not None and self._still_holds(origin, part.handle):
-            return self._stored(part, origin, query, "reused")
+        home = self._home(origin, part.handle)
+        if origin is not None and home is not None:
+            return self._stored(part, home, origin.id, query, "reused")
         cached = self.cache.find(self.llm, part.handle)
         if part.text is None and cached is None:
             raise HandleError(
@@ -94,7 +96,7 @@ class Resolver:
                 "dropped from what is kept for the process; retrieve it again"
             )
         if self.keep and self.memory is not None and part.text is not None:
-            return self._stored(part, self._kept(part, self.memory), query, "kept")
+            return self._stored(part, self.memory, self._kept(part, self.memory), query, "kept")
         document, built = cached, False
         if part.text is not None:
             title = part.title or (origin.title if origin else "") or title_of(part.text)
@@ -105,30 +107,44 @@ class Resolver:
         outcome: Outcome = "built" if built else "reused"
         return [document], _report(part, outcome, document.title, len(document.text), len(document))
 
-    def _still_holds(self, origin: Origin, handle: str) -> bool:
-        """Whether the memory holds the text that the handle was made for, for this model."""
-        if origin.id not in origin.memory:
-            return False
-        text = origin.memory.get(origin.id).text
-        return handle_id(neutral(text), self.tenant) == handle
+    def _home(self, origin: Origin | None, handle: str) -> TreeMemory | None:
+        """The memory that holds the text which the handle was made for, if this model can read it.
+
+        One that is not this request's own may have been closed, or be of another model: then it is
+        no home, and the text is read as if nobody knew it.
+        """
+        memory = None if origin is None else origin.memory()
+        if origin is None or memory is None:
+            return None
+        try:
+            if origin.id not in memory:
+                return None
+            if memory is not self.memory and memory.llm.identity != self.llm.identity:
+                return None
+            text = memory.get(origin.id).text
+        except SharedLLMError:
+            if memory is self.memory:
+                raise
+            return None
+        return memory if handle_id(neutral(text), self.tenant) == handle else None
 
     def _stored(
-        self, part: Found, origin: Origin, query: str, outcome: Outcome
+        self, part: Found, memory: TreeMemory, id: str, query: str, outcome: Outcome
     ) -> tuple[Sequence[Document], DocumentReport]:
-        documents = origin.memory.documents_for(query, self.llm, {"id": origin.id})
-        characters = origin.memory.list({"id": origin.id})[0].characters
+        documents = memory.documents_for(query, self.llm, {"id": id})
+        stored = memory.list({"id": id})[0]
         tokens = sum(map(len, documents))
-        return documents, _report(part, outcome, origin.title, characters, tokens)
+        return documents, _report(part, outcome, stored.title, stored.characters, tokens)
 
-    def _kept(self, part: Found, memory: TreeMemory) -> Origin:
-        """Add the document to the memory."""
+    def _kept(self, part: Found, memory: TreeMemory) -> str:
+        """Add the document to the memory; its id there."""
         from sharedllm import MemoryDocument
 
         text = part.text or ""
         document = MemoryDocument(text=text, title=part.title or title_of(text), source=part.source)
         memory.add(document)
         issue(memory, document, self.tenant)
-        return Origin(memory, document.id, document.title, document.source)
+        return document.id
 
 
 def query_of(turns: Sequence[tuple[str, Parts]]) -> str:
