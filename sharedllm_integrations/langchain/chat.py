@@ -15,7 +15,7 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from sharedllm_integrations import schemas, toolcalls
 from sharedllm_integrations.engine import Engine, Request, Run
@@ -50,6 +50,8 @@ class ChatSharedLLM(SharedFields, BaseChatModel):
     SharedLLMError
         Of the core: a prompt without room (WindowError), a memory that cannot be read, ...
     """
+
+    model_config = ConfigDict(extra="forbid")  # LangChain ignores what it does not know
 
     streaming: bool = False
 

@@ -9,6 +9,7 @@ from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackMana
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.language_models.llms import BaseLLM
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
+from pydantic import ConfigDict
 
 from sharedllm_integrations.engine import Engine, Request, Run, usage
 from sharedllm_integrations.langchain.citations import PROVIDER, plain
@@ -24,6 +25,8 @@ class SharedLLMCompletion(SharedFields, BaseLLM):
     its documents. Parameters and errors are those of
     :class:`~sharedllm_integrations.langchain.chat.ChatSharedLLM`.
     """
+
+    model_config = ConfigDict(extra="forbid")  # LangChain ignores what it does not know
 
     def _generate(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from sharedllm_integrations.trees import process_cache
 from tests.models import shared
 from tests.texts import FERRY, GARDEN, STORY
 
+os.environ[KEY_VARIABLE] = "ab" * 32  # before any test module makes a fence
+
 WIDE = {"max_position_embeddings": 8192}
 Make = Callable[..., TreeMemory]
 DOCUMENTS = (
@@ -25,8 +28,7 @@ DOCUMENTS = (
 
 
 @pytest.fixture(autouse=True)
-def _apart(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv(KEY_VARIABLE, "ab" * 32)
+def _apart() -> Iterator[None]:
     process_cache().clear()
     yield
     process_cache().clear()
