@@ -74,7 +74,8 @@ def last_chunks(run: Run, held: Held, model_name: str) -> Iterator[ChatGeneratio
     if text.strip():
         yield chunk(text)
     for index, call in enumerate(calls):
-        arguments = call.raw if call.arguments is None else json.dumps(call.arguments)
+        # what is cut short goes as a JSON text: LangChain would complete it and call it valid
+        arguments = json.dumps(call.raw if call.arguments is None else call.arguments)
         piece = tool_call_chunk(name=call.name or None, args=arguments, id=_call_id(), index=index)
         yield ChatGenerationChunk(message=AIMessageChunk(content="", tool_call_chunks=[piece]))
     yield ChatGenerationChunk(
