@@ -7,7 +7,7 @@ Each item is asked of a memory of 10,000 documents (corpus.py). Three decisions:
 with the evidence is among the `k` candidates ("recall"); whether the best leaf of the candidates
 touches the evidence ("top"); whether the evidence is within what a budget of 1,024 entries takes of
 them ("selected"). Without a prefilter all chunks are candidates. MiniLM (the extra "embed") ranks
-where --minilm names a file of embeddings; it is made if it is not there. `--part tune` has the items
+where --minilm names a file of embeddings; it is made if it is not there. `--part tune` has items
 that prefilters were chosen by.
 """
 
@@ -33,11 +33,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sharedllm import MemoryDocument, TreeMemory
-from sharedllm.memory.prefilter import by_words, fused
+from sharedllm.memory.prefilter import WORDS_WEIGHT, by_words, fused
 from sharedllm.tokens import tokenize
 
 KS = (16, 32, 64, 128, 256, 512)
-DEEPEST = 1024
+DEEPEST = max(KS)
 BUDGET, OVERHEAD = 1024, 14  # attention entries; separator and heading of a window
 WINDOW = 256  # tokens of the plain chunk store
 BATCH = 256  # texts that MiniLM reads at once
@@ -53,14 +53,13 @@ class Asked:
     vectors: Tensor
     best: NDArray[np.float32]
     gold: set[int]  # chunks that touch the evidence
-    ranked: dict[str, list[int]] = field(default_factory=dict)  # by the prefilters so far
 
 
 @dataclass
 class Outcome:
     """What one ranking gave, item by item."""
 
-    rank: list[int] = field(default_factory=list)  # of the first gold chunk; DEEPEST if beyond
+    inside: dict[int, list[bool]] = field(default_factory=dict)
     top: dict[int, list[bool]] = field(default_factory=dict)
     selected: dict[int, list[bool]] = field(default_factory=dict)
 
@@ -127,40 +126,37 @@ def holds(wanted: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -
 # -- rankings ------------------------------------------------------------------------------------
 
 
-def by_embedding(rows: NDArray[np.float32], query: NDArray[np.float32]) -> list[int]:
+def by_embedding(rows: NDArray[np.float32], query: NDArray[np.float32], k: int) -> list[int]:
+    """Ranks of the `k` nearest, best first."""
     scores = rows @ query
-    best = np.argpartition(-scores, min(DEEPEST, len(scores) - 1))[:DEEPEST]
+    best = np.argpartition(-scores, min(k, len(scores) - 1))[:k]
     return [int(chunk) for chunk in best[np.argsort(-scores[best], kind="stable")]]
 
 
-def rankings(
-    memory: TreeMemory, everything: Everything, minilm: Any
-) -> dict[str, Callable[[Asked], list[int]]]:
-    """All prefilters, by name."""
-
-    def words(asked: Asked) -> list[int]:
-        with memory._database.read() as connection:
-            found = by_words(connection, question(asked), DEEPEST)
-        return [everything.rank[chunk] for chunk in found]
-
-    def dense(asked: Asked) -> list[int]:
-        query = memory._open.reader.encoder.query("", asked.vectors)
-        return by_embedding(everything.embeddings, query)
-
-    def mini(asked: Asked) -> list[int]:
-        return by_embedding(minilm.chunks, minilm.query(question(asked)))
-
-    def both(one: str, other: str) -> Callable[[Asked], list[int]]:
-        def ranked(asked: Asked) -> list[int]:
-            scores = fused([asked.ranked[one], asked.ranked[other]])
-            return sorted(scores, key=lambda chunk: (-scores[chunk], chunk))
-
-        return ranked
-
-    out = {"dense": dense, "words": words, "hybrid": both("dense", "words")}
+def first_rankings(
+    memory: TreeMemory, everything: Everything, minilm: Any, asked: Asked
+) -> dict[str, list[int]]:
+    """The `DEEPEST` best chunks by words and by embeddings."""
+    with memory._database.read() as connection:
+        found = by_words(connection, question(asked), DEEPEST)
+    query = memory._open.reader.encoder.query("", asked.vectors)
+    out = {
+        "words": [everything.rank[chunk] for chunk in found],
+        "dense": by_embedding(everything.embeddings, query, DEEPEST),
+    }
     if minilm is not None:
-        out |= {"MiniLM": mini, "hybrid with MiniLM": both("MiniLM", "words")}
+        out["MiniLM"] = by_embedding(minilm.chunks, minilm.query(question(asked)), DEEPEST)
     return out
+
+
+def cut(ranked: dict[str, list[int]], name: str, k: int) -> list[int]:
+    """The `k` candidates of one prefilter, as the package joins rankings."""
+    if name in ranked:
+        return ranked[name][:k]
+    embedder = "MiniLM" if "MiniLM" in name else "dense"
+    weight = 1 if "equal" in name else WORDS_WEIGHT
+    scores = fused([(ranked["words"][:k], weight), (ranked[embedder][:k], 1)])
+    return sorted(scores, key=lambda chunk: (-scores[chunk], chunk))[:k]
 
 
 def question(asked: Asked) -> str:
@@ -226,7 +222,7 @@ def plain(
     rows = np.load(path).astype(np.float32)
 
     def found(asked: Asked) -> bool:
-        best = by_embedding(rows, minilm.query(question(asked)))[: BUDGET // WINDOW]
+        best = by_embedding(rows, minilm.query(question(asked)), BUDGET // WINDOW)
         spans = [places[at][1:] for at in best if places[at][0] == asked.text.id]
         return holds(asked.text.spans, spans)
 
@@ -251,8 +247,10 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     memory = filled(args, texts)
     everything = Everything(memory, args.device)
     minilm = MiniLMs(everything, texts, args.minilm) if args.minilm else None
-    ways = rankings(memory, everything, minilm)
-    outcomes = {name: Outcome() for name in (EXACT, *ways)}
+    names = ["dense", "words", "hybrid, equal weights", "hybrid"]
+    if minilm:
+        names += ["MiniLM", "hybrid with MiniLM, equal weights", "hybrid with MiniLM"]
+    outcomes = {name: Outcome() for name in (EXACT, *names)}
     kinds, windows = [], []
     chunk_store = None
     if minilm:
@@ -260,14 +258,13 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     items = [text for text in texts if text.part == args.part][: args.items]
     for asked in ask(everything, items):
         kinds.append(asked.text.item.kind if asked.text.item else "")
-        add(outcomes[EXACT], 0, decide(everything, asked, None))
-        for name, way in ways.items():
-            asked.ranked[name] = ranked = way(asked)
-            gold = [rank for rank, chunk in enumerate(ranked) if chunk in asked.gold]
-            outcomes[name].rank.append(gold[0] if gold else DEEPEST)
+        add(outcomes[EXACT], 0, (True, *decide(everything, asked, None)))
+        ranked = first_rankings(memory, everything, minilm, asked)
+        for name in names:
             for k in KS:
-                chosen = np.asarray(ranked[:k], np.int64)
-                add(outcomes[name], k, decide(everything, asked, chosen))
+                chosen = np.asarray(cut(ranked, name, k), np.int64)
+                inside = not asked.gold.isdisjoint(chosen.tolist())
+                add(outcomes[name], k, (inside, *decide(everything, asked, chosen)))
         if chunk_store:
             windows.append(chunk_store(asked))
     return {
@@ -279,18 +276,18 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             "top": bits(outcomes[EXACT].top[0]),
             "selected": bits(outcomes[EXACT].selected[0]),
         },
-        "prefilters": {name: row(outcomes[name]) for name in ways},
+        "prefilters": {name: row(outcomes[name]) for name in names},
     }
 
 
-def add(outcome: Outcome, k: int, decided: tuple[bool, bool]) -> None:
-    outcome.top.setdefault(k, []).append(decided[0])
-    outcome.selected.setdefault(k, []).append(decided[1])
+def add(outcome: Outcome, k: int, decided: tuple[bool, bool, bool]) -> None:
+    for values, value in zip((outcome.inside, outcome.top, outcome.selected), decided, strict=True):
+        values.setdefault(k, []).append(value)
 
 
 def row(outcome: Outcome) -> dict[str, Any]:
     return {
-        "rank": outcome.rank,
+        "recall": {str(k): bits(values) for k, values in outcome.inside.items()},
         "top": {str(k): bits(values) for k, values in outcome.top.items()},
         "selected": {str(k): bits(values) for k, values in outcome.selected.items()},
     }
@@ -314,7 +311,7 @@ def show(result: dict[str, Any]) -> None:
         )
     for name, found in result["prefilters"].items():
         for k in KS:
-            inside = "".join("1" if rank < k else "0" for rank in found["rank"])
+            inside = found["recall"][str(k)]
             cells = [f"recall {wilson(inside.count('1'), len(inside))}"]
             for what in ("top", "selected"):
                 own, pairs = (

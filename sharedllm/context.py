@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -11,6 +12,7 @@ from sharedllm.document import Document
 from sharedllm.errors import InputError
 
 if TYPE_CHECKING:
+    from sharedllm.memory.tree_memory import TreeMemory
     from sharedllm.shared_llm import SharedLLM
 
 MEMORY_FILE = "memory.sqlite"
@@ -109,11 +111,32 @@ def _is_source(given: object) -> bool:
 
 def _source(given: Any) -> Source:
     if isinstance(given, str | os.PathLike):
-        from sharedllm import TreeMemory  # the public name, which is loaded when it is needed
-
-        return TreeMemory(given, create=False)
+        return _memories.at(Path(given))
     source: Source = given
     return source
+
+
+class _Memories:
+    """Memories that were named by their path, each opened once a process."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, tuple[tuple[int, int], TreeMemory]] = {}
+        self._lock = threading.Lock()
+
+    def at(self, folder: Path) -> TreeMemory:
+        """The memory in `folder`; opened again where another one stands there now."""
+        from sharedllm import TreeMemory  # the public name, which is loaded when it is needed
+
+        status = (folder / MEMORY_FILE).stat()
+        name, file = str(folder.resolve()), (status.st_dev, status.st_ino)
+        with self._lock:
+            found = self._open.get(name)
+            if found is None or found[0] != file or not found[1].is_current():
+                self._open[name] = found = (file, TreeMemory(folder, create=False))
+            return found[1]
+
+
+_memories = _Memories()
 
 
 def _name(source: Source) -> object:

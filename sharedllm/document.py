@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
@@ -70,6 +70,10 @@ class CompactVectors(Protocol):
         ...
 
     def __len__(self) -> int: ...
+
+    def joined(self, others: Sequence[SearchVectors]) -> CompactVectors | None:
+        """These and then all `others` as one; None where they are not of one kind."""
+        ...
 
     def similarities(self, query: Tensor) -> Tensor:
         """The cosine of each of `query` (Q, hidden) with every token's; float32 (Q, T)."""

@@ -12,7 +12,7 @@ import math
 import re
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -31,6 +31,7 @@ Embedder = Callable[[list[str]], NDArray[np.float32]]
 
 WORD = re.compile(r"\w+")
 BLOCK = 16384  # tokens compared at once
+TOGETHER = 1 << 18  # tokens of documents whose similarities are held at once
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,16 +88,45 @@ class MaxSim(LeafPolicy):
     def leaf_scores(self, query: Query, documents: Sequence[Document]) -> list[Scores]:
         weights = _token_weights(query, documents)
         out = []
-        for document in documents:
+        for document, similarity in zip(
+            documents, _similarities(query.vectors, [d.vectors for d in documents]), strict=True
+        ):
             starts = document.forest.start[document.forest.leaves]
-            similarity = _similarities(query.vectors, document.vectors)
             best = np.maximum.reduceat(similarity, starts, axis=1)
             out.append((weights @ best).astype(np.float32))
         return out
 
 
-def _similarities(query: Tensor, vectors: SearchVectors) -> Scores:
-    """The cosine of every query token with every one of the document's tokens; shape (Q, T)."""
+def _similarities(query: Tensor, documents: Sequence[SearchVectors]) -> Iterator[Scores]:
+    """The cosine of every query token with every token; an array (Q, T) a document.
+
+    Compact vectors are compared many documents at once: what a comparison prepares for a query
+    takes as long as comparing a short document.
+    """
+    for group in _groups(documents):
+        first = group[0]
+        joined = None if isinstance(first, Tensor) else first.joined(group[1:])
+        if joined is None:
+            yield from (_similarity(query, vectors) for vectors in group)
+        else:
+            ends = np.cumsum([len(vectors) for vectors in group])
+            yield from np.split(joined.similarities(query).cpu().numpy(), ends[:-1], axis=1)
+
+
+def _groups(documents: Sequence[SearchVectors]) -> Iterator[list[SearchVectors]]:
+    """Neighbours whose similarities fit into memory together."""
+    group: list[SearchVectors] = []
+    for vectors in documents:
+        if group and sum(map(len, group)) + len(vectors) > TOGETHER:
+            yield group
+            group = []
+        group.append(vectors)
+    if group:
+        yield group
+
+
+def _similarity(query: Tensor, vectors: SearchVectors) -> Scores:
+    """For one document; shape (Q, T)."""
     if not isinstance(vectors, Tensor):
         found: Scores = vectors.similarities(query).cpu().numpy()
         return found

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sharedllm.shared_llm import SharedLLM
 
 NAMED_EMBEDDERS = ("states", "minilm")
-PREFILTERS = ("hybrid", "dense", "words")
+PREFILTERS = ("words", "hybrid", "dense")
 NODE_CACHE_BYTES = 64 << 20  # of each document's encoded nodes
 
 
@@ -34,12 +34,20 @@ class Searching:
     """
 
     embedder: Any
-    prefilter: str
+    prefilter: str | None
     candidates: int
 
     def __post_init__(self) -> None:
-        one_of("prefilter", self.prefilter, PREFILTERS)
+        if self.prefilter is not None:
+            one_of("prefilter", self.prefilter, PREFILTERS)
         whole("candidates", self.candidates, least=1)
+
+    def kind(self, settings: MemorySettings) -> str:
+        """The prefilter of a memory with these `settings`.
+
+        A mean of the model's own states finds next to nothing (docs/experiments.md).
+        """
+        return self.prefilter or ("words" if settings.embedder == "states" else "hybrid")
 
 
 class OpenMemory:
@@ -114,7 +122,7 @@ class OpenMemory:
                 self.manifest,
                 self.llm,
                 embedder(self._embedder()),
-                self._searching.prefilter,
+                self._searching.kind(self.manifest.settings),
                 self._searching.candidates,
                 NODE_CACHE_BYTES,
             )

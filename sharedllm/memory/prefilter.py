@@ -1,14 +1,14 @@
 """Which chunks of a large memory a question's exact search looks at.
 
-Two rankings of chunks, by embedding and by words (BM25), are joined by their ranks: what either
-finds near its top is looked at. The words are indexed by SQLite in the transaction that adds or
-deletes a chunk, so that they are never behind.
+Words rank chunks by BM25, embeddings by nearness; docs/experiments.md has what each finds. SQLite
+indexes the words in the transaction that adds or deletes a chunk, so that they are never behind.
 """
 
 from __future__ import annotations
 
 import re
 import sqlite3
+import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,9 +21,12 @@ from sharedllm.memory.dense import DenseIndex
 from sharedllm.memory.filters import condition
 from sharedllm.memory.shelf import Run
 
-WORD = re.compile(r"\w+")
+WORD = re.compile(r"[^\W_]+")  # what the index of words calls one
 MOST_WORDS = 64  # of a query
+COMMON = 3  # a word that every third chunk holds tells little, and takes long to look up
+MOST_ROWS = 8_000  # that are looked up for a query, the rarest words first
 RANK_SHIFT = 60  # of reciprocal rank fusion; the customary value
+WORDS_WEIGHT = 2  # against embeddings: the first 60 of a ranking by words always get through
 
 
 def every_text(connection: sqlite3.Connection, given: Mapping[str, Any] | None) -> list[Run]:
@@ -56,49 +59,68 @@ class Prefilter:
     Parameters
     ----------
     kind : {"hybrid", "dense", "words"}
+        With "words", embeddings fill up what is missing where few chunks hold any of the words.
     candidates : chunks that are let through
     """
 
     def __init__(self, dense: DenseIndex, kind: str, candidates: int) -> None:
         self._dense, self._kind, self._candidates = dense, kind, candidates
 
-    @property
-    def needs_embedding(self) -> bool:
-        return self._kind != "words"
+    def by_words(
+        self, connection: sqlite3.Connection, query: str, given: Mapping[str, Any] | None
+    ) -> list[int]:
+        """The ranking by words, where one is wanted."""
+        if self._kind == "dense":
+            return []
+        return by_words(connection, query, self._candidates, given)
+
+    def needs_embedding(self, found: Sequence[int]) -> bool:
+        """Whether more is needed than the chunks `found` by words."""
+        return self._kind != "words" or len(found) < self._candidates
 
     def runs(
         self,
         connection: sqlite3.Connection,
-        query: str,
+        found: Sequence[int],
         embedding: NDArray[np.float32] | None,
         given: Mapping[str, Any] | None,
     ) -> list[Run]:
-        """Stretches of neighbouring chunks, the one with the best chunk last."""
-        rankings = []
+        """Stretches of neighbouring chunks, the one with the best chunk last.
+
+        Parameters
+        ----------
+        found : by words
+        embedding : of the query, where it is needed
+        """
+        near: list[int] = []
         if embedding is not None:
             allowed = None if given is None else _allowed(connection, given)
-            rankings.append(self._dense.search(connection, embedding, self._candidates, allowed))
-        if self._kind != "dense":
-            rankings.append(by_words(connection, query, self._candidates, given))
-        scores = fused(rankings)
+            near = self._dense.search(connection, embedding, self._candidates, allowed)
+        scores = self.joined(found, near)
         best = sorted(scores, key=lambda chunk: (-scores[chunk], chunk))[: self._candidates]
         return _runs(connection, {chunk: scores[chunk] for chunk in best}, given)
 
+    def joined(self, found: Sequence[int], near: Sequence[int]) -> dict[int, float]:
+        """A score for every chunk `found` by words, or `near` by its embedding."""
+        if self._kind == "words":
+            return fused([(list(dict.fromkeys([*found, *near])), 1)])
+        return fused([(found, WORDS_WEIGHT), (near, 1)])
 
-def fused(rankings: Sequence[Sequence[int]]) -> dict[int, float]:
-    """Reciprocal rank fusion: the sum over rankings of 1 / (60 + rank)."""
+
+def fused(rankings: Sequence[tuple[Sequence[int], float]]) -> dict[int, float]:
+    """Reciprocal rank fusion: the sum over rankings of their weight / (60 + rank)."""
     scores: dict[int, float] = defaultdict(float)
-    for ranking in rankings:
+    for ranking, weight in rankings:
         for rank, chunk in enumerate(ranking, start=1):
-            scores[chunk] += 1 / (RANK_SHIFT + rank)
+            scores[chunk] += weight / (RANK_SHIFT + rank)
     return dict(scores)
 
 
 def by_words(
     connection: sqlite3.Connection, query: str, k: int, given: Mapping[str, Any] | None = None
 ) -> list[int]:
-    """The `k` chunks with the best BM25 score for the words of `query`, best first."""
-    words = list(dict.fromkeys(m.group().lower() for m in WORD.finditer(query)))[:MOST_WORDS]
+    """The `k` chunks with the best BM25 score for the rarer words of `query`, best first."""
+    words = _rare(connection, query)
     if not words:
         return []
     # quoted, so that nothing in a query is an operator of the index
@@ -110,6 +132,41 @@ def by_words(
         (asked, *values, k) if within else (asked, k),
     )
     return [int(row[0]) for row in found]
+
+
+def _rare(connection: sqlite3.Connection, query: str) -> list[str]:
+    """The words of `query` that are looked up, as the index spells them.
+
+    BM25 gives nothing for a word in half of all chunks and little for one in a third, but each row
+    takes its time. Where all words are common, the rarest is looked up.
+    """
+    connection.execute(
+        "CREATE VIRTUAL TABLE IF NOT EXISTS temp.held USING fts5vocab(main, words, row)"
+    )
+    given = dict.fromkeys(m.group().lower() for m in WORD.finditer(query))
+    held: dict[str, int] = {}
+    for word in list(given)[:MOST_WORDS]:
+        for spelling in (word, _plain(word)):
+            row = connection.execute("SELECT doc FROM temp.held WHERE term = ?", (spelling,))
+            count = row.fetchone()
+            if count is not None:
+                held[spelling] = int(count[0])
+                break
+    chunks = connection.execute("SELECT count(*) FROM chunks").fetchone()[0]
+    out: list[str] = []
+    looked_up = 0
+    for word in sorted(held, key=held.__getitem__):
+        looked_up += held[word]
+        if out and (held[word] * COMMON > chunks or looked_up > MOST_ROWS):
+            break
+        out.append(word)
+    return out
+
+
+def _plain(word: str) -> str:
+    """`word` without accents, as the index has it."""
+    parts = unicodedata.normalize("NFKD", word)
+    return "".join(part for part in parts if not unicodedata.combining(part))
 
 
 _CHUNKS = "SELECT p.chunk FROM placed p JOIN documents d ON d.text = p.text"

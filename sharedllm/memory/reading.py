@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -28,13 +29,17 @@ if TYPE_CHECKING:
     from sharedllm.shared_llm import SharedLLM
 
 
+# chunks by words, and the query's embedding where it is needed; None in a small memory
+_Ranked = tuple[list[int], NDArray[np.float32] | None] | None
+
+
 class MemoryReader:
     """One memory in the hands of its model.
 
     Parameters
     ----------
     embedder : for the prefilter
-    prefilter : {"hybrid", "dense", "words"}
+    prefilter : {"words", "hybrid", "dense"}
     candidates : chunks that the exact search looks at
     """
 
@@ -93,12 +98,16 @@ class MemoryReader:
     ) -> list[tuple[Document, dict[str, Any]]]:
         """Documents to search, each with the names and metadata of its stored document."""
         shelf = self._shelf(llm)
+        ranked = self._ranked(query, llm, given)
 
         def work() -> list[tuple[Document, dict[str, Any]]]:
             with self.database.read() as connection:
+                runs = self._runs(connection, ranked, given)
+                # text by text: a long one is unpacked once for all of its runs
+                made = {run: shelf.document(run) for run in sorted(runs, key=lambda r: r.text)}
                 return [
-                    (shelf.document(run), rows.names(rows.document_row(connection, run.document)))
-                    for run in self._runs(query, llm, given)
+                    (made[run], rows.names(rows.document_row(connection, run.document)))
+                    for run in runs
                 ]
 
         with self._lock:
@@ -125,14 +134,22 @@ class MemoryReader:
                 )
             return self._shelves[key]
 
-    def _runs(self, query: str, llm: SharedLLM, given: Mapping[str, Any] | None) -> list[Run]:
-        """All texts of a small memory; of a large one what the prefilter finds."""
+    def _ranked(self, query: str, llm: SharedLLM, given: Mapping[str, Any] | None) -> _Ranked:
+        """What the prefilter ranks by; the model is not waited for while the file is held."""
         with self.database.read() as connection:
             if not is_large(connection, given, self._candidates):
-                return every_text(connection, given)
-        embedding = self._embedding(query, llm) if self._prefilter.needs_embedding else None
-        with self.database.read() as connection:
-            return self._prefilter.runs(connection, query, embedding, given)
+                return None
+            found = self._prefilter.by_words(connection, query, given)
+        needed = self._prefilter.needs_embedding(found)
+        return found, self._embedding(query, llm) if needed else None
+
+    def _runs(
+        self, connection: sqlite3.Connection, ranked: _Ranked, given: Mapping[str, Any] | None
+    ) -> list[Run]:
+        """All texts of a small memory; of a large one what the prefilter finds."""
+        if ranked is None:
+            return every_text(connection, given)
+        return self._prefilter.runs(connection, *ranked, given)
 
     def _embedding(self, query: str, llm: SharedLLM) -> NDArray[np.float32]:
         with llm.turns.question(), llm.turns.model:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -200,6 +201,8 @@ class Shelf:
         self._database, self._reader, self._settings = database, reader, settings
         self._llm, self._limit = llm, node_cache_bytes
         self._made: OrderedDict[tuple[object, ...], Document] = OrderedDict()
+        self._tokens_held = 0
+        self._unpacked = (-1, "")  # row and body of the last text; rows are never used again
 
     def document(self, run: Run) -> Document:
         """The document of `run`, under the names of its stored document.
@@ -226,14 +229,21 @@ class Shelf:
                 (run.text, run.first, run.last),
             ).fetchall()
             try:
-                text = rows.text_body(connection, run.text)
+                text = self._body(connection, run.text)
             except StoreDamagedError as error:
                 raise StoreDamagedError(f"document {run.document!r}: {error}") from error
         made = self._make(run, row, placed, text)
         self._made[key] = made
-        while sum(map(len, self._made.values())) > CACHED_TOKENS and len(self._made) > 1:
-            self._made.popitem(last=False)
+        self._tokens_held += len(made)
+        while self._tokens_held > CACHED_TOKENS and len(self._made) > 1:
+            self._tokens_held -= len(self._made.popitem(last=False)[1])
         return made
+
+    def _body(self, connection: sqlite3.Connection, text: int) -> str:
+        """A text, unpacked once for all of its runs that a question is about."""
+        if text != self._unpacked[0]:
+            self._unpacked = (text, rows.text_body(connection, text))
+        return self._unpacked[1]
 
     def _make(
         self,

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from sharedllm.config import whole
-from sharedllm.errors import InputError
+from sharedllm.errors import InputError, StoreError
 from sharedllm.memory import rows
 from sharedllm.memory.opening import OpenMemory, Searching, embedder_name
 from sharedllm.memory.records import Hit, MemoryDocument, Report, StoredDocument
@@ -47,8 +47,9 @@ class TreeMemory:
         is what the memory has, and "compact" for a new one.
     embedder : for the prefilter: a function of a list of texts, LangChain's Embeddings,
         LlamaIndex's BaseEmbedding, "minilm" (needs the extra "embed"), or None for the model itself
-    prefilter : {"hybrid", "dense", "words"}
-        What chooses the chunks of a large memory: embeddings, words (BM25), or both.
+    prefilter : {"words", "hybrid", "dense"} or None
+        What chooses the chunks of a large memory: words (BM25), embeddings, or both. None is both
+        where the memory has an embedder, and words where the model itself would embed.
     candidates : int
         Chunks that a question's exact search looks at; a memory with more is prefiltered.
     rebuild : encode all documents again where model or settings differ, rather than refuse
@@ -74,7 +75,7 @@ class TreeMemory:
         kv: str | None = None,
         vectors: str | None = None,
         embedder: Any = None,
-        prefilter: str = "hybrid",
+        prefilter: str | None = None,
         candidates: int = CANDIDATES,
         rebuild: bool = False,
         create: bool = True,
@@ -335,6 +336,13 @@ class TreeMemory:
         from sharedllm.memory.loading import load
 
         return load(self._open.manifest, self.path, **changes)
+
+    def is_current(self) -> bool:
+        """Whether it can be used as it was opened: not closed, and not rebuilt by others since."""
+        try:
+            return len(self) >= 0
+        except StoreError:
+            return False
 
     def close(self) -> None:
         """Let go of the files; documents that were given out stay usable."""

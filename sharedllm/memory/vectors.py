@@ -13,7 +13,7 @@ Shapes: T tokens, Q query tokens, 8 bits a byte.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sharedllm.config import whole
+from sharedllm.document import SearchVectors
 from sharedllm.errors import ConfigError, InputError
 
 BYTES = 64
@@ -231,6 +232,15 @@ class CodedVectors:
     def nbytes(self) -> int:
         """Bytes of the codes; the codec is shared."""
         return self.codes.nbytes
+
+    def joined(self, others: Sequence[SearchVectors]) -> CodedVectors | None:
+        """These codes and then those of all `others`; None if one is of another codec."""
+        codes = [self.codes]
+        for other in others:
+            if not isinstance(other, CodedVectors) or other.codec is not self.codec:
+                return None
+            codes.append(other.codes)
+        return CodedVectors(self.codec, torch.cat(codes)) if others else self
 
     def similarities(self, query: Tensor) -> Tensor:
         """See :meth:`VectorCodec.similarities`."""

@@ -10,7 +10,7 @@ import pytest
 
 from sharedllm import MemoryDocument, SharedLLM, TreeMemory
 from sharedllm.errors import ConfigError, StoreMismatchError
-from sharedllm.memory import dense
+from sharedllm.memory import dense, prefilter
 from sharedllm.memory.dense import DenseIndex
 from sharedllm.memory.embedders import Embedder
 from sharedllm.memory.prefilter import by_words, fused
@@ -72,7 +72,8 @@ def test_filters_hold_in_both_rankings(large: TreeMemory, llm: SharedLLM) -> Non
 
 
 @pytest.mark.parametrize(
-    "query", ['"', "NOT", "lamp AND (", "*", "...", "' OR 1=1 --", "lamp" * 90]
+    "query",
+    ['"', "NOT", "lamp AND (", "*", "...", "' OR 1=1 --", "lamp" * 90, "reef_tide x_1 l'été"],
 )
 def test_no_query_is_an_operator(large: TreeMemory, query: str) -> None:
     with large._database.read() as connection:
@@ -81,10 +82,39 @@ def test_no_query_is_an_operator(large: TreeMemory, query: str) -> None:
     assert large.search(f"{query} x", k=1)
 
 
+def test_words_are_found_as_the_index_spells_them(make: Make) -> None:
+    memory = make()
+    memory.add([filler(i) for i in range(6)])
+    memory.add(MemoryDocument(id="cafe", text="Le Café d'Émile, rue snake_case, Größe"))
+    with memory._database.read() as connection:
+        chunk = connection.execute("SELECT max(chunk) FROM chunks").fetchone()[0]
+        for query in ("café", "CAFE", "emile", "snake", "snake_case", "größe", "(café) OR"):
+            assert by_words(connection, query, 3) == [chunk]
+        assert by_words(connection, "zebra", 3) == []
+
+
+def test_a_question_without_known_words_is_answered(
+    large: TreeMemory, make: Make, llm: SharedLLM
+) -> None:
+    """Embeddings fill up what words do not find."""
+    with make(candidates=8, embedder=letters, prefilter="words") as memory:
+        for query in ("zzz qqq", "poppies zzz"):
+            parts = memory.documents_for(query, llm)
+            assert sum(len(part.forest.roots) for part in parts) == 8
+        assert parts[-1].id == "garden"
+
+
+def test_common_words_are_not_looked_up(large: TreeMemory) -> None:
+    with large._database.read() as connection:
+        assert prefilter._rare(connection, "lamp reef poppies") == ["poppies"]
+        assert len(prefilter._rare(connection, "lamp reef")) >= 1
+
+
 def test_ranks_are_joined() -> None:
-    scores = fused([[1, 2, 3], [3, 4]])
+    scores = fused([([1, 2, 3], 1), ([3, 4], 1)])
     assert max(scores, key=scores.__getitem__) == 3
     assert scores[1] > scores[2] > 0
+    assert fused([([1], 2), ([2], 1)]) == {1: 2 / 61, 2: 1 / 61}
     assert set(scores) == {1, 2, 3, 4}
     assert fused([]) == {}
 

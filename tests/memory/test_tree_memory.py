@@ -10,6 +10,7 @@ import torch
 from safetensors import safe_open
 
 from sharedllm import MemoryDocument, SharedLLM, TreeMemory
+from sharedllm.context import contexts
 from sharedllm.encoder import request
 from sharedllm.errors import ConfigError, DocumentError, InputError
 from tests.memory.conftest import DOCUMENTS, Make
@@ -204,6 +205,18 @@ def test_documents_and_memories_mix(memory: TreeMemory, llm: SharedLLM) -> None:
     assert by_path.text == answer.text
     batch = llm.answer_batch(["Who is the mayor?"], [[extra, memory]], **QUICK)
     assert batch[0].text == answer.text
+
+
+def test_a_path_is_opened_once(memory: TreeMemory, make: Make, llm: SharedLLM) -> None:
+    """By the path of a memory: the same object again, but for one that was made anew."""
+    opened = contexts(str(memory.path), 1)[0][0]
+    assert contexts(memory.path, 1)[0][0] is opened
+    memory.delete("story")
+    assert [document.id for document in opened.list()] == ["ferry", "garden"]
+    with make(vectors="exact", rebuild=True) as rebuilt:
+        again = contexts(str(rebuilt.path), 1)[0][0]
+        assert again is not opened
+        assert llm.answer("Who grew poppies?", str(rebuilt.path), **QUICK).citations
 
 
 def test_compacting_keeps_what_is_alive(memory: TreeMemory, llm: SharedLLM) -> None:

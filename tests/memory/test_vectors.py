@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.numpy import load, save
 
+import sharedllm.policy as policy_file
 from sharedllm import Document, SharedLLM
 from sharedllm.errors import ConfigError, InputError
 from sharedllm.lower_model import unit
@@ -157,6 +158,21 @@ def test_a_document_with_codes_is_searched(tiny_llm: SharedLLM, story: Document)
     assert np.corrcoef(exact, close)[0, 1] > 0.95
     assert not np.array_equal(exact, close)
     assert tiny_llm.answer(question, held, budget=64, max_new_tokens=2).usage.evidence_tokens > 0
+
+
+@pytest.mark.parametrize("limit", [1, 10**6])
+def test_documents_are_compared_together_as_alone(
+    tiny_llm: SharedLLM, story: Document, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    monkeypatch.setattr(policy_file, "TOGETHER", limit)
+    one, other = compact(story, tiny_llm).vectors, compact(tiny_llm.remember("b " * 40), tiny_llm)
+    query = story.vectors[:5].float()
+    shared = dataclasses.replace(other.vectors, codec=one.codec)
+    for several in ([one, shared], [one, shared, one], [one, story.vectors], [story.vectors, one]):
+        together = list(policy_file._similarities(query, several))
+        assert len(together) == len(several)
+        for vectors, found in zip(several, together, strict=True):
+            assert np.allclose(found, policy_file._similarity(query, vectors), atol=1e-5)
 
 
 @pytest.mark.parametrize("policy", ["embedding", "last_hidden", "hybrid"])
