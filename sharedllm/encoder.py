@@ -77,15 +77,31 @@ class NodeEncoder:
         index = torch.from_numpy(kept).to(finer.keys.device)
         return NodeKV(keys=finer.keys[:, :, index], values=finer.values[:, :, index])
 
-    def encode_roots(self, document: Document, progress: Progress = None) -> None:
+    def encode_roots(
+        self, document: Document, progress: Progress = None, *, background: bool = False
+    ) -> Future[None]:
         """Encode the coarse level: every chunk's root at the tree's ratio."""
+        if background:
+            return self._later(document, progress)
         self.encode(document, self._roots(document), progress)
+        done: Future[None] = Future()
+        done.set_result(None)
+        return done
+
+    def encode_roots_at_once(self, document: Document) -> None:
+        """:meth:`encode_roots` on a GPU, where it takes moments, if the document can keep them."""
+        if self._lower.device.type != "cuda":
+            return
+        roots = self._roots(document)
+        first = self.encode(document, roots[:1])[roots[0]]
+        if first.nbytes * len(roots) < document.nodes.limit:
+            self.encode(document, roots)
 
     def _roots(self, document: Document) -> list[NodeRequest]:
         ratio = self._tree.root_ratio
         return [request(document, int(root), ratio) for root in document.forest.roots]
 
-    def encode_roots_later(self, document: Document, progress: Progress = None) -> Future[None]:
+    def _later(self, document: Document, progress: Progress) -> Future[None]:
         """:meth:`encode_roots` in a thread of its own, which does not keep the process alive.
 
         It rests while a question is open; one that comes waits for a few chunks at most.

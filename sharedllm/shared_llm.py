@@ -222,7 +222,8 @@ class SharedLLM:
         """Read a text of any length so that questions can be asked about it.
 
         Cuts it into chunks, grows a context tree over each, and computes what search compares.
-        KV is encoded when a question needs it; :meth:`encode` does it ahead.
+        KV is encoded when a question needs it; :meth:`encode` does it ahead, and so does a GPU for
+        the coarse level that ``rest="ready"`` waits for.
 
         Parameters
         ----------
@@ -235,9 +236,12 @@ class SharedLLM:
         DocumentError
             If there is no text.
         """
-        return self.reader.read(
+        document = self.reader.read(
             text, title=title, source=source, identity=self.identity, progress=progress
         )
+        if self.search.rest == "ready":
+            self.encoder.encode_roots_at_once(document)
+        return document
 
     @property
     def identity(self) -> tuple[object, ...]:
@@ -256,12 +260,7 @@ class SharedLLM:
         ----------
         background : return at once and go on in a thread, between questions
         """
-        document = one(document, self)
-        future = self.encoder.encode_roots_later(document, progress) if background else Future()
-        if not background:
-            self.encoder.encode_roots(document, progress)
-            future.set_result(None)
-        return future
+        return self.encoder.encode_roots(one(document, self), progress, background=background)
 
     # -- answering -----------------------------------------------------------------------------
 

@@ -64,6 +64,16 @@ def drawn(questions: Sequence[Question], n: int, seed: int) -> list[Question]:
     return [group[k] for k in range(most) for group in groups if k < len(group)][:n]
 
 
+def fitting(
+    questions: Sequence[Question], length: int, tokenizer: PreTrainedTokenizerBase
+) -> list[Question]:
+    """Those whose passage, alone, is shorter than `length` tokens."""
+    fits = {
+        text: len(part_ids(text, tokenizer)) < length for text in {q.context for q in questions}
+    }
+    return [question for question in questions if fits[question.context]]
+
+
 def items(
     questions: Sequence[Question],
     asking: Asking,

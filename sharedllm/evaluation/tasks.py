@@ -73,6 +73,17 @@ def run_qa(
         require_filler(filler, "--within")
     lengths = settings.lengths or (0,)
     session = Session("qa", settings, llm)
+    if settings.lengths:
+        shortest = min(settings.lengths)
+        fits = qa.fitting(found, shortest, session.llm.tokenizer)
+        if not fits:
+            raise ConfigError(f"--within is {shortest:,}; every passage alone is longer: raise it")
+        if len(fits) < len(found):
+            session.note(
+                f"{len(found) - len(fits)} of {len(found)} questions are left out: their passage "
+                f"alone is longer than --within, {shortest:,}"
+            )
+        found = fits
     chosen = qa.drawn(found, settings.items if settings.lengths else len(found), settings.seed)
     if len(chosen) < settings.items:
         session.note(f"there are {len(chosen)} questions; --items is {settings.items}")

@@ -169,6 +169,20 @@ def test_qa_within_longer_text_and_absent(run: Any, data: Path, filler_file: Pat
     assert set(swapped["cells"][0]["metrics"]) == {"recognised"}
 
 
+def test_qa_leaves_out_passages_that_do_not_fit(
+    run: Any, data: Path, tmp_path: Path, filler_file: Path
+) -> None:
+    long = tmp_path / "long.jsonl"
+    row = {"context": STORY * 20, "question": "Who?", "answer": "Mara"}
+    long.write_text(json.dumps(row) + "\n")
+    options = ("--max-new-tokens", 3, "--baselines", "none", "--items", 2, "--json")
+    within = ("--within", "1K", "--filler", filler_file)
+    result = json.loads(run("qa", "--data", data, "--data", long, *options, *within))
+    assert any("left out" in note for note in result["notes"])
+    text = run("qa", "--data", long, *options, *within, code=2)
+    assert "every passage alone is longer" in text
+
+
 def test_perplexity(run: Any, tmp_path: Path) -> None:
     path, plot = tmp_path / "texts.jsonl", tmp_path / "plot.png"
     text = "\n".join(f"{i}. {STORY} {FERRY}" for i in range(8))

@@ -3,9 +3,11 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from sharedllm import Document, SharedLLM, TreeConfig
 from sharedllm.errors import (
@@ -30,6 +32,21 @@ def test_an_answer_says_what_it_was_made_of(tiny_llm: SharedLLM, story: Document
     assert answer.finish_reason in ("stop", "length")
     assert all(c.source == "lighthouse.txt" for c in answer.citations)
     assert answer.usage.left_out_chunks > 0
+
+
+def test_a_gpu_encodes_the_coarse_level_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    llm = shared("llama")
+    document = llm.remember(STORY)
+    llm.encoder.encode_roots_at_once(document)
+    assert len(document.nodes) == 0  # on a CPU it would be waited for
+    lower = SimpleNamespace(device=torch.device("cuda"), encode=llm.lower.encode)
+    monkeypatch.setattr(llm.encoder, "_lower", lower)
+    llm.encoder.encode_roots_at_once(document)
+    assert len(document.nodes) == len(document.forest.roots)
+    small = llm.remember(GARDEN)
+    small.nodes.limit = 10
+    llm.encoder.encode_roots_at_once(small)
+    assert len(small.nodes) == 1  # it could not keep them
 
 
 def test_without_documents_it_answers_too(tiny_llm: SharedLLM) -> None:
