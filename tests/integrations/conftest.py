@@ -19,12 +19,30 @@ from tests.texts import FERRY, GARDEN, STORY
 os.environ[KEY_VARIABLE] = "ab" * 32  # before any test module makes a fence
 
 WIDE = {"max_position_embeddings": 8192}
+QUICK = (  # of LangChain's suite on the default model; the others are slow
+    "test_no_overrides_DO_NOT_OVERRIDE",
+    "test_ainvoke",
+    "test_stream[model0]",
+    "test_astream[model1]",
+    "test_astream_events_v3",
+    "test_batch",
+    "test_stop_sequence",
+    "test_usage_metadata",
+    "test_usage_metadata_streaming",
+    "test_tool_calling[model0]",
+)
 Make = Callable[..., TreeMemory]
 DOCUMENTS = (
     MemoryDocument(id="story", text=STORY, title="The lighthouse", source="lighthouse.txt"),
     MemoryDocument(id="ferry", text=FERRY, title="The ferry", metadata={"place": "Penmor"}),
     MemoryDocument(id="garden", text=GARDEN, metadata={"year": 1902}),
 )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "test_langchain_chat_suite.py::TestChat" in item.nodeid and item.name not in QUICK:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)
