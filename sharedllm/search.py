@@ -186,11 +186,13 @@ class _Searcher:
 
 def budget_search(searcher: _Searcher) -> None:
     """The best leaves of all chunks first, each bringing the siblings on its way."""
+    # an order by place has no matches that a leaf's edge could cut
+    shares = () if searcher.search.policy == "right" else searcher.search.neighbours
     ranked: list[tuple[float, int, int]] = []
     of_leaves = [s[f.leaves] for f, s in zip(searcher.forests, searcher.scores, strict=True)]
     neutral = float(np.concatenate(of_leaves).mean())
     for document, (forest, scores) in enumerate(zip(searcher.forests, of_leaves, strict=True)):
-        near = with_neighbours(scores, searcher.search.neighbours, neutral)
+        near = with_neighbours(scores, shares, neutral)
         ranked += [(-float(s), document, int(n)) for s, n in zip(near, forest.leaves, strict=True)]
     ranked.sort()
     chosen: dict[tuple[int, int], set[int]] = {}

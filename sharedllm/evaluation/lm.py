@@ -57,11 +57,14 @@ class Windows:
         def made(key: str, title: str) -> Metric:
             return Metric(key=key, title=title, weight=f"{key}_tokens", exp=True, lower=True)
 
-        return (
+        out = (
             made("nll_last", f"PPL of the last {self.scored:,} tokens"),
             made("nll_running", f"PPL of all {self.running:,} running tokens"),
             made("nll_key", f"LongPPL (key tokens among the last {self.scored:,})"),
         )
+        if 0 not in self.pasts:
+            return out
+        return (*out, made("gained_running", f"PPL of all {self.running:,}, over that at past 0"))
 
 
 def items(
@@ -189,3 +192,29 @@ def measure(method: Method, ready: Sequence[Ready]) -> list[Row]:
             | {f"{name}_tokens": len(part) for name, part in parts.items()}
         )
     return out
+
+
+def with_gains(rows: Sequence[Row]) -> list[Row]:
+    """Rows with what the past changed: the loss minus that of the same text and method at past 0.
+
+    Texts differ far more than methods: the change has an interval that shows something.
+    """
+
+    def series(row: Row) -> tuple[object, ...]:
+        return row["item"].rpartition("-")[0], row["method"], row["budget"]
+
+    alone = {
+        series(row): row["nll_running"]
+        for row in rows
+        if row["length"] == 0 and "nll_running" in row
+    }
+    return [
+        row
+        | {
+            "gained_running": row["nll_running"] - alone[series(row)],
+            "gained_running_tokens": row["nll_running_tokens"],
+        }
+        if "nll_running" in row and series(row) in alone
+        else row
+        for row in rows
+    ]

@@ -22,6 +22,7 @@ COLOURS = (
 )
 MARKERS = "osD^vP"
 DODGE = 0.16  # of the way to the next length: equal values do not hide each other
+WIDE = 3.0  # times the least: from there on perplexities are drawn in logarithms
 PANEL_WIDTH, PANEL_HEIGHT, DOT_HEIGHT = 4.2, 3.0, 0.24
 
 
@@ -133,15 +134,17 @@ def _lines(
         x = [at + aside for at, _ in points]
         y = [b[0] for _, b in points if b]
         error = [[b[1] for _, b in points if b], [b[2] for _, b in points if b]]
-        place.errorbar(
-            x, y, yerr=error, label=_name(one), elinewidth=0.6, capsize=2, **_style(one, series)
-        )
+        style = _style(one, series)
+        drawn = place.errorbar(x, y, yerr=error, label=_name(one), elinewidth=0.8, **style)
+        for bar in drawn.lines[2]:  # many intervals would hide the lines
+            bar.set_alpha(0.9 if one[0] == OURS else 0.25)
     place.set_xticks(range(len(lengths)), [thousands(n) if n else "0" for n in lengths], fontsize=8)
     place.set_xlabel(axis, fontsize=8)
     place.set_title(heading, fontsize=10)
     if metric.scale == 100:
         place.set_ylim(-3, 103)
-    if metric.exp:
+    values = [v for line in place.get_lines() for v in line.get_ydata()]
+    if metric.exp and max(values) > WIDE * min(values):
         place.set_yscale("log")
         place.yaxis.set_major_formatter(ScalarFormatter())
         place.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.6)))

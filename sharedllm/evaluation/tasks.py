@@ -137,7 +137,11 @@ def run_perplexity(
     n = settings.items * len(windows.pasts)
     found = session.rows(made, n, lm.measure)
     return session.finish(
-        found, windows.metrics(), title="Perplexity", unit="tokens of past", across=True
+        lm.with_gains(found),
+        windows.metrics(),
+        title="Perplexity",
+        unit="tokens of past",
+        across=True,
     )
 
 

@@ -90,7 +90,7 @@ class Chooser:
 
     def __call__(self, example: Example) -> Choice:
         document = self._read(example.past)
-        settings = self._settings()
+        settings = self._settings(example)
         leaves = [self._leaves_of(document, *span) for span in example.evidence]
         selection = self._selection(example, document, leaves, settings)
         answer = example.answer
@@ -180,7 +180,7 @@ class Chooser:
         inside = (spans[:, 0] < end) & (spans[:, 1] > start)
         return np.unique(document.leaf_of_token[inside])
 
-    def _settings(self) -> SearchConfig:
+    def _settings(self, example: Example) -> SearchConfig:
         least, most = self._config.budget
         budget = max(self._tree.leaf + OVERHEAD, int(least * (most / least) ** self._rng.random()))
         return SearchConfig(
@@ -188,7 +188,7 @@ class Chooser:
             finest=self._rng.choice(self._config.finest),
             rest="all" if self._rng.random() < self._config.rest else "none",
             rest_share=self._rng.uniform(0.2, 0.6),
-            policy="bm25",
+            policy="bm25" if example.question else "right",
         )
 
 

@@ -195,6 +195,7 @@ def test_perplexity(run: Any, tmp_path: Path) -> None:
     rows = [row for row in result["rows"] if "skipped" not in row]
     assert {row["nll_last_tokens"] for row in rows} == {40}
     assert {row["nll_running_tokens"] for row in rows} == {299}
+    assert all((row["gained_running"] == 0) == (row["length"] == 0) for row in rows)
     keys = {(row["item"].split("-")[0], row["nll_key_tokens"]) for row in rows}
     assert len(keys) == 2  # one judgement for all pasts and methods
     assert all(0 < n < 40 for _, n in keys)

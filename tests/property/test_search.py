@@ -192,6 +192,14 @@ def test_a_small_leaf_is_found_behind_many_that_do_not_fit() -> None:
     assert [(n.document, n.node) for n in select(forests, scores, search, tree).nodes] == [(1, 0)]
 
 
+def test_recency_takes_the_very_last_leaves() -> None:
+    tree = TreeConfig(chunk=16, height=0, ratios=(), root_ratio=1)
+    forests = [grow(cut(16 * 100, 16), 0)]
+    scores = [np.arange(100, dtype=np.float32)]
+    search = SearchConfig(policy="right", budget=48, finest="kv")
+    assert [n.node for n in select(forests, scores, search, tree).nodes] == [97, 98, 99]
+
+
 def test_a_short_document_does_not_lose_for_want_of_neighbours() -> None:
     long, short = np.full(20, 5.0, np.float32), np.array([6.0], np.float32)
     neutral = float(np.concatenate([long, short]).mean())

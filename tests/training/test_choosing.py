@@ -49,6 +49,15 @@ def test_where_nothing_of_it_is_selected_the_answer_is_that_it_is_not_there() ->
     assert lengths == {len("the keeper") + 1, len(ABSENT) + 1}
 
 
+def test_language_modelling_goes_on_behind_the_last_leaf() -> None:
+    plain = Example(kind="lm", past=PAST * 8, question="", answer="and so on")
+    choose = chooser(finest=("text",))
+    for _ in range(20):
+        choice = choose(plain)
+        (document,) = choice.plan.conversation.documents
+        assert choice.plan.windows[0][-1].end == len(document)
+
+
 def test_lengths_are_grouped_with_little_padding() -> None:
     lengths = [10, 9000, 12, 8900, 11]
     assert alike(lengths) == [[1, 3], [2, 4, 0]]
