@@ -13,6 +13,7 @@ try:
 except ImportError as error:
     raise MissingFrameworkError("langchain-core", "langchain") from error
 
+from sharedllm_integrations.langchain import citations  # noqa: F401  # tells LangChain of them
 from sharedllm_integrations.langchain.chat import ChatSharedLLM
 from sharedllm_integrations.langchain.completion import SharedLLMCompletion
 from sharedllm_integrations.langchain.compressor import TreeMemoryCompressor

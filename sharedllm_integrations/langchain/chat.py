@@ -18,9 +18,10 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import BaseModel, ConfigDict
 
 from sharedllm_integrations import schemas, toolcalls
+from sharedllm_integrations.details import DEFAULT_MODEL, MAX_TOKENS, model_name
 from sharedllm_integrations.engine import Engine, Request, Run
 from sharedllm_integrations.langchain import outputs, structured
-from sharedllm_integrations.langchain.fields import DEFAULT_MODEL, MAX_TOKENS, SharedFields
+from sharedllm_integrations.langchain.fields import SharedFields
 from sharedllm_integrations.langchain.messages import grants_of, turns_of
 from sharedllm_integrations.resolving import CAPACITY
 from sharedllm_integrations.turns import Turn
@@ -112,11 +113,11 @@ class ChatSharedLLM(SharedFields, BaseChatModel):
             shown = held.feed(piece)
             if shown:
                 yield outputs.chunk(shown)
-        yield from outputs.last_chunks(run, held, self._model_name(engine))
+        yield from outputs.last_chunks(run, held, model_name(engine))
 
     def _result(self, engine: Engine, run: Run, given: Mapping[str, Any]) -> ChatResult:
         with_tools = bool(given.get("tools"))
-        return outputs.result(run, self._model_name(engine), with_tools=with_tools)
+        return outputs.result(run, model_name(engine), with_tools=with_tools)
 
     def _asked(
         self, messages: list[BaseMessage], stop: list[str] | None, given: Mapping[str, Any]

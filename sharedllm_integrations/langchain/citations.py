@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.messages.block_translators import register_translator
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from sharedllm import Citation
-
-PROVIDER = "sharedllm"
-
-
-def plain(citations: Sequence[Citation]) -> list[dict[str, Any]]:
-    """Citations as plain values, for `response_metadata`."""
-    return [asdict(citation) for citation in citations]
+from sharedllm_integrations.details import PROVIDER
 
 
 def selected_evidence(message: AIMessage) -> list[dict[str, Any]]:

@@ -11,9 +11,9 @@ from langchain_core.language_models.llms import BaseLLM
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from pydantic import ConfigDict
 
+from sharedllm_integrations.details import DEFAULT_MODEL, PROVIDER, details, model_name
 from sharedllm_integrations.engine import Engine, Request, Run, usage
-from sharedllm_integrations.langchain.citations import PROVIDER, plain
-from sharedllm_integrations.langchain.fields import DEFAULT_MODEL, SharedFields
+from sharedllm_integrations.langchain.fields import SharedFields
 from sharedllm_integrations.turns import Turn
 from sharedllm_integrations.worker import in_thread, iterated
 
@@ -99,7 +99,7 @@ class SharedLLMCompletion(SharedFields, BaseLLM):
                 for run in runs
             ],
             llm_output={
-                "model_name": self._model_name(engine),
+                "model_name": model_name(engine),
                 "token_usage": {
                     "prompt_tokens": read,
                     "completion_tokens": written,
@@ -109,11 +109,10 @@ class SharedLLMCompletion(SharedFields, BaseLLM):
         )
 
     def _info(self, engine: Engine, run: Run) -> dict[str, Any]:
-        answer = run.answer
         return {
-            "model_name": self._model_name(engine),
-            "finish_reason": answer.finish_reason,
-            PROVIDER: {**run.report.to_dict(), "citations": plain(answer.citations)},
+            "model_name": model_name(engine),
+            "finish_reason": run.answer.finish_reason,
+            PROVIDER: details(run),
         }
 
     @property

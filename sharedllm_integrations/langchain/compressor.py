@@ -12,11 +12,9 @@ from langchain_core.runnables.config import run_in_executor
 from pydantic import ConfigDict, Field
 
 from sharedllm_integrations.engine import Engine, Settings
-from sharedllm_integrations.finding import Found, title_of
-from sharedllm_integrations.handles import handle_id, neutral
 from sharedllm_integrations.langchain.documents import span, without_marks
-from sharedllm_integrations.resolving import Resolver
-from sharedllm_integrations.trees import process_cache
+from sharedllm_integrations.spans import selected
+from sharedllm_integrations.turns import Given
 
 
 class TreeMemoryCompressor(BaseDocumentCompressor):
@@ -70,32 +68,12 @@ class TreeMemoryCompressor(BaseDocumentCompressor):
         Documents without text are left out; equal texts count once.
         """
         own = [without_marks(document, self.tenant) for document in documents]
-        given = {
-            handle_id(neutral(one.page_content), self.tenant): one
-            for one in own
-            if one.page_content.strip()
-        }
-        if not given:
-            return []
-        resolver = Resolver(
-            llm=self._engine.llm,
-            cache=process_cache(),
-            memory=self._engine.memory,
-            tenant=self.tenant,
-            keep=False,
-        )
-        trees: list[Any] = []
-        metadata: dict[str, Mapping[str, Any]] = {}
-        for handle, document in given.items():
-            text = neutral(document.page_content)
-            title = str(document.metadata.get("title") or title_of(text))
-            found = Found(handle=handle, text=text, path="given", title=title)
-            for tree in resolver.trees(found, query)[0]:
-                trees.append(tree)
-                metadata[tree.id] = document.metadata
+        texts = [
+            Given(text=one.page_content, title=str(one.metadata.get("title") or "")) for one in own
+        ]
         options = {**self.search, **({} if self.budget is None else {"budget": self.budget})}
-        prepared = self._engine.llm.prepare(query, trees, max_new_tokens=1, **options)
-        return [span(one, metadata[one.document]) for one in prepared.citations]
+        found = selected(self._engine, texts, query, options)
+        return [span(citation, own[index].metadata) for citation, index in found]
 
     async def acompress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None

@@ -8,21 +8,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr
 
+from sharedllm_integrations.details import GENERATION, MAX_TOKENS
 from sharedllm_integrations.engine import Engine, Reads, Request, Settings
 from sharedllm_integrations.finding import LONG_TEXT
 from sharedllm_integrations.langchain.messages import handles_in
 from sharedllm_integrations.turns import Turn
-
-DEFAULT_MODEL = "SmolLM2-135M-Instruct"
-MAX_TOKENS = 256
-GENERATION = {  # LangChain's names -> the core's
-    "temperature": "temperature",
-    "max_tokens": "max_new_tokens",
-    "top_p": "top_p",
-    "top_k": "top_k",
-    "repetition_penalty": "repetition_penalty",
-    "seed": "seed",
-}
 
 
 class SharedFields(BaseModel):
@@ -121,16 +111,6 @@ class SharedFields(BaseModel):
             options={name: value for name, value in options.items() if value is not None},
             timeout=given.get("timeout", self.timeout),
         )
-
-    def _model_name(self, engine: Engine) -> str:
-        """What the model is called, which is loaded."""
-        if engine.settings.model is not None:
-            return engine.settings.model
-        named = engine.llm.loaded_from
-        if named is not None:
-            return named[0] or DEFAULT_MODEL
-        config = engine.llm.model.config
-        return str(getattr(config, "_name_or_path", "") or config.model_type)
 
     def _identity(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """What decides an answer, for keys of response caches; it changes with the memory."""

@@ -13,8 +13,8 @@ from langchain_core.messages.tool import invalid_tool_call, tool_call, tool_call
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
 from sharedllm_integrations import toolcalls
+from sharedllm_integrations.details import PROVIDER, details
 from sharedllm_integrations.engine import Run, usage
-from sharedllm_integrations.langchain.citations import PROVIDER, plain
 
 
 class Held:
@@ -99,12 +99,11 @@ def _usage(run: Run) -> UsageMetadata:
 
 
 def _metadata(run: Run, model_name: str) -> dict[str, Any]:
-    answer = run.answer
     return {
         "model_name": model_name,
         "model_provider": PROVIDER,
-        "finish_reason": answer.finish_reason,
-        PROVIDER: {**run.report.to_dict(), "citations": plain(answer.citations)},
+        "finish_reason": run.answer.finish_reason,
+        PROVIDER: details(run),
     }
 
 

@@ -24,11 +24,10 @@ from sharedllm_integrations.langchain.documents import (
     to_memory,
 )
 from sharedllm_integrations.memories import opened, temporary
+from sharedllm_integrations.ranking import best_documents, require_count
 
 if TYPE_CHECKING:
-    from sharedllm import Hit, TreeMemory
-
-PASSAGES_A_DOCUMENT = 16  # looked at for each document that is wanted
+    from sharedllm import TreeMemory
 
 
 class TreeMemoryRetriever(DocumentIndex):
@@ -82,20 +81,17 @@ class TreeMemoryRetriever(DocumentIndex):
         k: int | None = None,
         filter: Mapping[str, Any] | None = None,
     ) -> list[Document]:
-        wanted = self.k if k is None else k
-        if isinstance(wanted, bool) or not isinstance(wanted, int) or wanted < 1:
-            raise SetupError(f"k is {wanted!r}; give a whole number of at least 1")
+        wanted = require_count("k", self.k if k is None else k)
         where = self.filter if filter is None else filter
         if not self._memory.list(where):
             return []
         if self.returns == "passages":
             return [passage(hit) for hit in self._memory.search(query, wanted, where)]
-        best = self._best(query, wanted, where)
         return [
             retrieved(
                 self._memory.get(hit.id), self._memory, self.tenant, hit.score, marks=self.marks
             )
-            for hit in best
+            for hit in best_documents(self._memory, query, wanted, where)
         ]
 
     async def _aget_relevant_documents(
@@ -114,18 +110,6 @@ class TreeMemoryRetriever(DocumentIndex):
             k=k,
             filter=filter,
         )
-
-    def _best(self, query: str, k: int, where: Mapping[str, Any] | None) -> list[Hit]:
-        """The best passage of each of the `k` best documents, best first."""
-        asked = k * PASSAGES_A_DOCUMENT
-        while True:
-            hits = self._memory.search(query, asked, where)
-            best: dict[str, Hit] = {}
-            for hit in hits:
-                best.setdefault(hit.id, hit)
-            if len(best) >= k or len(hits) < asked:
-                return list(best.values())[:k]
-            asked *= 4
 
     # -- keeping ---------------------------------------------------------------------------------
 
