@@ -6,6 +6,7 @@ and benchmarks/langchain_conformance.py runs the suite with any other model.
 
 from __future__ import annotations
 
+import os
 from typing import Any, Literal
 
 import pytest
@@ -18,6 +19,8 @@ from sharedllm_integrations.handles import fenced
 from sharedllm_integrations.langchain import ChatSharedLLM
 from tests.texts import FERRY
 
+MODEL = os.environ.get("SHAREDLLM_CONFORMANCE_MODEL")  # None is the embedded default
+DEVICE = os.environ.get("SHAREDLLM_CONFORMANCE_DEVICE", "cpu")
 Detail = Literal[
     "audio_input", "audio_output", "reasoning_output", "cache_read_input", "cache_creation_input"
 ]
@@ -32,7 +35,7 @@ class TestChat(ChatModelIntegrationTests):
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
-        return {"device": "cpu"}
+        return {"model": MODEL, "device": DEVICE}
 
     @property
     def supports_json_mode(self) -> bool:
@@ -41,7 +44,7 @@ class TestChat(ChatModelIntegrationTests):
     @property
     def model_override_value(self) -> str:
         """The default's own weights, by the name of their folder."""
-        return str(loaded(device="cpu").model.config._name_or_path)
+        return MODEL or str(loaded(device=DEVICE).model.config._name_or_path)
 
     @property
     def supports_anthropic_inputs(self) -> bool:

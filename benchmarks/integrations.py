@@ -1,0 +1,141 @@
+"""What the LangChain adapter adds to calling the core directly, on the embedded default model.
+
+    python benchmarks/integrations.py --out benchmarks/results/integrations.json
+
+Each case runs both ways in turn, the same question over the same trees, and the answers are
+compared. The overhead is the median of the differences of neighbouring runs over the core's median,
+in processor time, which other programs on the machine disturb least; wall time stands beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sharedllm import MemoryDocument, TreeMemory, loaded
+from sharedllm_integrations.handles import fenced
+from sharedllm_integrations.langchain import ChatSharedLLM, TreeMemoryRetriever
+from sharedllm_integrations.trees import process_cache
+
+QUESTION = "How much money does the sailor pay for Susan?"
+BEFORE, AFTER = "Use the text to answer.\n\n", f"\n\nQuestion: {QUESTION}"
+FRAMEWORK = (
+    "import langchain_core.language_models.chat_models, langchain_core.language_models.llms, "
+    "langchain_core.indexing, langchain_core.output_parsers, langchain_core.tools, "
+    "langchain_core.documents.compressor"
+)
+Case = tuple[Callable[[], str], Callable[[], str]]
+
+
+def timed(work: Callable[[], str]) -> tuple[float, float, str]:
+    """Seconds of processor time, of wall time, and the answer."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    answer = work()
+    return time.process_time() - cpu, time.perf_counter() - wall, answer
+
+
+def compare(case: Case, rounds: int) -> dict[str, Any]:
+    """Both ways of one case, in turn."""
+    core, adapter = case
+    warm = {core(), adapter()}
+    runs = [(timed(core), timed(adapter)) for _ in range(rounds)]
+    answers = warm | {way[2] for run in runs for way in run}
+    if len(answers) > 1:
+        raise SystemExit(f"core and adapter answered differently: {answers}")
+    out: dict[str, Any] = {"answer": answers.pop(), "rounds": rounds}
+    for index, name in enumerate(("cpu", "wall")):
+        base = statistics.median(c[index] for c, _ in runs)
+        added = statistics.median(a[index] - c[index] for c, a in runs)
+        out[name] = {
+            "core_s": round(base, 4),
+            "added_s": round(added, 4),
+            "overhead_percent": round(100 * added / base, 2),
+        }
+    return out
+
+
+def cases(text: str, folder: Path) -> dict[str, Case]:
+    """What is asked, by the core and by the adapter."""
+    llm = loaded(device="cpu")
+    chat = ChatSharedLLM(llm=llm, max_tokens=16)
+    memory = TreeMemory(folder, llm=llm)
+    memory.add(MemoryDocument(id="book", text=text, title="A book"))
+    stored = ChatSharedLLM(llm=llm, memory=memory, max_tokens=16)
+    retrieved = TreeMemoryRetriever(memory=memory, k=1).invoke(QUESTION)[0].page_content
+
+    def core(documents: list[Any]) -> str:
+        parts = [
+            {"type": "text", "text": BEFORE},
+            *({"type": "document", "document": document} for document in documents),
+            {"type": "text", "text": AFTER},
+        ]
+        messages = [{"role": "user", "content": parts}]
+        return llm.answer(messages, max_new_tokens=16).text
+
+    def asked(model: ChatSharedLLM, context: str) -> str:
+        return model.invoke(f"{BEFORE}{context}{AFTER}").text
+
+    other = f"{text} "  # not the memory's, so that the cache of the process is what knows it
+    marked, document = fenced(other), llm.remember(other, title="A book")
+    return {
+        "no document": (lambda: core([]), lambda: asked(chat, "")),
+        "a document of the process's cache": (
+            lambda: core([document]),
+            lambda: asked(chat, marked),
+        ),
+        "a document of a memory": (
+            lambda: core(list(memory.documents_for(QUESTION, llm, {"id": "book"}))),
+            lambda: asked(stored, retrieved),
+        ),
+    }
+
+
+def import_seconds(rounds: int = 5) -> float:
+    """Processor time that importing the adapter adds to importing the framework."""
+    code = (
+        f"import time; {FRAMEWORK}; start = time.process_time(); "
+        "import sharedllm_integrations.langchain; print(time.process_time() - start)"
+    )
+    runs = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        for _ in range(rounds)
+    ]
+    return round(statistics.median(float(run.stdout) for run in runs), 3)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    book = Path("cookbooks/data/the_mayor_of_casterbridge.txt")
+    parser.add_argument("--book", type=Path, default=book)
+    parser.add_argument("--characters", type=int, default=60_000, help="of the book")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    text = args.book.read_text(encoding="utf-8")[: args.characters]
+    with tempfile.TemporaryDirectory() as folder:
+        found = {name: compare(c, args.rounds) for name, c in cases(text, Path(folder)).items()}
+    process_cache().clear()
+    result = {
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "date": time.strftime("%Y-%m-%d"),
+        "characters": len(text),
+        "import_s": import_seconds(),
+        "cases": found,
+    }
+    print(json.dumps(result, indent=1))
+    if args.out:
+        args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
