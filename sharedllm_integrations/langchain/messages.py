@@ -9,8 +9,10 @@ from langchain_core.documents import Document
 from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, ToolMessage
 
 from sharedllm_integrations import toolcalls
-from sharedllm_integrations.errors import ContentError
+from sharedllm_integrations.errors import ContentError, SetupError
+from sharedllm_integrations.grants import ids_in
 from sharedllm_integrations.handles import MARK
+from sharedllm_integrations.langchain.documents import HANDLE
 from sharedllm_integrations.turns import Given, Role, Turn
 
 ROLES: dict[str, Role] = {
@@ -38,25 +40,44 @@ def turns_of(messages: Sequence[BaseMessage]) -> list[Turn]:
 
 
 def grants_of(messages: Sequence[BaseMessage]) -> set[str]:
-    """Handles that the artifacts of tool messages grant: what a retriever tool has returned."""
-    granted: set[str] = set()
-    for message in messages:
-        if isinstance(message, ToolMessage) and message.artifact is not None:
-            granted |= set(handles_in(message.artifact))
-    return granted
+    """Handles that the artifacts of tool messages grant: what a retriever tool has returned.
+
+    Only what stands beside documents counts, never what stands in one. Artifacts of other tools
+    grant nothing, whatever they are.
+    """
+    artifacts = [message.artifact for message in messages if isinstance(message, ToolMessage)]
+    return {handle for artifact in artifacts for handle in _in_artifact(artifact)}
+
+
+def _in_artifact(artifact: Any) -> Iterator[str]:
+    beside = []
+    if isinstance(artifact, dict):
+        beside = artifact.get("handles", [])
+    elif isinstance(artifact, list | tuple):
+        beside = [one.metadata.get(HANDLE) for one in artifact if isinstance(one, Document)]
+    for handle in beside if isinstance(beside, list | tuple) else ():
+        if isinstance(handle, str):
+            yield handle
 
 
 def handles_in(given: Any) -> Iterator[str]:
-    """The handle ids that a grant names: ids, marks, or documents with marks."""
-    for one in [given] if isinstance(given, str | Document | dict) else given:
-        if isinstance(one, dict):
-            yield from handles_in(one.get("handles", []))
-        elif isinstance(one, Document):
-            yield from (mark["id"] for mark in MARK.finditer(one.page_content))
-            yield from handles_in(one.metadata.get("sharedllm_handle", []))
+    """The handle ids that an application grants: ids, marks, or retrieved documents.
+
+    Raises
+    ------
+    SetupError
+        If it is none of these.
+    """
+    for one in [given] if isinstance(given, str | Document) else given:
+        if isinstance(one, Document):
+            yield from _in_artifact([one])
         elif isinstance(one, str):
-            marks = [mark["id"] for mark in MARK.finditer(one)]
-            yield from marks or [one]
+            mark = MARK.match(one)
+            yield mark["id"] if mark else one
+        else:
+            raise SetupError(
+                f"grants holds {one!r}; give handle ids, marks, or what a retriever returned"
+            )
 
 
 def _turn(message: BaseMessage) -> Turn:
