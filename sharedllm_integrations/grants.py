@@ -99,6 +99,11 @@ def redeemed(turn: Turn, tenant: str) -> tuple[Turn, set[str]]:
     return Turn(role=turn.role, parts=tuple(parts)), granted
 
 
+def ids_in(given: str) -> list[str]:
+    """The ids that a grant names: those of the marks in it, or itself."""
+    return [mark["id"] for mark in MARK.finditer(given)] or [given]
+
+
 def _found(name: str, tenant: str) -> Ticket | None:
     with _lock:
         held = _tickets.get(name)

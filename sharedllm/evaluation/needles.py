@@ -119,7 +119,7 @@ def builder(task: Needles, seed: int, essay: list[str], share: float) -> Build:
             for value in values[key]
         ]
         pieces, between = _haystack(task, size, essay, draw)
-        text = between.join(_mixed(pieces, needles, share, rng))
+        text = between.join(mixed(pieces, needles, share, rng))
         query = ", ".join(asked[:-1]) + ", and " + asked[-1] if len(asked) > 1 else asked[0]
         parts = [part.format(kind=kind, query=query) for part in TEMPLATE]
         if task.n_queries * task.n_values == 1:
@@ -143,12 +143,16 @@ def _haystack(task: Needles, size: int, essay: list[str], draw: Drawn) -> tuple[
     if task.haystack == "needles":
         made = [(draw(task.keys), draw(task.values)) for _ in range(size)]
         return [NEEDLE.format(kind=task.values, key=k, value=v) for k, v in made], "\n"
+    return essay_of(size, essay), " "
+
+
+def essay_of(size: int, essay: list[str]) -> list[str]:
+    """The sentences of the first `size` words, which are repeated where they are too few."""
     repeats = -(-size // len(essay))
-    text = " ".join((essay * repeats)[:size])
-    return SENTENCE_END.split(text.strip()), " "
+    return SENTENCE_END.split(" ".join((essay * repeats)[:size]).strip())
 
 
-def _mixed(pieces: list[str], needles: list[str], share: float, rng: random.Random) -> list[str]:
+def mixed(pieces: list[str], needles: list[str], share: float, rng: random.Random) -> list[str]:
     """The needles between the pieces: the first at `share`, the others at RULER's depths."""
     depths = [share, *(d / (DEPTHS - 1) for d in rng.sample(range(DEPTHS), len(needles) - 1))]
     places = [round(depth * len(pieces)) for depth in depths]

@@ -1,4 +1,4 @@
-"""RULER's tasks at a given length: items for ``sharedllm eval needle``."""
+"""RULER's tasks, and two hops, at a given length: items for ``sharedllm eval needle``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sharedllm.errors import ConfigError
 from sharedllm.evaluation.framing import frame
+from sharedllm.evaluation.hops import two_hop
 from sharedllm.evaluation.items import Item
 from sharedllm.evaluation.needles import NEW_TOKENS as NEEDLE_TOKENS
 from sharedllm.evaluation.needles import TASKS as NEEDLES
@@ -24,16 +25,18 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 OTHERS = ("vt", "cwe", "fwe")
-TASKS = (*NEEDLES, *OTHERS)
+TASKS = (*NEEDLES, *OTHERS, "two_hop")
 SHORT_NAMES = dict(
-    zip(TASKS, ("S1", "S2", "S3", "K1", "K2", "K3", "MV", "MQ", "VT", "CW", "FW"), strict=True)
+    zip(
+        TASKS, ("S1", "S2", "S3", "K1", "K2", "K3", "MV", "MQ", "VT", "CW", "FW", "2H"), strict=True
+    )
 )
 TOLERANCE = 0.002  # of the length, by which a document may stay below it
 STEPS = 16
 
 
 def needs_filler(task: str) -> bool:
-    return task in NEEDLES and NEEDLES[task].haystack == "essay"
+    return task == "two_hop" or (task in NEEDLES and NEEDLES[task].haystack == "essay")
 
 
 def make(
@@ -55,7 +58,7 @@ def make(
         If the task needs filler and there is none, or does not fit `length`.
     """
     own = zlib.crc32(f"{seed} {task} {length} {index}".encode())
-    new_tokens = NEEDLE_TOKENS if task in NEEDLES else NEW_TOKENS[task]
+    new_tokens = NEW_TOKENS.get(task, NEEDLE_TOKENS)
 
     def item(sample: Sample) -> Item:
         return Item(
@@ -96,6 +99,8 @@ def _build(task: str, seed: int, length: int, essay: list[str], share: float) ->
     }
     if task in others:
         return others[task]()
+    if task == "two_hop":
+        return two_hop(seed, essay, share)
     return builder(NEEDLES[task], seed, essay, share)
 
 

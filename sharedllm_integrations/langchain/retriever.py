@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,6 +25,7 @@ from sharedllm_integrations.langchain.documents import (
 )
 from sharedllm_integrations.memories import opened, temporary
 from sharedllm_integrations.ranking import best_documents, require_count
+from sharedllm_integrations.saving import put
 
 if TYPE_CHECKING:
     from sharedllm import TreeMemory
@@ -133,10 +134,7 @@ class TreeMemoryRetriever(DocumentIndex):
                 failed.append(item.id or "")
                 continue
             document = to_memory(item)
-            put: Callable[..., None] = self._memory.add
-            if document.id in self._memory:
-                put = self._memory.update
-            put(document)
+            put(self._memory, document)
             succeeded.append(document.id)
         return UpsertResponse(succeeded=succeeded, failed=failed)
 

@@ -144,3 +144,13 @@ def test_a_short_filler_is_repeated_and_says_so(tmp_path: Path) -> None:
     item = made("niah_single_2", short)
     assert item.text.count("another one") > 10
     assert short.repeats
+
+
+def test_two_hops_need_both_facts(filler: Filler) -> None:
+    item = made("two_hop", filler)
+    keepers = dict(re.findall(r"The keeper of (\S+) is (\S+)\.", item.text))
+    numbers = dict(re.findall(r"The secret number of (\S+) is (\d+)\.", item.text))
+    assert len(keepers) == len(numbers) == 4
+    (place,) = [place for place in keepers if place in item.after]
+    assert item.answers == (numbers[keepers[place]],)
+    assert keepers[place] not in item.before + item.after + item.prefix

@@ -1,0 +1,252 @@
+"""LlamaIndexSharedLLM: a LlamaIndex model that reads whole documents as trees."""
+
+from __future__ import annotations
+
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from typing import Any
+
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    ChatResponse,
+    ChatResponseAsyncGen,
+    ChatResponseGen,
+    CompletionResponse,
+    CompletionResponseAsyncGen,
+    CompletionResponseGen,
+    LLMMetadata,
+)
+from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
+from llama_index.core.llms.custom import CustomLLM
+from pydantic import ConfigDict, Field, PositiveInt, PrivateAttr, field_serializer
+
+from sharedllm_integrations.details import DEFAULT_MODEL, GENERATION, MAX_TOKENS, model_name
+from sharedllm_integrations.engine import Engine, Reads, Request, Run, Settings
+from sharedllm_integrations.finding import LONG_TEXT
+from sharedllm_integrations.grants import ids_in, redeemed
+from sharedllm_integrations.llamaindex import responses
+from sharedllm_integrations.llamaindex.events import Calls, around, told
+from sharedllm_integrations.llamaindex.messages import turns_of
+from sharedllm_integrations.resolving import CAPACITY
+from sharedllm_integrations.turns import Turn
+from sharedllm_integrations.worker import in_thread, iterated
+
+Make = Callable[[str, str | None, dict[str, Any] | None], Any]
+HANDLED = frozenset({*GENERATION, "stop", "grants", "timeout"})
+
+
+class LlamaIndexSharedLLM(CustomLLM):
+    """A model on this machine that reads documents of any length in its prompts.
+
+    Whole documents in a prompt reach the model as trees: those of a retriever of this package by
+    tickets, others as text that is known or as long text. ``additional_kwargs["sharedllm"]`` of a
+    response says what happened to each, and which passages the model was given.
+
+    >>> llm = LlamaIndexSharedLLM()
+    >>> llm.complete("Who sells his wife?").text
+
+    Parameters
+    ----------
+    model : Hugging Face name, folder or .gguf file; None is the memory's model, or the default
+    memory : TreeMemory, or the path of one; None keeps what is built in a cache of the process
+    llm : a SharedLLM that is loaded already, in place of `model`
+    adapter, device, dtype : as ``SharedLLM.from_pretrained`` takes them
+    tenant : handles and cached documents are apart for each tenant
+    keep : add documents that the memory does not hold to it
+    reads : "prompt" (the documents in the prompt) or "memory" (all of the memory, too)
+    grants : handles that may stand in a prompt without their text, for every request
+    long_text : characters from which text without marks becomes documents; None is never
+    search : fields of SearchConfig, such as ``{"budget": 1024}``
+    temperature, top_p, top_k, repetition_penalty, seed, max_tokens, stop : of the answer
+    grammar : every answer follows it, such as that of :func:`react_grammar`
+    timeout : seconds an answer may take; reading a document is not interrupted
+    context_window : tokens that LlamaIndex may put into one prompt, documents included
+
+    Raises
+    ------
+    SetupError, HandleError, ContentError, CapacityError, AnswerTimeoutError
+    SharedLLMError
+        Of the core: a prompt without room (WindowError), a memory that cannot be read, ...
+    """
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+    model: str | None = None
+    memory: Any = None
+    llm: Any = Field(default=None, exclude=True, repr=False)
+    adapter: str | None = "default"
+    device: str | None = None
+    dtype: str | None = None
+    tenant: str = ""
+    keep: bool = False
+    reads: Reads = "prompt"
+    grants: tuple[str, ...] = ()
+    long_text: int | None = LONG_TEXT
+    search: Mapping[str, Any] = Field(default_factory=dict)
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+    max_tokens: PositiveInt = MAX_TOKENS
+    stop: tuple[str, ...] = ()
+    grammar: str = ""
+    timeout: float | None = None
+    context_window: PositiveInt = CAPACITY
+
+    _engine: Engine = PrivateAttr()
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        names = ("model", "memory", "llm", "adapter", "device", "dtype", "tenant", "keep", "reads")
+        own = {name: getattr(self, name) for name in (*names, "long_text")}
+        self._engine = Engine(Settings(**own, options=dict(self.search)))
+
+    @field_serializer("memory")
+    def _memory_as_path(self, memory: Any) -> str | None:
+        return None if memory is None else str(getattr(memory, "path", memory))
+
+    @classmethod
+    def class_name(cls) -> str:
+        """The name by which LlamaIndex's traces know it."""
+        return "LlamaIndexSharedLLM"
+
+    @property
+    def metadata(self) -> LLMMetadata:
+        """What LlamaIndex asks about a model; the window is that of the trees."""
+        return LLMMetadata(
+            context_window=self.context_window,
+            num_output=min(self.max_tokens, self.context_window // 4),
+            is_chat_model=True,
+            is_function_calling_model=False,
+            model_name=self.model or DEFAULT_MODEL,
+        )
+
+    @property
+    def engine(self) -> Engine:
+        """Model and memory behind it, each opened when it is first needed."""
+        return self._engine
+
+    def count(self, text: str) -> list[int]:
+        """The token ids of `text`, by the model's own tokenizer."""
+        return self._engine.count(text)
+
+    # -- answering -------------------------------------------------------------------------------
+
+    @llm_completion_callback()
+    def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        """Answer a prompt, which is asked as one message of the user."""
+        whole: CompletionResponse = self._whole(responses.completion, self._asked(prompt, kwargs))
+        return whole
+
+    @llm_completion_callback()
+    async def acomplete(
+        self, prompt: str, formatted: bool = False, **kwargs: Any
+    ) -> CompletionResponse:
+        """:meth:`complete` without holding up the event loop."""
+        request = self._asked(prompt, kwargs)
+        whole: CompletionResponse = await self._awhole(responses.completion, request)
+        return whole
+
+    @llm_completion_callback()
+    def stream_complete(
+        self, prompt: str, formatted: bool = False, **kwargs: Any
+    ) -> CompletionResponseGen:
+        """:meth:`complete` piece by piece; the last piece is empty and says what happened."""
+        return self._pieces(responses.completion, self._asked(prompt, kwargs), around())
+
+    @llm_completion_callback()
+    async def astream_complete(
+        self, prompt: str, formatted: bool = False, **kwargs: Any
+    ) -> CompletionResponseAsyncGen:
+        """:meth:`stream_complete` without holding up the event loop."""
+        return self._apieces(responses.completion, self._asked(prompt, kwargs), around())
+
+    @llm_chat_callback()
+    def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+        """Answer the last message of a conversation."""
+        whole: ChatResponse = self._whole(responses.chat, self._asked(messages, kwargs))
+        return whole
+
+    @llm_chat_callback()
+    async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+        """:meth:`chat` without holding up the event loop."""
+        whole: ChatResponse = await self._awhole(responses.chat, self._asked(messages, kwargs))
+        return whole
+
+    @llm_chat_callback()
+    def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
+        """:meth:`chat` piece by piece; the last piece is empty and says what happened."""
+        return self._pieces(responses.chat, self._asked(messages, kwargs), around())
+
+    @llm_chat_callback()
+    async def astream_chat(
+        self, messages: Sequence[ChatMessage], **kwargs: Any
+    ) -> ChatResponseAsyncGen:
+        """:meth:`stream_chat` without holding up the event loop."""
+        return self._apieces(responses.chat, self._asked(messages, kwargs), around())
+
+    # -- how ------------------------------------------------------------------------------------
+
+    def _whole(self, make: Make, request: Request) -> Any:
+        return self._made(make, self._engine.complete(request))
+
+    async def _awhole(self, make: Make, request: Request) -> Any:
+        run = await in_thread(lambda: self._engine.complete(request), request.cancelled)
+        return self._made(make, run)
+
+    def _made(self, make: Make, run: Run) -> Any:
+        return make(run.text.strip(), None, self._raw(run, around()))
+
+    def _pieces(
+        self, make: Make, request: Request, calls: Calls | None
+    ) -> Generator[Any, None, None]:
+        for text, piece, run in self._streamed(request):
+            yield make(text, piece, None if run is None else self._raw(run, calls))
+
+    async def _apieces(
+        self, make: Make, request: Request, calls: Calls | None
+    ) -> AsyncGenerator[Any, None]:
+        pieces: AsyncIterator[tuple[str, str, Run | None]] = iterated(
+            lambda: self._streamed(request), request.cancelled
+        )
+        async for text, piece, run in pieces:
+            yield make(text, piece, None if run is None else self._raw(run, calls))
+
+    def _streamed(self, request: Request) -> Iterator[tuple[str, str, Run | None]]:
+        """What has come so far and each piece; at the end, the whole run."""
+        run = self._engine.start(request)
+        for piece in run:
+            yield run.text, piece, None
+        yield run.text, "", run
+
+    def _raw(self, run: Run, calls: Calls | None) -> dict[str, Any]:
+        return responses.raw_of(run, model_name(self._engine), told(run, calls))
+
+    def _asked(self, given: str | Sequence[ChatMessage], kwargs: Mapping[str, Any]) -> Request:
+        """One call: its own options, else those of the fields."""
+        turns = [Turn(role="user", parts=(given,))] if isinstance(given, str) else turns_of(given)
+        granted = {id for one in (*self.grants, *kwargs.get("grants", ())) for id in ids_in(one)}
+        read = []
+        for turn in turns:
+            told_turn, more = redeemed(turn, self.tenant)
+            read.append(told_turn)
+            granted |= more
+        options = {core: kwargs.get(name, getattr(self, name)) for name, core in GENERATION.items()}
+        options |= {"grammar": self.grammar} if self.grammar else {}
+        options |= {name: value for name, value in kwargs.items() if name not in HANDLED}
+        stop = kwargs.get("stop", self.stop) or ()
+        options["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
+        return Request(
+            turns=read,
+            grants=frozenset(granted),
+            options={name: value for name, value in options.items() if value is not None},
+            timeout=kwargs.get("timeout", self.timeout),
+        )

@@ -1,0 +1,92 @@
+"""TreeMemoryTransform: reads documents into a tree memory, as a step of an IngestionPipeline."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from llama_index.core.schema import BaseNode, TransformComponent
+from pydantic import ConfigDict, Field
+
+from sharedllm_integrations.engine import Engine, Settings
+from sharedllm_integrations.llamaindex.nodes import to_memory, whole
+from sharedllm_integrations.memories import opened
+from sharedllm_integrations.saving import put
+from sharedllm_integrations.worker import in_thread
+
+if TYPE_CHECKING:
+    from sharedllm import TreeMemory
+
+
+class TreeMemoryTransform(TransformComponent):
+    """Reads each document into a memory and hands it on as a whole.
+
+    Put it first, before anything that splits. What the memory holds under the same id is not read
+    again, and what has changed is updated.
+
+    The pipeline's cache goes by the settings here and by the state of the memory: after a document
+    was updated or deleted, by whomever, nothing is taken from the cache that was put there before.
+    Documents are known again by their ids, so give them ids that last
+    (``SimpleDirectoryReader(filename_as_id=True)``).
+
+    Parameters
+    ----------
+    memory : TreeMemory, or the path of one (made where there is none)
+    model, adapter, device, dtype : what a new memory is made by, as for LlamaIndexSharedLLM
+    llm : a SharedLLM that is loaded already, in place of `model`
+    tenant : of the tickets of the nodes
+    tickets : whether a node's content in LLM mode is a ticket; otherwise it is the text
+
+    Raises
+    ------
+    SetupError, SharedLLMError
+    """
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+    memory: Any
+    model: str | None = None
+    adapter: str | None = "default"
+    device: str | None = None
+    dtype: str | None = None
+    llm: Any = Field(default=None, exclude=True, repr=False)
+    tenant: str = ""
+    tickets: bool = True
+
+    @classmethod
+    def class_name(cls) -> str:
+        """The name by which LlamaIndex knows it."""
+        return "TreeMemoryTransform"
+
+    def __call__(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[BaseNode]:
+        """Read `nodes`, and give back one whole node for each; those without text are left out."""
+        memory, out = self._opened(), list[BaseNode]()
+        for node in nodes:
+            if node.get_content().strip():
+                document = to_memory(node)
+                put(memory, document)
+                out.append(whole(document, memory, self.tenant, tickets=self.tickets))
+        return out
+
+    async def acall(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[BaseNode]:
+        """The same without holding up the event loop."""
+        return await in_thread(lambda: self(nodes, **kwargs), threading.Event())
+
+    def to_dict(self, **kwargs: Any) -> dict[str, Any]:
+        """Its settings and the state of its memory: what the pipeline's cache goes by."""
+        memory = self._opened()
+        own = super().to_dict(**kwargs)
+        return {**own, "memory": str(memory.path.resolve()), "revision": memory.revision}
+
+    def _opened(self) -> TreeMemory:
+        if self.llm is None and self.model is None:
+            return opened(self.memory, create=True)
+        settings = Settings(
+            model=self.model,
+            adapter=self.adapter,
+            device=self.device,
+            dtype=self.dtype,
+            llm=self.llm,
+        )
+        return opened(self.memory, create=True, llm=Engine(settings).llm)
