@@ -10,7 +10,6 @@ from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, ToolMes
 
 from sharedllm_integrations import toolcalls
 from sharedllm_integrations.errors import ContentError, SetupError
-from sharedllm_integrations.grants import ids_in
 from sharedllm_integrations.handles import MARK
 from sharedllm_integrations.langchain.documents import HANDLE
 from sharedllm_integrations.turns import Given, Role, Turn
