@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -40,14 +40,41 @@ class DocumentsReadEvent(BaseEvent):
 
 
 @contextmanager
-def collecting() -> Iterator[Calls]:
-    """A list of what happened in each call of the model within; a stream adds to it at its end."""
-    calls: Calls = []
-    token = _calls.set(calls)
+def collecting(calls: Calls | None = None) -> Iterator[Calls]:
+    """A list of what happened in each call of the model within; a stream adds to it at its end.
+
+    Parameters
+    ----------
+    calls : the list to go on with; None is a new one
+    """
+    held = [] if calls is None else calls
+    token = _calls.set(held)
     try:
-        yield calls
+        yield held
     finally:
         _calls.reset(token)
+
+
+def collected(tokens: Iterator[str], calls: Calls) -> Generator[str, None, None]:
+    """`tokens`, with the model's calls that they lead to collected in `calls`."""
+    while True:
+        with collecting(calls):
+            try:
+                token = next(tokens)
+            except StopIteration:
+                return
+        yield token
+
+
+async def acollected(tokens: AsyncIterator[str], calls: Calls) -> AsyncGenerator[str, None]:
+    """As :func:`collected`."""
+    while True:
+        with collecting(calls):
+            try:
+                token = await anext(tokens)
+            except StopAsyncIteration:
+                return
+        yield token
 
 
 def around() -> Calls | None:
