@@ -96,7 +96,9 @@ Out = Annotated[
 Plot = Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw the results.")]
 Tasks = Annotated[
     str | None,
-    typer.Option(metavar="T,T", help="RULER's tasks by name, and two_hop.", show_default="all twelve"),
+    typer.Option(
+        metavar="T,T", help="RULER's tasks by name, and two_hop.", show_default="all twelve"
+    ),
 ]
 Data = Annotated[
     list[str] | None, typer.Option(metavar="PATH", help="Rows in .jsonl(.xz). Again for more.")

@@ -123,6 +123,7 @@ def _lines(
     axis: str,
 ) -> None:
     heading, metric, task = panel
+    values: list[float] = []
     for one in series:
         own = {
             c["length"]: _bounds(c, metric)
@@ -134,6 +135,7 @@ def _lines(
         x = [at + aside for at, _ in points]
         y = [b[0] for _, b in points if b]
         error = [[b[1] for _, b in points if b], [b[2] for _, b in points if b]]
+        values += y
         style = _style(one, series)
         drawn = place.errorbar(x, y, yerr=error, label=_name(one), elinewidth=0.8, **style)
         for bar in drawn.lines[2]:  # many intervals would hide the lines
@@ -143,8 +145,7 @@ def _lines(
     place.set_title(heading, fontsize=10)
     if metric.scale == 100:
         place.set_ylim(-3, 103)
-    values = [v for line in place.get_lines() for v in line.get_ydata()]
-    if metric.exp and max(values) > WIDE * min(values):
+    if metric.exp and values and max(values) > WIDE * min(values):
         place.set_yscale("log")
         place.yaxis.set_major_formatter(ScalarFormatter())
         place.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.6)))

@@ -26,13 +26,14 @@ from sharedllm.injection import InjectedKV, NodeKV
 from sharedllm.lower_model import LowerModel, NodeRequest
 from sharedllm.policy import BM25, Query
 from sharedllm.prepare import Plan, make_plan
-from sharedllm.prompt import Conversation, converse
+from sharedllm.prompt import Conversation
 from sharedllm.search import Selection, select
 from sharedllm.shared_llm import SharedLLM
 from sharedllm.tokens import tokenize
 from sharedllm.training.checkpointing import layers_recomputed, recomputed
 from sharedllm.training.config import SelectionConfig
 from sharedllm.training.examples import ABSENT, Example
+from sharedllm.training.frames import framed
 from sharedllm.tree import grow
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class Chooser:
             answer = ABSENT  # nothing of it can be read: to answer would be to make it up
         target = tokenize(answer, self._tokenizer).ids.tolist()
         if example.question:
-            conversation = converse(example.question, [document], self._tokenizer)
+            conversation = framed(example.question, document, self._tokenizer, self._rng)
             target.append(self._end_id)
         else:  # language modelling: the text goes on behind its past
             conversation = Conversation(parts=("", document, ""), query="")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from sharedllm.training import frames
 from sharedllm.training.batch import Chooser, alike
 from sharedllm.training.config import SelectionConfig
 from sharedllm.training.examples import ABSENT, Example
@@ -62,3 +63,22 @@ def test_lengths_are_grouped_with_little_padding() -> None:
     lengths = [10, 9000, 12, 8900, 11]
     assert alike(lengths) == [[1, 3], [2, 4, 0]]
     assert alike([5]) == [[0]]
+
+
+def test_prompts_come_in_many_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames, "OWN", 0.0)
+    choose = chooser(finest=("text",), miss=0.0)
+    first: list[bool] = []
+    prompts = set()
+    for _ in range(60):
+        choice = choose(example(0))
+        parts = choice.plan.conversation.parts
+        at = next(i for i, part in enumerate(parts) if not isinstance(part, str))
+        before, after = ("".join(map(str, p)) for p in (parts[:at], parts[at + 1 :]))
+        assert ("Who?" in before) != ("Who?" in after)
+        assert "{" not in before + after
+        assert "Who?" in choice.plan.conversation.query
+        first.append("Who?" in before)
+        prompts.add((before, after))
+    assert len(prompts) == len(frames.FRAMES)
+    assert 0 < sum(first) < len(first)
