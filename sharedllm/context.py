@@ -67,8 +67,9 @@ def owned(context: Context, llm: SharedLLM, query: str) -> Sequence[Document]:
     documents = found(context, llm, query)
     if not documents:
         raise InputError("there is no document to search; give what remember() returned")
+    identity = llm.identity
     for document in documents:
-        if document.made_by != llm.identity:
+        if document.made_by != identity:
             raise InputError(
                 f"the document {document.title!r} was read by another model, or with another "
                 "adapter or other tree settings; read it again with this one's remember()"

@@ -116,11 +116,13 @@ def _similarities(query: Tensor, documents: Sequence[SearchVectors]) -> Iterator
 def _groups(documents: Sequence[SearchVectors]) -> Iterator[list[SearchVectors]]:
     """Neighbours whose similarities fit into memory together."""
     group: list[SearchVectors] = []
+    held = 0
     for vectors in documents:
-        if group and sum(map(len, group)) + len(vectors) > TOGETHER:
+        if group and held + len(vectors) > TOGETHER:
             yield group
-            group = []
+            group, held = [], 0
         group.append(vectors)
+        held += len(vectors)
     if group:
         yield group
 

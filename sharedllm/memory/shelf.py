@@ -201,6 +201,7 @@ class Shelf:
         self._database, self._reader, self._settings = database, reader, settings
         self._llm, self._limit = llm, node_cache_bytes
         self._made: OrderedDict[tuple[object, ...], Document] = OrderedDict()
+        self._identity = llm.identity  # another one has another shelf
         self._tokens_held = 0
         self._unpacked = (-1, "")  # row and body of the last text; rows are never used again
 
@@ -217,7 +218,7 @@ class Shelf:
         with self._database.read() as connection:
             row = rows.document_row(connection, run.document)
             rows.checked_document(row)
-            key = (run, row[5], self._llm.identity)
+            key = (run, row[5], self._identity)
             made = self._made.get(key)
             if made is not None:
                 self._made.move_to_end(key)
@@ -270,7 +271,7 @@ class Shelf:
             forest=forest,
             vectors=vectors,
             nodes=StoredNodes(self._limit, self._reader, self._settings, self._llm, chunks),
-            made_by=self._llm.identity,
+            made_by=self._identity,
             offset=begin,
         )
 
