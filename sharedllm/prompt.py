@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sharedllm.document import Document
 from sharedllm.errors import ConfigError, InputError
+from sharedllm.query import query_of
 from sharedllm.tokens import special_tokens, tokenize
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Conversation:
     parts : tuple of (str, Literal or Document)
         The chat format, a document where its evidence and memory will stand.
     query : str
-        What is searched for: the text of the last user message.
+        What is searched for: the question in the last user message.
     """
 
     parts: tuple[Part, ...]
@@ -82,7 +83,7 @@ def converse(
     if not users:
         raise InputError("the messages hold no user message; the last one is what gets answered")
     last = turns[users[-1]][1]
-    query = "".join(part for part in last if isinstance(part, str)).strip()
+    query = query_of(_text(last))
     if not query:
         raise InputError("the last user message has no text; ask something")
     if context:
@@ -95,7 +96,7 @@ def converse(
 
 
 def asked(question: Question) -> str:
-    """What a memory is searched for: the question, or the text of the last user message.
+    """What a memory is searched for: the question, or that in the last user message.
 
     Raises
     ------
@@ -105,8 +106,13 @@ def asked(question: Question) -> str:
     if isinstance(question, str):
         return question.strip()
     turns = [_turn(message, index) for index, message in enumerate(_messages(question))]
-    texts = [parts for role, parts in turns if role == "user"]
-    return "".join(part for part in texts[-1] if isinstance(part, str)).strip() if texts else ""
+    users = [parts for role, parts in turns if role == "user"]
+    return query_of(_text(users[-1])) if users else ""
+
+
+def _text(parts: Sequence[Part]) -> str:
+    """What is said, a line for each document's place."""
+    return "".join(part if isinstance(part, str) else "\n" for part in parts)
 
 
 def _messages(question: object) -> Sequence[Message]:
