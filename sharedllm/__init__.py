@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sharedllm.errors import SharedLLMError
     from sharedllm.memory.records import MemoryDocument
     from sharedllm.memory.tree_memory import TreeMemory
+    from sharedllm.query import query_of
     from sharedllm.readers import read_file
     from sharedllm.registry import loaded
     from sharedllm.shared_llm import SharedLLM
@@ -39,6 +40,7 @@ _HOMES = {
     "SearchConfig": "config",
     "GenerationConfig": "config",
     "read_file": "readers",
+    "query_of": "query",
     "SharedLLMError": "errors",
 }
 __all__ = [  # in reading order
@@ -56,6 +58,7 @@ __all__ = [  # in reading order
     "SearchConfig",
     "GenerationConfig",
     "read_file",
+    "query_of",
     "SharedLLMError",
 ]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sharedllm import SharedLLMError
+from sharedllm import SharedLLMError, query_of
 from sharedllm_integrations.errors import CapacityError, HandleError
 from sharedllm_integrations.finding import Found, Parts, title_of
 from sharedllm_integrations.handles import handle_id, neutral
@@ -60,7 +60,7 @@ class Resolver:
             for j, part in enumerate(parts)
             if isinstance(part, Found)
         }
-        query = query_of(turns)
+        query = searched_for(turns)
         messages, reports = [], []
         for i, (role, parts) in enumerate(turns):
             content: list[dict[str, Any]] = []
@@ -147,11 +147,11 @@ class Resolver:
         return document.id
 
 
-def query_of(turns: Sequence[tuple[str, Parts]]) -> str:
-    """What is searched for: the text of the last user turn, its documents left out."""
+def searched_for(turns: Sequence[tuple[str, Parts]]) -> str:
+    """The question in the last user turn, its documents left out."""
     asked = [parts for role, parts in turns if role == "user"]
     texts = [part for part in (asked[-1] if asked else []) if isinstance(part, str)]
-    return "".join(texts).strip()
+    return query_of("\n".join(texts))
 
 
 def _report(

@@ -141,6 +141,7 @@ def test_the_public_names() -> None:
         "SearchConfig",
         "GenerationConfig",
         "read_file",
+        "query_of",
         "SharedLLMError",
     ]
     assert set(sharedllm.__all__) <= set(dir(sharedllm))
