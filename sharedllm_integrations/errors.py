@@ -8,6 +8,7 @@
         ├── ContentError       a message holds something other than text (also a ValueError)
         ├── HandleError        a handle names no document of this request (also a ValueError)
         ├── CapacityError      the documents are more than trees are kept for (also a ValueError)
+        ├── RequestError       a request was refused; `cause` says why (never a ValueError)
         ├── AnswerTimeoutError the answer took longer than `timeout` (also a TimeoutError)
         └── MissingFrameworkError  the framework is not installed (also an ImportError)
 
@@ -37,6 +38,20 @@ class HandleError(IntegrationError, ValueError):
 
 class CapacityError(IntegrationError, ValueError):
     """The documents of a request are longer than what trees are kept for."""
+
+
+class RequestError(IntegrationError):
+    """A request was refused, in a framework that takes every ValueError for something else.
+
+    Attributes
+    ----------
+    cause : Exception
+        The error itself, whose message this one has.
+    """
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
 
 
 class AnswerTimeoutError(IntegrationError, TimeoutError):

@@ -11,6 +11,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from contextlib import contextmanager
 from typing import Any
 
 from llama_index.core.base.llms.types import (
@@ -27,8 +28,10 @@ from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_ca
 from llama_index.core.llms.custom import CustomLLM
 from pydantic import ConfigDict, Field, PositiveInt, PrivateAttr, field_serializer
 
+from sharedllm import SharedLLMError
 from sharedllm_integrations.details import DEFAULT_MODEL, GENERATION, MAX_TOKENS, model_name
 from sharedllm_integrations.engine import Engine, Reads, Request, Run, Settings
+from sharedllm_integrations.errors import RequestError
 from sharedllm_integrations.finding import LONG_TEXT
 from sharedllm_integrations.grants import ids_in, redeemed
 from sharedllm_integrations.llamaindex import responses
@@ -39,7 +42,19 @@ from sharedllm_integrations.turns import Turn
 from sharedllm_integrations.worker import in_thread, iterated
 
 Make = Callable[[str, str | None, dict[str, Any] | None], Any]
+UNHEARD = (ValueError, TypeError)  # what LlamaIndex's synthesizers take for an unreadable answer
 HANDLED = frozenset({*GENERATION, "stop", "grants", "timeout"})
+
+
+@contextmanager
+def _heard() -> Iterator[None]:
+    """Errors go on as such that LlamaIndex lets through."""
+    try:
+        yield
+    except SharedLLMError as error:
+        if isinstance(error, UNHEARD):
+            raise RequestError(error) from error
+        raise
 
 
 class LlamaIndexSharedLLM(CustomLLM):
@@ -71,9 +86,15 @@ class LlamaIndexSharedLLM(CustomLLM):
 
     Raises
     ------
-    SetupError, HandleError, ContentError, CapacityError, AnswerTimeoutError
+    RequestError
+        If a request cannot be answered; its ``cause`` is a HandleError, ContentError,
+        CapacityError, WindowError, ConfigError, ... LlamaIndex's synthesizers take these, which
+        are ValueErrors, for answers that they cannot parse, and say "Empty Response".
+    AnswerTimeoutError
+    SetupError
+        If the fields do not go together.
     SharedLLMError
-        Of the core: a prompt without room (WindowError), a memory that cannot be read, ...
+        Of the core: a model that is not there, a memory that cannot be read, ...
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
@@ -195,11 +216,13 @@ class LlamaIndexSharedLLM(CustomLLM):
 
     # -- how ------------------------------------------------------------------------------------
 
+    @_heard()
     def _whole(self, make: Make, request: Request) -> Any:
         return self._made(make, self._engine.complete(request))
 
     async def _awhole(self, make: Make, request: Request) -> Any:
-        run = await in_thread(lambda: self._engine.complete(request), request.cancelled)
+        with _heard():
+            run = await in_thread(lambda: self._engine.complete(request), request.cancelled)
         return self._made(make, run)
 
     def _made(self, make: Make, run: Run) -> Any:
@@ -222,14 +245,16 @@ class LlamaIndexSharedLLM(CustomLLM):
 
     def _streamed(self, request: Request) -> Iterator[tuple[str, str, Run | None]]:
         """What has come so far and each piece; at the end, the whole run."""
-        run = self._engine.start(request)
-        for piece in run:
-            yield run.text, piece, None
-        yield run.text, "", run
+        with _heard():
+            run = self._engine.start(request)
+            for piece in run:
+                yield run.text, piece, None
+            yield run.text, "", run
 
     def _raw(self, run: Run, calls: Calls | None) -> dict[str, Any]:
         return responses.raw_of(run, model_name(self._engine), told(run, calls))
 
+    @_heard()
     def _asked(self, given: str | Sequence[ChatMessage], kwargs: Mapping[str, Any]) -> Request:
         """One call: its own options, else those of the fields."""
         turns = [Turn(role="user", parts=(given,))] if isinstance(given, str) else turns_of(given)

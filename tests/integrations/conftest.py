@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
+import inspect
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -50,6 +52,13 @@ def _apart() -> Iterator[None]:
     process_cache().clear()
     yield
     process_cache().clear()
+
+
+@pytest.fixture(autouse=True)
+def _no_loop(request: pytest.FixtureRequest) -> None:
+    """LlamaIndex's synchronous calls would make an event loop and leave it open."""
+    if not inspect.iscoroutinefunction(getattr(request, "function", None)):
+        asyncio.set_event_loop(None)
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,7 @@ from sharedllm_integrations.errors import (
     AnswerTimeoutError,
     ContentError,
     HandleError,
+    RequestError,
     SetupError,
 )
 from sharedllm_integrations.handles import fenced, handle_id, opening
@@ -186,8 +187,9 @@ POINT: Any = {"type": "ephemeral", "ttl": "5m"}
     "block", [ImageBlock(image=b"abc"), DocumentBlock(data=b"abc", document_mimetype="text/plain")]
 )
 def test_other_blocks_are_refused(ours: LlamaIndexSharedLLM, block: Any) -> None:
-    with pytest.raises(ContentError, match=r"allowed: 'text', and 'citable'"):
+    with pytest.raises(RequestError, match=r"allowed: 'text', and 'citable'") as caught:
         ours.chat([ChatMessage(blocks=[block])])
+    assert isinstance(caught.value.cause, ContentError)
 
 
 def test_the_results_of_an_agents_tools_are_no_questions() -> None:
@@ -228,8 +230,12 @@ def test_forged_marks_are_text_and_reported(ours: LlamaIndexSharedLLM) -> None:
 @pytest.mark.parametrize("id", [handle_id(FERRY, ""), "0" * 32])
 def test_a_bare_handle_is_no_grant(ours: LlamaIndexSharedLLM, id: str) -> None:
     ours.complete(PROMPT)  # the document is known now
-    with pytest.raises(HandleError, match="without its text"):
+    with pytest.raises(RequestError, match="without its text") as caught:
         ours.complete(f"{opening(id)} {QUESTION}")
+    assert isinstance(caught.value.cause, HandleError)
+    assert not isinstance(caught.value, ValueError)
+    with pytest.raises(RequestError, match="without its text"):
+        list(ours.stream_complete(f"{opening(id)} {QUESTION}"))
 
 
 def test_a_grant_of_the_application_is_one(ours: LlamaIndexSharedLLM) -> None:
