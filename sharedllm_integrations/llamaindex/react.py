@@ -10,10 +10,10 @@ from sharedllm_integrations.errors import SetupError
 from sharedllm_integrations.schemas import ONE_LINE, bounded
 
 THOUGHT = 120  # characters
-NEW_TOKENS = 256
+ARGUMENTS = 48  # tokens of a call's arguments, by which texts without bounds get some
 
 
-def react_grammar(tools: Sequence[Any], *, new_tokens: int = NEW_TOKENS) -> str:
+def react_grammar(tools: Sequence[Any], *, arguments: int = ARGUMENTS) -> str:
     """A grammar of what LlamaIndex's ReAct agent understands: a thought, then a call or an answer.
 
     Give it to the model of the agent: ``LlamaIndexSharedLLM(grammar=react_grammar(tools))``. Every
@@ -22,7 +22,7 @@ def react_grammar(tools: Sequence[Any], *, new_tokens: int = NEW_TOKENS) -> str:
     Parameters
     ----------
     tools : LlamaIndex's tools
-    new_tokens : the ``max_tokens`` of the model, which arguments are kept within
+    arguments : tokens for the arguments of a call; leave the model ``max_tokens`` for some 80 more
 
     Raises
     ------
@@ -39,7 +39,7 @@ def react_grammar(tools: Sequence[Any], *, new_tokens: int = NEW_TOKENS) -> str:
         r'answer: "Answer: " /(.|\n)+/',
     ]
     for name, tool in zip(names, tools, strict=True):
-        schema = bounded(tool.metadata.get_parameters_dict(), new_tokens // 2)
+        schema = bounded(tool.metadata.get_parameters_dict(), arguments)
         head = f"Action: {tool.metadata.get_name()}\nAction Input: "
         lines.append(f"{name}: {json.dumps(head)} {name}_input")
         lines.append(f"{name}_input: %json {json.dumps({**schema, 'x-guidance': ONE_LINE})}")
