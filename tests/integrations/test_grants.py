@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import pytest
 
 from sharedllm_integrations import grants
@@ -55,7 +57,9 @@ def test_the_words_of_a_model_grant_nothing() -> None:
 
 
 def test_texts_are_held_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grants, "MOST_CHARACTERS", grants._held + 10)
+    monkeypatch.setattr(grants, "_tickets", OrderedDict())
+    monkeypatch.setattr(grants, "_held", 0)
+    monkeypatch.setattr(grants, "MOST_CHARACTERS", 10)
     first = ticket("", Given(text="12345678"))
     assert is_valid(first, "")
     last = ticket("", Given(text="x" * 1000))
