@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from items import Item, facts, place, questions, read_jsonl
+from items import Item, evidence_spans, facts, place, questions, read_jsonl
 
 from sharedllm import SharedLLM
 from sharedllm.tokens import tokenize
@@ -100,19 +100,6 @@ def chosen(args: argparse.Namespace) -> Iterator[tuple[str, Item]]:
             yield from ((part, item) for item in kept)
 
 
-def evidence(text: str, item: Item, start: int, end: int) -> tuple[tuple[int, int], ...]:
-    """The whole fact; for a question, every right answer in its passage."""
-    if item.kind != "question":
-        return ((start, end),)
-    low, out = text[start:end].lower(), []
-    for answer in item.answers:
-        at = low.find(answer.lower())
-        while at >= 0:
-            out.append((start + at, start + at + len(answer)))
-            at = low.find(answer.lower(), at + 1)
-    return tuple(out)
-
-
 def make(args: argparse.Namespace, tokenizer: Any) -> list[Text]:
     """The documents in random order."""
     rng = random.Random(args.seed)
@@ -131,7 +118,7 @@ def make(args: argparse.Namespace, tokenizer: Any) -> list[Text]:
         share = 1 - len(tokenize(item.passage, tokenizer)) / args.tokens
         rest = text[: int(len(text) * max(LEAST_FILLER, share))]
         whole, start, end = place(item, rest, rng.random())
-        spans = evidence(whole, item, start, end)
+        spans = evidence_spans(whole, item, start, end)
         out.append(Text(id=str(index), text=whole, part=part, item=item, spans=spans))
     return out
 

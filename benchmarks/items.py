@@ -231,3 +231,16 @@ def f1(answer: str, answers: tuple[str, ...]) -> float:
         if common:
             best = max(best, 2 * common / (len(given) + len(wanted)))
     return best
+
+
+def evidence_spans(text: str, item: Item, start: int, end: int) -> tuple[tuple[int, int], ...]:
+    """The whole fact; for a question, every right answer in its passage."""
+    if item.kind != "question":
+        return ((start, end),)
+    low, out = text[start:end].lower(), []
+    for answer in item.answers:
+        at = low.find(answer.lower())
+        while at >= 0:
+            out.append((start + at, start + at + len(answer)))
+            at = low.find(answer.lower(), at + 1)
+    return tuple(out)

@@ -85,7 +85,8 @@ def ask(everything: Everything, texts: Sequence[Text]) -> Iterator[Asked]:
         of_document.setdefault(document, []).append(rank)
     leaves, llm = everything.leaves, everything.llm
     for text in texts:
-        assert text.item is not None  # noqa: S101
+        if text.item is None:
+            raise ValueError(f"the text {text.id!r} holds no item; give those that do")
         ids = tokenize(text.item.question, llm.tokenizer).ids
         vectors = llm.lower.vectors(ids, [(0, len(ids))]).float()
         own = np.isin(leaves.chunk, of_document[text.id])

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from items import KINDS, Item, f1, facts, is_right, place, questions, read_jsonl
+from items import KINDS, Item, evidence_spans, f1, facts, is_right, place, questions, read_jsonl
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -59,19 +59,6 @@ class Placed:
     item: Item
     document: Document
     spans: tuple[tuple[int, int], ...]
-
-
-def evidence_spans(text: str, item: Item, start: int, end: int) -> tuple[tuple[int, int], ...]:
-    """The whole fact; for a question, every right answer in its passage."""
-    if item.kind != "question":
-        return ((start, end),)
-    low, out = text[start:end].lower(), []
-    for answer in item.answers:
-        at = low.find(answer.lower())
-        while at >= 0:
-            out.append((start + at, start + at + len(answer)))
-            at = low.find(answer.lower(), at + 1)
-    return tuple(out)
 
 
 def place_all(

@@ -25,8 +25,8 @@ class TestRetriever(RetrieversIntegrationTests):
 
     @pytest.fixture(autouse=True)
     def _library(self, default_llm: SharedLLM, tmp_path: Path) -> None:
-        self.library = TreeMemory(tmp_path / "library", llm=default_llm)
-        self.library.add(DOCUMENTS)
+        self.books = TreeMemory(tmp_path / "library", llm=default_llm)
+        self.books.add(DOCUMENTS)
 
     @property
     def retriever_constructor(self) -> type[BaseRetriever]:
@@ -34,7 +34,7 @@ class TestRetriever(RetrieversIntegrationTests):
 
     @property
     def retriever_constructor_params(self) -> dict[str, Any]:
-        return {"memory": self.library}
+        return {"memory": self.books}
 
     @property
     def retriever_query_example(self) -> str:
