@@ -9,15 +9,16 @@ from typing import Any
 from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.runnables.config import run_in_executor
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
-from sharedllm_integrations.engine import Engine, Settings
+from sharedllm_integrations.engine import Engine
+from sharedllm_integrations.fields import ModelFields
 from sharedllm_integrations.langchain.documents import span, without_marks
 from sharedllm_integrations.spans import selected
 from sharedllm_integrations.turns import Given
 
 
-class TreeMemoryCompressor(BaseDocumentCompressor):
+class TreeMemoryCompressor(ModelFields, BaseDocumentCompressor):
     """Selects the spans that answer a query, under one budget for all documents.
 
     For pipelines that keep another model: what it returns are documents with the metadata of those
@@ -34,31 +35,12 @@ class TreeMemoryCompressor(BaseDocumentCompressor):
     SetupError, SharedLLMError
     """
 
-    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
-
     budget: int | None = None
-    memory: Any = None
-    model: str | None = None
-    adapter: str | None = "default"
-    device: str | None = None
-    dtype: str | None = None
-    llm: Any = Field(default=None, exclude=True, repr=False)
-    tenant: str = ""
     search: Mapping[str, Any] = Field(default_factory=dict)
 
     @cached_property
     def _engine(self) -> Engine:
-        return Engine(
-            Settings(
-                model=self.model,
-                adapter=self.adapter,
-                device=self.device,
-                dtype=self.dtype,
-                llm=self.llm,
-                memory=self.memory,
-                tenant=self.tenant,
-            )
-        )
+        return Engine(self._settings())
 
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None

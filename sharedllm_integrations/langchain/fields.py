@@ -6,57 +6,28 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr
+from pydantic import Field, PrivateAttr, SecretStr
 
 from sharedllm_integrations.details import GENERATION, MAX_TOKENS
-from sharedllm_integrations.engine import Engine, Reads, Request, Settings
-from sharedllm_integrations.finding import LONG_TEXT
+from sharedllm_integrations.engine import Engine, Request
+from sharedllm_integrations.fields import AnswerFields
 from sharedllm_integrations.langchain.messages import handles_in
 from sharedllm_integrations.turns import Turn
 
 
-class SharedFields(BaseModel):
-    """What :class:`ChatSharedLLM` and :class:`SharedLLMCompletion` are made with.
+class SharedFields(AnswerFields):
+    """What :class:`ChatSharedLLM` and :class:`SharedLLMCompletion` are made with besides.
 
     Attributes
     ----------
-    model : Hugging Face name, folder or .gguf file; None is the memory's model, or the default
-    memory : TreeMemory, or the path of one; None keeps what is built in a cache of the process
-    llm : a SharedLLM that is loaded already, in place of `model`
-    adapter, device, dtype : as ``SharedLLM.from_pretrained`` takes them
-    tenant : handles and cached documents are apart for each tenant
-    keep : add documents that the memory does not hold to it
-    reads : "prompt" (the documents in the prompt) or "memory" (all of the memory, too)
     grants : handles that may stand in a prompt without their text, for every request
-    long_text : characters from which text without marks becomes documents; None is never
-    search : fields of SearchConfig, such as ``{"budget": 1024}``
-    temperature, top_p, top_k, repetition_penalty, seed, max_tokens, stop : of the answer
-    timeout : seconds an answer may take; reading a document is not interrupted
+    max_tokens, stop : of the answer
     max_retries, api_key : taken for the sake of programs that give them; nothing is sent anywhere
     """
 
-    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
-
-    model: str | None = None
-    memory: Any = None
-    llm: Any = Field(default=None, exclude=True, repr=False)
-    adapter: str | None = "default"
-    device: str | None = None
-    dtype: str | None = None
-    tenant: str = ""
-    keep: bool = False
-    reads: Reads = "prompt"
     grants: Sequence[Any] = ()
-    long_text: int | None = LONG_TEXT
-    search: Mapping[str, Any] = Field(default_factory=dict)
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-    repetition_penalty: float = 1.0
-    seed: int | None = None
     max_tokens: int | None = MAX_TOKENS
     stop: list[str] | None = None
-    timeout: float | None = None
     max_retries: int = 0
     api_key: SecretStr | None = Field(default=None, exclude=True, repr=False)
 
@@ -64,22 +35,7 @@ class SharedFields(BaseModel):
 
     @cached_property
     def _own_engine(self) -> Engine:
-        return Engine(self._settings(self.model))
-
-    def _settings(self, model: str | None) -> Settings:
-        return Settings(
-            model=model,
-            adapter=self.adapter,
-            device=self.device,
-            dtype=self.dtype,
-            llm=self.llm if model == self.model else None,
-            memory=self.memory,
-            tenant=self.tenant,
-            keep=self.keep,
-            reads=self.reads,
-            long_text=self.long_text,
-            options=dict(self.search),
-        )
+        return Engine(self._settings())
 
     def _engine(self, given: Mapping[str, Any]) -> Engine:
         """The engine for a call, which may name another model."""
@@ -87,7 +43,7 @@ class SharedFields(BaseModel):
         if model is None or model == self.model:
             return self._own_engine
         if model not in self._others:
-            self._others[model] = Engine(self._settings(model))
+            self._others[model] = Engine(self._settings(model=model, llm=None))
         return self._others[model]
 
     def _request(

@@ -26,13 +26,13 @@ from llama_index.core.base.llms.types import (
 )
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from llama_index.core.llms.custom import CustomLLM
-from pydantic import ConfigDict, Field, PositiveInt, PrivateAttr, field_serializer
+from pydantic import PositiveInt, PrivateAttr, field_serializer
 
 from sharedllm import SharedLLMError
 from sharedllm_integrations.details import DEFAULT_MODEL, GENERATION, MAX_TOKENS, model_name
-from sharedllm_integrations.engine import Engine, Reads, Request, Run, Settings
+from sharedllm_integrations.engine import Engine, Request, Run
 from sharedllm_integrations.errors import RequestError
-from sharedllm_integrations.finding import LONG_TEXT
+from sharedllm_integrations.fields import AnswerFields
 from sharedllm_integrations.grants import ids_in, redeemed
 from sharedllm_integrations.llamaindex import responses
 from sharedllm_integrations.llamaindex.events import Calls, around, told
@@ -57,7 +57,7 @@ def _heard() -> Iterator[None]:
         raise
 
 
-class LlamaIndexSharedLLM(CustomLLM):
+class LlamaIndexSharedLLM(AnswerFields, CustomLLM):
     """A model on this machine that reads documents of any length in its prompts.
 
     Whole documents in a prompt reach the model as trees: those of a retriever of this package by
@@ -97,38 +97,17 @@ class LlamaIndexSharedLLM(CustomLLM):
         Of the core: a model that is not there, a memory that cannot be read, ...
     """
 
-    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
-
-    model: str | None = None
-    memory: Any = None
-    llm: Any = Field(default=None, exclude=True, repr=False)
-    adapter: str | None = "default"
-    device: str | None = None
-    dtype: str | None = None
-    tenant: str = ""
-    keep: bool = False
-    reads: Reads = "prompt"
     grants: tuple[str, ...] = ()
-    long_text: int | None = LONG_TEXT
-    search: Mapping[str, Any] = Field(default_factory=dict)
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-    repetition_penalty: float = 1.0
-    seed: int | None = None
     max_tokens: PositiveInt = MAX_TOKENS
     stop: tuple[str, ...] = ()
     grammar: str = ""
-    timeout: float | None = None
     context_window: PositiveInt = CAPACITY
 
     _engine: Engine = PrivateAttr()
 
     def __init__(self, **given: Any) -> None:
         super().__init__(**given)
-        names = ("model", "memory", "llm", "adapter", "device", "dtype", "tenant", "keep", "reads")
-        own = {name: getattr(self, name) for name in (*names, "long_text")}
-        self._engine = Engine(Settings(**own, options=dict(self.search)))
+        self._engine = Engine(self._settings())
 
     @field_serializer("memory")
     def _memory_as_path(self, memory: Any) -> str | None:

@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import NodeWithScore, QueryBundle
-from pydantic import ConfigDict, Field, PrivateAttr
+from pydantic import Field, PrivateAttr
 
-from sharedllm_integrations.engine import Engine, Settings
+from sharedllm_integrations.engine import Engine
 from sharedllm_integrations.errors import SetupError
+from sharedllm_integrations.fields import ModelFields
 from sharedllm_integrations.llamaindex.nodes import (
     SOURCES,
     TITLES,
@@ -24,7 +25,7 @@ from sharedllm_integrations.spans import selected
 from sharedllm_integrations.turns import Given
 
 
-class TreeMemoryPostprocessor(BaseNodePostprocessor):
+class TreeMemoryPostprocessor(ModelFields, BaseNodePostprocessor):
     """Brings what any retriever has found to the model as trees.
 
     Parameters
@@ -47,25 +48,15 @@ class TreeMemoryPostprocessor(BaseNodePostprocessor):
         Of the core.
     """
 
-    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
-
     returns: Literal["documents", "spans"] = "documents"
     budget: int | None = None
-    memory: Any = None
-    model: str | None = None
-    adapter: str | None = "default"
-    device: str | None = None
-    dtype: str | None = None
-    llm: Any = Field(default=None, exclude=True, repr=False)
-    tenant: str = ""
     search: Mapping[str, Any] = Field(default_factory=dict)
 
     _engine: Engine = PrivateAttr()
 
     def __init__(self, **given: Any) -> None:
         super().__init__(**given)
-        names = ("model", "adapter", "device", "dtype", "llm", "memory", "tenant")
-        self._engine = Engine(Settings(**{name: getattr(self, name) for name in names}))
+        self._engine = Engine(self._settings())
 
     @classmethod
     def class_name(cls) -> str:

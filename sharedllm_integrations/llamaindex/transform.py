@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from llama_index.core.schema import BaseNode, TransformComponent
-from pydantic import ConfigDict, Field
 
-from sharedllm_integrations.engine import Engine, Settings
+from sharedllm_integrations.engine import Engine
+from sharedllm_integrations.fields import ModelFields
 from sharedllm_integrations.llamaindex.nodes import to_memory, whole
 from sharedllm_integrations.memories import opened
 from sharedllm_integrations.saving import put
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sharedllm import TreeMemory
 
 
-class TreeMemoryTransform(TransformComponent):
+class TreeMemoryTransform(ModelFields, TransformComponent):
     """Reads each document into a memory and hands it on as a whole.
 
     Put it first, before anything that splits. What the memory holds under the same id is not read
@@ -43,15 +43,7 @@ class TreeMemoryTransform(TransformComponent):
     SetupError, SharedLLMError
     """
 
-    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
-
     memory: Any
-    model: str | None = None
-    adapter: str | None = "default"
-    device: str | None = None
-    dtype: str | None = None
-    llm: Any = Field(default=None, exclude=True, repr=False)
-    tenant: str = ""
     tickets: bool = True
 
     @classmethod
@@ -82,11 +74,5 @@ class TreeMemoryTransform(TransformComponent):
     def _opened(self) -> TreeMemory:
         if self.llm is None and self.model is None:
             return opened(self.memory, create=True)
-        settings = Settings(
-            model=self.model,
-            adapter=self.adapter,
-            device=self.device,
-            dtype=self.dtype,
-            llm=self.llm,
-        )
+        settings = self._settings()
         return opened(self.memory, create=True, llm=Engine(settings).llm)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-
 import sharedllm_integrations.llamaindex as adapter
-from tests.integrations.test_packaging import _extra, _name, run
+from tests.integrations.test_packaging import needed_by, run
 
 
 def test_the_public_names() -> None:
@@ -53,19 +51,7 @@ def test_without_the_framework_the_extra_is_named() -> None:
 
 
 def test_the_extra_brings_no_other_framework() -> None:
-    """Over what is installed: everything that the extra needs, and what that needs in turn."""
-    seen: set[str] = set()
-    waiting = _extra("llamaindex")
-    while waiting:
-        name = waiting.pop()
-        if name in seen:
-            continue
-        seen.add(name)
-        try:
-            needed = importlib.metadata.requires(name) or []
-        except importlib.metadata.PackageNotFoundError:
-            continue  # for another platform
-        waiting += [_name(one) for one in needed if "extra ==" not in one]
+    seen = needed_by("llamaindex")
     assert {"llama-index-core", "llguidance"} <= seen
     assert not [name for name in seen if "langchain" in name or "langgraph" in name]
     assert not [name for name in seen if "openai" in name]

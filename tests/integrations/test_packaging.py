@@ -65,7 +65,9 @@ def test_importing_the_adapter_is_quick_and_loads_no_torch() -> None:
 
 
 def test_what_is_shared_loads_no_framework() -> None:
-    names = [file.removesuffix(".py").replace("/", ".") for file in FILES if file.count("/") == 1]
+    shared = [file for file in FILES if file.count("/") == 1]
+    names = [file.removesuffix(".py").replace("/", ".") for file in shared]
+    names.remove("sharedllm_integrations.fields")  # pydantic, which both frameworks bring
     code = f"""
         import importlib, sys
         for name in {names!r}:
@@ -88,9 +90,17 @@ def test_without_the_framework_the_extra_is_named() -> None:
 
 
 def test_the_extra_brings_no_other_framework() -> None:
-    """Over what is installed: everything that the extra needs, and what that needs in turn."""
+    seen = needed_by("langchain")
+    assert "langchain-core" in seen
+    assert "llguidance" in seen
+    assert not [name for name in seen if "llama" in name]
+    assert "langchain" not in seen  # what users build with, but no adapter needs
+
+
+def needed_by(extra: str) -> set[str]:
+    """Everything that the extra needs, and what that needs in turn, of what is installed."""
     seen: set[str] = set()
-    waiting = _extra("langchain")
+    waiting = _extra(extra)
     while waiting:
         name = waiting.pop()
         if name in seen:
@@ -101,10 +111,7 @@ def test_the_extra_brings_no_other_framework() -> None:
         except importlib.metadata.PackageNotFoundError:
             continue  # for another platform
         waiting += [_name(one) for one in needed if "extra ==" not in one]
-    assert "langchain-core" in seen
-    assert "llguidance" in seen
-    assert not [name for name in seen if "llama" in name]
-    assert "langchain" not in seen  # what users build with, but no adapter needs
+    return seen
 
 
 def _extra(name: str) -> list[str]:

@@ -41,7 +41,7 @@ def test_two_processes_train_one_adapter(tmp_path: Path) -> None:
             env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
-            timeout=200,
+            timeout=600,
             check=False,
         )
         assert done.returncode == 0, done.stderr
