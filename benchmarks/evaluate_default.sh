@@ -11,7 +11,7 @@ set -eu
 data=$1 out=$2
 shift 2
 mkdir -p "$out"
-short=4K,8K long=32K,128K items=${ITEMS:-48} pasts=0,2K,4K,6K,14K,30K,62K,126K million=1M
+short=4K,8K long=128K,32K items=${ITEMS:-48} pasts=0,2K,4K,6K,14K,30K,62K,126K million=1M
 [ -z "${SMALL:-}" ] || short=4K long=6K items=1 pasts=0,2K million=8K
 filler="--filler $data/books.jsonl.xz"
 turn=0
@@ -27,21 +27,29 @@ run() { # name, command, options
     >"$out/$name.txt" 2>&1 || echo "$name failed: $(tail -n 1 "$out/$name.txt")" >&2 &
 }
 # Baselines that attend to everything take a minute an item at 128K: there the others run alone.
-for tasks in niah_single_1,niah_single_2,niah_single_3 niah_multikey_1,niah_multivalue,niah_multiquery \
-  niah_multikey_2,niah_multikey_3,vt cwe,fwe; do
-  run "needle-short-${tasks%%,*}" needle --tasks $tasks --lengths $short --items $((items / 2 + 1)) \
-    $filler "$@"
-  run "needle-long-${tasks%%,*}" needle --tasks $tasks --lengths $long --items $items \
+for task in niah_single_1 niah_single_2 niah_single_3 niah_multikey_1 niah_multivalue \
+  niah_multiquery niah_multikey_2 niah_multikey_3 vt two_hop cwe,fwe; do
+  run "needle-long-${task%%,*}" needle --tasks $task --lengths $long --items $items \
     --baselines truncated,bm25 $filler "$@"
 done
-run needle-million needle --tasks niah_single_1,niah_single_2,niah_single_3 --lengths $million \
-  --items $((items / 4 + 1)) --budget 1024 --baselines bm25 $filler "$@"
-qa="--data $data/qa.jsonl.xz --items $((items * 4)) --absent 0.2"
-run qa-short qa $qa --within 8K $filler "$@"
-[ "${SMALL:-}" ] || run qa-long qa $qa --within 128K --baselines truncated,bm25,minilm $filler "$@"
+for task in niah_single_1 niah_single_2 niah_single_3; do
+  run "needle-million-$task" needle --tasks $task --lengths $million --items $((items / 3 + 1)) \
+    --budget 1024 --baselines bm25 $filler "$@"
+done
+for tasks in niah_single_1,niah_single_2,niah_single_3,niah_multikey_1 \
+  niah_multivalue,niah_multiquery,niah_multikey_2,niah_multikey_3 vt,two_hop,cwe,fwe; do
+  run "needle-short-${tasks%%,*}" needle --tasks $tasks --lengths $short --items $((items / 2 + 1)) \
+    $filler "$@"
+done
+qa="--data $data/qa.jsonl.xz --absent 0.2 --baseline-adapter"
+run qa-short qa $qa --within 8K --items $((items * 4)) $filler "$@"
+for seed in 0 1 2 3; do # other questions in each
+  [ "${SMALL:-}" ] || run qa-long-$seed qa $qa --within 128K --items $((items * 2)) --seed $seed \
+    --baselines truncated,bm25,minilm $filler "$@"
+done
 for kind in books code papers docs; do
   run "perplexity-$kind" perplexity --data "$data/$kind.jsonl.xz" --join --lengths $pasts \
-    --items $((items / 2 + 1)) --baselines full,truncated,bm25 "$@"
+    --items $((items / 2 + 1)) --baselines full,truncated,bm25 --baseline-adapter "$@"
 done
 loading() { # of the options, those that say what is loaded: chat takes no others
   while [ $# -gt 1 ]; do
