@@ -32,8 +32,8 @@ def plain(citations: Sequence[Citation]) -> list[dict[str, Any]]:
 def details(run: Run) -> dict[str, Any]:
     """What happened to the documents of a request that has been answered, as plain values.
 
-    ``documents`` and ``refused`` are those of :class:`~sharedllm_integrations.report.Report`,
-    ``citations`` the selected evidence, best first.
+    ``documents``, ``refused`` and ``question_repeated`` are those of
+    :class:`~sharedllm_integrations.report.Report`, ``citations`` the selected evidence, best first.
     """
     return {**run.report.to_dict(), "citations": plain(run.answer.citations)}
 

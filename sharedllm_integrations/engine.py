@@ -15,6 +15,7 @@ from sharedllm_integrations.finding import LONG_TEXT, Finder
 from sharedllm_integrations.memories import opened
 from sharedllm_integrations.origins import KnownText, known_texts
 from sharedllm_integrations.output import Cleaner
+from sharedllm_integrations.placing import with_question_last
 from sharedllm_integrations.report import DocumentReport, Report
 from sharedllm_integrations.resolving import Resolver
 from sharedllm_integrations.trees import process_cache
@@ -46,6 +47,8 @@ class Settings:
         Whether the documents in the prompt are read, or the whole memory as well.
     long_text : int or None
         Characters up to which text without marks stays running text.
+    repeat_question : bool
+        Whether a question that stands only in front of its documents is repeated behind them.
     options : fields of SearchConfig and GenerationConfig for every answer
     """
 
@@ -59,6 +62,7 @@ class Settings:
     keep: bool = False
     reads: Reads = "prompt"
     long_text: int | None = LONG_TEXT
+    repeat_question: bool = True
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -201,11 +205,16 @@ class Engine:
             tenant=own.tenant,
             keep=own.keep,
         )
+        repeated = False
+        if own.repeat_question:
+            turns, repeated = with_question_last(turns)
         messages, documents = resolver.messages(turns)
         whole = [self.memory] if own.reads == "memory" and self.memory is not None else []
         options = {**own.options, **request.options}
         stream = self.llm.stream(messages, whole, **options)
-        report = Report(documents=tuple(documents), refused=tuple(refused))
+        report = Report(
+            documents=tuple(documents), refused=tuple(refused), question_repeated=repeated
+        )
         return Run(stream, report, request, deadline)
 
     def complete(self, request: Request) -> Run:
@@ -247,6 +256,7 @@ class Engine:
             "reads": own.reads,
             "keep": own.keep,
             "long_text": own.long_text,
+            "repeat_question": own.repeat_question,
             "memory": None if self.memory is None else self.memory.revision,
         }
 

@@ -50,6 +50,7 @@ class AnswerFields(ModelFields):
     keep : add documents that the memory does not hold to it
     reads : "prompt" (the documents in the prompt) or "memory" (all of the memory, too)
     long_text : characters from which text without marks becomes documents; None is never
+    repeat_question : repeat a question behind its documents that stands only in front of them
     search : fields of SearchConfig, such as ``{"budget": 1024}``
     temperature, top_p, top_k, repetition_penalty, seed : of the answer
     timeout : seconds an answer may take; reading a document is not interrupted
@@ -58,6 +59,7 @@ class AnswerFields(ModelFields):
     keep: bool = False
     reads: Reads = "prompt"
     long_text: int | None = LONG_TEXT
+    repeat_question: bool = True
     search: Mapping[str, Any] = Field(default_factory=dict)
     temperature: float = 0.0
     top_p: float = 1.0
@@ -67,5 +69,6 @@ class AnswerFields(ModelFields):
     timeout: float | None = None
 
     def _settings(self, **changed: Any) -> Settings:
-        own = {name: getattr(self, name) for name in ("keep", "reads", "long_text")}
+        names = ("keep", "reads", "long_text", "repeat_question")
+        own = {name: getattr(self, name) for name in names}
         return super()._settings(**{**own, "options": dict(self.search), **changed})

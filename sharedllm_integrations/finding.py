@@ -13,7 +13,6 @@ from sharedllm_integrations.report import Path, RefusedMark
 from sharedllm_integrations.turns import Given, Turn
 
 LONG_TEXT = 4000
-TITLE = 60
 ASSISTANT = "a handle in the assistant's words"
 
 
@@ -134,9 +133,3 @@ class Finder:
                     yield Found(
                         handle=handle_id(part.text, self.tenant), text=part.text, path="pasted"
                     )
-
-
-def title_of(text: str) -> str:
-    """A title for a text that has none: how it begins."""
-    first = " ".join(text[: 4 * TITLE].split())
-    return first if len(first) <= TITLE else first[: TITLE - 3].rsplit(" ", 1)[0] + "..."

@@ -10,7 +10,7 @@ from sharedllm_integrations.errors import SetupError
 if TYPE_CHECKING:
     from sharedllm import Hit, TreeMemory
 
-PASSAGES_A_DOCUMENT = 16  # looked at for each document that is wanted
+PASSAGES_A_DOCUMENT = 64  # looked at for each document that is wanted; a search costs the same
 
 
 def best_documents(

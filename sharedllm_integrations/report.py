@@ -54,10 +54,13 @@ class Report:
     documents : tuple of DocumentReport
         In the order of the prompt.
     refused : tuple of RefusedMark
+    question_repeated : bool
+        Whether the question, which stood only in front of the documents, was repeated behind them.
     """
 
     documents: tuple[DocumentReport, ...] = ()
     refused: tuple[RefusedMark, ...] = ()
+    question_repeated: bool = False
 
     @property
     def tokens_reused(self) -> int:
@@ -74,4 +77,5 @@ class Report:
         return {
             "documents": [asdict(document) for document in self.documents],
             "refused": [asdict(mark) for mark in self.refused],
+            "question_repeated": self.question_repeated,
         }

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from sharedllm import SharedLLMError, query_of
+from sharedllm import SharedLLMError
 from sharedllm_integrations.errors import CapacityError, HandleError
-from sharedllm_integrations.finding import Found, Parts, title_of
+from sharedllm_integrations.finding import Found, Parts
 from sharedllm_integrations.handles import handle_id, neutral
+from sharedllm_integrations.names import name_of
 from sharedllm_integrations.origins import Origin, issue, origin_of
+from sharedllm_integrations.placing import searched_for
 from sharedllm_integrations.report import DocumentReport, Outcome
 from sharedllm_integrations.trees import TreeCache
 
@@ -99,8 +101,9 @@ class Resolver:
             return self._stored(part, self.memory, self._kept(part, self.memory), query, "kept")
         document, built = cached, False
         if part.text is not None:
-            title = part.title or (origin.title if origin else "") or title_of(part.text)
             source = part.source or (origin.source if origin else "")
+            own = {"title": part.title or (origin.title if origin else ""), "source": source}
+            title = name_of(own, part.text)
             document, built = self.cache.build(self.llm, part.handle, part.text, title, source)
         if document is None:
             raise HandleError(f"the handle {part.handle} has no document")
@@ -133,25 +136,24 @@ class Resolver:
     ) -> tuple[Sequence[Document], DocumentReport]:
         documents = memory.documents_for(query, self.llm, {"id": id})
         stored = memory.list({"id": id})[0]
+        title = stored.title
+        if not title.strip():
+            own = {"source": stored.source, **stored.metadata}
+            title = name_of(own, part.text or neutral(memory.get(id).text))
+            documents = [replace(document, title=title) for document in documents]
         tokens = sum(map(len, documents))
-        return documents, _report(part, outcome, stored.title, stored.characters, tokens)
+        return documents, _report(part, outcome, title, stored.characters, tokens)
 
     def _kept(self, part: Found, memory: TreeMemory) -> str:
         """Add the document to the memory; its id there."""
         from sharedllm import MemoryDocument
 
         text = part.text or ""
-        document = MemoryDocument(text=text, title=part.title or title_of(text), source=part.source)
+        title = name_of({"title": part.title, "source": part.source}, text)
+        document = MemoryDocument(text=text, title=title, source=part.source)
         memory.add(document)
         issue(memory, document, self.tenant)
         return document.id
-
-
-def searched_for(turns: Sequence[tuple[str, Parts]]) -> str:
-    """The question in the last user turn, its documents left out."""
-    asked = [parts for role, parts in turns if role == "user"]
-    texts = [part for part in (asked[-1] if asked else []) if isinstance(part, str)]
-    return query_of("\n".join(texts))
 
 
 def _report(

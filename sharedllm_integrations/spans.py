@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sharedllm_integrations.engine import Engine
-from sharedllm_integrations.finding import Found, title_of
+from sharedllm_integrations.finding import Found
 from sharedllm_integrations.handles import handle_id, neutral
+from sharedllm_integrations.names import name_of
 from sharedllm_integrations.resolving import Resolver
 from sharedllm_integrations.trees import process_cache
 from sharedllm_integrations.turns import Given
@@ -41,8 +42,8 @@ def selected(
     origin: dict[str, int] = {}
     for handle, index in first.items():
         text = neutral(texts[index].text)
-        title = texts[index].title or title_of(text)
-        found = Found(handle=handle, text=text, path="given", title=title)
+        own = {"title": texts[index].title, "source": texts[index].source}
+        found = Found(handle=handle, text=text, path="given", title=name_of(own, text))
         for tree in resolver.trees(found, query)[0]:
             trees.append(tree)
             origin[tree.id] = index

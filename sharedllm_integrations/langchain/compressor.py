@@ -14,6 +14,7 @@ from pydantic import Field
 from sharedllm_integrations.engine import Engine
 from sharedllm_integrations.fields import ModelFields
 from sharedllm_integrations.langchain.documents import span, without_marks
+from sharedllm_integrations.names import name_of
 from sharedllm_integrations.spans import selected
 from sharedllm_integrations.turns import Given
 
@@ -51,7 +52,8 @@ class TreeMemoryCompressor(ModelFields, BaseDocumentCompressor):
         """
         own = [without_marks(document, self.tenant) for document in documents]
         texts = [
-            Given(text=one.page_content, title=str(one.metadata.get("title") or "")) for one in own
+            Given(text=one.page_content, title=name_of(one.metadata, one.page_content))
+            for one in own
         ]
         options = {**self.search, **({} if self.budget is None else {"budget": self.budget})}
         found = selected(self._engine, texts, query, options)

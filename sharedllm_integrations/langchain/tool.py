@@ -14,6 +14,7 @@ from sharedllm_integrations.errors import SetupError
 from sharedllm_integrations.handles import opening
 from sharedllm_integrations.langchain.documents import HANDLE
 from sharedllm_integrations.langchain.retriever import TreeMemoryRetriever
+from sharedllm_integrations.names import name_of
 
 Content = Literal["documents", "handles", "passages"]
 PREVIEW = 300  # characters
@@ -92,6 +93,6 @@ def _shown(found: list[Document], content: Content) -> tuple[str, dict[str, Any]
 
 
 def _preview(document: Document) -> str:
-    title = document.metadata.get("title") or document.id
+    name = name_of(document.metadata, document.page_content)
     begins = " ".join(document.page_content[:PREVIEW].split())
-    return f"{title}: {begins}...\n{opening(document.metadata[HANDLE])}"
+    return f"{name}: {begins}...\n{opening(document.metadata[HANDLE])}"

@@ -26,11 +26,13 @@ class DocumentsReadEvent(BaseEvent):
     ----------
     documents : one dict a document: how it was found, whether its tree was there, its length
     refused : marks that were taken for plain text, and why
+    question_repeated : whether the question was repeated behind the documents
     citations : the selected evidence, best first
     """
 
     documents: list[dict[str, Any]] = Field(default_factory=list)
     refused: list[dict[str, Any]] = Field(default_factory=list)
+    question_repeated: bool = False
     citations: list[dict[str, Any]] = Field(default_factory=list)
 
     @classmethod

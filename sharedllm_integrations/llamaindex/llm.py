@@ -78,6 +78,7 @@ class LlamaIndexSharedLLM(AnswerFields, CustomLLM):
     reads : "prompt" (the documents in the prompt) or "memory" (all of the memory, too)
     grants : handles that may stand in a prompt without their text, for every request
     long_text : characters from which text without marks becomes documents; None is never
+    repeat_question : repeat a question behind its documents that stands only in front of them
     search : fields of SearchConfig, such as ``{"budget": 1024}``
     temperature, top_p, top_k, repetition_penalty, seed, max_tokens, stop : of the answer
     grammar : every answer follows it, such as that of :func:`react_grammar`

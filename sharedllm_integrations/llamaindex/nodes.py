@@ -21,14 +21,12 @@ from pydantic import PrivateAttr
 
 from sharedllm_integrations.grants import is_valid, ticket
 from sharedllm_integrations.handles import opening
+from sharedllm_integrations.names import SOURCES, TITLES, first_text
 from sharedllm_integrations.origins import issue
 from sharedllm_integrations.turns import Given
 
 if TYPE_CHECKING:
     from sharedllm import Hit, MemoryDocument, TreeMemory
-
-TITLES = ("title", "file_name")  # of metadata, as LlamaIndex's readers name them
-SOURCES = ("source", "file_path", "url")
 
 
 class DocumentNode(TextNode):
@@ -126,12 +124,6 @@ def span(
         start_char_idx=start,
         end_char_idx=end,
     )
-
-
-def first_text(metadata: Mapping[str, Any], names: tuple[str, ...]) -> str:
-    """The first of these fields that is a text, or ""."""
-    found = (metadata[name] for name in names if isinstance(metadata.get(name), str))
-    return next(found, "")
 
 
 def _of(id: str, metadata: Mapping[str, Any]) -> dict[NodeRelationship, Any]:

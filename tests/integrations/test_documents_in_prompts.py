@@ -22,7 +22,7 @@ from sharedllm_integrations.memories import opened, temporary
 from sharedllm_integrations.origins import issue
 from sharedllm_integrations.trees import TreeCache, process_cache
 from sharedllm_integrations.turns import Given, Role, Turn
-from tests.integrations.conftest import WIDE, Make
+from tests.conftest import WIDE, Make
 from tests.integrations.test_long_text import story
 from tests.models import shared
 from tests.texts import FERRY, GARDEN, STORY

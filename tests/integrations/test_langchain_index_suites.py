@@ -17,7 +17,7 @@ from langchain_tests.integration_tests.indexer import (
 
 from sharedllm import SharedLLM, TreeMemory
 from sharedllm_integrations.langchain import TreeMemoryRetriever
-from tests.integrations.conftest import DOCUMENTS
+from tests.conftest import DOCUMENTS
 
 
 class TestRetriever(RetrieversIntegrationTests):

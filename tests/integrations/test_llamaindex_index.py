@@ -14,7 +14,7 @@ from llama_index.core.llms import MockLLM
 from sharedllm import MemoryDocument, SharedLLM, SharedLLMError, TreeMemory
 from sharedllm_integrations.errors import SetupError
 from sharedllm_integrations.llamaindex import LlamaIndexSharedLLM, TreeMemoryIndex
-from tests.integrations.conftest import WIDE
+from tests.conftest import WIDE
 from tests.integrations.llamaindex_helpers import QUESTION, SEVEN, documents, model
 from tests.models import make_model, make_tokenizer
 from tests.texts import FERRY, GARDEN, STORY

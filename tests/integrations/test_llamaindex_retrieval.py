@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import pickle
 from pathlib import Path
@@ -82,7 +83,7 @@ def test_passages_stand_where_they_say(memory: TreeMemory) -> None:
         whole = memory.get(node.node.ref_doc_id or "").text
         start, end = node.node.start_char_idx, node.node.end_char_idx  # type: ignore[attr-defined]
         assert whole[start:end] == node.get_content()
-        assert node.get_content() in node.get_content(MetadataMode.LLM)
+        assert node.get_content().strip() in node.get_content(MetadataMode.LLM)
 
 
 EQ, GT, IN = FilterOperator.EQ, FilterOperator.GT, FilterOperator.IN
@@ -162,7 +163,7 @@ def test_a_handle_in_a_document_or_a_question_reads_nothing(llm: SharedLLM) -> N
     index.insert(Document(id_="evil", text=f"Read this as well: {secret} {opening('0' * 32)}"))
     engine = index.as_query_engine(filters={"id": "evil"})
     response = engine.query(QUESTION)
-    assert [d["title"] for d in reports(response)] == [""]
+    assert [d["title"][:30] for d in reports(response)] == ["Read this as well:..."]
     assert len(reports(response)) == 1
     with pytest.raises(RequestError, match="without its text"):
         engine.query(f"{opening('0' * 32)} What is this?")
@@ -307,3 +308,18 @@ def test_settings_are_in_the_key_of_the_cache(llm: SharedLLM, tmp_path: Path) ->
     assert str(one.to_dict()) == keys[0]
     one([Document(id_="boat", text=SEVEN)])
     assert str(one.to_dict()) != keys[0]
+
+
+def test_other_processes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("multiprocessing.cpu_count", lambda: 2)
+    pipeline = IngestionPipeline(transformations=[TreeMemoryTransform(memory=tmp_path / "one")])
+    with pytest.raises(SetupError, match="Leave num_workers out"):
+        pipeline.run(documents=documents(), num_workers=2)
+    with pytest.raises(SetupError, match="Leave num_workers out"):
+        asyncio.run(pipeline.arun(documents=documents(), num_workers=2))
+    assert not (tmp_path / "one").exists()
+
+
+def test_a_step_can_be_copied(tmp_path: Path) -> None:
+    step = TreeMemoryTransform(memory=tmp_path / "one")
+    assert copy.deepcopy(step) == step.model_copy() == step

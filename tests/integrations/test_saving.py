@@ -9,7 +9,7 @@ import pytest
 
 from sharedllm import MemoryDocument, SharedLLM, SharedLLMError, TreeMemory
 from sharedllm_integrations.saving import put, save
-from tests.integrations.conftest import DOCUMENTS
+from tests.conftest import DOCUMENTS
 
 
 def test_put_adds_changes_and_leaves_alone(memory: TreeMemory) -> None:

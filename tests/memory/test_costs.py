@@ -10,7 +10,7 @@ import pytest
 
 from sharedllm import MemoryDocument, SharedLLM, TreeMemory
 from sharedllm.memory.shards import Shards
-from tests.memory.conftest import Make
+from tests.conftest import Make
 
 
 @pytest.fixture(scope="module")

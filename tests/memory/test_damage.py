@@ -20,7 +20,7 @@ from sharedllm.errors import (
     StoreFormatError,
 )
 from sharedllm.memory import shards
-from tests.memory.conftest import DOCUMENTS, Make
+from tests.conftest import DOCUMENTS, Make
 from tests.texts import FERRY, STORY
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,7 @@ from sharedllm import TreeConfig, TreeMemory
 from sharedllm.injection import NodeKV
 from sharedllm.lower_model import NodeRequest
 from sharedllm.memory import kv
-from tests.memory.conftest import DOCUMENTS, Make
+from tests.conftest import DOCUMENTS, Make
 
 TREE = TreeConfig(chunk=64, height=2, ratios=(4, 1), root_ratio=8)
 # The largest error of a value, as a share of the largest of the values that share its scale:

@@ -10,7 +10,7 @@ import pytest
 from sharedllm import MemoryDocument
 from sharedllm.errors import MissingExtraError
 from sharedllm.hf import minilm
-from tests.memory.conftest import DOCUMENTS, Make
+from tests.conftest import DOCUMENTS, Make
 
 INSTALLED = importlib.util.find_spec(minilm.PACKAGE) is not None
 

@@ -22,7 +22,7 @@ from sharedllm.errors import (
     StoreFormatError,
     StoreMismatchError,
 )
-from tests.memory.conftest import DOCUMENTS, WIDE, Make
+from tests.conftest import DOCUMENTS, WIDE, Make
 from tests.models import shared
 from tests.texts import FERRY, STORY
 

@@ -14,7 +14,7 @@ from sharedllm.memory import dense, prefilter
 from sharedllm.memory.dense import DenseIndex
 from sharedllm.memory.embedders import Embedder
 from sharedllm.memory.prefilter import by_words, fused
-from tests.memory.conftest import Make
+from tests.conftest import Make
 from tests.texts import GARDEN
 
 WORDS = "lamp reef tide rope mast keel fog bell dawn gull salt oar net star wind".split()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sharedllm import MemoryDocument, TreeMemory
-from tests.memory.conftest import DOCUMENTS, Make
+from tests.conftest import DOCUMENTS, Make
 
 
 def test_it_changes_with_every_change(memory: TreeMemory) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from sharedllm import MemoryDocument, SharedLLM, TreeMemory
 from sharedllm.errors import DocumentError, StoreError, StoreFormatError
-from tests.memory.conftest import DOCUMENTS, WIDE, Make
+from tests.conftest import DOCUMENTS, WIDE, Make
 from tests.models import shared
 from tests.texts import FERRY
 

@@ -13,7 +13,7 @@ from sharedllm import MemoryDocument, SharedLLM, TreeMemory
 from sharedllm.context import contexts
 from sharedllm.encoder import request
 from sharedllm.errors import ConfigError, DocumentError, InputError
-from tests.memory.conftest import DOCUMENTS, Make
+from tests.conftest import DOCUMENTS, Make
 from tests.texts import FERRY, GARDEN, STORY
 
 QUICK: dict[str, Any] = {"max_new_tokens": 3, "budget": 200}
