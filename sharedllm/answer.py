@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from rich.console import RenderableType
+
+    from sharedllm.display.picture import Pictures
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,7 +87,7 @@ class Timings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """An answer with its evidence.
+    """An answer with its evidence; a notebook and rich's console show both.
 
     Attributes
     ----------
@@ -92,6 +98,8 @@ class Answer:
     timings : Timings
     finish_reason : str
         "stop" (the model ended, or a stop text came) or "length" (max_new_tokens).
+    pictures : tuple of Picture
+        What shows the evidence in its documents: see :mod:`sharedllm.display.picture`.
     """
 
     text: str
@@ -99,6 +107,7 @@ class Answer:
     usage: Usage = field(repr=False)
     timings: Timings = field(repr=False)
     finish_reason: str
+    pictures: Pictures = field(default=(), repr=False)
 
     def __str__(self) -> str:
         return self.text
@@ -111,3 +120,26 @@ class Answer:
             "usage": asdict(self.usage),
             "timings": asdict(self.timings),
         }
+
+    def plot(self) -> Figure:
+        """A figure of where the citations lie in their documents, and of their scores.
+
+        Raises
+        ------
+        MissingExtraError
+            If matplotlib is not installed (extra "eval").
+        """
+        from sharedllm.display.extra import figures
+
+        figure: Figure = figures().answer(self.pictures, self.text)
+        return figure
+
+    def _repr_html_(self) -> str:
+        from sharedllm.display import console, notebook
+
+        return notebook.cell(notebook.answer(self.text, self.pictures, console.summary(self)))
+
+    def __rich__(self) -> RenderableType:
+        from sharedllm.display import console
+
+        return console.answer(self)

@@ -25,6 +25,9 @@ from sharedllm.config import (
     SearchConfig,
     one_of,
 )
+from sharedllm.display import page
+from sharedllm.display.console import summary
+from sharedllm.display.plain import one_line
 from sharedllm.errors import (
     ConfigError,
     InputError,
@@ -36,11 +39,10 @@ from sharedllm.evaluation.commands import app as evaluation
 from sharedllm.memory.commands import app as memories
 from sharedllm.memory.commands import opened
 from sharedllm.readers import STDIN, read_file
-from sharedllm.terminal import Screen, one_line
+from sharedllm.terminal import Screen
 
 if TYPE_CHECKING:
-    from sharedllm.document import Document
-    from sharedllm.memory.tree_memory import TreeMemory
+    from sharedllm.context import Source
     from sharedllm.shared_llm import SharedLLM
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -190,6 +192,10 @@ Dtype = Annotated[
         show_default="float32 on cpu, bfloat16 on cuda",
     ),
 ]
+Html = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Also write one page with the evidence in its text."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
@@ -209,6 +215,7 @@ def ask(
     temperature: Temperature = None,
     device: Device = None,
     dtype: Dtype = None,
+    html: Html = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask a question about documents of any length; print the answer and where it was found.
@@ -224,7 +231,7 @@ def ask(
       curl -s https://example.org/page.html | sharedllm ask - -q "Who wrote this?" --json
     """
     paths = paths or []
-    _check(paths, store, questions, policy, injection, as_json=as_json)
+    _check(paths, store, questions, policy, injection, html, as_json=as_json)
     entries = _parsed("budget", budget, int)
     longest = _parsed("max-new-tokens", max_new_tokens, int)
     warmth = _parsed("temperature", temperature, float)
@@ -236,29 +243,56 @@ def ask(
     _check_place(device, dtype)
     texts = [read_file(path) for path in paths]
     screen = Screen(silent=as_json)
-    stored: list[TreeMemory] = []
+    named = _given(model=model, device=device, dtype=dtype, adapter=adapter, injection=inject)
     with screen.busy("loading the model"):
-        named = _given(model=model, device=device, dtype=dtype, adapter=adapter, injection=inject)
-        if store is not None:
-            stored.append(opened(store, named))
-            llm = stored[0].llm
-        else:
-            from sharedllm.shared_llm import SharedLLM
-
-            named["adapter"] = _adapter(adapter)
-            llm = SharedLLM.from_pretrained(named.pop("model", None), **named)
+        llm, stored = _loaded(store, named)
     _require_room(llm, questions, llm.search.replace(**selecting), for_answer)
-    documents: list[Document | TreeMemory] = [
-        *stored,
-        *(screen.remember(llm, text) for text in texts),
-    ]
+    documents = [*stored, *(screen.remember(llm, text) for text in texts)]
+    _answer(screen, llm, questions, documents, {**selecting, **decoding}, html, as_json=as_json)
+
+
+def _loaded(store: str | None, named: dict[str, Any]) -> tuple[SharedLLM, list[Source]]:
+    """The model, and the memory in `store` where one is given."""
+    if store is not None:
+        memory = opened(store, named)
+        return memory.llm, [memory]
+    from sharedllm.shared_llm import SharedLLM
+
+    named["adapter"] = _adapter(named.get("adapter"))
+    return SharedLLM.from_pretrained(named.pop("model", None), **named), []
+
+
+def _answer(
+    screen: Screen,
+    llm: SharedLLM,
+    questions: Sequence[str],
+    documents: Sequence[Source],
+    options: dict[str, Any],
+    html: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Answer the questions one by one, and write the page when all are answered."""
+    answers = []
     for question in questions:
         if as_json:
             with screen.busy("answering"):
-                answer = llm.answer(question, documents, **selecting, **decoding)
+                answer = llm.answer(question, documents, **options)
             typer.echo(json.dumps(answer.to_dict()))
         else:
-            screen.answer(llm, question, documents, {**selecting, **decoding}, len(questions) > 1)
+            answer = screen.answer(llm, question, documents, options, len(questions) > 1)
+        answers.append(
+            page.Answered(
+                question=question,
+                text=answer.text,
+                pictures=answer.pictures,
+                summary=summary(answer, "--max-new-tokens"),
+            )
+        )
+    if html is not None:
+        page.write(html, answers)
+        if not as_json:
+            screen.say(f"page written: {html}")
 
 
 def _adapter(given: str | None) -> str | None:
@@ -308,6 +342,7 @@ def _check(
     questions: Sequence[str],
     policy: str | None,
     injection: str | None,
+    html: str | None,
     *,
     as_json: bool,
 ) -> None:
@@ -328,6 +363,9 @@ def _check(
     ):
         if value is not None:
             one_of(name, value, allowed)
+    if html is not None:
+        read = [path for path in (*paths, store or STDIN) if path != STDIN]
+        page.check(html, read)
 
 
 @app.command()

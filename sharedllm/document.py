@@ -6,20 +6,25 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sharedllm.display.picture import Excerpt, Picture
 from sharedllm.injection import NodeKV
 from sharedllm.lower_model import NodeRequest
 from sharedllm.tokens import Tokens
 from sharedllm.tree import Forest
 
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
 T = TypeVar("T")
+BEGINNING = 600  # characters that a picture of a document shows
 
 
 class NodeCache:
@@ -91,6 +96,8 @@ SearchVectors = Tensor | CompactVectors
 class Document:
     """One remembered document. Made by :meth:`sharedllm.SharedLLM.remember`.
 
+    A notebook and rich's console show its chunks, how it begins and its first trees.
+
     Attributes
     ----------
     id : str
@@ -110,6 +117,8 @@ class Document:
         Seconds it took to read.
     offset : int
         Characters before `text`, where this is a part of a longer text.
+    whole : int
+        Characters of that longer text; 0 where `text` is all of it.
     """
 
     id: str
@@ -123,6 +132,7 @@ class Document:
     made_by: tuple[object, ...] = field(default=(), repr=False)
     remember_s: float = field(default=0.0, repr=False)
     offset: int = field(default=0, repr=False)
+    whole: int = field(default=0, repr=False)
     _derived: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -145,6 +155,32 @@ class Document:
         """The text that the tokens [`start`, `end`) cover."""
         first, last = self.tokens.characters(start, end)
         return self.text[first:last]
+
+    def picture(self) -> Picture:
+        """Names, length, where chunks start (in characters of the whole text): plain values."""
+        starts = self.tokens.spans[self.forest.start[self.forest.roots], 0]
+        return Picture(
+            document=self.id,
+            title=self.title,
+            source=self.source,
+            characters=max(self.whole, self.offset + len(self.text)),
+            chunks=tuple(self.offset + int(start) for start in starts),
+        )
+
+    def _repr_html_(self) -> str:
+        from sharedllm.display import notebook
+
+        drawn = notebook.document(self._outline(), self.forest.drawn(), len(self.forest.roots))
+        return notebook.cell(drawn)
+
+    def __rich__(self) -> RenderableType:
+        from sharedllm.display import console
+
+        return console.Outline(self._outline())
+
+    def _outline(self) -> Picture:
+        """A picture that holds how the text begins."""
+        return replace(self.picture(), excerpts=(Excerpt(start=0, text=self.text[:BEGINNING]),))
 
 
 def document_id(text: str, *settings: object) -> str:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 BETWEEN = "\n...\n"
+DIGITS = 4  # of scores that are shown
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,6 +91,12 @@ def overhead(heading: str, tokenizer: PreTrainedTokenizerBase) -> int:
     return sum(len(tokenize(text, tokenizer)) for text in texts)
 
 
+def overheads(documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Tokens a window of each document costs beside its own."""
+    labels = [label(index, document, len(documents)) for index, document in enumerate(documents)]
+    return [overhead(text, tokenizer) for text in labels]
+
+
 def cite(document: Document, found: Sequence[Window]) -> Iterator[Citation]:
     """A citation for each window."""
     for window in found:
@@ -99,7 +106,7 @@ def cite(document: Document, found: Sequence[Window]) -> Iterator[Citation]:
             char_start=document.offset + first,
             char_end=document.offset + last,
             level=window.level,
-            score=round(window.score, 4),
+            score=round(window.score, DIGITS),
             text=document.text[first:last],
             document=document.id,
             title=document.title,

@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sharedllm.compression import kept_count
 from sharedllm.config import SearchConfig, TreeConfig
+from sharedllm.display.picture import Pictures
 from sharedllm.errors import BudgetError
 from sharedllm.policy import Scores
 from sharedllm.tree import Forest
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +53,7 @@ class SelectedNode:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Selection:
-    """What a search found.
+    """What a search found; a notebook and rich's console show it.
 
     Attributes
     ----------
@@ -60,6 +65,8 @@ class Selection:
         Tokens per entry of unexpanded roots; None without a coarse rest.
     left_out : int
         Chunks of which nothing was selected.
+    pictures : tuple of Picture
+        What shows it in its documents; :meth:`sharedllm.SharedLLM.select` gives it.
     """
 
     nodes: tuple[SelectedNode, ...]
@@ -67,6 +74,17 @@ class Selection:
     spent: int
     root_ratio: float | None
     left_out: int
+    pictures: Pictures = field(default=(), repr=False, compare=False)
+
+    def _repr_html_(self) -> str:
+        from sharedllm.display import notebook
+
+        return notebook.cell(notebook.results(self.pictures, open_trees=True))
+
+    def __rich__(self) -> RenderableType:
+        from sharedllm.display import console
+
+        return console.Results(self.pictures)
 
 
 Ready = Callable[[int, int, float], bool]  # document, node, ratio -> is its KV encoded?

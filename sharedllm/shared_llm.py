@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sharedllm import evidence, fingerprint
+from sharedllm import evidence, fingerprint, pictures
 from sharedllm.answer import Answer
 from sharedllm.attention.select import get_backend
 from sharedllm.config import (
@@ -350,19 +350,20 @@ class SharedLLM:
         """The nodes that answer `query` best under the budget; `scores` as :meth:`score` gives."""
         documents = owned(context, self, query)
         search = self._settings(options)[0]
-        labels = [evidence.label(i, d, len(documents)) for i, d in enumerate(documents)]
+        given = scores or self.score(query, documents, policy=search.policy)
 
         def ready(document: int, node: int, ratio: float) -> bool:
             return request(documents[document], node, ratio) in documents[document].nodes
 
-        return select(
+        selection = select(
             [d.forest for d in documents],
-            scores or self.score(query, documents, policy=search.policy),
+            given,
             search,
             self.tree,
-            overhead=[evidence.overhead(text, self.tokenizer) for text in labels],
+            overhead=evidence.overheads(documents, self.tokenizer),
             ready=ready,
         )
+        return pictures.illustrated(selection, documents, given)
 
     def prepare(
         self,

@@ -104,4 +104,5 @@ def _answer(prepared: Prepared, row: Row, watch: _Stopwatch, load_s: float) -> A
             decode_s=decode_s,
         ),
         finish_reason=row.finish_reason or "length",
+        pictures=selection.pictures if selection else (),
     )

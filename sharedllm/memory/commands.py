@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sharedllm.display.plain import one_line
 from sharedllm.memory.database import FILE
-from sharedllm.terminal import Screen, documents_table, one_line
+from sharedllm.terminal import Screen, documents_table
 
 if TYPE_CHECKING:
     from sharedllm.memory.tree_memory import TreeMemory

@@ -19,10 +19,11 @@ from sharedllm.memory.embedders import Embedder
 from sharedllm.memory.encoding import PieceEncoder
 from sharedllm.memory.identity import Manifest, manifest_of
 from sharedllm.memory.prefilter import Prefilter, every_text, is_large
-from sharedllm.memory.records import Hit
+from sharedllm.memory.records import Hit, Hits
 from sharedllm.memory.shelf import ArrayReader, Run, Shelf
 from sharedllm.memory.vector_form import VectorForm
 from sharedllm.memory.writer import Writer
+from sharedllm.pictures import of_leaves
 from sharedllm.tokens import tokenize
 
 if TYPE_CHECKING:
@@ -79,10 +80,11 @@ class MemoryReader:
         """
         return [document for document, _ in self._found(query, llm, given)]
 
-    def search(self, query: str, k: int, given: Mapping[str, Any] | None) -> list[Hit]:
+    def search(self, query: str, k: int, given: Mapping[str, Any] | None) -> Hits:
         """The `k` leaves with the best scores."""
         parts = self._found(query, self.llm, given)
-        scores = self.llm.score(query, [document for document, _ in parts])
+        documents = [document for document, _ in parts]
+        scores = self.llm.score(query, documents)
         found = [
             (float(score), index, int(leaf))
             for index, ((document, _), nodes) in enumerate(zip(parts, scores, strict=True))
@@ -91,7 +93,10 @@ class MemoryReader:
             )
         ]
         best = sorted(found, key=lambda one: (-one[0], one[1:]))[:k]
-        return [_hit(*parts[index], leaf, score) for score, index, leaf in best]
+        return Hits(
+            (_hit(*parts[index], leaf, score) for score, index, leaf in best),
+            of_leaves(documents, scores, [(index, leaf) for _, index, leaf in best]),
+        )
 
     def _found(
         self, query: str, llm: SharedLLM, given: Mapping[str, Any] | None

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sharedllm.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from sharedllm.display.picture import Pictures
 
 LONGEST_ID = 1024
 
@@ -98,6 +103,30 @@ class Hit:
     char_start: int
     char_end: int
     score: float
+
+
+class Hits(list[Hit]):
+    """The passages that a search found, best first; a notebook and rich's console show them.
+
+    Attributes
+    ----------
+    pictures : tuple of Picture
+        What shows them in their documents.
+    """
+
+    def __init__(self, hits: Iterable[Hit] = (), pictures: Pictures = ()) -> None:
+        super().__init__(hits)
+        self.pictures = pictures
+
+    def _repr_html_(self) -> str:
+        from sharedllm.display import notebook
+
+        return notebook.cell(notebook.results(self.pictures, open_trees=True))
+
+    def __rich__(self) -> RenderableType:
+        from sharedllm.display import console
+
+        return console.Results(self.pictures)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -273,6 +273,7 @@ class Shelf:
             nodes=StoredNodes(self._limit, self._reader, self._settings, self._llm, chunks),
             made_by=self._identity,
             offset=begin,
+            whole=0 if run.whole else len(text),
         )
 
     def _tokens(

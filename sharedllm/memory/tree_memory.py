@@ -12,16 +12,17 @@ from sharedllm.config import whole
 from sharedllm.errors import InputError, StoreError
 from sharedllm.memory import rows
 from sharedllm.memory.opening import OpenMemory, Searching, embedder_name
-from sharedllm.memory.records import Hit, MemoryDocument, Report, StoredDocument
+from sharedllm.memory.records import Hits, MemoryDocument, Report, StoredDocument
 from sharedllm.memory.revision import Revision
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from sharedllm.document import Document
     from sharedllm.progress import Progress
     from sharedllm.shared_llm import SharedLLM
 
 Documents = list[StoredDocument]
-Hits = list[Hit]
 CANDIDATES = 128
 
 
@@ -194,6 +195,19 @@ class TreeMemory:
         with self._database.read() as connection:
             found = connection.execute("SELECT 1 FROM documents WHERE id = ?", (str(id),))
             return found.fetchone() is not None
+
+    def plot(self) -> Figure:
+        """A figure of the documents by their length in tokens, the longest on top.
+
+        Raises
+        ------
+        MissingExtraError
+            If matplotlib is not installed (extra "eval").
+        """
+        from sharedllm.display.extra import figures
+
+        figure: Figure = figures().memory(self.list())
+        return figure
 
     @property
     def revision(self) -> str:

@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 
 import sharedllm
-from sharedllm.answer import Answer, Citation, Timings, Usage
+from sharedllm.answer import Answer, Timings, Usage
 from sharedllm.cli import main
 from sharedllm.config import POLICIES, GenerationConfig, SearchConfig
-from sharedllm.terminal import evidence_table, position_bar, summary
+from sharedllm.display.console import Results, position_bar, summary
+from sharedllm.display.picture import Excerpt, Picture, Span
+from tests.display.html_tree import check
 from tests.models import make_model, make_tokenizer
 from tests.texts import STORY
 
@@ -108,6 +110,26 @@ def test_json_is_the_answer_and_nothing_else(
     assert set(given["timings"]) == {"load_s", "remember_s", "search_s", "prefill_s", "decode_s"}
 
 
+def test_a_page_of_all_questions(
+    model: str, story: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["ask", story, "-q", "Who kept <b>it</b>?", "-q", "When?", "--html", "page.html"]
+    code, out, _ = run([*asked, "--model", model, "--max-new-tokens", "2"], capsys)
+    assert code == 0
+    assert out.splitlines()[-1] == "page written: page.html"
+    page = check(Path("page.html").read_text(encoding="utf-8"))
+    assert "Who kept <b>it</b>?" in page.text
+    assert len(page.every("section")) == 2
+    assert page.every("mark")
+
+
+def test_a_page_beside_json(model: str, story: str, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["ask", story, "-q", "Who?", "--json", "--html", "page.html"]
+    code, out, _ = run([*asked, "--model", model, "--max-new-tokens", "2"], capsys)
+    assert (code, out.count("\n")) == (0, 1)
+    check(Path("page.html").read_text(encoding="utf-8"))
+
+
 def test_standard_input(
     model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -143,6 +165,9 @@ def test_standard_input(
         (["missing.txt"], "there is no file 'missing.txt'"),
         (["-", "-"], "standard input"),
         (["."], "is a folder"),
+        (["--html", "."], "--html is '.', a folder"),
+        (["--html", "no/page.html"], "there is no folder 'no'"),
+        (["--html", "story.txt"], "name another file"),
     ],
 )
 def test_bad_input_is_one_line_and_code_2(
@@ -217,17 +242,28 @@ def test_help_states_the_defaults_of_the_settings(
 
 @pytest.mark.parametrize("columns", [80, 120])
 def test_evidence_fits_the_width(columns: int) -> None:
+    lines = shown("a/" + "long" * 40, "x " * 99, 999, columns).splitlines()
+    assert len(lines) == 6  # the document, its strip, nothing, a heading, a row, how it begins
+    assert len(lines[1]) == columns
+    assert lines[5].startswith("…x x")
+    assert all(len(line) <= columns for line in lines)
+
+
+def shown(title: str, text: str, characters: int, columns: int) -> str:
+    """What a terminal shows of a passage that begins at character 9."""
     from rich.console import Console
 
-    citation = Citation(
-        source="a/" + "long" * 40, char_start=9, char_end=99, level=3, score=12.5, text="x " * 99
+    picture = Picture(
+        document="d",
+        title=title,
+        source="a\x1b[2J.txt",
+        characters=characters,
+        passages=(Span(start=9, end=9 + len(text), level=3, score=12.5, chosen="fine"),),
+        excerpts=(Excerpt(start=9, text=text),),
     )
     console = Console(file=io.StringIO(), width=columns)
-    console.print(evidence_table([citation], {citation.source: 999}, cells=16))
-    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
-    assert len(lines) == 3  # a heading, a row and how the passage begins
-    assert lines[2].startswith("…x x")
-    assert all(len(line) <= columns for line in lines)
+    console.print(Results((picture,)))
+    return console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_budget_too_small_for_a_node(
@@ -298,15 +334,8 @@ def test_position_bar(start: int, end: int, length: int, bar: str) -> None:
     assert position_bar(start, end, length, cells=4) == bar
 
 
-def test_a_document_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    from rich.console import Console
-
-    citation = Citation(
-        source="a\x1b[2J.txt", char_start=0, char_end=9, level=1, score=1.0, text="x\x1b]0;t\x07\ny"
-    )
-    console = Console(file=io.StringIO(), width=100)
-    console.print(evidence_table([citation], {citation.source: 9}))
-    printed = console.file.getvalue()  # type: ignore[attr-defined]
+def test_a_document_cannot_steer_the_terminal() -> None:
+    printed = shown("t\x1b[1A", "x\x1b]0;t\x07\ny", 30, 100)
     assert "\x1b" not in printed
     assert "x]0;t y" in printed
 
@@ -328,4 +357,4 @@ def test_summary_says_when_an_answer_was_cut() -> None:
         finish_reason="length",
     )
     assert "1,234 tokens searched" in summary(answer)
-    assert "raise --max-new-tokens" in summary(answer)
+    assert "raise --max-new-tokens" in summary(answer, "--max-new-tokens")

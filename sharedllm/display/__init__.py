@@ -1,0 +1,1 @@
+"""Pictures of documents, context trees, evidence and answers: notebook, terminal, page, plot."""

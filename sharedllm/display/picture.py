@@ -1,0 +1,178 @@
+"""What a picture of one document needs, as plain values: it outlives the document's tensors."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+NEAR = 280  # characters around a passage that are shown at once
+FAR = 2500  # characters around a passage that a reader may open
+MOST_TREES = 12  # the best ones are kept
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Span:
+    """Characters [start, end) of a document's text, as a node or joined nodes cover them.
+
+    Attributes
+    ----------
+    start, end : int
+        Counted in characters; in tokens where a forest is drawn without its text.
+    level : int
+        Tree level; 0 is a root.
+    score : float or None
+        The policy's; None where nothing was asked.
+    chosen : str
+        "fine" (selected for its score), "coarse" (brought along as the rest) or "".
+    """
+
+    start: int
+    end: int
+    level: int
+    score: float | None = None
+    chosen: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tree:
+    """One context tree: the index of its chunk (-1: not known), and its nodes, depth first."""
+
+    chunk: int
+    nodes: tuple[Span, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Excerpt:
+    """A piece of a document's text that starts at its character `start`."""
+
+    start: int
+    text: str
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.text)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Picture:
+    """One document, what was selected of it, and its text around that.
+
+    Attributes
+    ----------
+    document, title, source : str
+        The document's id and names.
+    characters : int
+        Length of the whole text.
+    chunks : tuple of int
+        The characters at which chunks start.
+    passages : tuple of Span
+        What was selected for its score, neighbours joined, in document order.
+    coarse : tuple of Span
+        The rest that was brought along.
+    trees : tuple of Tree
+        Scores of all nodes of the chunks that hold passages, of at most 12 chunks.
+    excerpts : tuple of Excerpt
+        Text around the passages; disjoint, in document order.
+    """
+
+    document: str
+    title: str
+    source: str
+    characters: int
+    chunks: tuple[int, ...] = ()
+    passages: tuple[Span, ...] = ()
+    coarse: tuple[Span, ...] = ()
+    trees: tuple[Tree, ...] = ()
+    excerpts: tuple[Excerpt, ...] = ()
+
+    def text(self, start: int, end: int) -> str:
+        """The characters [`start`, `end`), as far as an excerpt holds them."""
+        at = bisect.bisect_right([e.start for e in self.excerpts], start) - 1
+        if at < 0:
+            return ""
+        held = self.excerpts[at]
+        return held.text[start - held.start : max(0, end - held.start)]
+
+    def holds(self, start: int, end: int) -> bool:
+        """Whether all of [`start`, `end`) is in one excerpt."""
+        return any(e.start <= start and end <= e.end for e in self.excerpts)
+
+
+Pictures = tuple[Picture, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ranked:
+    """A passage with its rank among all pictures; 1 is the best score."""
+
+    rank: int
+    picture: Picture
+    span: Span
+
+
+def ranked(pictures: Iterable[Picture]) -> list[Ranked]:
+    """The passages of all `pictures`, best score first; equal scores keep their order.
+
+    An answer's citations stand in the same order.
+    """
+    found = [(picture, span) for picture in pictures for span in picture.passages]
+    found.sort(key=lambda one: -(one[1].score or 0.0))
+    return [Ranked(rank=n, picture=p, span=s) for n, (p, s) in enumerate(found, start=1)]
+
+
+def around(text: str, offset: int, spans: Iterable[Span]) -> tuple[Excerpt, ...]:
+    """Cut the surroundings of `spans` out of `text`, whose first character is number `offset`."""
+    held: list[list[int]] = []
+    for span in sorted(spans, key=lambda s: s.start):
+        first = max(0, span.start - offset - FAR)
+        last = min(len(text), span.end - offset + FAR)
+        if held and first <= held[-1][1]:
+            held[-1][1] = max(held[-1][1], last)
+        else:
+            held.append([first, last])
+    return tuple(Excerpt(start=offset + a, text=text[a:b]) for a, b in held)
+
+
+def joined(parts: Sequence[Picture]) -> Pictures:
+    """One picture a document: parts of a long one, which a memory finds apart, become one."""
+    out: dict[object, Picture] = {}
+    for part in parts:
+        name = (part.document, part.title, part.source, part.characters)
+        out[name] = _both(out[name], part) if name in out else part
+    best = sorted(
+        (tree for picture in out.values() for tree in picture.trees), key=_best, reverse=True
+    )[:MOST_TREES]
+    kept = set(map(id, best))
+    return tuple(replace(p, trees=tuple(t for t in p.trees if id(t) in kept)) for p in out.values())
+
+
+def _best(tree: Tree) -> float:
+    return max((node.score or 0.0 for node in tree.nodes), default=0.0)
+
+
+def _both(one: Picture, other: Picture) -> Picture:
+    return replace(
+        one,
+        chunks=tuple(sorted({*one.chunks, *other.chunks})),
+        passages=tuple(sorted((*one.passages, *other.passages), key=_start)),
+        coarse=tuple(sorted((*one.coarse, *other.coarse), key=_start)),
+        trees=tuple(sorted((*one.trees, *other.trees), key=lambda tree: tree.nodes[0].start)),
+        excerpts=_merged((*one.excerpts, *other.excerpts)),
+    )
+
+
+def _merged(excerpts: Iterable[Excerpt]) -> tuple[Excerpt, ...]:
+    """Excerpts of one text that touch or overlap become one."""
+    out: list[Excerpt] = []
+    for excerpt in sorted(excerpts, key=lambda e: e.start):
+        if out and excerpt.start <= out[-1].end:
+            rest = excerpt.text[out[-1].end - excerpt.start :]
+            out[-1] = Excerpt(start=out[-1].start, text=out[-1].text + rest)
+        else:
+            out.append(excerpt)
+    return tuple(out)
+
+
+def _start(span: Span) -> int:
+    return span.start

@@ -1,0 +1,151 @@
+"""The page that `sharedllm ask --html` writes, and the paths that it refuses."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from sharedllm.display import page
+from sharedllm.display.page import Answered
+from sharedllm.display.picture import Excerpt, Picture, Span
+from sharedllm.errors import ConfigError
+from tests.display.html_tree import check
+from tests.display.test_notebook import ATTACK
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
+
+
+def answered(text: str = ATTACK, question: str = ATTACK) -> Answered:
+    """An answer about one hostile document, in the middle of which a passage lies."""
+    document = text * 40
+    middle = len(document) // 2
+    picture = Picture(
+        document=text,
+        title=text,
+        source=text,
+        characters=len(document),
+        passages=(Span(start=middle, end=middle + 300, level=3, score=1.5, chosen="fine"),),
+        excerpts=(Excerpt(start=0, text=document),),
+    )
+    return Answered(question=question, text=text, pictures=(picture,), summary="it took a while")
+
+
+def test_a_page_needs_nothing_and_runs_nothing() -> None:
+    parsed = check(page.page([answered(), answered()]))
+    metas = parsed.every("meta")
+    assert {"charset": "utf-8"} in metas
+    (policy,) = (m["content"] for m in metas if m.get("http-equiv") == "Content-Security-Policy")
+    assert str(policy).startswith("default-src 'none'")
+    assert any(m.get("name") == "viewport" for m in metas)
+    assert "<script>alert(1)</script>" in parsed.text
+    assert "it took a while" in parsed.text
+    assert len(parsed.every("section")) == len(parsed.every("h1")) == 2
+    assert "#q2" in parsed.links()
+    assert "#q2-e1" in parsed.links()
+    assert "prefers-color-scheme: dark" in page.page([answered()])
+
+
+def test_half_a_surrogate_pair_can_be_written(tmp_path: Path) -> None:
+    page.write(tmp_path / "page.html", [answered(question="who\ud800?")])
+    assert "who?" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_a_page_is_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "page.html"
+    target.write_text("before")
+    page.check(target)
+    assert target.read_text() == "before"
+
+    def full(*_: object, **__: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", full)
+        with pytest.raises(ConfigError, match="No space left"):
+            page.write(target, [answered()])
+    assert target.read_text() == "before"
+    page.write(target, [answered()])
+    check(target.read_text(encoding="utf-8"))
+    assert [file.name for file in tmp_path.iterdir()] == ["page.html"]
+    assert target.stat().st_mode & 0o777 == 0o666 & ~_umask()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (".", "a folder; name a file"),
+        ("", "a folder; name a file"),
+        ("missing/page.html", "there is no folder"),
+        ("book.txt", "is read"),
+        ("library/memory.sqlite", "lies in the memory"),
+        ("book.txt/page.html", "--html is"),
+        ("\0", "cannot be written"),
+        ("x" * 300, "cannot be written"),
+        ("/dev/null", "no regular file"),
+    ],
+)
+def test_paths_that_are_refused(
+    name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("book.txt").write_text("a book")
+    Path("library").mkdir()
+    with pytest.raises(ConfigError, match=message):
+        page.check(name, ["./book.txt", "library"])
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["book.txt", "library"]
+
+
+def test_a_folder_that_cannot_be_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "open", refused)
+    with pytest.raises(ConfigError, match="cannot be written: Permission denied"):
+        page.check(tmp_path / "page.html")
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> list[str]:
+    if BROWSER is None:
+        pytest.skip("no chromium, google-chrome or chrome is on the path")
+    return [
+        *(BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ]
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [360, 1000])
+def test_a_browser_shows_the_page(browser: list[str], tmp_path: Path, width: int) -> None:
+    target = tmp_path / "page.html"
+    page.write(target, [answered(), answered("A plain text, word after word. ")])
+    # a frame as wide as a phone tells what a window, which has a least width, would not
+    (tmp_path / "frame.html").write_text(
+        f"<body><iframe id=f src=page.html width={width} height=600></iframe><script>onload=()=>{{"
+        "const d=f.contentDocument,r=d.documentElement;"
+        "document.title=[r.scrollWidth<=r.clientWidth,d.scripts.length,d.images.length,"
+        "d.querySelectorAll('a[href]').length>8,"
+        "d.querySelector('.fine').getBoundingClientRect().width>=4].join()"
+        "}</script>"
+    )
+    command = [*browser, "--allow-file-access-from-files", "--virtual-time-budget=3000"]
+    done = subprocess.run(
+        [*command, "--dump-dom", f"file://{tmp_path}/frame.html"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert "<title>true,0,0,true,true</title>" in done.stdout
