@@ -48,7 +48,7 @@ def answer(pictures: Sequence[Picture], text: str) -> Drawing:
     text : the answer, for the title
     """
     lit = [p for p in pictures if p.passages or p.coarse]
-    shown = (lit or list(pictures))[:MOST_STRIPS]
+    shown = sorted(lit, key=_best, reverse=True)[:MOST_STRIPS] or list(pictures[:MOST_STRIPS])
     passages = ranked(pictures)
     bars = passages[:MOST_BARS]
     heights = [1.3 * max(len(shown), 1), 0.3 * max(len(bars), 1) + 0.75]
@@ -62,7 +62,9 @@ def answer(pictures: Sequence[Picture], text: str) -> Drawing:
     if not shown:
         axes[0].set_axis_off()
         axes[0].text(0, 0.5, "No document was searched.", color=GREY)
-    axes[-1].set_xlabel("characters", fontsize=8, loc="right", labelpad=1)
+    others = f"; {counted(len(lit) - MOST_STRIPS, 'more document')} not drawn"
+    unit = "characters" + others * (len(lit) > MOST_STRIPS)
+    axes[-1].set_xlabel(unit, fontsize=8, loc="right", labelpad=1)
     bottom = below.subplots()
     _scores(bottom, bars, len(passages), several=len(shown) > 1)
     _legend(bottom, shown)
@@ -95,6 +97,10 @@ def memory(documents: Sequence[StoredDocument]) -> Drawing:
     )
     axes.set_title(whole, loc="left", fontsize=11, fontweight="bold")
     return figure
+
+
+def _best(picture: Picture) -> float:
+    return max((span.score or 0.0 for span in picture.passages), default=float("-inf"))
 
 
 def _strip(axes: Axes, picture: Picture, own: Sequence[Ranked]) -> None:

@@ -30,7 +30,7 @@ SHEET = f"""
 .sllm .bar > * {{ position: absolute; bottom: 0; min-width: 4px; background: var(--c); }}
 .sllm .bar .chunk {{ min-width: 1px; width: 1px; height: 100%; background: var(--faint); }}
 .sllm .bar .coarse {{ height: 30%; opacity: .6; min-width: 2px; }}
-.sllm .bar .fine {{ height: 100%; }}
+.sllm .bar .fine {{ height: 100%; scroll-margin-top: 6em; }}
 .sllm .bar .fine:target {{ outline: 3px solid currentColor; }}
 .sllm .axis {{ display: flex; justify-content: space-between; }}
 .sllm .key {{ display: inline-block; width: .8em; height: .8em; background: var(--c);

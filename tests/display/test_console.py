@@ -1,0 +1,58 @@
+"""What a terminal shows of answers, searches, documents and trees."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from sharedllm import Document, SharedLLM
+from sharedllm.display.console import strip
+from sharedllm.display.picture import Picture, Span
+
+
+def shown(*given: object, width: int = 80) -> list[str]:
+    """The lines that rich prints."""
+    console = Console(file=io.StringIO(), width=width)
+    console.print(*given)
+    return console.file.getvalue().splitlines()  # type: ignore[attr-defined, no-any-return]
+
+
+@pytest.mark.parametrize("width", [40, 80, 160])
+def test_everything_fits(tiny_llm: SharedLLM, story: Document, width: int) -> None:
+    answer = tiny_llm.answer("Who rowed out?", story, budget=90, max_new_tokens=2)
+    selection = tiny_llm.select("Who rowed out?", story, budget=90)
+    for given in (answer, selection, story, story.forest):
+        lines = shown(given, width=width)
+        assert lines
+        assert all(len(line) <= width for line in lines)
+
+
+def test_an_answer_shows_passages_and_usage(tiny_llm: SharedLLM, story: Document) -> None:
+    answer = tiny_llm.answer("Who rowed out?", story, budget=90, max_new_tokens=2)
+    text = "\n".join(shown(answer, width=120))
+    assert "The lighthouse" in text
+    assert "where it lies" in text
+    assert "tokens searched" in text
+    assert "raise max_new_tokens" in text  # no option of the command line
+
+
+def test_trees_are_drawn_to_scale(story: Document) -> None:
+    lines = shown(story.forest, width=64)
+    assert lines[0] == "chunk 1: tokens 0 to 64"
+    assert [line.count("[") for line in lines[1:4]] == [1, 2, 4]
+    assert all(len(line) == 64 for line in lines[1:4])
+    assert "more tree" in lines[-1]
+
+
+def test_a_strip_is_lit_by_what_was_chosen() -> None:
+    picture = Picture(
+        document="d",
+        title="t",
+        source="",
+        characters=100,
+        passages=(Span(start=90, end=100, level=3, score=1.0, chosen="fine"),),
+        coarse=(Span(start=0, end=50, level=0, score=0.5, chosen="coarse"),),
+    )
+    assert strip(picture, 10).plain == "▒▒▒▒▒░░░░█"
