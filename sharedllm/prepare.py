@@ -91,7 +91,8 @@ class Plan:
     ) -> Prompt:
         """Stretches of text with each document's memory, then its pasted leaves, at its place.
 
-        The token ids `then` follow the conversation.
+        The token ids `then` follow the conversation. Memory never stands first: what a model reads
+        first becomes its attention sink, which a node's KV cannot be.
         """
         text: list[list[int]] = [[]]
         places: list[InjectedKV | None] = []
@@ -107,11 +108,19 @@ class Plan:
             text[-1] += [*self.pasted[at], *after] if self.pasted[at] else []
             at += 1
         text[-1] += then
+        if places and not text[0]:
+            text[0] = _sink(tokenizer)
         return Prompt(
             text=tuple(map(tuple, text)),
             memory=tuple(places),
             reads=bool(self.conversation.documents),
         )
+
+
+def _sink(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """What stands before memory where nothing else does: the start of a text, or a new line."""
+    start = tokenizer.bos_token_id
+    return part_ids("\n", tokenizer) if start is None else [int(start)]
 
 
 def make_plan(

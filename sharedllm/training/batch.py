@@ -285,7 +285,9 @@ def _predicted(
         with layers_recomputed(llm.model) if checkpointing else nullcontext():
             rows = llm.upper.logits([prompts[i] for i in group], keep=keep)
         for i, row in zip(group, rows, strict=True):
-            out[i] = row[-len(choices[i].target) :].float()
+            # what stands before memory may lie further back than is kept
+            predicted = min(len(choices[i].target), len(prompts[i].text[-1]))
+            out[i] = row[-predicted:].float()
     return [out[i] for i in range(len(choices))]
 
 
