@@ -158,6 +158,12 @@ def qa(
     absent: Annotated[
         float, typer.Option(metavar="SHARE", help="Items asked without their passage.")
     ] = 0.0,
+    skip: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="S", help="Leave out questions whose source starts so. Again for more."
+        ),
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(metavar="N", help="Longest answer.")] = 64,
     budget: Budget = None,
     items: Items = 50,
@@ -183,9 +189,10 @@ def qa(
     [bold]Example:[/bold]  sharedllm eval qa --data qa.jsonl --within 32K --filler novel.txt
     """
     settings = _settings({**locals(), "default_lengths": ()})
-    from sharedllm.evaluation.tasks import run_qa
+    from sharedllm.evaluation.tasks import Asked, run_qa
 
-    run_qa(settings, _given(data), _filler(filler), share("--absent", absent), max_new_tokens)
+    asked = Asked(absent=share("--absent", absent), new_tokens=max_new_tokens, skip=skip or ())
+    run_qa(settings, _given(data), _filler(filler), asked)
 
 
 @app.command()

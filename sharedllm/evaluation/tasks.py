@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -57,22 +58,77 @@ def _ruler_rows(method: Method, ready: Sequence[Ready]) -> list[Row]:
     ]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """What ``sharedllm eval qa`` asks.
+
+    Attributes
+    ----------
+    absent : float
+        The share of items that are asked without their passage.
+    new_tokens : int
+    skip : sequence of str
+        Questions whose source starts with one of these are left out.
+    """
+
+    absent: float = 0.0
+    new_tokens: int = 64
+    skip: Sequence[str] = ()
+
+
 def run_qa(
     settings: Settings,
     paths: Sequence[str],
     filler: Filler | None,
-    absent: float,
-    new_tokens: int,
+    asked: Asked,
     llm: SharedLLM | None = None,
 ) -> dict[str, Any]:
     """Questions over their passages, or over longer text that holds them."""
+    if settings.lengths:
+        require_filler(filler, "--within")
+    found = _questions(paths, asked.skip)
+    session = Session("qa", settings, llm)
+    chosen = _chosen(found, settings, session)
+
+    def made(length: int) -> Any:
+        asking = qa.Asking(
+            n=settings.items,
+            length=length,
+            absent=asked.absent,
+            new_tokens=asked.new_tokens,
+            seed=settings.seed,
+        )
+        return qa.items(chosen, asking, session.llm.tokenizer, filler)
+
+    lengths = settings.lengths or (0,)
+    n = min(settings.items, len(chosen)) * len(lengths)
+    taken = session.rows(chain.from_iterable(map(made, lengths)), n, qa.measure)
+    if filler is not None and filler.repeats:
+        session.note(REPEATS)
+    gone = () if asked.absent else ("recognised", "false_refusal")
+    metrics = [metric for metric in qa.METRICS if metric.key not in gone]
+    return session.finish(taken, metrics, title="Question answering")
+
+
+def _questions(paths: Sequence[str], skip: Sequence[str]) -> list[questions.Question]:
     found = [q for path in paths for q in questions.read(list(rows(path)), path)]
     if not found:
         raise DocumentError(f"no row in {', '.join(map(repr, paths))}")
-    if settings.lengths:
-        require_filler(filler, "--within")
-    lengths = settings.lengths or (0,)
-    session = Session("qa", settings, llm)
+    sources = {q.source for q in found}
+    unknown = [start for start in skip if not any(s.startswith(start) for s in sources)]
+    kept = [q for q in found if not q.source.startswith(tuple(skip))]
+    if unknown or not kept:
+        raise ConfigError(
+            f"--skip is {', '.join(skip)}; each must begin the name of a source, and one source "
+            f"must be left: {', '.join(sorted(sources))}"
+        )
+    return kept
+
+
+def _chosen(
+    found: list[questions.Question], settings: Settings, session: Session
+) -> list[questions.Question]:
+    """Those that are asked, noting what is left out."""
     if settings.lengths:
         shortest = min(settings.lengths)
         fits = qa.fitting(found, shortest, session.llm.tokenizer)
@@ -87,23 +143,7 @@ def run_qa(
     chosen = qa.drawn(found, settings.items if settings.lengths else len(found), settings.seed)
     if len(chosen) < settings.items:
         session.note(f"there are {len(chosen)} questions; --items is {settings.items}")
-
-    def made(length: int) -> Any:
-        asking = qa.Asking(
-            n=settings.items,
-            length=length,
-            absent=absent,
-            new_tokens=new_tokens,
-            seed=settings.seed,
-        )
-        return qa.items(chosen, asking, session.llm.tokenizer, filler)
-
-    n = min(settings.items, len(chosen)) * len(lengths)
-    taken = session.rows(chain.from_iterable(map(made, lengths)), n, qa.measure)
-    if filler is not None and filler.repeats:
-        session.note(REPEATS)
-    metrics = [m for m in qa.METRICS if absent or m.key not in ("recognised", "false_refusal")]
-    return session.finish(taken, metrics, title="Question answering")
+    return chosen
 
 
 def run_perplexity(

@@ -169,6 +169,21 @@ def test_qa_within_longer_text_and_absent(run: Any, data: Path, filler_file: Pat
     assert set(swapped["cells"][0]["metrics"]) == {"recognised"}
 
 
+def test_qa_skips_sources(run: Any, tmp_path: Path) -> None:
+    path = tmp_path / "qa.jsonl"
+    rows = [
+        {"context": STORY, "question": "Who kept the lamp?", "answer": "Byrd", "source": "SQuAD 2"},
+        {"context": FERRY, "question": "Sum it up.", "answer": "A ferry.", "source": "SciTLDR dev"},
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    options = ("--data", path, "--max-new-tokens", 3, "--baselines", "none", "--json")
+    result = json.loads(run("qa", *options, "--skip", "SciTLDR"))
+    assert {row["task"] for row in result["rows"]} == {"SQuAD 2"}
+    assert "must begin the name of a source" in run("qa", *options, "--skip", "Other", code=2)
+    every = ("--skip", "S")
+    assert "one source must be left: SQuAD 2, SciTLDR dev" in run("qa", *options, *every, code=2)
+
+
 def test_qa_leaves_out_passages_that_do_not_fit(
     run: Any, data: Path, tmp_path: Path, filler_file: Path
 ) -> None:
