@@ -3,9 +3,10 @@
 The lower model is the first M layers of the same checkpoint, under the adapter's role "lower" where
 there is one; search states are always the base's. A node is encoded alone, with
 node-local positions, so the KV of its first tokens is also the KV of every node that starts where
-it starts: nodes that share a start share one pass.
+it starts: nodes that share a start share one pass. Passes are packed into one row, without padding;
+of the last injection layer only keys and values of the kept tokens are computed.
 
-Shapes: M injection layers, B batch, L tokens, G key/value heads, K kept entries, D head dim.
+Shapes: M injection layers, T tokens, G key/value heads, K kept entries, D head dim.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sharedllm.attention.visibility import Keys, Visibility
+from sharedllm.attention.segments import Segments
 from sharedllm.compression import kept_positions
 from sharedllm.errors import WindowError
 from sharedllm.hf.adapter import acting
@@ -30,7 +31,7 @@ from sharedllm.hf.cache import CaptureCache
 from sharedllm.hf.families import ModelShape, parameter_device
 from sharedllm.hf.interface import require_active
 from sharedllm.hf.rotation import Rotation
-from sharedllm.injection import AttentionContext, NodeKV
+from sharedllm.injection import NodeKV
 
 BATCH_TOKENS = {"cpu": 2048, "cuda": 65536}  # on the CPU what its caches hold
 SEARCH_LAYERS = 1
@@ -70,7 +71,9 @@ class LowerModel:
         self._rotation = rotation
         self._window = shape.window
         self.layers = layers
-        self._encoder = _first_layers(model.get_decoder(), layers)
+        self._encoder = _first_layers(model.get_decoder(), layers - 1)
+        self._last = model.get_decoder().layers[layers - 1]
+        self._keys_values = shape.family.keys_values
         self._searcher = _first_layers(model.get_decoder(), SEARCH_LAYERS)
         self.device = parameter_device(model)
         self.batch_tokens = BATCH_TOKENS[self.device.type]
@@ -98,47 +101,44 @@ class LowerModel:
             passes.setdefault(request.first, []).append(request)
         groups = sorted(passes.values(), key=_length, reverse=True)
         while groups:
-            length = _length(groups[0])
-            batch = self._alike(groups, length)
+            batch = groups[: self._fitting([_length(group) for group in groups])]
             groups = groups[len(batch) :]
             yield from self._encode_batch(ids, batch)
             if done:
                 done(sum(_length(group) - group[0].context for group in batch))
 
-    def _alike(self, groups: list[list[NodeRequest]], length: int) -> list[list[NodeRequest]]:
-        """The first of `groups`, by falling length, that fit one batch without much padding."""
-        padding = self.batch_tokens // 8
-        batch: list[list[NodeRequest]] = []
-        for group in groups[: max(1, self.batch_tokens // length)]:
-            padding -= length - _length(group)
-            if padding < 0:
-                break
-            batch.append(group)
-        return batch
+    def _fitting(self, lengths: Sequence[int]) -> int:
+        """How many passes of these `lengths`, from the first on, make one batch."""
+        total = 0
+        for count, length in enumerate(lengths):
+            total += length
+            if total > self.batch_tokens:
+                return max(1, count)
+        return len(lengths)
 
     def _encode_batch(
         self, ids: NDArray[np.int32], batch: list[list[NodeRequest]]
     ) -> Iterator[tuple[NodeRequest, NodeKV]]:
-        wanted = [
-            [r.context + kept_positions(r.end - r.start, r.ratio) for r in group] for group in batch
-        ]
-        kept = np.unique(np.concatenate([k for group in wanted for k in group]))
-        starts = [group[0].first for group in batch]
-        ends = [max(r.end for r in group) for group in batch]
-        cache = CaptureCache(self._rotation, torch.from_numpy(kept).to(self.device))
-        with acting("lower"):
-            self._run(self._encoder, ids, starts, ends, cache)
-        # One gather for all nodes: with gradients, each one of their own would be as large as all.
-        rows = [
-            row * len(kept) + np.searchsorted(kept, positions)
-            for row, group in enumerate(wanted)
-            for positions in group
-        ]
-        index = torch.from_numpy(np.concatenate(rows)).to(self.device)
-        lengths = list(map(len, rows))
-        keys = torch.split(_picked([k for k, _ in cache.captured], index), lengths, dim=2)
-        values = torch.split(_picked([v for _, v in cache.captured], index), lengths, dim=2)
+        spans = [(group[0].first, max(r.end for r in group)) for group in batch]
         requests = [request for group in batch for request in group]
+        lengths = [_length(group) for group in batch]
+        firsts = np.repeat(np.cumsum([0, *lengths[:-1]]), [len(group) for group in batch])
+        # Tokens that several nodes keep stand here several times.
+        places = [r.context + kept_positions(r.end - r.start, r.ratio) for r in requests]
+        kept, positions = (
+            torch.from_numpy(np.concatenate(x)).to(self.device)
+            for x in ([p + f for p, f in zip(places, firsts, strict=True)], places)
+        )
+        cache = CaptureCache(self._rotation, kept, positions)
+        with acting("lower"):
+            hidden = self._run(self._encoder, ids, spans, cache)
+            normed = self._last.input_layernorm(hidden.index_select(0, kept))
+            last = self._keys_values(self._last.self_attn, normed)
+        counts = [len(place) for place in places]
+        keys, values = (
+            torch.split(torch.stack([*below, above.transpose(0, 1)]), counts, dim=2)
+            for below, above in zip((cache.keys, cache.values), last, strict=True)
+        )
         for request, k, v in zip(requests, keys, values, strict=True):
             # a node that is kept must not keep its whole batch
             yield request, NodeKV(keys=k.contiguous(), values=v.contiguous())
@@ -161,16 +161,14 @@ class LowerModel:
         """
         order = sorted(range(len(spans)), key=lambda i: spans[i][0] - spans[i][1])
         while order:
-            length = spans[order[0]][1] - spans[order[0]][0]
-            rows = order[: max(1, self.batch_tokens // max(1, length))]
+            rows = order[: self._fitting([spans[i][1] - spans[i][0] for i in order])]
             order = order[len(rows) :]
-            starts, ends = [spans[i][0] for i in rows], [spans[i][1] for i in rows]
             with torch.inference_mode(), self._search_precision():
-                hidden = self._run(self._searcher, ids, starts, ends)
-            for row, index in enumerate(rows):
-                yield index, hidden[row, : ends[row] - starts[row]]
+                hidden = self._run(self._searcher, ids, [spans[i] for i in rows])
+            lengths = [spans[i][1] - spans[i][0] for i in rows]
+            yield from zip(rows, torch.split(hidden, lengths), strict=True)
             if done:
-                done(sum(ends) - sum(starts))
+                done(len(hidden))
 
     def vectors(
         self,
@@ -230,51 +228,34 @@ class LowerModel:
         self,
         layers: nn.Module,
         ids: NDArray[np.int32],
-        starts: list[int],
-        ends: list[int],
+        spans: Sequence[tuple[int, int]],
         cache: CaptureCache | None = None,
     ) -> Tensor:
-        """Last hidden states (B, L, hidden) of spans run as one right-padded batch.
-
-        Causal attention keeps the padding out of sight.
-        """
+        """Last hidden states (T, hidden) of `spans`, each read alone, one after the other."""
         require_active(self._model, cached=cache is not None)
-        length = max(end - start for start, end in zip(starts, ends, strict=True))
-        if length > self._window:
+        lengths = [end - start for start, end in spans]
+        segments = Segments.of(lengths, self.device)
+        if segments.longest > self._window:
             raise WindowError(
-                f"{length} tokens cannot be read at once: the model was trained on {self._window}; "
-                "make chunks smaller (tree.chunk), or shorten the question"
+                f"{segments.longest} tokens cannot be read at once: the model was trained on "
+                f"{self._window}; make chunks smaller (tree.chunk), or shorten the question"
             )
-        rows = np.zeros((len(starts), length), dtype=np.int64)
-        for row, (start, end) in enumerate(zip(starts, ends, strict=True)):
-            rows[row, : end - start] = ids[start:end]
-        positions = torch.arange(length, device=self.device).expand(len(starts), -1)
-        order = positions.int()
-        seen = Visibility(
-            query_order=order,
-            query_position=order,
-            keys=Keys(order=order, position=order),
-            in_order=True,
-        )
+        tokens = np.concatenate([ids[start:end] for start, end in spans]).astype(np.int64)
+        positions = np.concatenate([np.arange(length) for length in lengths])
         out = layers(
-            input_ids=torch.from_numpy(rows).to(self.device),
-            position_ids=positions,
+            input_ids=torch.from_numpy(tokens)[None].to(self.device),
+            position_ids=torch.from_numpy(positions)[None].to(self.device),
             past_key_values=cache,
             use_cache=cache is not None,
-            shared=AttentionContext(layers=0, injected=seen, plain=seen),
+            shared=segments,
         )
-        hidden: Tensor = out.last_hidden_state
+        hidden: Tensor = out.last_hidden_state[0]
         return hidden
 
 
 def _length(group: Sequence[NodeRequest]) -> int:
     """Tokens of the pass that serves `group`, all of which are read from one place."""
     return max(request.end for request in group) - group[0].first
-
-
-def _picked(layers: Sequence[Tensor], index: Tensor) -> Tensor:
-    """Entries `index` (K,) of the flattened rows of M tensors (B, G, L, D): (M, G, K, D)."""
-    return torch.stack([x.transpose(0, 1).flatten(1, 2).index_select(1, index) for x in layers])
 
 
 def unit(x: Tensor) -> Tensor:

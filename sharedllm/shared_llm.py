@@ -15,7 +15,6 @@ import torch
 
 from sharedllm import evidence, fingerprint, pictures
 from sharedllm.answer import Answer
-from sharedllm.attention.select import get_backend
 from sharedllm.config import (
     GenerationConfig,
     InjectionConfig,
@@ -101,9 +100,9 @@ class SharedLLM:
             )
         self._embedder, self._load_s = embedder, load_s
         rotation = Rotation(model.get_decoder().rotary_emb)
+        backend = activate(model, attention)
         if self.injection.mode == "cross":
-            cross.install(model, self.shape, rotation, layers, get_backend(attention))
-        activate(model, attention)
+            cross.install(model, self.shape, rotation, layers, backend.attend)
         self.lower = LowerModel(model, self.shape, rotation, layers)
         self.upper = UpperModel(model, self.shape, rotation, self.injection)
         self.adapter: Adapter | None = None
@@ -146,7 +145,8 @@ class SharedLLM:
             "default" is the one shipped for the default model and its injection mode, joint; with
             another model or mode there is none. None is the exact base.
         tree, injection, search, generation : settings; None takes the adapter's, or the defaults
-        attention : "auto", "sdpa" or "reference"
+        attention : "auto", "sdpa", "torch-flash", "flash", "flash2", "flash3", "flash4", "flex" or
+            "reference"
         embedder : texts -> array (texts, dims), for policy="embedding"
         node_cache_bytes : most bytes of encoded nodes kept for each document
         options : passed to transformers (``revision``, ``quantization_config``, ...)

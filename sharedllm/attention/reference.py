@@ -5,10 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sharedllm.attention.segments import Segments
+
 
 def lower_right_causal(t: int, s: int, device: torch.device) -> Tensor:
     """Bool (T, S): query i of the last `t` slots sees keys 0 .. s - t + i."""
     return torch.ones(t, s, dtype=torch.bool, device=device).tril(diagonal=s - t)
+
+
+def banded_causal(length: int, window: int, device: torch.device) -> Tensor:
+    """Bool (length, length): each token sees itself and the `window` - 1 before it."""
+    return lower_right_causal(length, length, device).triu(diagonal=1 - window)
 
 
 def attend(
@@ -44,3 +51,35 @@ def attend(
     weights = torch.nn.functional.dropout(weights, p=dropout)
     out = torch.einsum("bgrts,bgsd->bgrtd", weights, value.float())
     return out.reshape(b, h, t, d).to(query.dtype)
+
+
+def varlen(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    segments: Segments,
+    *,
+    scale: float,
+    window: int | None = None,
+) -> Tensor:
+    """Causal self-attention of packed sequences, each to itself alone.
+
+    Parameters
+    ----------
+    query : (T, H, D)
+    key, value : (T, G, D), H a multiple of G
+    segments : the sequences that the T tokens are made of
+    scale : float
+    window : tokens that each one sees, itself included; None is all before it
+
+    Returns
+    -------
+    (T, H, D), in the dtype of `query`
+    """
+    out, at = [], 0
+    for length in segments.lengths:
+        q, k, v = (x[at : at + length].transpose(0, 1)[None] for x in (query, key, value))
+        mask = None if window is None else banded_causal(length, window, query.device)[None]
+        out.append(attend(q.contiguous(), k, v, mask, scale=scale)[0].transpose(0, 1))
+        at += length
+    return torch.cat(out)

@@ -14,25 +14,31 @@ from sharedllm.hf.rotation import Rotation
 
 
 class CaptureCache(Cache):
-    """Collects, layer by layer, the KV of chosen positions, with the rotation removed.
+    """Collects, layer by layer, the KV of chosen tokens of one packed row, the rotation removed.
 
     Parameters
     ----------
-    kept : int64 tensor (K,)
-        Positions to keep; the tokens of every row stand at 0, 1, ...
+    kept, positions : int64 tensors (K,)
+        Which tokens of the row to keep, and where they stand.
+
+    Attributes
+    ----------
+    keys, values : list of (G, K, D), one a layer
     """
 
-    def __init__(self, rotation: Rotation, kept: Tensor) -> None:
+    def __init__(self, rotation: Rotation, kept: Tensor, positions: Tensor) -> None:
         super().__init__(layers=[])
         self._rotation = rotation
-        self._kept = kept
-        self.captured: list[tuple[Tensor, Tensor]] = []
+        self._kept, self._positions = kept, positions
+        self.keys: list[Tensor] = []
+        self.values: list[Tensor] = []
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        keys = self._rotation.unrotate(key_states[:, :, self._kept], self._kept[None])
-        self.captured.append((keys, value_states[:, :, self._kept]))
+        turned = key_states.index_select(2, self._kept)
+        self.keys.append(self._rotation.unrotate(turned, self._positions[None])[0])
+        self.values.append(value_states[0].index_select(1, self._kept))
         return key_states, value_states
 
     def get_seq_length(self, layer_idx: int = 0) -> int:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sharedllm.attention.select import Attend
 from sharedllm.hf.families import ModelShape
 from sharedllm.hf.rotation import Rotation
-from sharedllm.injection import LayerMemory
+from sharedllm.injection import AttentionContext, LayerMemory
 
 
 class CrossInjection(nn.Module):
@@ -79,7 +79,9 @@ def _hook(layer: Any, cross: nn.Module, index: int) -> None:
     def add(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
         x = residual.pop()
         shared = kwargs.get("shared")
-        if shared is None or shared.crossed is None or index >= shared.layers:
+        if not isinstance(shared, AttentionContext):  # packed nodes, which read no memory
+            return output
+        if shared.crossed is None or index >= shared.layers:
             return output
         attended, *others = output
         return (attended + cross(x + attended, shared.crossed, index), *others)

@@ -1,4 +1,7 @@
-"""Which transformers models are supported, and what differs between their families."""
+"""Which transformers models are supported, and what differs between their families.
+
+Shapes: T tokens, G key/value heads, D head dim.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,29 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sharedllm.errors import UnsupportedModelError
 
 ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")
+
+
+def _separate_kv(attention: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys without rotation and values, each (T, G, D), of normed states `x` (T, hidden)."""
+    keys, values = (
+        project(x).unflatten(-1, (-1, attention.head_dim))
+        for project in (attention.k_proj, attention.v_proj)
+    )
+    norm = getattr(attention, "k_norm", None)  # Qwen3
+    return keys if norm is None else norm(keys), values
+
+
+def _fused_kv(attention: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    """As :func:`_separate_kv`, of a fused query-key-value projection (Phi-3)."""
+    config = attention.config
+    both = attention.qkv_proj(x)[:, config.num_attention_heads * attention.head_dim :]
+    keys, values = both.unflatten(-1, (2, -1, attention.head_dim)).unbind(-3)
+    return keys, values
 
 
 def _separate_query(attention: Any, config: Any) -> nn.Module:
@@ -36,9 +57,16 @@ def _fused_query(attention: Any, config: Any) -> nn.Module:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Family:
-    """What is special about one model type: how to copy its query projection."""
+    """What is special about one model type.
+
+    Attributes
+    ----------
+    copy_query : a copy of a layer's query projection
+    keys_values : a layer's keys, not rotated, and values for given states
+    """
 
     copy_query: Callable[[Any, Any], nn.Module] = _separate_query
+    keys_values: Callable[[Any, Tensor], tuple[Tensor, Tensor]] = _separate_kv
 
 
 FAMILIES: dict[str, Family] = {
@@ -46,7 +74,7 @@ FAMILIES: dict[str, Family] = {
     "mistral": Family(),
     "qwen2": Family(),
     "qwen3": Family(),
-    "phi3": Family(copy_query=_fused_query),
+    "phi3": Family(copy_query=_fused_query, keys_values=_fused_kv),
 }
 
 

@@ -1,8 +1,9 @@
 """Our attention, registered with transformers' AttentionInterface.
 
-The model's layers call :func:`shared_attention` with the keyword ``shared``, an
-:class:`~sharedllm.injection.AttentionContext`. No mask function is registered, so that
-transformers builds no mask: which keys a query sees is the context's to say.
+The model's layers call :func:`shared_attention` with the keyword ``shared``: an
+:class:`~sharedllm.injection.AttentionContext` for running text with memory, or the
+:class:`~sharedllm.attention.segments.Segments` of one packed row. No mask function is registered,
+so that transformers builds no mask: which keys a query sees is the context's to say.
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface
 
-from sharedllm.attention.select import Attend, get_backend
+from sharedllm.attention.segments import Segments
+from sharedllm.attention.select import Backend, get_backend
 from sharedllm.errors import ModelError
+from sharedllm.hf.families import parameter_device
 from sharedllm.injection import AttentionContext
 
 PREFIX = "sharedllm"
 
 
-def _make(attend: Attend) -> Any:
+def _make(backend: Backend) -> Any:
     def shared_attention(
         module: Any,
         query: Tensor,
@@ -31,7 +34,7 @@ def _make(attend: Attend) -> Any:
         scaling: float,
         dropout: float = 0.0,
         sliding_window: int | None = None,
-        shared: AttentionContext | None = None,
+        shared: AttentionContext | Segments | None = None,
         **_: Any,
     ) -> tuple[Tensor, None]:
         if shared is None or attention_mask is not None:
@@ -40,22 +43,27 @@ def _make(attend: Attend) -> Any:
                 "no attention_mask; call it through SharedLLM, or give it back its own attention "
                 "with model.set_attn_implementation('sdpa')"
             )
+        if isinstance(shared, Segments):
+            q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+            return backend.varlen(q, k, v, shared, scale=scaling, window=sliding_window)[None], None
         layer = module.layer_idx
         if shared.joined is not None and layer < shared.layers:
             key = torch.cat([shared.joined.keys[layer].to(key.dtype), key], dim=2)
             value = torch.cat([shared.joined.values[layer].to(value.dtype), value], dim=2)
         mask = shared.visibility(layer).mask(sliding_window)
-        out = attend(query, key, value, mask, scale=scaling, dropout=dropout)
+        out = backend.attend(query, key, value, mask, scale=scaling, dropout=dropout)
         return out.transpose(1, 2).contiguous(), None
 
     return shared_attention
 
 
-def activate(model: Any, backend: str) -> None:
-    """Make `model` use our attention with the backend called `backend`."""
-    name = f"{PREFIX}_{backend}"
-    AttentionInterface.register(name, _make(get_backend(backend)))
-    model.set_attn_implementation(name)
+def activate(model: Any, name: str) -> Backend:
+    """Make `model` use our attention with the backend called `name`, and return it."""
+    backend = get_backend(name, device=parameter_device(model), dtype=model.dtype)
+    registered = f"{PREFIX}_{backend.name}"
+    AttentionInterface.register(registered, _make(backend))
+    model.set_attn_implementation(registered)
+    return backend
 
 
 def require_active(model: Any, *, cached: bool) -> None:
