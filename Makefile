@@ -2,6 +2,8 @@
 # make test      lint, types, import contracts and tests, as CI does
 # make test-all  the same with slow, notebook, browser and GPU tests
 # make install   .venv with every extra; the command is .venv/bin/sharedllm
+# make docs      the documents as a web site in build/docs
+# make notebooks run the notebooks of cookbooks/ and keep what they show
 # make clean     remove .venv and everything that was generated
 
 PYTHON ?= python3
@@ -11,7 +13,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 BOOK := cookbooks/data/the_mayor_of_casterbridge.txt
 NEEDS := pyproject.toml constraints.txt
 
-.PHONY: help demo test test-all install clean
+.PHONY: help demo test test-all install docs notebooks clean
 .NOTPARALLEL: # the targets share one .venv, and pip must not run twice in it
 
 help:
@@ -56,6 +58,14 @@ test: $(VENV)/.test
 test-all: $(VENV)/.all
 	$(MAKE) --no-print-directory check
 	$(BIN)/pytest -m ""
+
+docs: $(VENV)/.all
+	$(BIN)/mkdocs build --quiet --strict --config-file docs/site/mkdocs.yml
+	@echo "build/docs/index.html"
+
+notebooks: $(VENV)/.all
+	$(BIN)/python -m tests.notebooks.running
+	$(BIN)/ruff format cookbooks
 
 .PHONY: check
 check:
