@@ -252,6 +252,9 @@ class GenerationConfig(_Config):
     grammar : str
         A grammar of llguidance that the answer follows, such as
         ``{"grammars": [{"json_schema": {...}}]}``; empty is none.
+    graphs : bool
+        Run the steps of one answer as a CUDA graph (docs/speed.md): pays for answers of more than
+        a few tokens. Only on CUDA.
     """
 
     max_new_tokens: int = 64
@@ -262,10 +265,13 @@ class GenerationConfig(_Config):
     stop: tuple[str, ...] = ()
     seed: int | None = None
     grammar: str = ""
+    graphs: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.grammar, str):
             raise ConfigError(f"grammar is {self.grammar!r}; give llguidance's grammar as a str")
+        if not isinstance(self.graphs, bool):
+            raise ConfigError(f"graphs is {self.graphs!r}; it must be True or False")
         whole("max_new_tokens", self.max_new_tokens, least=1)
         number("temperature", self.temperature, least=0)
         number("top_p", self.top_p, least=0, most=1)

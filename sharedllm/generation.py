@@ -19,6 +19,7 @@ from transformers.generation.logits_process import (
 from sharedllm.config import GenerationConfig
 from sharedllm.grammar import Constraint, Grammars
 from sharedllm.layout import Prompt
+from sharedllm.replay import Replay
 from sharedllm.turns import Turns
 from sharedllm.upper_model import UpperModel
 
@@ -87,6 +88,9 @@ class Decoder:
         self, prompts: Sequence[Prompt], config: GenerationConfig, rows: list[Row]
     ) -> Iterator[tuple[int, str]]:
         choose = _Chooser(config)
+        replay = None
+        if config.graphs:
+            Replay.require(self._upper)
         with self._turns.model:
             session = self._upper.start(prompts)
         yield -1, ""
@@ -103,7 +107,12 @@ class Decoder:
             if all(row.finish_reason for row in rows):
                 return
             with self._turns.model:
-                self._upper.step(session, tokens)
+                if config.graphs and replay is None:
+                    replay = Replay(self._upper, session, config.max_new_tokens, graph=True)
+                if replay is None:
+                    self._upper.step(session, tokens)
+                else:
+                    replay.step(tokens)
 
     def _advance(self, row: Row, token: int, config: GenerationConfig) -> str:
         """Take in one token and return the text that is now certain."""

@@ -120,7 +120,7 @@ class Layout:
         self._order = 0
         self._position = torch.zeros(batch, dtype=torch.int64, device=device)
         self._chunk = torch.zeros_like(self._position)
-        self._apart = config.mode == "cross" and config.positions == "chunk"
+        self.apart = config.mode == "cross" and config.positions == "chunk"
 
     def text(self, rows: Sequence[Sequence[int]]) -> TextPiece:
         """Lay out one stretch of text a row."""
@@ -139,7 +139,7 @@ class Layout:
         return TextPiece(
             ids=ids,
             keys=Keys(order=order.int(), position=position.int()),
-            cross_position=self._chunk[:, None].expand_as(position) if self._apart else position,
+            cross_position=self._chunk[:, None].expand_as(position) if self.apart else position,
             valid=known,
         )
 
@@ -152,7 +152,7 @@ class Layout:
         values = _stack([empty if entry is None else entry.values for entry in rows], longest)
         position = torch.zeros(len(rows), longest, dtype=torch.int64, device=self._device)
         order = torch.full_like(position, NEVER, dtype=torch.int32)
-        start = self._chunk if self._apart else self._position
+        start = self._chunk if self.apart else self._position
         extent = torch.zeros_like(start)
         for row, entry in enumerate(rows):
             if entry is None:
@@ -161,7 +161,7 @@ class Layout:
             order[row, : len(entry)] = self._order
             extent[row] = entry.extent(self._config.positions)
         self._order += 1
-        if self._apart:
+        if self.apart:
             self._chunk = self._chunk + extent
         else:
             self._position = self._position + extent

@@ -63,6 +63,7 @@ class UpperModel:
         self._rotation = rotation
         self.config = config
         self.layers = config.layers or shape.layers
+        self.fixed_rotation = rotation.fixed
         self.device = parameter_device(model)
 
     def require_room(self, prompt: Prompt, new_tokens: int) -> None:
@@ -139,9 +140,9 @@ class UpperModel:
             layers=self.layers,
             injected=injected,
             plain=plain,
-            crossed=_layer_memory(session.memory[0], piece) if session.memory else None,
+            crossed=layer_memory(session.memory[0], piece) if session.memory else None,
         )
-        out = self._forward(
+        out = self.forward(
             piece,
             context,
             reads=session.reads,
@@ -176,7 +177,7 @@ class UpperModel:
         plain = Visibility(
             query_order=order, query_position=position, keys=text.keys, in_order=not text.padded
         )
-        memory = _layer_memory(_joined_memory(memories), text) if memories else None
+        memory = layer_memory(_joined_memory(memories), text) if memories else None
         joined = memory if self.config.mode == "joint" else None
         injected = plain
         if joined is not None:
@@ -194,14 +195,14 @@ class UpperModel:
             crossed=memory if joined is None else None,
         )
         reads = _all_read(prompts)
-        out = self._forward(text, context, reads=reads, past_key_values=None, logits_to_keep=keep)
+        out = self.forward(text, context, reads=reads, past_key_values=None, logits_to_keep=keep)
         kept = text.valid[:, -out.shape[1] :]
         return [
             row if seen.all() else row[seen.nonzero()[:, 0].to(row.device)]
             for row, seen in zip(out, kept, strict=True)
         ]
 
-    def _forward(
+    def forward(
         self, piece: TextPiece, context: AttentionContext, *, reads: bool, **options: Any
     ) -> Tensor:
         """Logits (B, T, V)."""
@@ -224,7 +225,7 @@ def _all_read(prompts: Sequence[Prompt]) -> bool:
     return reads.pop()
 
 
-def _layer_memory(piece: MemoryPiece, text: TextPiece) -> LayerMemory:
+def layer_memory(piece: MemoryPiece, text: TextPiece) -> LayerMemory:
     """`piece` as the tokens of `text` see it."""
     return LayerMemory(
         keys=piece.keys,

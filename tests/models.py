@@ -133,11 +133,12 @@ def shared(
     attention: str = "sdpa",
     node_cache_bytes: int = 1 << 20,
     sizes: dict[str, Any] | None = None,
+    device: str = "cpu",
     **injection: Any,
 ) -> SharedLLM:
     """The same weights as :func:`stock`, under our attention."""
     return SharedLLM(
-        make_model(family, **(sizes or {})),
+        make_model(family, **(sizes or {})).to(device),
         make_tokenizer(),
         tree=tree,
         injection=InjectionConfig(**injection),

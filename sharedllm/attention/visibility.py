@@ -40,12 +40,15 @@ class Visibility:
     keys : Keys
     in_order : bool
         No padding, and slots in prompt order: the lower-right causal mask says it all.
+    last : int or None
+        No query stands behind this position; None looks, which waits for the device.
     """
 
     query_order: Tensor
     query_position: Tensor
     keys: Keys
     in_order: bool
+    last: int | None = None
     _masks: dict[int | None, Tensor] = field(default_factory=dict, repr=False)
 
     def mask(self, window: int | None) -> Tensor | None:
@@ -67,4 +70,4 @@ class Visibility:
 
     @cached_property
     def _last_position(self) -> int:
-        return int(self.query_position.max())
+        return int(self.query_position.max()) if self.last is None else self.last

@@ -1,10 +1,11 @@
-"""Two caches: one captures a node's KV, one holds running text with injected memory in between.
+"""Caches: one captures nodes' KV, others hold running text with injected memory in between.
 
 Shapes: B batch, G key/value heads, S slots, D head dim, K kept entries.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -28,8 +29,8 @@ class CaptureCache(Cache):
 
     def __init__(self, rotation: Rotation, kept: Tensor, positions: Tensor) -> None:
         super().__init__(layers=[])
-        self._rotation = rotation
-        self._kept, self._positions = kept, positions
+        self._kept = kept
+        self._unrotated = rotation.unrotation(positions[None])
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
 
@@ -37,7 +38,7 @@ class CaptureCache(Cache):
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         turned = key_states.index_select(2, self._kept)
-        self.keys.append(self._rotation.unrotate(turned, self._positions[None])[0])
+        self.keys.append(self._unrotated(turned)[0])
         self.values.append(value_states[0].index_select(1, self._kept))
         return key_states, value_states
 
@@ -88,6 +89,55 @@ class GrowingLayer(CacheLayerMixin):
         return -1
 
 
+class FixedLayer(CacheLayerMixin):
+    """Keys and values in a buffer of fixed size, written where a tensor on the device says.
+
+    Parameters
+    ----------
+    grown : what it starts with
+    slot : int64 tensor (1,)
+        Where the next token goes; whoever runs the model counts it up.
+    room : int
+        Slots, those in use included.
+    """
+
+    def __init__(self, grown: GrowingLayer, slot: Tensor, room: int) -> None:
+        super().__init__()
+        self._slot = slot
+        self.keys, self.values = (
+            _widened(x[:, :, : grown.length], room) for x in (grown.keys, grown.values)
+        )
+        self.is_initialized = True
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """It is made initialised."""
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Write (B, G, 1, D) and return all slots, (B, G, room, D)."""
+        self.keys.index_copy_(2, self._slot, key_states)
+        self.values.index_copy_(2, self._slot, value_states)
+        return self.keys, self.values
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.get_max_length(), 0
+
+    def get_seq_length(self) -> int:
+        return 0  # only the device knows
+
+    def get_max_length(self) -> int:
+        return int(self.keys.shape[2])
+
+
+def _widened(x: Tensor, room: int) -> Tensor:
+    """`x` (B, G, S, D) in a buffer of `room` slots; the others are zero, which no mask lets in."""
+    b, g, s, d = x.shape
+    out = x.new_zeros(b, g, room, d)
+    out[:, :, :s] = x
+    return out
+
+
 class InjectionCache(Cache):
     """The KV of head, memory and tail; the first layers also hold the injected entries."""
 
@@ -98,6 +148,10 @@ class InjectionCache(Cache):
         """Append rotated memory (M, B, G, S, D) to the first M layers."""
         for layer, k, v in zip(self.layers, keys, values, strict=False):
             layer.update(k, v)
+
+    def fixed(self, slots: Sequence[Tensor], rooms: Sequence[int]) -> Cache:
+        """A copy whose layers have room for `rooms` slots and go on at `slots`, one each."""
+        return Cache(layers=list(map(FixedLayer, self.layers, slots, rooms)))
 
     def memory_bytes(self) -> int:
         """Bytes held by all layers."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +21,11 @@ class Rotation:
     def __init__(self, module: Any) -> None:
         self._module = module
 
+    @property
+    def fixed(self) -> bool:
+        """Whether the frequencies are the same at every length, so that none is looked at."""
+        return self._module.rope_type not in ("dynamic", "longrope")
+
     def tables(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """float32 cosine and sine, each (B, S, R), for int positions (B, S); R rotated dims."""
         like = torch.empty(0, dtype=torch.float32, device=positions.device)
@@ -32,9 +39,13 @@ class Rotation:
 
     def unrotate(self, x: Tensor, positions: Tensor) -> Tensor:
         """Undo :meth:`rotate`."""
+        return self.unrotation(positions)(x)
+
+    def unrotation(self, positions: Tensor) -> Callable[[Tensor], Tensor]:
+        """:meth:`unrotate` for keys that all stand at `positions`, whose tables are made once."""
         cos, sin = self.tables(positions)
         square = float(self._module.attention_scaling) ** 2
-        return _turn(x, cos / square, -sin / square)
+        return partial(_turn, cos=cos / square, sin=-sin / square)
 
 
 def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -83,6 +83,7 @@ def test_a_block_mask_lists_the_blocks_that_hold_what_is_seen(window: int | None
         assert listed == list(range(oldest // flex.BLOCK, row + 1))
 
 
+@torch.no_grad()
 @pytest.mark.parametrize("attention", ["sdpa", "flex"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_nodes_by_every_backend(family: str, attention: str) -> None:

@@ -1,0 +1,99 @@
+"""Steps of one shape, as CUDA graphs replay them, against steps that grow."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sharedllm import SharedLLM
+from sharedllm.errors import ConfigError
+from sharedllm.layout import Prompt
+from sharedllm.replay import ROUND, WARM_UP, Replay
+from tests.equivalence.prompts import CLOSE, prompt_of
+from tests.equivalence.test_3_generation import BATCH
+from tests.models import FAMILIES, shared, some_ids
+
+STEPS = some_ids(4, 50)
+
+
+def grown(llm: SharedLLM, prompts: list[Prompt]) -> list[torch.Tensor]:
+    """Logits (B, V) after each of STEPS."""
+    session, out = llm.upper.start(prompts), []
+    for token in STEPS:
+        llm.upper.step(session, [token] * len(prompts))
+        out.append(session.logits)
+    return out
+
+
+@pytest.mark.parametrize("positions", ["ordinal", "chunk"])
+@pytest.mark.parametrize("mode", ["joint", "cross"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_fixed_steps_are_growing_steps(family: str, mode: str, positions: str) -> None:
+    llm = shared(family, mode=mode, positions=positions, layers=2)
+    prompts = [prompt_of(llm, pieces) for pieces in BATCH]
+    for batch in (prompts, prompts[:1], prompts[3:4]):
+        session = llm.upper.start(batch)
+        replay = Replay(llm.upper, session, len(STEPS), graph=False)
+        for token, expected in zip(STEPS, grown(llm, batch), strict=True):
+            replay.step([token] * len(batch))
+            torch.testing.assert_close(session.logits, expected, **CLOSE)
+            assert session.logits is replay.logits
+
+
+def test_a_capture_takes_its_warm_up_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything of a capture but CUDA's part: the steps after it are the first ones."""
+    llm = shared("llama")
+    prompts = [prompt_of(llm, BATCH[0])]
+    session = llm.upper.start(prompts)
+    replay = Replay(llm.upper, session, len(STEPS), graph=False)
+    changed = [*replay._counts, replay.logits]
+    for slots in (replay._injected, replay._plain):
+        changed += [slots.next, slots.keys.order, slots.keys.position]
+    with torch.inference_mode():
+        before = [x.clone() for x in changed]
+        for _ in range(WARM_UP):
+            replay._run()
+        assert not torch.equal(replay._plain.next, before[-3])
+        replay._restore(changed, before)
+    for token, expected in zip(STEPS, grown(llm, prompts), strict=True):
+        replay.step([token])
+        torch.testing.assert_close(session.logits, expected, **CLOSE)
+
+
+def test_there_is_room_for_as_many_tokens_as_were_asked_for() -> None:
+    llm = shared("llama")
+    replay = Replay(llm.upper, llm.upper.start([Prompt(text=(some_ids(60),))]), 5, graph=False)
+    assert replay._plain.room == 2 * ROUND
+    for _ in range(5):
+        replay.step([1])
+    with pytest.raises(ValueError, match="no room"):
+        replay.step([1])
+
+
+def test_graphs_need_a_card_and_a_rotation_that_stays() -> None:
+    llm = shared("llama")
+    with pytest.raises(ConfigError, match="needs CUDA"):
+        llm.answer("Who?", graphs=True, max_new_tokens=1)
+    with pytest.raises(ConfigError, match="graphs is 1"):
+        llm.answer("Who?", graphs=1)
+    assert llm.upper.fixed_rotation
+    for family in ("llama-dynamic", "phi3-longrope"):
+        upper = shared(family).upper
+        assert not upper.fixed_rotation
+        upper.device = torch.device("cuda")
+        with pytest.raises(ConfigError, match="'dynamic' and 'longrope'"):
+            Replay.require(upper)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("mode", ["joint", "cross"])
+def test_graphs_on_a_card(mode: str) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs CUDA")
+    llm = shared("llama", mode=mode, device="cuda")
+    prompts = [prompt_of(llm, pieces) for pieces in BATCH]
+    session = llm.upper.start(prompts)
+    replay = Replay(llm.upper, session, len(STEPS), graph=True)
+    for token, expected in zip(STEPS, grown(llm, prompts), strict=True):
+        replay.step([token] * len(prompts))
+        torch.testing.assert_close(session.logits, expected, rtol=2e-3, atol=2e-3)
