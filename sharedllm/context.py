@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import reprlib
 import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -41,6 +42,11 @@ def contexts(context: Context | Sequence[Context], questions: int) -> list[Seque
     """
     if _is_source(context):
         return [[_source(context)]] * questions
+    if isinstance(context, str | os.PathLike):
+        raise InputError(
+            f"context is {reprlib.repr(os.fspath(context))}, and there is no memory in a folder of "
+            "that name; to ask about a text give what remember() returned for it"
+        )
     if not isinstance(context, Iterable):
         raise InputError(f"context is {context!r}; give documents returned by remember()")
     given: list[Any] = list(context)

@@ -238,7 +238,7 @@ class LowerModel:
         if segments.longest > self._window:
             raise WindowError(
                 f"{segments.longest} tokens cannot be read at once: the model was trained on "
-                f"{self._window}; make chunks smaller (tree.chunk), or shorten the question"
+                f"{self._window}; shorten the question, or make chunks smaller (tree.chunk)"
             )
         tokens = np.concatenate([ids[start:end] for start, end in spans]).astype(np.int64)
         positions = np.concatenate([np.arange(length) for length in lengths])

@@ -15,7 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -23,8 +23,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sharedllm.document import Document, SearchVectors
-from sharedllm.errors import ConfigError
+from sharedllm.errors import ConfigError, InputError
 from sharedllm.lower_model import LowerModel, unit
+from sharedllm.tokens import tokenize
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Scores = NDArray[np.float32]
 Embedder = Callable[[list[str]], NDArray[np.float32]]
@@ -49,6 +53,23 @@ class Query:
     text: str
     ids: NDArray[np.int32]
     vectors: Tensor
+
+
+def looked_for(text: str, tokenizer: PreTrainedTokenizerBase, lower: LowerModel) -> Query:
+    """`text` as what is looked for.
+
+    Raises
+    ------
+    InputError
+        If there is nothing in it.
+    WindowError
+        If it is longer than what the model reads at once.
+    """
+    if not text.strip():
+        raise InputError("the question is empty; ask something")
+    ids = tokenize(text, tokenizer).ids
+    vectors = lower.vectors(ids, [(0, len(ids))]).float()
+    return Query(text=text, ids=ids, vectors=vectors)
 
 
 class Policy(Protocol):

@@ -34,14 +34,13 @@ from sharedllm.hf.interface import activate
 from sharedllm.hf.loading import end_ids, load, resolve_device, resolve_dtype
 from sharedllm.hf.rotation import Rotation
 from sharedllm.lower_model import LowerModel
-from sharedllm.policy import Embedder, Query, Scores, make_policy
+from sharedllm.policy import Embedder, Scores, looked_for, make_policy
 from sharedllm.prepare import Prepared, Preparer
 from sharedllm.progress import Progress
 from sharedllm.prompt import Question, asked, converse
 from sharedllm.reading import DocumentReader
 from sharedllm.search import Selection, select
 from sharedllm.stream import AnswerStream, answer_all
-from sharedllm.tokens import tokenize
 from sharedllm.turns import Turns
 from sharedllm.upper_model import UpperModel
 
@@ -334,10 +333,9 @@ class SharedLLM:
         """The policy's score of every node; one array a document, in the order of its forest."""
         documents = owned(context, self, query)
         with self.turns.question(), self.turns.model:
-            ids = tokenize(query, self.tokenizer).ids
-            vectors = self.lower.vectors(ids, [(0, len(ids))]).float()
+            sought = looked_for(query, self.tokenizer, self.lower)
             chosen = make_policy(policy or self.search.policy, self.lower, self._embedder)
-            return chosen.score(Query(text=query, ids=ids, vectors=vectors), documents)
+            return chosen.score(sought, documents)
 
     def select(
         self,

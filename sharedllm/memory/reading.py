@@ -24,7 +24,7 @@ from sharedllm.memory.shelf import ArrayReader, Run, Shelf
 from sharedllm.memory.vector_form import VectorForm
 from sharedllm.memory.writer import Writer
 from sharedllm.pictures import of_leaves
-from sharedllm.tokens import tokenize
+from sharedllm.policy import looked_for
 
 if TYPE_CHECKING:
     from sharedllm.shared_llm import SharedLLM
@@ -158,9 +158,8 @@ class MemoryReader:
 
     def _embedding(self, query: str, llm: SharedLLM) -> NDArray[np.float32]:
         with llm.turns.question(), llm.turns.model:
-            ids = tokenize(query, llm.tokenizer).ids
-            vectors = llm.lower.vectors(ids, [(0, len(ids))])
-        return self.encoder.query(query, vectors)
+            sought = looked_for(query, llm.tokenizer, llm.lower)
+        return self.encoder.query(query, sought.vectors)
 
 
 def _hit(document: Document, names: dict[str, Any], leaf: int, score: float) -> Hit:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from sharedllm import MemoryDocument, SharedLLM
+from sharedllm.errors import InputError
 from sharedllm.prompt import asked
 from sharedllm.query import query_of
+from tests.conftest import Make
+from tests.texts import STORY
 
 WHO = "Who is the captain: Ann or Bob?"
 
@@ -47,3 +51,17 @@ def test_a_document_in_the_message_is_no_part_of_it() -> None:
     content = [{"type": "text", "text": f"Question: {WHO}\nText:"}, {"type": "text", "text": ""}]
     assert asked([{"role": "user", "content": content}]) == WHO
     assert asked(WHO) == WHO
+
+
+def test_an_empty_question_is_refused_wherever_one_is_asked(llm: SharedLLM, make: Make) -> None:
+    memory = make()
+    memory.add(MemoryDocument(id="story", text=STORY))
+    document = llm.remember(STORY)
+    for ask in (
+        lambda: memory.search(" \n"),
+        lambda: llm.select(" ", document),
+        lambda: llm.score("", document),
+        lambda: llm.answer("", document),
+    ):
+        with pytest.raises(InputError, match="the question is empty"):
+            ask()
