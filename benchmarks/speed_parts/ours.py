@@ -1,0 +1,194 @@
+"""Phases of SharedLLM: reading, coarse encoding, a warm question, decoding."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from costs import Cost, Size, compare, decode, read_chunks
+
+from sharedllm import InjectionConfig, SearchConfig, SharedLLM, TreeConfig
+from sharedllm.injection import InjectedKV
+from sharedllm.layout import Prompt
+from sharedllm.replay import Replay
+from speed_parts.card import Clock, Rates
+from speed_parts.models import text
+
+QUESTION = "What is the name of the ferry that the keeper of the lighthouse took in spring?"
+Row = dict[str, Any]
+
+
+def opened(model: Any, tokenizer: Any, *, layers: int, chunk: int, attention: str) -> SharedLLM:
+    """The model under our attention, with a cache that keeps every node."""
+    height = 3 if chunk >= 512 else 1
+    ratios = (16.0, 8.0, 1.0) if height == 3 else (1.0,)
+    return SharedLLM(
+        model,
+        tokenizer,
+        tree=TreeConfig(chunk=chunk, height=height, ratios=ratios),
+        injection=InjectionConfig(layers=layers),
+        search=SearchConfig(rest="none"),
+        attention=attention,
+        node_cache_bytes=1 << 40,
+    )
+
+
+def row(phase: str, seconds: float, cost: Cost, rates: Rates, **more: Any) -> Row:
+    """A phase with its floor; `limiter` says what sets the floor, `rest_s` what is above it."""
+    floor, limiter = rates.floor(cost.flops, cost.bytes)
+    return {
+        "phase": phase,
+        "seconds": seconds,
+        "flops": cost.flops,
+        "bytes": cost.bytes,
+        "floor_s": floor,
+        "floor_share": floor / seconds,
+        "matrix_share": cost.flops / rates.flops / seconds,
+        "limiter": limiter,
+        "rest_s": seconds - floor,
+        **more,
+    }
+
+
+def ingest_cost(size: Size, tokens: int, chunk: int, layers: int, ratio: float) -> Cost:
+    """M - 1 whole layers, keys and values of kept tokens in the last, and writing what is kept."""
+    below = read_chunks(size, tokens, chunk, layers - 1)
+    kept = tokens / ratio
+    return Cost(
+        flops=below.flops + kept * 4 * size.width * size.kv,
+        bytes=below.bytes + 2 * size.weight * size.kv * kept * layers,
+    )
+
+
+def phases(
+    llm: SharedLLM, tokens: int, budget: int, size: Size, rates: Rates, clock: Clock
+) -> Iterator[Row]:
+    """Every phase of one context, M and budget; what came before an error is kept."""
+    chunk, layers = llm.tree.chunk, llm.lower.layers
+    same = {
+        "tokens": tokens,
+        "layers": layers,
+        "chunk": chunk,
+        "budget": budget,
+        "attention": llm.model.config._attn_implementation.removeprefix("sharedllm_"),
+    }
+    llm.remember(text(min(tokens, 4 * chunk), 1))  # kernels choose their form, the centre is found
+    llm.encode(llm.remember(text(min(tokens, 4 * chunk), 2)))
+    clock.fresh()
+    words, documents = text(tokens), []
+    seconds = clock.seconds(lambda: documents.append(llm.remember(words)))
+    document = documents[0]
+    yield row("remember", seconds, read_chunks(size, tokens, chunk, 1), rates, **same)
+    clock.fresh()
+    seconds = clock.seconds(lambda: llm.encode(document))
+    stored = sum(kv.nbytes for kv in document.nodes._nodes.values())
+    cost = ingest_cost(size, tokens, chunk, layers, llm.tree.root_ratio)
+    yield row(
+        "ingest",
+        seconds,
+        cost,
+        rates,
+        stored=stored,
+        vectors=document.vectors.nbytes,
+        tokens_s=tokens / seconds,
+        peak=clock.peak(),
+        **same,
+    )
+    yield from _question(llm, document, budget, size, rates, clock, same)
+
+
+def _question(
+    llm: SharedLLM,
+    document: Any,
+    budget: int,
+    size: Size,
+    rates: Rates,
+    clock: Clock,
+    same: Row,
+) -> Iterator[Row]:
+    options = {"finest": "text", "rest": "all", "budget": budget, "max_new_tokens": 64}
+    llm.prepare(QUESTION, document, **options)  # what a first question encodes is kept
+    clock.fresh()
+    prompt = llm.prepare(QUESTION, document, **options).prompt
+    running, entries = prompt.running_tokens, prompt.injected_tokens
+    cost = question_cost(size, running, entries, same["layers"])
+    search = clock.median(lambda: llm.prepare(QUESTION, document, **options), 3, 1)
+    query = len(llm.tokenizer(QUESTION)["input_ids"])
+    yield row("search", search, compare(size.width, query, same["tokens"]), rates, **same)
+    more = {"running": running, "entries": entries, "search_s": search, **same}
+    start = clock.median(lambda: llm.upper.start([prompt]), 3, 1)
+    yield row("first token, memory on the device", start, cost, rates, peak=clock.peak(), **more)
+    for name, load in _stores(prompt, llm.upper.device):
+        seconds = clock.median(lambda load=load: llm.upper.start([load()]), 3, 1)  # type: ignore[misc]
+        yield row(f"first token, memory {name}", seconds, cost, rates, **more)
+    yield from _decoding(llm, prompt, size, rates, clock, more)
+
+
+def _decoding(
+    llm: SharedLLM, prompt: Prompt, size: Size, rates: Rates, clock: Clock, more: Row
+) -> Iterator[Row]:
+    new, seen = 32, more["running"] + more["entries"]
+    cost = decode(size, new, seen)
+    session = llm.upper.start([prompt])
+    llm.upper.step(session, [1])
+
+    def steps() -> None:
+        for _ in range(new):
+            llm.upper.step(session, [1])
+
+    seconds = clock.seconds(steps)
+    yield row("decode", seconds, cost, rates, tokens_s=new / seconds, **more)
+    replay = Replay(llm.upper, llm.upper.start([prompt]), 2 * new, graph=clock.cuda)
+    replay.step([1])
+
+    def replayed() -> None:
+        for _ in range(new):
+            replay.step([1])
+
+    seconds = clock.seconds(replayed)
+    name = "decode, CUDA graph" if clock.cuda else "decode, fixed shapes"
+    yield row(name, seconds, cost, rates, tokens_s=new / seconds, **more)
+
+
+def question_cost(size: Size, running: int, entries: int, layers: int) -> Cost:
+    """A prompt of `running` tokens over `entries` of memory in `layers` layers."""
+    squares = size.layers * 2 * size.attention * running**2
+    over_memory = 4 * size.attention * running * entries * layers
+    kv = 2 * size.weight * size.kv * (entries * layers + running * size.layers)
+    return Cost(
+        flops=2 * size.layers * size.layer * running + 2 * size.head + squares + over_memory,
+        bytes=size.weight * size.parameters + kv,
+    )
+
+
+def _stores(prompt: Prompt, device: torch.device) -> Iterator[tuple[str, Any]]:
+    """Ways to bring the memory of `prompt` to the device: from pinned RAM, from a file."""
+    (memory,) = [m for m in prompt.memory if m is not None] or [None]
+    if memory is None:
+        return
+    both = torch.stack([memory.keys, memory.values]).cpu()
+    if device.type == "cuda":
+        both = both.pin_memory()
+
+    def placed(host: torch.Tensor) -> Prompt:
+        keys, values = host.to(device, non_blocking=True)
+        there = InjectedKV(keys=keys, values=values, chunk=memory.chunk, n_chunks=memory.n_chunks)
+        return Prompt(
+            text=prompt.text,
+            memory=tuple(None if m is None else there for m in prompt.memory),
+            reads=prompt.reads,
+        )
+
+    yield "in pinned RAM" if device.type == "cuda" else "in RAM", lambda: placed(both)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "memory"
+        file.write_bytes(both.view(torch.uint8).numpy().tobytes())
+
+        def read() -> Prompt:
+            flat = torch.from_file(str(file), size=both.nbytes, dtype=torch.uint8)
+            return placed(flat.view(both.dtype).view(both.shape))
+
+        yield "in a file (the system may hold it)", read

@@ -1,0 +1,99 @@
+"""benchmarks/speed.py: what it counts, and one small run of all of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from tests.guard.counting import count
+from tests.guard.test_hot_paths import IDS, ROOTS
+from tests.models import shared
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+PHASES = {
+    "remember",
+    "ingest",
+    "search",
+    "first token, memory on the device",
+    "first token, memory in RAM",
+    "first token, memory in a file (the system may hold it)",
+    "decode",
+    "decode, fixed shapes",
+    "bare model, first token",
+    "bare model, decode",
+    "top-k chunks, first token",
+    "full attention, first token",
+    "full attention, decode",
+    "StreamingLLM, reads the context",
+    "CEPE's shape, ingest",
+    "CEPE's shape, first token",
+}
+
+
+@pytest.fixture
+def parts(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    monkeypatch.syspath_prepend(FOLDER)
+    import costs  # type: ignore[import-not-found]
+    from speed_parts import card, ours, report  # type: ignore[import-not-found]
+
+    return SimpleNamespace(costs=costs, card=card, ours=ours, report=report)
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_what_ingest_costs_is_what_it_does(parts: SimpleNamespace, layers: int) -> None:
+    llm = shared("llama", layers=layers)
+    size = parts.costs.Size.of(llm.model.config, 4)
+
+    def run() -> None:
+        with torch.inference_mode():
+            dict(llm.lower.encode(IDS, ROOTS))
+
+    found = count(run).flops
+    squares = sum(found.values()) - found["mm"]
+    expected = parts.ours.ingest_cost(size, 128, 64, layers, 8.0)
+    assert expected.flops == found["mm"] + squares / 2  # causal attention sees half of its square
+
+
+def test_floors(parts: SimpleNamespace) -> None:
+    rates = parts.card.Rates(flops=100.0, copy=10.0, upload=1.0)
+    assert rates.floor(200.0, 5.0) == (2.0, "matrix rate")
+    assert rates.floor(200.0, 50.0) == (5.0, "copy rate")
+    found = parts.ours.row("x", 4.0, parts.costs.Cost(flops=200.0, bytes=5.0), rates)
+    assert (found["floor_share"], found["matrix_share"], found["rest_s"]) == (0.5, 0.5, 2.0)
+
+
+def run(tmp_path: Path, *options: str) -> list[dict[str, Any]]:
+    out = tmp_path / "speed.jsonl"
+    command = [sys.executable, str(FOLDER / "speed.py"), "--small", f"--out={out}", *options]
+    subprocess.run(command, check=True, capture_output=True, timeout=240)
+    return [json.loads(line) for line in out.read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_one_small_run(tmp_path: Path) -> None:
+    rows = run(tmp_path, f"--plot={tmp_path / 'speed.png'}")
+    assert rows[0]["rates"]["flops"] > 0
+    done = [row for row in rows if "seconds" in row]
+    assert {row["phase"] for row in done} == PHASES
+    assert all(row["seconds"] > 0 and row["floor_share"] > 0 for row in done)
+    whys = [row for row in rows if "why" in row]
+    assert {row["phase"] for row in whys} == {"kvpress: SnapKV, ExpectedAttention"}
+    assert {row["attention"] for row in done if "attention" in row} == {"sdpa", "flex"}
+    assert len([row for row in rows if "reached" in row]) == 3 * (3 + 6 + 2)
+    stored = {r["tokens"]: r["stored"] for r in done if r["phase"] == "ingest" and "sweep" not in r}
+    assert stored[2048] == 2 * stored[1024] == 4 * stored[512]
+    assert (tmp_path / "speed.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_a_run_cut_short_says_so(tmp_path: Path) -> None:
+    rows = run(tmp_path, "--minutes=0")
+    assert not [row for row in rows if "seconds" in row]
+    assert "minutes were over" in rows[2]["why"]
