@@ -17,6 +17,7 @@ from sharedllm.lower_model import NodeRequest, unit
 from sharedllm.memory import kv
 from sharedllm.memory.embedders import Embedder
 from sharedllm.memory.identity import MemorySettings
+from sharedllm.memory.landing import Landing
 from sharedllm.memory.pieces import Piece
 from sharedllm.memory.shards import Stored
 from sharedllm.memory.vector_form import VectorForm
@@ -108,12 +109,16 @@ class PieceEncoder:
         ]
         out: dict[NodeRequest, NodeKV] = {}
         encoded = self._llm.lower.encode(ids, wanted)
+        landing = Landing(self._llm.lower.device)
         while True:
             with self._llm.turns.model, torch.inference_mode():
                 pair = next(encoded, None)
             if pair is None:
+                landing.wait()
                 return out
-            out[pair[0]] = NodeKV(keys=pair[1].keys.cpu(), values=pair[1].values.cpu())
+            out[pair[0]] = NodeKV(
+                keys=landing.take(pair[1].keys), values=landing.take(pair[1].values)
+            )
 
     def _embeddings(
         self, pieces: Sequence[Piece], vectors: Tensor, spans: Sequence[tuple[int, int]]
