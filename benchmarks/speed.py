@@ -1,7 +1,7 @@
 """Speed and memory of every phase beside other ways to read long contexts, on one device.
 
     python benchmarks/speed.py --model llama8b-shaped --contexts 8K,32K,128K,1M \
-        --out benchmarks/results/speed.jsonl --plot docs/figures/speed.png
+        --out benchmarks/results/speed.jsonl --plot docs/images/speed.png
     python benchmarks/speed.py --small
 
 The device's matrix and copy rates are measured first; each row then reports its seconds, the

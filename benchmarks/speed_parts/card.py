@@ -12,6 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+
+# What a kernel's or an operator's name holds, in this order; the others are small ones.
+KINDS = {
+    "attention": ("flash", "fmha", "attention"),
+    "matrix": ("gemm", "gemv", "nvjet", "cutlass", "cublas", "xmma", "::mm", "::addmm", "::bmm"),
+    "copies": ("memcpy", "memset", "copy", "cat", "index"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +66,21 @@ class Clock:
         for _ in range(warm):
             call()
         return statistics.median(self.seconds(call) for _ in range(times))
+
+    def parts(self, call: Callable[[], Any]) -> dict[str, float]:
+        """Seconds of one more run, by kind of kernel; idle is when the device had none to run."""
+        activities = [ProfilerActivity.CUDA if self.cuda else ProfilerActivity.CPU]
+        with profile(activities=activities) as profiler:
+            whole = self.seconds(call)
+        out = {"attention": 0.0, "matrix": 0.0, "copies": 0.0, "small": 0.0}
+        for event in profiler.key_averages():
+            if self.cuda and event.device_type != DeviceType.CUDA:
+                continue
+            spent = event.self_device_time_total if self.cuda else event.self_cpu_time_total
+            name = event.key.lower()
+            kind = next((k for k, n in KINDS.items() if any(x in name for x in n)), "small")
+            out[kind] += spent / 1e6
+        return {**out, "idle": max(0.0, whole - sum(out.values())), "whole": whole}
 
     def fresh(self) -> None:
         """Give memory back and forget the peak."""

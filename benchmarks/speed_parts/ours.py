@@ -18,6 +18,7 @@ from speed_parts.card import Clock, Rates
 from speed_parts.models import text
 
 QUESTION = "What is the name of the ferry that the keeper of the lighthouse took in spring?"
+PROFILED = 32768  # tokens whose ingest is taken apart, kernel by kernel
 Row = dict[str, Any]
 
 
@@ -37,7 +38,7 @@ def opened(model: Any, tokenizer: Any, *, layers: int, chunk: int, attention: st
 
 
 def row(phase: str, seconds: float, cost: Cost, rates: Rates, **more: Any) -> Row:
-    """A phase with its floor; `limiter` says what sets the floor, `rest_s` what is above it."""
+    """A phase with its floor: `limiter` sets it, `rest_s` is above it, `parts` says by what."""
     floor, limiter = rates.floor(cost.flops, cost.bytes)
     return {
         "phase": phase,
@@ -86,6 +87,8 @@ def phases(
     seconds = clock.seconds(lambda: llm.encode(document))
     stored = sum(kv.nbytes for kv in document.nodes._nodes.values())
     cost = ingest_cost(size, tokens, chunk, layers, llm.tree.root_ratio)
+    slice_ = llm.remember(text(min(tokens, PROFILED), 3))
+    peak = clock.peak()
     yield row(
         "ingest",
         seconds,
@@ -94,7 +97,8 @@ def phases(
         stored=stored,
         vectors=document.vectors.nbytes,
         tokens_s=tokens / seconds,
-        peak=clock.peak(),
+        peak=peak,
+        parts=clock.parts(lambda: llm.encode(slice_)),
         **same,
     )
     yield from _question(llm, document, budget, size, rates, clock, same)
@@ -120,7 +124,9 @@ def _question(
     yield row("search", search, compare(size.width, query, same["tokens"]), rates, **same)
     more = {"running": running, "entries": entries, "search_s": search, **same}
     start = clock.median(lambda: llm.upper.start([prompt]), 3, 1)
-    yield row("first token, memory on the device", start, cost, rates, peak=clock.peak(), **more)
+    peak, parts = clock.peak(), clock.parts(lambda: llm.upper.start([prompt]))
+    name = "first token, memory on the device"
+    yield row(name, start, cost, rates, peak=peak, parts=parts, **more)
     for name, load in _stores(prompt, llm.upper.device):
         seconds = clock.median(lambda load=load: llm.upper.start([load()]), 3, 1)  # type: ignore[misc]
         yield row(f"first token, memory {name}", seconds, cost, rates, **more)
@@ -140,7 +146,8 @@ def _decoding(
             llm.upper.step(session, [1])
 
     seconds = clock.seconds(steps)
-    yield row("decode", seconds, cost, rates, tokens_s=new / seconds, **more)
+    parts = clock.parts(lambda: llm.upper.step(session, [1]))
+    yield row("decode", seconds, cost, rates, tokens_s=new / seconds, parts=parts, **more)
     replay = Replay(llm.upper, llm.upper.start([prompt]), 2 * new, graph=clock.cuda)
     replay.step([1])
 
@@ -150,7 +157,8 @@ def _decoding(
 
     seconds = clock.seconds(replayed)
     name = "decode, CUDA graph" if clock.cuda else "decode, fixed shapes"
-    yield row(name, seconds, cost, rates, tokens_s=new / seconds, **more)
+    parts = clock.parts(lambda: replay.step([1]))
+    yield row(name, seconds, cost, rates, tokens_s=new / seconds, parts=parts, **more)
 
 
 def question_cost(size: Size, running: int, entries: int, layers: int) -> Cost:

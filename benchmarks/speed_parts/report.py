@@ -36,7 +36,12 @@ def _line(row: Row) -> str:
     where = " ".join(f"{name} {row[name]}" for name in names if name in row)
     if "why" in row:
         return f"{row['phase']} {where}: {row['why']}"
-    return f"{row['phase']} {where}: {row['seconds']:.4g} s, floor {row['floor_share']:.0%}"
+    line = f"{row['phase']} {where}: {row['seconds']:.4g} s, floor {row['floor_share']:.0%}"
+    if "parts" in row:
+        whole = row["parts"]["whole"]
+        shares = (f"{k} {v / whole:.0%}" for k, v in row["parts"].items() if k != "whole")
+        line += f" ({', '.join(shares)})"
+    return line
 
 
 def table(rows: list[Row]) -> None:

@@ -83,6 +83,11 @@ def test_one_small_run(tmp_path: Path) -> None:
     done = [row for row in rows if "seconds" in row]
     assert {row["phase"] for row in done} == PHASES
     assert all(row["seconds"] > 0 and row["floor_share"] > 0 for row in done)
+    for row in done:
+        if "parts" in row:
+            parts = row["parts"]
+            assert parts["matrix"] > 0
+            assert sum(parts.values()) == pytest.approx(2 * parts["whole"], rel=0.3)
     whys = [row for row in rows if "why" in row]
     assert {row["phase"] for row in whys} == {"kvpress: SnapKV, ExpectedAttention"}
     assert {row["attention"] for row in done if "attention" in row} == {"sdpa", "flex"}
