@@ -47,7 +47,7 @@ $(VENV)/.all: $(VENV)/.test
 demo: $(VENV)/.main
 	$(BIN)/sharedllm ask $(BOOK) \
 	  -q "How much money does the sailor pay for Susan?" \
-	  -q "Who is Elizabeth-Jane's real father?"
+	  -q "What did Henchard sell at the fair?"
 
 install: $(VENV)/.all
 
