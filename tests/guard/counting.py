@@ -39,6 +39,16 @@ class Counted:
     calls: Counter[str] = field(default_factory=Counter)
     allocated: int = 0
 
+    @property
+    def linear(self) -> int:
+        """Operations of linear layers; some releases of transformers make angles by products."""
+        return self.flops.get("mm", 0) + self.flops.get("addmm", 0)
+
+    @property
+    def attention(self) -> int:
+        """Operations of attention, whole squares."""
+        return self.flops.get("_scaled_dot_product_flash_attention_for_cpu", 0)
+
 
 class _Operators(TorchDispatchMode):
     def __init__(self, counted: Counted) -> None:

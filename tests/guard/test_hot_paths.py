@@ -67,10 +67,10 @@ def warm(llm: SharedLLM) -> Prompt:
 @pytest.mark.parametrize("layers", [1, 2, 3])
 def test_operations_of_ingest(layers: int) -> None:
     """M - 1 whole layers over 128 tokens, and keys and values of the 16 kept ones in the last."""
-    found = ingest(layers).flops
-    assert found["mm"] == (layers - 1) * 128 * LAYER + 16 * KV
+    found = ingest(layers)
+    assert found.linear == (layers - 1) * 128 * LAYER + 16 * KV
     squares = (layers - 1) * SQUARE * (64**2 + 64**2)  # each chunk sees itself alone
-    assert sum(found.values()) - found["mm"] == squares
+    assert found.attention == squares
 
 
 def test_operations_of_nodes_of_all_lengths() -> None:
@@ -80,9 +80,9 @@ def test_operations_of_nodes_of_all_lengths() -> None:
         NodeRequest(start=0, end=16, ratio=4.0),
         NodeRequest(start=64, end=67, ratio=1.0),
     ]
-    found = ingest(3, requests).flops
-    assert found["mm"] == 2 * 67 * LAYER + (8 + 4 + 3) * KV
-    assert sum(found.values()) - found["mm"] == 2 * SQUARE * (64**2 + 3**2)
+    found = ingest(3, requests)
+    assert found.linear == 2 * 67 * LAYER + (8 + 4 + 3) * KV
+    assert found.attention == 2 * SQUARE * (64**2 + 3**2)
 
 
 @pinned
@@ -110,9 +110,9 @@ def test_a_longer_document_needs_no_more_operators() -> None:
 def test_search_vectors_take_one_layer() -> None:
     llm = shared("llama")
     llm.lower.vectors(IDS, [(0, 128)])  # finds the centre, once
-    found = count(lambda: llm.lower.vectors(IDS, [(0, 64), (64, 128)])).flops
-    assert found["mm"] == 128 * LAYER
-    assert sum(found.values()) - found["mm"] == SQUARE * (64**2 + 64**2)
+    found = count(lambda: llm.lower.vectors(IDS, [(0, 64), (64, 128)]))
+    assert found.linear == 128 * LAYER
+    assert found.attention == SQUARE * (64**2 + 64**2)
 
 
 # -- a warm question -----------------------------------------------------------------------------
@@ -122,10 +122,10 @@ def test_operations_of_a_warm_question() -> None:
     """16 running tokens; the output matrix reads the last of each of two pieces."""
     llm = shared("llama")
     prompt = warm(llm)
-    found = count(lambda: llm.upper.start([prompt])).flops
-    assert found["mm"] == 3 * 16 * LAYER + 2 * OUTPUT
+    found = count(lambda: llm.upper.start([prompt]))
+    assert found.linear == 3 * 16 * LAYER + 2 * OUTPUT
     # The head sees itself, the tail sees 4 + 16 + 12; the memory asks nothing.
-    assert sum(found.values()) - found["mm"] == 3 * SQUARE * (4 * 4 + 12 * 32)
+    assert found.attention == 3 * SQUARE * (4 * 4 + 12 * 32)
 
 
 @pinned
@@ -150,18 +150,18 @@ def test_operations_of_a_step() -> None:
     """One token in three layers and the output matrix, over 33 entries."""
     llm = shared("llama")
     session = llm.upper.start([warm(llm)])
-    found = count(lambda: llm.upper.step(session, [5])).flops
-    assert found["mm"] == 3 * LAYER + OUTPUT
-    assert sum(found.values()) - found["mm"] == 3 * SQUARE * 33
+    found = count(lambda: llm.upper.step(session, [5]))
+    assert found.linear == 3 * LAYER + OUTPUT
+    assert found.attention == 3 * SQUARE * 33
 
 
 def test_operations_of_a_step_of_fixed_shape() -> None:
     """As above, over all 64 slots."""
     llm = shared("llama")
     replay = Replay(llm.upper, llm.upper.start([warm(llm)]), 8, graph=False)
-    found = count(lambda: replay.step([5])).flops
-    assert found["mm"] == 3 * LAYER + OUTPUT
-    assert sum(found.values()) - found["mm"] == 3 * SQUARE * 64
+    found = count(lambda: replay.step([5]))
+    assert found.linear == 3 * LAYER + OUTPUT
+    assert found.attention == 3 * SQUARE * 64
 
 
 @pinned

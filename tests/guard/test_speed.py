@@ -55,10 +55,11 @@ def test_what_ingest_costs_is_what_it_does(parts: SimpleNamespace, layers: int) 
         with torch.inference_mode():
             dict(llm.lower.encode(IDS, ROOTS))
 
-    found = count(run).flops
-    squares = sum(found.values()) - found["mm"]
+    found = count(run)
     expected = parts.ours.ingest_cost(size, 128, 64, layers, 8.0)
-    assert expected.flops == found["mm"] + squares / 2  # causal attention sees half of its square
+    assert (
+        expected.flops == found.linear + found.attention / 2
+    )  # causal attention sees half of its square
 
 
 def test_floors(parts: SimpleNamespace) -> None:
