@@ -135,17 +135,15 @@ class SharedLLM:
 
         Parameters
         ----------
-        name_or_path : str, path or None
-            Hub name, folder or .gguf file of a Llama, Mistral, Qwen2, Qwen3, Phi-3 or SmolLM2
-            model; None is the embedded default, SmolLM2-135M-Instruct.
+        name_or_path : hub name, folder or .gguf file of a Llama, Mistral, Qwen2, Qwen3, Phi-3 or
+            SmolLM2 model; None is the embedded default, SmolLM2-135M-Instruct
         device : "cpu", "cuda", "cuda:N" or None (CUDA where there is one)
         dtype : "float32", "bfloat16", "float16" or None (bfloat16 on CUDA, float32 on the CPU)
         adapter : "default", folder, hub name or None
             "default" is the one shipped for the default model and its injection mode, joint; with
             another model or mode there is none. None is the exact base.
         tree, injection, search, generation : settings; None takes the adapter's, or the defaults
-        attention : "auto", "sdpa", "torch-flash", "flash", "flash2", "flash3", "flash4", "flex" or
-            "reference"
+        attention : "auto", or a backend (docs/speed.md names them)
         embedder : texts -> array (texts, dims), for policy="embedding"
         node_cache_bytes : most bytes of encoded nodes kept for each document
         options : passed to transformers (``revision``, ``quantization_config``, ...)

@@ -103,6 +103,14 @@ Tasks = Annotated[
 Data = Annotated[
     list[str] | None, typer.Option(metavar="PATH", help="Rows in .jsonl(.xz). Again for more.")
 ]
+Pasts = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="N,N",
+        help="Tokens of past before the running text.",
+        show_default="0,2K,4K,6K,14K,30K,62K,126K",
+    ),
+]
 
 
 @app.command()
@@ -199,14 +207,7 @@ def qa(
 def perplexity(
     data: Data = None,
     model: Model = None,
-    lengths: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="N,N",
-            help="Tokens of past before the running text.",
-            show_default="0,2K,4K,6K,14K,30K,62K,126K",
-        ),
-    ] = None,
+    lengths: Pasts = None,
     running: Annotated[int, typer.Option(metavar="N", help="Tokens of running text.")] = 2048,
     scored: Annotated[
         int, typer.Option(metavar="N", help="The last of them that are the last window.")
