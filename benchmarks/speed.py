@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from costs import Size
-from speed_parts import baselines, ours
+from costs import Size, prefill
+from speed_parts import baselines, ours, presses
 from speed_parts.card import Clock, described, hardware, rates
 from speed_parts.models import made
 from speed_parts.report import Report, Row, plot, reached, table
@@ -53,13 +53,21 @@ class Run:
         self.size = Size.of(self.model.config, self.dtype.itemsize)
         self.report.add({"model": args.model, "parameters": self.size.parameters})
 
-    def rows(self, phase: str, make: Callable[[], Iterator[Row]], **about: Any) -> list[Row]:
-        """Take all rows of `make`; what ends it early becomes a row that says why."""
+    def rows(
+        self, phase: str, make: Callable[[], Iterator[Row]], needs: float = 0.0, **about: Any
+    ) -> list[Row]:
+        """Take all rows of `make`; what ends it early becomes a row that says why.
+
+        `needs` are the seconds without which it is not started.
+        """
         done: list[Row] = []
         why = ""
+        left = self.ends - time.monotonic()
         try:
-            if time.monotonic() > self.ends:
+            if left < 0:
                 why = f"left out: the {self.args.minutes} minutes were over"
+            elif left < needs:
+                why = f"left out: it takes about {needs:.0f} s, and {left:.0f} s are left"
             else:
                 for found in make():
                     done.append(found)
@@ -111,7 +119,30 @@ class Run:
         }
         for phase, make in each.items():
             self.rows(phase, make, tokens=tokens)
-        self.report.add({"phase": "kvpress: SnapKV, ExpectedAttention", "why": baselines.kvpress()})
+        self.presses(tokens, running)
+
+    def presses(self, tokens: int, running: int) -> None:
+        """SnapKV and ExpectedAttention of kvpress, which fit where the KV of all tokens would not.
+
+        A million tokens then take minutes: twice the floor, about what a prefill takes.
+        """
+        needs = 2 * self.rates.floor(prefill(self.size, tokens).flops, 0)[0]
+        asked = len(self.tokenizer(ours.QUESTION)["input_ids"]), running
+        for name in presses.PRESSES:
+
+            def make(name: str = name) -> Iterator[Row]:
+                return presses.pressed(
+                    name,
+                    self.model,
+                    tokens,
+                    asked,
+                    self.args.budget,
+                    self.size,
+                    self.rates,
+                    self.clock,
+                )
+
+            self.rows(name, make, needs, tokens=tokens)
 
     def sweeps(self, tokens: int) -> None:
         """Chunk size, budget and backend at one length, the others left as they are."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
@@ -57,10 +56,10 @@ class Bare:
         self.model.set_attn_implementation(self._ours)
 
     @torch.inference_mode()
-    def read(self, tokens: int, cache: Any) -> Tensor:
-        """Run `tokens` tokens behind what `cache` holds; the last one's logits."""
+    def read(self, tokens: int, cache: Any, at: int | None = None, **more: Any) -> Tensor:
+        """Run `tokens` tokens behind what `cache` holds, or from `at`; the last one's logits."""
         ids = torch.full((1, tokens), 97, device=self.model.device)
-        at = cache.get_seq_length()
+        at = cache.get_seq_length() if at is None else at
         positions = torch.arange(at, at + tokens, device=ids.device)[None]
         out = self.model(
             input_ids=ids,
@@ -68,6 +67,7 @@ class Bare:
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
+            **more,
         )
         return torch.as_tensor(out.logits)
 
@@ -264,15 +264,3 @@ def cepe(
     cost = question_cost(size, running, tokens, size.layers)
     cost = Cost(flops=cost.flops, bytes=size.weight * size.parameters + stored)
     yield row("CEPE's shape, first token", seconds, cost, rates, running=running, **same)
-
-
-def kvpress() -> str:
-    """Why SnapKV and ExpectedAttention of kvpress are not measured; empty where they could be."""
-    try:
-        found = version("kvpress")
-    except PackageNotFoundError:
-        return (
-            f"kvpress is not installed: 0.5.5 needs transformers < 5.3, this is "
-            f"{version('transformers')}"
-        )
-    return f"kvpress {found} is installed, and no phase for it is written yet"

@@ -6,7 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+from speed_parts.presses import PRESSES
+
 Row = dict[str, Any]
+READS = {
+    "full attention, first token",
+    "CEPE's shape, ingest",
+    *(f"{name}, first token" for name in PRESSES),
+}
 
 
 class Report:
@@ -103,6 +110,13 @@ def reached(rows: list[Row]) -> list[Row]:
             if row["phase"] == "ingest" and full:
                 name = f"full prefill / coarse ingest, M = {row['layers']}"
                 out.append(_ratio(tokens, name, full[0]["seconds"], row["seconds"]))
+            method, _, part = row["phase"].partition(", ")
+            if method in PRESSES and full and part in ("first token", "warm question"):
+                name = f"full prefill / {row['phase']}"
+                out.append(_ratio(tokens, name, full[0]["seconds"], row["seconds"]))
+            if method in PRESSES and part == "decode" and bare_step:
+                name = f"{row['phase']} / bare model"
+                out.append(_ratio(tokens, name, row["seconds"], bare_step[0]["seconds"]))
             if row.get("layers") != most:
                 continue
             if row["phase"].startswith("first token"):
@@ -141,9 +155,7 @@ def plot(rows: list[Row], file: Path) -> None:
                 lines.setdefault(f"coarse level, M = {row['layers']}", []).append(
                     (row["tokens"], row[key])
                 )
-            elif name in ("full attention, first token", "CEPE's shape, ingest") or (
-                name.startswith("StreamingLLM") and key == "seconds"
-            ):
+            elif name in READS or (name.startswith("StreamingLLM") and key == "seconds"):
                 lines.setdefault(name, []).append((row["tokens"], row[key]))
         for name, points in lines.items():
             axis.plot(*zip(*sorted(points), strict=True), marker="o", label=name)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from tests.guard.counting import count
 from tests.guard.test_hot_paths import IDS, ROOTS
@@ -41,9 +42,12 @@ PHASES = {
 def parts(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     monkeypatch.syspath_prepend(FOLDER)
     import costs  # type: ignore[import-not-found]
-    from speed_parts import card, ours, report  # type: ignore[import-not-found]
+    from speed_parts import card, models, ours, presses, report  # type: ignore[import-not-found]
 
-    return SimpleNamespace(costs=costs, card=card, ours=ours, report=report)
+    presses.kvpress.cache_clear()
+    return SimpleNamespace(
+        costs=costs, card=card, models=models, ours=ours, presses=presses, report=report
+    )
 
 
 @pytest.mark.parametrize("layers", [1, 3])
@@ -70,6 +74,75 @@ def test_floors(parts: SimpleNamespace) -> None:
     assert (found["floor_share"], found["matrix_share"], found["rest_s"]) == (0.5, 0.5, 2.0)
 
 
+PRESS = """
+from contextlib import contextmanager
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+for name in list(ALL_ATTENTION_FUNCTIONS):
+    ALL_ATTENTION_FUNCTIONS[name] = None
+
+class SnapKVPress:
+    def __init__(self, compression_ratio):
+        self.share = 1 - compression_ratio
+
+    def forget(self, module, args, kwargs, output):
+        read = len(kwargs["cache_position"])
+        assert kwargs["cache_position"][-1] + 1 == kwargs["hidden_states"].shape[1] == read
+        layer = kwargs["past_key_values"].layers[module.layer_idx]
+        layer.keys, layer.values = (
+            x[:, :, : int(self.share * read)] for x in (layer.keys, layer.values)
+        )
+
+    @contextmanager
+    def __call__(self, model):
+        hooks = []
+        for layer in model.model.layers:
+            layer.self_attn.rotary_emb = model.model.rotary_emb
+            hooks.append(layer.self_attn.register_forward_hook(self.forget, with_kwargs=True))
+        yield
+        for hook in hooks:
+            hook.remove()
+"""
+
+
+def test_presses_leave_nothing_behind(
+    parts: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "kvpress.py").write_text(PRESS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "kvpress", raising=False)
+    model, _ = parts.models.made("tiny", torch.device("cpu"), torch.float32)
+    before = [name for name, _ in model.named_modules()]
+    size = parts.costs.Size.of(model.config, 4)
+    rates = parts.card.Rates(flops=1e9, copy=1e9, upload=0.0)
+    clock = parts.card.Clock(torch.device("cpu"))
+    rows = list(parts.presses.pressed("SnapKV", model, 300, (9, 20), 100, size, rates, clock))
+    assert [row["phase"] for row in rows] == [
+        "SnapKV, first token",
+        "SnapKV, warm question",
+        "SnapKV, warm text",
+        "SnapKV, decode",
+    ]
+    assert {row["entries"] for row in rows} == {100}
+    assert [row.get("running") for row in rows] == [None, 9, 20, 20]
+    assert rows[0]["stored"] == 2 * 4 * size.kv * 100 * size.layers
+    assert rows[0]["flops"] == parts.costs.prefill(size, 300).flops
+    assert None not in ALL_ATTENTION_FUNCTIONS.values()
+    assert [name for name, _ in model.named_modules()] == before
+    assert not any(module._forward_hooks for module in model.modules())
+    plain = [{"phase": "full attention, first token", "seconds": 1.0, "tokens": 300}]
+    reached = [row["reached"] for row in parts.report.reached(rows + plain)]
+    assert reached == [f"full prefill / SnapKV, {x}" for x in ("first token", "warm question")]
+
+
+def test_without_kvpress_the_row_says_what_to_install(
+    parts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts.presses, "find_spec", lambda _: None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install --no-deps kvpress==0\.5\.5"):
+        parts.presses.kvpress()
+
+
 def run(tmp_path: Path, *options: str) -> list[dict[str, Any]]:
     out = tmp_path / "speed.jsonl"
     command = [sys.executable, str(FOLDER / "speed.py"), "--small", f"--out={out}", *options]
@@ -90,7 +163,8 @@ def test_one_small_run(tmp_path: Path) -> None:
             assert parts["matrix"] > 0
             assert sum(parts.values()) == pytest.approx(2 * parts["whole"], rel=0.3)
     whys = [row for row in rows if "why" in row]
-    assert {row["phase"] for row in whys} == {"kvpress: SnapKV, ExpectedAttention"}
+    assert {row["phase"] for row in whys} == {"SnapKV", "ExpectedAttention"}
+    assert all("kvpress is not installed" in row["why"] for row in whys)
     assert {row["attention"] for row in done if "attention" in row} == {"sdpa", "flex"}
     assert len([row for row in rows if "reached" in row]) == 3 * (3 + 6 + 2)
     stored = {r["tokens"]: r["stored"] for r in done if r["phase"] == "ingest" and "sweep" not in r}
