@@ -252,9 +252,9 @@ class GenerationConfig(_Config):
     grammar : str
         A grammar of llguidance that the answer follows, such as
         ``{"grammars": [{"json_schema": {...}}]}``; empty is none.
-    graphs : bool
-        Run the steps of one answer as a CUDA graph (docs/speed.md): pays for answers of more than
-        a few tokens. Only on CUDA.
+    graphs : bool or None
+        Run the steps of an answer as a CUDA graph (docs/speed.md). None does so where it can and
+        where answers may have more than a few tokens.
     """
 
     max_new_tokens: int = 64
@@ -265,13 +265,13 @@ class GenerationConfig(_Config):
     stop: tuple[str, ...] = ()
     seed: int | None = None
     grammar: str = ""
-    graphs: bool = False
+    graphs: bool | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.grammar, str):
             raise ConfigError(f"grammar is {self.grammar!r}; give llguidance's grammar as a str")
-        if not isinstance(self.graphs, bool):
-            raise ConfigError(f"graphs is {self.graphs!r}; it must be True or False")
+        if not (self.graphs is None or isinstance(self.graphs, bool)):
+            raise ConfigError(f"graphs is {self.graphs!r}; it must be True, False or None")
         whole("max_new_tokens", self.max_new_tokens, least=1)
         number("temperature", self.temperature, least=0)
         number("top_p", self.top_p, least=0, most=1)

@@ -19,13 +19,14 @@ from transformers.generation.logits_process import (
 from sharedllm.config import GenerationConfig
 from sharedllm.grammar import Constraint, Grammars
 from sharedllm.layout import Prompt
-from sharedllm.replay import Replay
+from sharedllm.replay import Replay, Replays
 from sharedllm.turns import Turns
 from sharedllm.upper_model import UpperModel
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+LEAST_REPLAYED = 16  # tokens that an answer may have before capturing a graph for it pays
 UNFINISHED = "\ufffd"  # what a tokenizer shows for the first bytes of a character
 
 
@@ -73,6 +74,7 @@ class Decoder:
     ) -> None:
         self._upper, self._tokenizer, self._end_ids, self._turns = upper, tokenizer, end_ids, turns
         self._grammars = Grammars(tokenizer)
+        self._replays = Replays(upper)
 
     def run(
         self, prompts: Sequence[Prompt], config: GenerationConfig, rows: list[Row]
@@ -89,8 +91,7 @@ class Decoder:
     ) -> Iterator[tuple[int, str]]:
         choose = _Chooser(config)
         replay = None
-        if config.graphs:
-            Replay.require(self._upper)
+        graphs = self._with_graphs(config)
         with self._turns.model:
             session = self._upper.start(prompts)
         yield -1, ""
@@ -105,14 +106,23 @@ class Decoder:
                     if piece:
                         yield index, piece
             if all(row.finish_reason for row in rows):
+                if replay is not None:
+                    self._replays.give(replay)
                 return
             with self._turns.model:
-                if config.graphs and replay is None:
-                    replay = Replay(self._upper, session, config.max_new_tokens, graph=True)
+                if graphs and replay is None:
+                    replay = self._replays.take(session, config.max_new_tokens)
                 if replay is None:
                     self._upper.step(session, tokens)
                 else:
                     replay.step(tokens)
+
+    def _with_graphs(self, config: GenerationConfig) -> bool:
+        if config.graphs:
+            Replay.require(self._upper)
+        if config.graphs is None:
+            return config.max_new_tokens >= LEAST_REPLAYED and self._replays.possible()
+        return config.graphs
 
     def _advance(self, row: Row, token: int, config: GenerationConfig) -> str:
         """Take in one token and return the text that is now certain."""

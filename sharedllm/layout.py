@@ -9,8 +9,9 @@ D head dim.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import torch
 from torch import Tensor
@@ -186,7 +187,22 @@ class Layout:
                 yield self.memory(memory)
 
 
+def slots(prompts: Sequence[Prompt]) -> tuple[int, int]:
+    """Slots that the text and the memory of `prompts` take in a cache, padding included."""
+
+    def widest(pieces: Sequence[Sequence[Sized]]) -> int:
+        aligned = zip_longest(*(reversed(row) for row in pieces), fillvalue=())
+        return sum(max(map(len, place)) for place in aligned)
+
+    return (
+        widest([p.text for p in prompts]),
+        widest([tuple(entry or () for entry in p.memory) for p in prompts]),
+    )
+
+
 def _stack(rows: Sequence[Tensor], length: int) -> Tensor:
     """Rows (M, G, S, D) of different S -> (M, B, G, length, D), zeros behind each."""
+    if len(rows) == 1:
+        return rows[0][:, None]
     padded = [torch.nn.functional.pad(x, (0, 0, 0, length - x.shape[2])) for x in rows]
     return torch.stack(padded, dim=1)

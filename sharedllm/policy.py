@@ -108,18 +108,29 @@ class MaxSim(LeafPolicy):
 
     def leaf_scores(self, query: Query, documents: Sequence[Document]) -> list[Scores]:
         weights = _token_weights(query, documents)
-        out = []
-        for document, similarity in zip(
-            documents, _similarities(query.vectors, [d.vectors for d in documents]), strict=True
-        ):
-            starts = document.forest.start[document.forest.leaves]
-            best = np.maximum.reduceat(similarity, starts, axis=1)
-            out.append((weights @ best).astype(np.float32))
-        return out
+        similarities = _similarities(query.vectors, [d.vectors for d in documents])
+        return [
+            (weights @ _best(found, d.forest.start[d.forest.leaves])).astype(np.float32)
+            for d, found in zip(documents, similarities, strict=True)
+        ]
 
 
-def _similarities(query: Tensor, documents: Sequence[SearchVectors]) -> Iterator[Scores]:
-    """The cosine of every query token with every token; an array (Q, T) a document.
+def _best(similarity: Tensor, starts: NDArray[np.int32]) -> Scores:
+    """The maximum of `similarity` (Q, T) in each leaf; shape (Q, leaves).
+
+    On a card it is found there: what crosses to the host is as many times smaller as a leaf has
+    tokens.
+    """
+    if similarity.device.type == "cpu":
+        return np.maximum.reduceat(similarity.numpy(), starts, axis=1)
+    bounds = torch.from_numpy(np.append(starts, similarity.shape[1])).to(similarity.device)
+    best = torch.segment_reduce(similarity.T.contiguous(), "max", offsets=bounds)
+    out: Scores = best.T.cpu().numpy()
+    return out
+
+
+def _similarities(query: Tensor, documents: Sequence[SearchVectors]) -> Iterator[Tensor]:
+    """The cosine of every query token with every token; (Q, T) a document.
 
     Compact vectors are compared many documents at once: what a comparison prepares for a query
     takes as long as comparing a short document.
@@ -130,8 +141,8 @@ def _similarities(query: Tensor, documents: Sequence[SearchVectors]) -> Iterator
         if joined is None:
             yield from (_similarity(query, vectors) for vectors in group)
         else:
-            ends = np.cumsum([len(vectors) for vectors in group])
-            yield from np.split(joined.similarities(query).cpu().numpy(), ends[:-1], axis=1)
+            lengths = [len(vectors) for vectors in group]
+            yield from torch.split(joined.similarities(query), lengths, dim=1)
 
 
 def _groups(documents: Sequence[SearchVectors]) -> Iterator[list[SearchVectors]]:
@@ -148,15 +159,14 @@ def _groups(documents: Sequence[SearchVectors]) -> Iterator[list[SearchVectors]]
         yield group
 
 
-def _similarity(query: Tensor, vectors: SearchVectors) -> Scores:
-    """For one document; shape (Q, T)."""
+def _similarity(query: Tensor, vectors: SearchVectors) -> Tensor:
+    """For one document; float32 (Q, T)."""
     if not isinstance(vectors, Tensor):
-        found: Scores = vectors.similarities(query).cpu().numpy()
-        return found
-    out = np.empty((len(query), len(vectors)), dtype=np.float32)
+        return vectors.similarities(query)
+    out = query.new_empty(len(query), len(vectors))
     for block in range(0, len(vectors), BLOCK):
         part = vectors[block : block + BLOCK].float()
-        out[:, block : block + BLOCK] = (query @ part.T).cpu().numpy()
+        torch.mm(query, part.T, out=out[:, block : block + BLOCK])
     return out
 
 

@@ -76,17 +76,14 @@ class Forest:
 
     def before(self, node: int) -> int:
         """How many tokens in front of `node` are read with it."""
-        chunk = self.roots[np.searchsorted(self.roots, node, side="right") - 1]
+        chunk = self.roots[self.tree[node]]
         return min(self.context, int(self.start[node] - self.start[chunk]))
 
     def from_leaves(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Give each node the maximum over its leaves; `values` has shape (leaves,)."""
-        out = np.empty(len(self), dtype=np.float32)
-        out[self.leaves] = values
-        for node in range(len(self) - 1, -1, -1):  # children come after their parent
-            if self.left[node] >= 0:
-                out[node] = max(out[self.left[node]], out[self.right[node]])
-        return out
+        bounds = np.stack([self.first_leaf, self.last_leaf], axis=1).ravel()
+        padded = np.append(values, -np.inf).astype(np.float32)  # the last bound is one past the end
+        return np.maximum.reduceat(padded, bounds)[::2]
 
     def nodes_of(self, tree: int) -> range:
         """The nodes of the `tree`-th tree, its root first."""

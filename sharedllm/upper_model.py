@@ -19,13 +19,15 @@ from torch import Tensor
 from sharedllm.attention.visibility import Keys, Visibility
 from sharedllm.config import InjectionConfig
 from sharedllm.errors import WindowError
+from sharedllm.heads import Heads, shared_head
 from sharedllm.hf.adapter import acting
 from sharedllm.hf.cache import InjectionCache
 from sharedllm.hf.families import ModelShape, parameter_device
 from sharedllm.hf.interface import require_active
 from sharedllm.hf.rotation import Rotation
+from sharedllm.hf.state import weights_state
 from sharedllm.injection import AttentionContext, LayerMemory
-from sharedllm.layout import Layout, MemoryPiece, Prompt, TextPiece
+from sharedllm.layout import Layout, MemoryPiece, Prompt, TextPiece, slots
 
 
 @dataclass(kw_only=True)
@@ -65,6 +67,16 @@ class UpperModel:
         self.layers = config.layers or shape.layers
         self.fixed_rotation = rotation.fixed
         self.device = parameter_device(model)
+        self._heads = Heads(model)
+
+    @property
+    def spread(self) -> bool:
+        """Whether the weights are on more than one device."""
+        return len({p.device for p in self._model.parameters()}) > 1
+
+    def weights_state(self) -> int:
+        """See :func:`sharedllm.hf.state.weights_state`."""
+        return weights_state(self._model)
 
     def require_room(self, prompt: Prompt, new_tokens: int) -> None:
         """Raise :class:`WindowError` unless `prompt` and `new_tokens` fit the trained window."""
@@ -84,18 +96,31 @@ class UpperModel:
     def start(self, prompts: Sequence[Prompt]) -> Session:
         """Prefill a batch of prompts piece by piece: head, memory, ..., tail."""
         require_active(self._model, cached=True)
+        text, memory = slots(prompts)
+        rooms = [text + memory * (i < self.layers) for i in range(self._shape.layers)]
         session = Session(
             reads=_all_read(prompts),
-            cache=InjectionCache(self._shape.layers),
+            cache=InjectionCache(self._shape.layers, rooms),
             layout=Layout(len(prompts), self.config, self._rotation, self.device),
             logits=torch.empty(0),
         )
-        for piece in session.layout.pieces(prompts):
+        pieces = session.layout.pieces(prompts)
+        if self.fixed_rotation and shared_head(prompts):
+            self._begin(session, prompts, next(pieces))
+        for piece in pieces:
             if isinstance(piece, TextPiece):
                 self._feed(session, piece)
             else:
                 self._inject(session, piece)
         return session
+
+    def _begin(self, session: Session, prompts: Sequence[Prompt], head: Any) -> None:
+        """Run the head that all prompts share, or take it from the last time."""
+        if self._heads.fill(prompts, session.cache):
+            session.injected, session.plain = [head.keys], [head.keys]
+        else:
+            self._feed(session, head)
+            self._heads.keep(prompts, session.cache)
 
     @torch.inference_mode()
     def step(self, session: Session, ids: Sequence[int]) -> None:

@@ -219,7 +219,7 @@ def cepe(
     """CEPE's shape: a small encoder over chunks of 256, cross-attention in every layer over all.
 
     Random weights; its operations and bytes are those of the real one. Keys and values of all
-    layers are computed once, as the context's memory.
+    layers are computed once, as the context's memory, of the model's own key and value heads.
     """
     like = {"device": model.device, "dtype": model.dtype}
     layers, wide, heads, inner = ENCODER_LAYERS, ENCODER_WIDTH, ENCODER_HEADS, ENCODER_INNER
@@ -227,9 +227,9 @@ def cepe(
         layers, wide, heads, inner = 2, size.width, 4, 2 * size.width
     with torch.device(model.device):
         encoder = nn.Sequential(*(_Encoder(wide, heads, inner) for _ in range(layers))).to(**like)
-        projections = nn.ModuleList(
-            nn.Linear(wide, 2 * size.attention) for _ in range(size.layers)
-        ).to(**like)
+        projections = nn.ModuleList(nn.Linear(wide, 2 * size.kv) for _ in range(size.layers)).to(
+            **like
+        )
     embedded = torch.randn(max(1, tokens // chunk), chunk, wide, **like)
     memory: list[Tensor] = []
 
@@ -244,9 +244,9 @@ def cepe(
     encoder(embedded[:1])
     clock.fresh()
     seconds = clock.seconds(ingest)
-    matrix = layers * (4 * wide**2 + 2 * wide * inner) + 2 * wide * size.attention * size.layers
+    matrix = layers * (4 * wide**2 + 2 * wide * inner) + 2 * wide * size.kv * size.layers
     squares = 4 * layers * wide * chunk
-    stored = 2 * size.weight * size.attention * tokens * size.layers
+    stored = 2 * size.weight * size.kv * tokens * size.layers
     cost = Cost(flops=tokens * (2 * matrix + squares), bytes=size.weight * matrix + stored)
     same = {"tokens": tokens, "stored": stored}
     yield row("CEPE's shape, ingest", seconds, cost, rates, peak=clock.peak(), **same)
@@ -257,7 +257,8 @@ def cepe(
         bare.read(running, DynamicCache())
         for kv in memory:  # the q and o projections of the crosses are counted with the model's own
             k, v = kv[None].unflatten(-1, (2, -1, head)).unbind(-3)
-            scaled_dot_product_attention(query, k.transpose(1, 2), v.transpose(1, 2))
+            k, v = k.transpose(1, 2), v.transpose(1, 2)
+            scaled_dot_product_attention(query, k, v, enable_gqa=True)
 
     with Bare(model) as bare:
         seconds = clock.median(ask, 3, 1)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.bias import causal_lower_right
-from torch.nn.functional import scaled_dot_product_attention
 
 from sharedllm.attention.reference import banded_causal, lower_right_causal
 from sharedllm.attention.segments import Segments
+
+# Not cuDNN's, which makes a plan for every new length: tens of milliseconds a token when decoding.
+KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 def attend(
@@ -25,29 +31,30 @@ def attend(
     g, s = key.shape[1], key.shape[2]
     if t == 1 and mask is None:
         # Decoding: the heads of a group become the queries of one head, so no KV is repeated.
-        out = scaled_dot_product_attention(
-            query.view(b, g, h // g, d), key, value, dropout_p=dropout, scale=scale
-        )
-        return out.view(b, h, 1, d)
+        out = _fused(query.view(b, g, h // g, d), key, value, dropout_p=dropout, scale=scale)
+        return out.reshape(b, h, 1, d)
     if mask is None:
         bias = None if t == s else _causal_bias(t, s, query.device)
-        return scaled_dot_product_attention(
-            query, key, value, bias, dropout, t == s, scale=scale, enable_gqa=True
-        )
+        return _fused(query, key, value, bias, dropout, t == s, scale=scale, enable_gqa=True)
     # A row without a visible key is NaN in some kernels: let it see everything, then zero it.
     sees = mask.any(dim=-1)
     mask = (mask | ~sees[..., None])[:, None]
     if t == 1:  # as above; the mask serves all heads of a group
         grouped = query.reshape(b, g, h // g, d)
-        out = scaled_dot_product_attention(grouped, key, value, mask, dropout, scale=scale)
+        out = _fused(grouped, key, value, mask, dropout, scale=scale)
         out = out.reshape(b, h, 1, d)
     else:
         if query.device.type == "cuda":  # the fused kernel that takes a mask knows no groups
             key, value = (x.repeat_interleave(h // g, dim=1) for x in (key, value))
-        out = scaled_dot_product_attention(
-            query, key, value, mask, dropout, scale=scale, enable_gqa=True
-        )
+        out = _fused(query, key, value, mask, dropout, scale=scale, enable_gqa=True)
     return out * sees[:, None, :, None].to(out.dtype)
+
+
+def _fused(query: Tensor, *rest: Any, **options: Any) -> Tensor:
+    if query.device.type != "cuda":
+        return torch.nn.functional.scaled_dot_product_attention(query, *rest, **options)
+    with sdpa_kernel(KERNELS):
+        return torch.nn.functional.scaled_dot_product_attention(query, *rest, **options)
 
 
 def varlen(
@@ -75,6 +82,10 @@ def varlen(
 
 def _causal_bias(t: int, s: int, device: torch.device) -> Tensor:
     """Lower-right causal; on CUDA without a dense mask."""
-    if device.type == "cuda":
-        return causal_lower_right(t, s)
-    return lower_right_causal(t, s, device)
+    return causal_lower_right(t, s) if device.type == "cuda" else _dense(t, s, device)
+
+
+@lru_cache(maxsize=2)  # every layer of a pass asks for the same one
+def _dense(t: int, s: int, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # training may need it after inference made it
+        return lower_right_causal(t, s, device)

@@ -50,18 +50,30 @@ class Varlen(Protocol):
     ) -> Tensor: ...
 
 
+class Step(Protocol):
+    """The signature of :func:`sharedllm.attention.torch_flash.step`."""
+
+    def __call__(
+        self, query: Tensor, key: Tensor, value: Tensor, used: Tensor, *, scale: float
+    ) -> Tensor: ...
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Backend:
-    """Two functions: over a cache with memory, and over packed sequences."""
+    """Functions: over a cache with memory, over packed sequences, and one query over a buffer.
+
+    Without the last a mask says which slots of the buffer are filled.
+    """
 
     name: str
     attend: Attend
     varlen: Varlen
+    step: Step | None = None
 
 
 def _flash(name: str) -> Backend:
     package = Flash(name)
-    return Backend(name=name, attend=package.attend, varlen=package.varlen)
+    return Backend(name=name, attend=package.attend, varlen=package.varlen, step=torch_flash.step)
 
 
 def _flex() -> Backend:
@@ -84,7 +96,10 @@ BACKENDS: dict[str, Callable[[], Backend]] = {
     ),
     "sdpa": lambda: Backend(name="sdpa", attend=sdpa.attend, varlen=sdpa.varlen),
     "torch-flash": lambda: Backend(
-        name="torch-flash", attend=torch_flash.attend, varlen=torch_flash.varlen
+        name="torch-flash",
+        attend=torch_flash.attend,
+        varlen=torch_flash.varlen,
+        step=torch_flash.step,
     ),
     "flex": _flex,
     "flash": _newest_flash,

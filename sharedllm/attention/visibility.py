@@ -42,6 +42,8 @@ class Visibility:
         No padding, and slots in prompt order: the lower-right causal mask says it all.
     last : int or None
         No query stands behind this position; None looks, which waits for the device.
+    used : int32 tensor (B,), or None
+        Of a single query a row: it sees exactly the first so many slots, where no window hides any.
     """
 
     query_order: Tensor
@@ -49,6 +51,7 @@ class Visibility:
     keys: Keys
     in_order: bool
     last: int | None = None
+    used: Tensor | None = None
     _masks: dict[int | None, Tensor] = field(default_factory=dict, repr=False)
 
     def mask(self, window: int | None) -> Tensor | None:
@@ -56,8 +59,8 @@ class Visibility:
 
         None stands for lower-right causal, which backends compute without a dense mask.
         """
-        if window is not None and self._last_position < window:
-            window = None  # no running text lies beyond it; positions start at 0
+        if self.whole(window):
+            window = None
         if self.in_order and window is None:
             return None
         if window not in self._masks:
@@ -67,6 +70,10 @@ class Visibility:
                 mask &= self.keys.position[:, None, :] > oldest
             self._masks[window] = mask
         return self._masks[window]
+
+    def whole(self, window: int | None) -> bool:
+        """Whether no running text lies beyond a sliding `window`; positions start at 0."""
+        return window is None or self._last_position < window
 
     @cached_property
     def _last_position(self) -> int:

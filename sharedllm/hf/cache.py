@@ -5,13 +5,15 @@ Shapes: B batch, G key/value heads, S slots, D head dim, K kept entries.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from sharedllm.hf.rotation import Rotation
+
+SPARE = 64  # slots for the first tokens of an answer
 
 
 class CaptureCache(Cache):
@@ -47,11 +49,18 @@ class CaptureCache(Cache):
 
 
 class GrowingLayer(CacheLayerMixin):
-    """Keys and values in one buffer that doubles when it is full, so that a step copies nothing."""
+    """Keys and values in one buffer that doubles when it is full, so that a step copies nothing.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    room : int
+        Slots that are known to be needed.
+    """
+
+    def __init__(self, room: int = 0) -> None:
         super().__init__()
         self.length = 0
+        self._room = room
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         self.keys = key_states.new_empty(0)
@@ -72,7 +81,8 @@ class GrowingLayer(CacheLayerMixin):
         b, g, t, d = new.shape
         needed = self.length + t
         if buffer is None or buffer.numel() == 0 or buffer.shape[2] < needed:
-            grown = new.new_empty(b, g, max(needed + 64, 2 * self.length), d)
+            room = max(needed + SPARE, 2 * self.length, self._room + SPARE)
+            grown = new.new_empty(b, g, room, d)
             if self.length and buffer is not None:
                 grown[:, :, : self.length] = buffer[:, :, : self.length]
             buffer = grown
@@ -104,10 +114,18 @@ class FixedLayer(CacheLayerMixin):
     def __init__(self, grown: GrowingLayer, slot: Tensor, room: int) -> None:
         super().__init__()
         self._slot = slot
+        b, g, _, d = grown.keys.shape
+        # A slot's heads lie together: kernels that know no batches of buffers take it as it is.
         self.keys, self.values = (
-            _widened(x[:, :, : grown.length], room) for x in (grown.keys, grown.values)
+            x.new_zeros(b, room, g, d).transpose(1, 2) for x in (grown.keys, grown.values)
         )
         self.is_initialized = True
+        self.take(grown)
+
+    def take(self, grown: GrowingLayer) -> None:
+        """Start anew with what `grown` holds; what was in later slots stays, unseen."""
+        for mine, given in ((self.keys, grown.keys), (self.values, grown.values)):
+            mine[:, :, : grown.length] = given[:, :, : grown.length]
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """It is made initialised."""
@@ -130,24 +148,26 @@ class FixedLayer(CacheLayerMixin):
         return int(self.keys.shape[2])
 
 
-def _widened(x: Tensor, room: int) -> Tensor:
-    """`x` (B, G, S, D) in a buffer of `room` slots; the others are zero, which no mask lets in."""
-    b, g, s, d = x.shape
-    out = x.new_zeros(b, g, room, d)
-    out[:, :, :s] = x
-    return out
-
-
 class InjectionCache(Cache):
-    """The KV of head, memory and tail; the first layers also hold the injected entries."""
+    """The KV of head, memory and tail; the first layers also hold the injected entries.
 
-    def __init__(self, layers: int) -> None:
-        super().__init__(layers=[GrowingLayer() for _ in range(layers)])
+    Parameters
+    ----------
+    rooms : slots that each layer is known to need; empty where nothing is known
+    """
+
+    def __init__(self, layers: int, rooms: Sequence[int] = ()) -> None:
+        super().__init__(layers=[GrowingLayer(room) for room in rooms or [0] * layers])
 
     def inject(self, keys: Tensor, values: Tensor) -> None:
         """Append rotated memory (M, B, G, S, D) to the first M layers."""
         for layer, k, v in zip(self.layers, keys, values, strict=False):
             layer.update(k, v)
+
+    def first_row(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Keys and values (1, G, S, D) of the first row, layer by layer."""
+        for layer in self.layers:
+            yield layer.keys[:1, :, : layer.length], layer.values[:1, :, : layer.length]
 
     def fixed(self, slots: Sequence[Tensor], rooms: Sequence[int]) -> Cache:
         """A copy whose layers have room for `rooms` slots and go on at `slots`, one each."""

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface
 
+from sharedllm.attention import torch_flash
 from sharedllm.attention.segments import Segments
 from sharedllm.attention.select import Backend, get_backend
 from sharedllm.errors import ModelError
 from sharedllm.hf.families import parameter_device
+from sharedllm.hf.norms import fuse_norms
 from sharedllm.injection import AttentionContext
 
 PREFIX = "sharedllm"
@@ -50,7 +52,11 @@ def _make(backend: Backend) -> Any:
         if shared.joined is not None and layer < shared.layers:
             key = torch.cat([shared.joined.keys[layer].to(key.dtype), key], dim=2)
             value = torch.cat([shared.joined.values[layer].to(value.dtype), value], dim=2)
-        mask = shared.visibility(layer).mask(sliding_window)
+        visible = shared.visibility(layer)
+        used = visible.used if backend.step is not None else None
+        if used is not None and backend.step is not None and visible.whole(sliding_window):
+            return backend.step(query, key, value, used, scale=scaling).transpose(1, 2), None
+        mask = visible.mask(sliding_window)
         out = backend.attend(query, key, value, mask, scale=scaling, dropout=dropout)
         return out.transpose(1, 2).contiguous(), None
 
@@ -58,11 +64,17 @@ def _make(backend: Backend) -> Any:
 
 
 def activate(model: Any, name: str) -> Backend:
-    """Make `model` use our attention with the backend called `name`, and return it."""
+    """Make `model` use our attention with the backend called `name`, and return it.
+
+    In half precision on a card its norms become one kernel each, too.
+    """
     backend = get_backend(name, device=parameter_device(model), dtype=model.dtype)
-    registered = f"{PREFIX}_{backend.name}"
+    # transformers takes every name with "flash" in it for one of its own and looks for a package.
+    registered = f"{PREFIX}_{backend.name.replace('flash', 'fa')}"
     AttentionInterface.register(registered, _make(backend))
     model.set_attn_implementation(registered)
+    if torch_flash.runs_on(parameter_device(model), model.dtype):
+        fuse_norms(model)
     return backend
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+LAYERS = 4  # rotated at once: what float32 takes on the way is several times what goes in
+
 
 class Rotation:
     """A model's rotary embedding as a pair of inverse maps on keys or queries.
@@ -35,7 +37,12 @@ class Rotation:
     def rotate(self, x: Tensor, positions: Tensor) -> Tensor:
         """Rotate `x` (..., B, heads, S, D) to `positions` (B, S)."""
         cos, sin = self.tables(positions)
-        return _turn(x, cos, sin)
+        if x.dim() < 5 or torch.is_grad_enabled():
+            return _turn(x, cos, sin)
+        out = torch.empty_like(x, memory_format=torch.contiguous_format)
+        for layer in range(0, len(x), LAYERS):
+            out[layer : layer + LAYERS] = _turn(x[layer : layer + LAYERS], cos, sin)
+        return out
 
     def unrotate(self, x: Tensor, positions: Tensor) -> Tensor:
         """Undo :meth:`rotate`."""

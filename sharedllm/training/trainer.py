@@ -21,12 +21,12 @@ from sharedllm.errors import ConfigError
 from sharedllm.hf import adapter_files
 from sharedllm.hf.adapter import Adapter
 from sharedllm.hf.loading import DEFAULT_NAME
+from sharedllm.hf.norms import fuse_norms
 from sharedllm.prompt import turn_end
 from sharedllm.shared_llm import SharedLLM
 from sharedllm.training.batch import Choice, Chooser, losses
 from sharedllm.training.config import TrainConfig
 from sharedllm.training.data import Mixture
-from sharedllm.training.norms import fuse_norms
 
 PREFETCH = 8  # batches a worker is ahead: examples differ in length
 

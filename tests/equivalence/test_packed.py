@@ -227,3 +227,48 @@ def test_kernels_on_a_card_against_the_oracle(name: str, head_dim: int, window: 
     found = backend.varlen(q, k, v, segments, scale=head_dim**-0.5, window=window)
     expected = reference.varlen(q, k, v, segments, scale=head_dim**-0.5, window=window)
     torch.testing.assert_close(found, expected, rtol=2e-2, atol=1e-2)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("head_dim", [64, 128])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_step_over_a_buffer_on_a_card_against_the_oracle(rows: int, head_dim: int) -> None:
+    """Slots that are not used yet hold NaN: nothing may read them."""
+    if not torch.cuda.is_available():
+        pytest.skip("needs CUDA")
+    card, random = torch.device("cuda"), torch.Generator("cuda").manual_seed(0)
+    options = {"generator": random, "device": card, "dtype": torch.bfloat16}
+    query = torch.randn(rows, 8, 1, head_dim, **options)
+    room, filled = 4160, [4097, 64, 1][:rows]
+    buffers = torch.randn(2, rows, room, 2, head_dim, **options)
+    for row, count in enumerate(filled):
+        buffers[:, row, count:] = float("nan")
+    key, value = buffers.transpose(2, 3)
+    used = torch.tensor(filled, dtype=torch.int32, device=card)
+    found = get_backend("torch-flash", device=card, dtype=torch.bfloat16).step
+    assert found is not None
+    out = found(query, key, value, used, scale=head_dim**-0.5)
+    for row, count in enumerate(filled):
+        expected = reference.attend(
+            query[row : row + 1],
+            key[row : row + 1, :, :count],
+            value[row : row + 1, :, :count],
+            None,
+            scale=head_dim**-0.5,
+        )
+        torch.testing.assert_close(out[row : row + 1], expected, rtol=2e-2, atol=1e-2)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("queries", "keys"), [(1, 700), (33, 700), (256, 256)])
+def test_attention_over_memory_on_a_card_against_the_oracle(queries: int, keys: int) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs CUDA")
+    card, random = torch.device("cuda"), torch.Generator("cuda").manual_seed(0)
+    options = {"generator": random, "device": card, "dtype": torch.bfloat16}
+    q, k, v = (torch.randn(2, h, t, 64, **options) for h, t in ((8, queries), (2, keys), (2, keys)))
+    expected = reference.attend(q, k, v, None, scale=0.125)
+    for name in ("sdpa", "torch-flash"):
+        backend = get_backend(name, device=card, dtype=torch.bfloat16)
+        found = backend.attend(q, k, v, None, scale=0.125)
+        torch.testing.assert_close(found, expected, rtol=2e-2, atol=1e-2)

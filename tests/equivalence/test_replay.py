@@ -12,8 +12,10 @@ from sharedllm.replay import ROUND, WARM_UP, Replay
 from tests.equivalence.prompts import CLOSE, prompt_of
 from tests.equivalence.test_3_generation import BATCH
 from tests.models import FAMILIES, shared, some_ids
+from tests.texts import STORY
 
 STEPS = some_ids(4, 50)
+QUESTIONS = ("Who kept the lamp?", "Where did the ferry go?")
 
 
 def grown(llm: SharedLLM, prompts: list[Prompt]) -> list[torch.Tensor]:
@@ -46,14 +48,12 @@ def test_a_capture_takes_its_warm_up_back(monkeypatch: pytest.MonkeyPatch) -> No
     prompts = [prompt_of(llm, BATCH[0])]
     session = llm.upper.start(prompts)
     replay = Replay(llm.upper, session, len(STEPS), graph=False)
-    changed = [*replay._counts, replay.logits]
-    for slots in (replay._injected, replay._plain):
-        changed += [slots.next, slots.keys.order, slots.keys.position]
+    changed = [*replay._counts, replay.logits, *replay._injected.state, *replay._plain.state]
     with torch.inference_mode():
         before = [x.clone() for x in changed]
         for _ in range(WARM_UP):
             replay._run()
-        assert not torch.equal(replay._plain.next, before[-3])
+        assert not torch.equal(replay._plain.next, before[-4])
         replay._restore(changed, before)
     for token, expected in zip(STEPS, grown(llm, prompts), strict=True):
         replay.step([token])
@@ -62,7 +62,9 @@ def test_a_capture_takes_its_warm_up_back(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_there_is_room_for_as_many_tokens_as_were_asked_for() -> None:
     llm = shared("llama")
-    replay = Replay(llm.upper, llm.upper.start([Prompt(text=(some_ids(60),))]), 5, graph=False)
+    replay = Replay(
+        llm.upper, llm.upper.start([Prompt(text=(some_ids(ROUND - 4),))]), 5, graph=False
+    )
     assert replay._plain.room == 2 * ROUND
     for _ in range(5):
         replay.step([1])
@@ -72,7 +74,7 @@ def test_there_is_room_for_as_many_tokens_as_were_asked_for() -> None:
 
 def test_graphs_need_a_card_and_a_rotation_that_stays() -> None:
     llm = shared("llama")
-    with pytest.raises(ConfigError, match="needs CUDA"):
+    with pytest.raises(ConfigError, match="one CUDA card"):
         llm.answer("Who?", graphs=True, max_new_tokens=1)
     with pytest.raises(ConfigError, match="graphs is 1"):
         llm.answer("Who?", graphs=1)
@@ -83,6 +85,51 @@ def test_graphs_need_a_card_and_a_rotation_that_stays() -> None:
         upper.device = torch.device("cuda")
         with pytest.raises(ConfigError, match="'dynamic' and 'longrope'"):
             Replay.require(upper)
+
+
+def test_buffers_of_one_answer_serve_the_next() -> None:
+    llm = shared("llama")
+    longer, shorter = ([prompt_of(llm, BATCH[i])] for i in (0, 1))
+    for first, then in ((longer, shorter), (shorter, longer), (longer, longer)):
+        replay = Replay(llm.upper, llm.upper.start(first), len(STEPS), graph=False)
+        for token in STEPS[:-1]:
+            replay.step([token])
+        session = llm.upper.start(then)
+        assert replay.fits(session, len(STEPS))
+        replay.take(session, len(STEPS))
+        for token, expected in zip(STEPS, grown(llm, then), strict=True):
+            replay.step([token])
+            torch.testing.assert_close(session.logits, expected, **CLOSE)
+        with pytest.raises(ValueError, match="no room"):
+            replay.step([1])
+
+
+def test_buffers_do_not_serve_what_they_cannot_hold() -> None:
+    llm = shared("llama")
+    prompts = [prompt_of(llm, BATCH[0])]
+    replay = Replay(llm.upper, llm.upper.start(prompts), len(STEPS), graph=False)
+    session = llm.upper.start(prompts)
+    assert not replay.fits(session, 2 * ROUND)
+    assert not replay.fits(llm.upper.start(prompts * 2), 1)
+    assert not replay.fits(llm.upper.start([Prompt(text=(some_ids(5),), reads=True)]), 1)
+    with torch.no_grad():
+        weight = next(llm.model.parameters())
+        weight += 0.0
+    assert not replay.fits(session, 1)  # a graph of other weights
+
+
+@pytest.mark.gpu
+def test_answers_take_the_graph_of_the_one_before() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs CUDA")
+    llm = shared("llama", device="cuda")
+    options = {"max_new_tokens": 24, "budget": 64}
+    expected = [llm.answer(q, STORY, graphs=False, **options).text for q in QUESTIONS]
+    assert [llm.answer(q, STORY, **options).text for q in QUESTIONS] == expected
+    idle = llm.decoder._replays._idle
+    assert idle is not None
+    assert llm.answer(QUESTIONS[0], STORY, **options).text == expected[0]
+    assert llm.decoder._replays._idle is idle
 
 
 @pytest.mark.gpu

@@ -13,10 +13,10 @@ from sharedllm import SharedLLM
 from sharedllm.config import AdapterConfig
 from sharedllm.errors import ConfigError
 from sharedllm.hf.adapter import Adapter
+from sharedllm.hf.norms import fuse_norms
 from sharedllm.training.batch import Chooser, losses
 from sharedllm.training.config import SelectionConfig, read_config
 from sharedllm.training.data import Mixture
-from sharedllm.training.norms import fuse_norms
 from tests.models import make_model, make_tokenizer, shared
 from tests.texts import STORY
 
@@ -110,6 +110,13 @@ def test_fused_norms_are_the_same_norms(family: str) -> None:
         before = model(ids).logits
         assert fuse_norms(model) >= 2 * model.config.num_hidden_layers + 1
         torch.testing.assert_close(model(ids).logits, before, rtol=1e-5, atol=1e-6)
+
+
+def test_norms_that_are_something_else_are_left_alone() -> None:
+    model = make_model("llama").eval()
+    norm = model.get_decoder().norm
+    norm.forward = lambda x, own=norm.forward: own(x) + x
+    assert fuse_norms(model) == 2 * model.config.num_hidden_layers
 
 
 @pytest.mark.parametrize("finest", ["text", "kv"])

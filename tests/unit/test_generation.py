@@ -24,6 +24,8 @@ PROMPT = Prompt(text=((1,),))
 class Scripted:
     """An upper model that wants to say one text a row, then to end."""
 
+    device, spread = torch.device("cpu"), False
+
     def __init__(self, *texts: str, margin: float = 50.0, second: float = 0.0) -> None:
         self.rows = [[*TOKENIZER(text)["input_ids"], END] for text in texts]
         self.margin, self.second = margin, second  # logits of the wanted token, and of "z"
