@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sharedllm.errors import SharedLLMError
     from sharedllm.memory.records import MemoryDocument
     from sharedllm.memory.tree_memory import TreeMemory
+    from sharedllm.pdf import join_pages
     from sharedllm.query import query_of
     from sharedllm.readers import read_file
     from sharedllm.registry import loaded
@@ -40,6 +41,7 @@ _HOMES = {
     "SearchConfig": "config",
     "GenerationConfig": "config",
     "read_file": "readers",
+    "join_pages": "pdf",
     "query_of": "query",
     "SharedLLMError": "errors",
 }
@@ -58,6 +60,7 @@ __all__ = [  # in reading order
     "SearchConfig",
     "GenerationConfig",
     "read_file",
+    "join_pages",
     "query_of",
     "SharedLLMError",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,8 @@ class Citation:
     text : str
     document, title : str
         The document's id (in its memory) and title.
+    page : int or None
+        The page on which it begins, from 1; None where the text has no pages (form feeds).
     """
 
     source: str
@@ -39,6 +42,7 @@ class Citation:
     text: str
     document: str = ""
     title: str = ""
+    page: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,6 +104,8 @@ class Answer:
         "stop" (the model ended, or a stop text came) or "length" (max_new_tokens).
     pictures : tuple of Picture
         What shows the evidence in its documents: see :mod:`sharedllm.display.picture`.
+    question : str
+        What was asked: the last words of the user.
     """
 
     text: str
@@ -108,6 +114,7 @@ class Answer:
     timings: Timings = field(repr=False)
     finish_reason: str
     pictures: Pictures = field(default=(), repr=False)
+    question: str = field(default="", repr=False)
 
     def __str__(self) -> str:
         return self.text
@@ -120,6 +127,31 @@ class Answer:
             "usage": asdict(self.usage),
             "timings": asdict(self.timings),
         }
+
+    def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
+        """One page with the answer and its evidence, as ``sharedllm ask --html`` writes it.
+
+        It needs nothing else: no script, no font, no network.
+
+        Parameters
+        ----------
+        path : the file to write; from there, pages of documents that are files are linked
+
+        Raises
+        ------
+        ConfigError
+            If it cannot be written, or is one of the documents' own files.
+        """
+        from sharedllm.display import console, links, page
+
+        question, summary = self.question or "Answer", console.summary(self)
+        shown = page.Answered(
+            question=question, text=self.text, pictures=self.pictures, summary=summary
+        )
+        if path is None:
+            return page.page([shown])
+        page.check(path, [one.source for one in self.pictures if links.local(one.source)], "path")
+        return page.write(path, [shown], "path")
 
     def plot(self) -> Figure:
         """A figure of where the citations lie in their documents, and of their scores.

@@ -241,8 +241,9 @@ def ask(
     inject = InjectionConfig(**_given(mode=injection)) if injection else None
     for_answer = GenerationConfig(**decoding)
     _check_place(device, dtype)
-    texts = [read_file(path) for path in paths]
     screen = Screen(silent=as_json)
+    with screen.busy("opening the files"):
+        texts = [read_file(path) for path in paths]
     named = _given(model=model, device=device, dtype=dtype, adapter=adapter, injection=inject)
     with screen.busy("loading the model"):
         llm, stored = _loaded(store, named)

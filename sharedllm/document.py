@@ -119,6 +119,8 @@ class Document:
         Characters before `text`, where this is a part of a longer text.
     whole : int
         Characters of that longer text; 0 where `text` is all of it.
+    pages : tuple of int
+        Characters of the whole text at which its pages start; empty where it has no form feeds.
     """
 
     id: str
@@ -133,6 +135,7 @@ class Document:
     remember_s: float = field(default=0.0, repr=False)
     offset: int = field(default=0, repr=False)
     whole: int = field(default=0, repr=False)
+    pages: tuple[int, ...] = field(default=(), repr=False)
     _derived: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -165,6 +168,7 @@ class Document:
             source=self.source,
             characters=max(self.whole, self.offset + len(self.text)),
             chunks=tuple(self.offset + int(start) for start in starts),
+            pages=self.pages,
         )
 
     def _repr_html_(self) -> str:

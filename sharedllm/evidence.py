@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from sharedllm.answer import Citation
 from sharedllm.document import Document
+from sharedllm.pages import page_of
 from sharedllm.search import SelectedNode
 from sharedllm.tokens import tokenize
 
@@ -110,4 +111,5 @@ def cite(document: Document, found: Sequence[Window]) -> Iterator[Citation]:
             text=document.text[first:last],
             document=document.id,
             title=document.title,
+            page=page_of(document.pages, document.offset + first, document.text[first:last]),
         )

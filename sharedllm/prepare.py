@@ -39,6 +39,8 @@ class Prepared:
         None without documents.
     remember_s, search_s, encode_s : float
         Seconds spent so far.
+    question : str
+        What the user asked last.
     """
 
     prompt: Prompt
@@ -49,6 +51,7 @@ class Prepared:
     remember_s: float = 0.0
     search_s: float = 0.0
     encode_s: float = 0.0
+    question: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -205,4 +208,5 @@ class Preparer:
             evidence_tokens=sum(map(len, plan.pasted)),
             selection=selection,
             remember_s=sum(d.remember_s for d in documents),
+            question=conversation.query,
         )

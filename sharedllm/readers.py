@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sharedllm.errors import DocumentError
+from sharedllm.pdf import join_pages
 
 if TYPE_CHECKING:
     from bs4 import BeautifulSoup
@@ -48,7 +49,9 @@ class SourceText:
     Attributes
     ----------
     text : str
-        Every line ends in a line feed. Citations count characters in this text.
+        Every line ends in a line feed. Citations count characters in this text. A form feed
+        stands between the pages of a PDF, so that citations know theirs; running titles and page
+        numbers are left out, and words broken at line ends are whole.
     title : str
         The title that HTML or PDF state, else the file's name, without its ending and underscores.
     source : str
@@ -197,7 +200,7 @@ def _visible(soup: BeautifulSoup) -> str:
 
 
 def _pdf(data: bytes, source: str) -> tuple[str, str]:
-    """Text of all pages, blank lines between them, and title."""
+    """Text of all pages, as :func:`sharedllm.pdf.join_pages` joins them, and title."""
     from pypdf import PdfReader
     from pypdf.errors import DependencyError
 
@@ -205,7 +208,7 @@ def _pdf(data: bytes, source: str) -> tuple[str, str]:
         with _silent_pypdf():
             reader = PdfReader(BytesIO(data))
             _require_open(reader, source)
-            pages = [page.extract_text().strip() for page in reader.pages]
+            pages = [page.extract_text() for page in reader.pages]
             title = (reader.metadata.title if reader.metadata else None) or ""
     except DocumentError:
         raise
@@ -218,8 +221,8 @@ def _pdf(data: bytes, source: str) -> tuple[str, str]:
             f"{source} cannot be read as PDF ({error}); it may be damaged: save it again from a "
             "PDF viewer"
         ) from error
-    text = "\n\n".join(page for page in pages if page)
-    if not text:
+    text = join_pages(pages)
+    if not text.strip():
         raise DocumentError(
             f"{source} has {len(pages)} pages but no text, only images; run OCR over it first "
             "(for instance: ocrmypdf in.pdf out.pdf)"

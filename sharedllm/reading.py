@@ -9,6 +9,7 @@ from sharedllm.chunks import cut
 from sharedllm.config import TreeConfig
 from sharedllm.document import Document, NodeCache, document_id
 from sharedllm.lower_model import LowerModel
+from sharedllm.pages import page_starts
 from sharedllm.progress import Progress, reporter
 from sharedllm.tokens import tokenize
 from sharedllm.tree import planted
@@ -73,5 +74,6 @@ class DocumentReader:
             vectors=vectors,
             nodes=NodeCache(self._node_cache_bytes),
             made_by=identity,
+            pages=page_starts(text),
             remember_s=time.perf_counter() - started,
         )

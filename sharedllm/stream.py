@@ -105,4 +105,5 @@ def _answer(prepared: Prepared, row: Row, watch: _Stopwatch, load_s: float) -> A
         ),
         finish_reason=row.finish_reason or "length",
         pictures=selection.pictures if selection else (),
+        question=prepared.question,
     )

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharedllm.errors import DocumentError
+from sharedllm.pages import BREAK
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -42,7 +43,8 @@ class Tokens:
 def tokenize(text: str, tokenizer: PreTrainedTokenizerBase) -> Tokens:
     """Tokenise `text` without special tokens.
 
-    What looks like a special token in it (a document may show ``<|im_end|>``) is read as the plain
+    A form feed, which ends a page, is read as the line feed that it looks like. What looks like a
+    special token in it (a document may show ``<|im_end|>``) is read as the plain
     characters it is, so that no document can end a chat turn.
 
     Raises
@@ -61,6 +63,7 @@ def tokenize(text: str, tokenizer: PreTrainedTokenizerBase) -> Tokens:
             f"the text is no valid Unicode: character {error.start} is half of a surrogate pair; "
             "decode the file with its own encoding, or with errors='replace'"
         ) from error
+    text = text.replace(BREAK, "\n")  # as long as before: spans hold
     # verbose=False: a text longer than the window is the normal case here, not a mistake.
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     ids, spans = encoded["input_ids"], encoded["offset_mapping"]

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sharedllm.display.evidence import BEGINS, begins
-from sharedllm.display.picture import Picture, Span, Tree, ranked
+from sharedllm.display.picture import Picture, Ranked, Span, Tree, ranked
 from sharedllm.display.plain import counted, one_line, printable, scored
 from sharedllm.display.style import colour
 
@@ -43,7 +43,7 @@ class Results:
         passages = ranked(self.pictures)
         rows = [
             (
-                f"{one.rank}  {one_line(one.picture.title or one.picture.source)}",
+                f"{one.rank}  {_page(one)}{one_line(one.picture.title or one.picture.source)}",
                 one.span,
                 one.picture.characters,
                 begins(one),
@@ -145,6 +145,11 @@ def passage_table(rows: Sequence[tuple[str, Span, int, str]], cells: int = CELLS
     for row in out:
         table.add_row(row)
     return table
+
+
+def _page(one: Ranked) -> str:
+    page = one.picture.page(one.span)
+    return f"p. {page:,}  " if page else ""
 
 
 def _row(name: Text, place: Text, bar: Text, score: Text) -> Table:

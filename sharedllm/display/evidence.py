@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Sequence
 
+from sharedllm.display.links import linked
 from sharedllm.display.picture import NEAR, Excerpt, Picture, Ranked
 from sharedllm.display.plain import escaped, flowing, one_line
-from sharedllm.display.strip import told
+from sharedllm.display.strip import placed, told
 from sharedllm.display.style import level_class
+from sharedllm.pages import BREAK
 
 BEGINS = 200  # characters of a passage in the list of citations
 CUT_OFF = " .,:;!?)]\u201d\u2019"  # what a passage that begins between two words may begin with
@@ -19,11 +22,17 @@ def citations(passages: Sequence[Ranked], ids: str) -> str:
         f'<li class="{level_class(one.span.level)}"><a class="number" href="#{ids}e{one.rank}" '
         f'aria-label="Passage {one.rank}">{one.rank}</a>'
         f"<bdi>{escaped(one.picture.title or one.picture.source)}</bdi> "
-        f'<span class="dim">{told(one)}</span>'
+        f'<span class="dim">{_place(one)}</span>'
         f'<span class="begins dim"><bdi>{escaped(begins(one))}</bdi></span></li>'
         for one in passages
     ]
     return f'<ol class="cites">{"".join(rows)}</ol>' if rows else ""
+
+
+def _place(one: Ranked) -> str:
+    """Where a passage lies; its page is a link where the file is known."""
+    page = one.picture.page(one.span)
+    return f"{linked(one.picture, f'page {page:,}', page)}, {placed(one)}" if page else told(one)
 
 
 def begins(one: Ranked) -> str:
@@ -52,17 +61,17 @@ def evidence(picture: Picture, passages: Sequence[Ranked], ids: str) -> str:
     for one in own:
         start = max(at, one.span.start)  # passages of a search may overlap
         out.append(readable.gap(at, start, after=bool(out), before=True))
-        out.append(_mark(one, readable.text(start, one.span.end), ids))
+        out.append(_mark(one, readable.shown(start, one.span.end), ids))
         at = max(at, one.span.end)
     out.append(readable.gap(at, picture.characters, after=bool(out), before=False))
     return f'<div class="text" dir="auto">{"".join(out)}</div>'
 
 
-def _mark(one: Ranked, text: str, ids: str) -> str:
+def _mark(one: Ranked, shown: str, ids: str) -> str:
     return (
         f'<mark class="{level_class(one.span.level)}" id="{ids}e{one.rank}" title="{told(one)}">'
         f'<a class="number" href="#{ids}s{one.rank}" '
-        f'aria-label="Passage {one.rank}: back to the strip">{one.rank}</a>{escaped(text)}</mark>'
+        f'aria-label="Passage {one.rank}: back to the strip">{one.rank}</a>{shown}</mark>'
     )
 
 
@@ -70,6 +79,7 @@ class _Readable:
     """The excerpts of one picture, their paragraphs flowing."""
 
     def __init__(self, picture: Picture) -> None:
+        self._picture = picture
         self._excerpts = [Excerpt(start=e.start, text=flowing(e.text)) for e in picture.excerpts]
 
     def text(self, start: int, end: int) -> str:
@@ -79,6 +89,18 @@ class _Readable:
             for e in self._excerpts
             if e.start < end and start < e.end
         )
+
+    def shown(self, start: int, end: int) -> str:
+        """The same as HTML, a line with its number where a page begins."""
+        text = self.text(start, end)
+        parts = text.split(BREAK)
+        out, at = [escaped(parts[0])], end - len(text) + len(parts[0])
+        for part in parts[1:]:
+            page = bisect.bisect_right(self._picture.pages, at + 1)
+            number = linked(self._picture, f"page {page:,}", page)
+            out.append(f'<span class="page dim">{number}</span>{escaped(part)}')
+            at += 1 + len(part)
+        return "".join(out)
 
     def gap(self, start: int, end: int, *, after: bool, before: bool) -> str:
         """The text between two passages, or beyond the last: what is near them is open.
@@ -120,11 +142,11 @@ class _Readable:
             return ""
         return (
             f"<details><summary>Show {what} ({end - start:,} characters)</summary>"
-            f"{escaped(self.text(start, end))}</details>"
+            f"{self.shown(start, end)}</details>"
         )
 
     def _open(self, start: int, end: int) -> str:
-        return f'<span class="around">{escaped(self.text(start, end))}</span>'
+        return f'<span class="around">{self.shown(start, end)}</span>'
 
     def _word(self, at: int) -> int:
         """The place between two words at or a little after the character `at`."""

@@ -6,10 +6,11 @@ import os
 import secrets
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sharedllm.display import notebook
+from sharedllm.display.links import link_from
 from sharedllm.display.picture import Pictures
 from sharedllm.display.plain import escaped, one_line
 from sharedllm.display.style import PAGE, SHEET
@@ -37,8 +38,10 @@ class Answered:
     summary: str
 
 
-def page(answers: Sequence[Answered]) -> str:
-    """The whole page."""
+def page(answers: Sequence[Answered], folder: Path | None = None) -> str:
+    """The whole page; with links to the documents' files, if it is to lie in `folder`."""
+    if folder is not None:
+        answers = [replace(one, pictures=_linked(one.pictures, folder)) for one in answers]
     title = escaped(one_line(answers[0].question)) if answers else "sharedllm"
     links = "".join(
         f'<li><a href="#q{n}"><bdi>{escaped(one_line(one.question))}</bdi></a></li>'
@@ -62,12 +65,17 @@ def page(answers: Sequence[Answered]) -> str:
     )
 
 
-def check(path: str | os.PathLike[str], sources: Sequence[str] = ()) -> None:
+def _linked(pictures: Pictures, folder: Path) -> Pictures:
+    return tuple(replace(one, link=link_from(folder, one.source)) for one in pictures)
+
+
+def check(path: str | os.PathLike[str], sources: Sequence[str] = (), name: str = "--html") -> None:
     """Refuse a path to which no page can be written, before the work begins.
 
     Parameters
     ----------
     sources : files, and folders of memories, that must not be written over
+    name : what messages call the path
 
     Raises
     ------
@@ -79,24 +87,24 @@ def check(path: str | os.PathLike[str], sources: Sequence[str] = ()) -> None:
     try:
         if target.exists() and not stat.S_ISREG(target.stat().st_mode):
             what = "a folder" if target.is_dir() else "no regular file"
-            raise ConfigError(f"--html is {os.fspath(path)!r}, {what}; name a file to write")
+            raise ConfigError(f"{name} is {os.fspath(path)!r}, {what}; name a file to write")
         real = target.resolve()
         if any(Path(source).resolve() in (real, *real.parents) for source in sources):
             raise ConfigError(
-                f"--html is {os.fspath(path)!r}, which is read, or lies in the memory that "
+                f"{name} is {os.fspath(path)!r}, which is read, or lies in the memory that "
                 "is; name another file"
             )
         if not target.parent.is_dir():
             raise ConfigError(
-                f"--html is {os.fspath(path)!r}; there is no folder {str(target.parent)!r}: make it"
+                f"{name} is {os.fspath(path)!r}; there is no folder {str(target.parent)!r}: make it"
             )
         _create(target).unlink()
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL character
-        raise _refused(path, error) from error
+        raise _refused(path, name, error) from error
 
 
-def write(path: str | os.PathLike[str], answers: Sequence[Answered]) -> None:
-    """Write the page whole or not at all; what was there stays until it is.
+def write(path: str | os.PathLike[str], answers: Sequence[Answered], name: str = "--html") -> str:
+    """Write the page whole or not at all, and return it; what was there stays until it is.
 
     Raises
     ------
@@ -106,12 +114,14 @@ def write(path: str | os.PathLike[str], answers: Sequence[Answered]) -> None:
     target, made = Path(path), None
     try:
         made = _create(target)
-        made.write_text(page(answers), encoding="utf-8", newline="\n")
+        text = page(answers, target.parent)
+        made.write_text(text, encoding="utf-8", newline="\n")
         made.replace(target)
     except OSError as error:
         if made is not None:
             made.unlink(missing_ok=True)
-        raise _refused(path, error) from error
+        raise _refused(path, name, error) from error
+    return text
 
 
 def _create(target: Path) -> Path:
@@ -121,10 +131,10 @@ def _create(target: Path) -> Path:
     return made
 
 
-def _refused(path: str | os.PathLike[str], error: Exception) -> ConfigError:
+def _refused(path: str | os.PathLike[str], name: str, error: Exception) -> ConfigError:
     if isinstance(error, ConfigError):
         return error
     reason = getattr(error, "strerror", None) or error
     return ConfigError(
-        f"--html is {os.fspath(path)!r}, which cannot be written: {reason}; name another file"
+        f"{name} is {os.fspath(path)!r}, which cannot be written: {reason}; name another file"
     )

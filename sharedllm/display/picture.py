@@ -6,6 +6,8 @@ import bisect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from sharedllm.pages import page_of
+
 NEAR = 280  # characters around a passage that are shown at once
 FAR = 2500  # characters around a passage that a reader may open
 MOST_TREES = 12  # the best ones are kept
@@ -64,8 +66,8 @@ class Picture:
         The document's id and names.
     characters : int
         Length of the whole text.
-    chunks : tuple of int
-        The characters at which chunks start.
+    chunks, pages : tuple of int
+        The characters at which chunks and pages start; there may be no pages.
     passages : tuple of Span
         What was selected for its score, neighbours joined, in document order.
     coarse : tuple of Span
@@ -74,6 +76,8 @@ class Picture:
         Scores of all nodes of the chunks that hold passages, of at most 12 chunks.
     excerpts : tuple of Excerpt
         Text around the passages; disjoint, in document order.
+    link : str
+        The address of the document's file, for a page that shows the picture; "" is nowhere.
     """
 
     document: str
@@ -81,10 +85,12 @@ class Picture:
     source: str
     characters: int
     chunks: tuple[int, ...] = ()
+    pages: tuple[int, ...] = ()
     passages: tuple[Span, ...] = ()
     coarse: tuple[Span, ...] = ()
     trees: tuple[Tree, ...] = ()
     excerpts: tuple[Excerpt, ...] = ()
+    link: str = ""
 
     def text(self, start: int, end: int) -> str:
         """The characters [`start`, `end`), as far as an excerpt holds them."""
@@ -93,6 +99,10 @@ class Picture:
             return ""
         held = self.excerpts[at]
         return held.text[start - held.start : max(0, end - held.start)]
+
+    def page(self, span: Span) -> int | None:
+        """The page on which `span` begins; None where the text has no pages."""
+        return page_of(self.pages, span.start, self.text(span.start, span.end))
 
     def holds(self, start: int, end: int) -> bool:
         """Whether all of [`start`, `end`) is in one excerpt."""

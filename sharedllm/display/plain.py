@@ -8,6 +8,7 @@ from itertools import pairwise
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 LONG_LINE = 50  # characters from which on a line end was made by a line breaker
+GOES_ON = re.compile(r"[^\W\d_],?$")  # how a line ends in the middle of a sentence
 OWN_LINE = re.compile(r"[\s\-*+•#>|=`\d]|$")  # a list, a table, a heading, an indented line
 
 
@@ -17,8 +18,8 @@ def printable(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """`text` without control characters and line ends."""
-    return " ".join(printable(text.replace("\n", " ")).split())
+    """`text` without control characters, line ends and page ends."""
+    return " ".join(printable(text.replace("\n", " ").replace("\f", " ")).split())
 
 
 def escaped(text: str) -> str:
@@ -30,8 +31,8 @@ def flowing(text: str) -> str:
     """`text` with the line ends inside paragraphs as spaces; exactly as long.
 
     Books come with lines of 70 characters, which look torn on a narrow screen. A line end counts
-    as a line breaker's where the next word would not have fitted. Lists, tables, code and short
-    lines (verse, addresses) keep theirs.
+    as a line breaker's where the next word would not have fitted, or the sentence goes on. Lists,
+    tables, code and short lines (verse, addresses) keep theirs.
     """
     lines = text.split("\n")
     lengths = sorted(len(line) for line in lines if len(line) >= LONG_LINE)
@@ -39,8 +40,9 @@ def flowing(text: str) -> str:
     out = [lines[0]]
     for before, line in pairwise(lines):
         word = len(line.split(" ", 1)[0])
-        broken = LONG_LINE <= len(before) <= width + 2 < len(before) + 4 + word
-        out += [" " if broken and not OWN_LINE.match(line) else "\n", line]
+        full = LONG_LINE <= len(before) <= width + 2 < len(before) + 4 + word
+        goes_on = len(before) >= LONG_LINE and GOES_ON.search(before) and line[:1].islower()
+        out += [" " if (full or goes_on) and not OWN_LINE.match(line) else "\n", line]
     return "".join(out)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from sharedllm.display.links import linked
 from sharedllm.display.picture import Picture, Ranked, Span
 from sharedllm.display.plain import counted, escaped, scored
 from sharedllm.display.style import level_class
@@ -42,10 +43,13 @@ def strip(picture: Picture, passages: Sequence[Ranked] = (), ids: str = "") -> s
         for span in picture.coarse
     ]
     marks += [_mark(one, ids) for one in own]
+    first, last = "0", f"{picture.characters:,} characters"
+    if picture.pages:
+        first, last = "page 1", f"page {len(picture.pages):,}, {last}"
     return (
         f"<figure>{caption(picture)}{_numbers(own, picture, ids)}"
         f'<div class="bar">{"".join(marks)}</div>'
-        f'<div class="axis dim"><span>0</span><span>{picture.characters:,} characters</span></div>'
+        f'<div class="axis dim"><span>{first}</span><span>{last}</span></div>'
         "</figure>"
     )
 
@@ -53,7 +57,7 @@ def strip(picture: Picture, passages: Sequence[Ranked] = (), ids: str = "") -> s
 def caption(picture: Picture) -> str:
     """A document's names and length."""
     chunks = f", {counted(len(picture.chunks), 'chunk')}" if picture.chunks else ""
-    source = f"<bdi>{escaped(picture.source)}</bdi>, " if picture.source else ""
+    source = f"{linked(picture, picture.source)}, " if picture.source else ""
     return (
         f"<figcaption><b><bdi>{escaped(picture.title or picture.source)}</bdi></b> "
         f'<span class="dim">{source}{picture.characters:,} characters{chunks}</span></figcaption>'
@@ -92,6 +96,12 @@ def middle(span: Span, characters: int) -> float:
 
 def told(one: Ranked) -> str:
     """A passage in words: where it lies, its level and its score."""
+    page = one.picture.page(one.span)
+    return f"page {page:,}, {placed(one)}" if page else placed(one)
+
+
+def placed(one: Ranked) -> str:
+    """The same without its page."""
     span = one.span
     score = f", score {scored(span.score)}" if span.score is not None else ""
     return f"characters {span.start:,} to {span.end:,}, level {span.level}{score}"

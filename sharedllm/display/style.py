@@ -52,6 +52,8 @@ SHEET = f"""
 .sllm .text details {{ margin: .4em 0; opacity: .85; }}
 .sllm summary {{ cursor: pointer; font-size: .875em; padding: .25em 0; }}
 .sllm mark .number {{ margin: 0 .3em; }}
+.sllm .page {{ display: block; border-top: 1px dashed currentColor; text-align: right;
+  margin-top: .4em; }}
 .sllm .left {{ text-align: center; }}
 .sllm .row {{ height: 1.6em; margin-bottom: 2px; }}
 .sllm .node {{ position: absolute; height: 100%; box-sizing: border-box; overflow: hidden;

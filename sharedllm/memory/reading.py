@@ -23,6 +23,7 @@ from sharedllm.memory.records import Hit, Hits
 from sharedllm.memory.shelf import ArrayReader, Run, Shelf
 from sharedllm.memory.vector_form import VectorForm
 from sharedllm.memory.writer import Writer
+from sharedllm.pages import page_of
 from sharedllm.pictures import of_leaves
 from sharedllm.policy import looked_for
 
@@ -171,4 +172,5 @@ def _hit(document: Document, names: dict[str, Any], leaf: int, score: float) -> 
         char_start=document.offset + first,
         char_end=document.offset + last,
         score=score,
+        page=page_of(document.pages, document.offset + first, document.text[first:last]),
     )

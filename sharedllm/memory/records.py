@@ -93,6 +93,8 @@ class Hit:
         Characters [char_start, char_end) of the document's text.
     score : float
         Higher is better; scores of one search compare.
+    page : int or None
+        The page on which it begins, from 1; None where the text has no pages (form feeds).
     """
 
     id: str
@@ -103,6 +105,7 @@ class Hit:
     char_start: int
     char_end: int
     score: float
+    page: int | None = None
 
 
 class Hits(list[Hit]):

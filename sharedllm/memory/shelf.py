@@ -22,6 +22,7 @@ from sharedllm.memory.identity import MemorySettings
 from sharedllm.memory.pieces import unpacked
 from sharedllm.memory.shards import COLUMNS, FOLDER, Place, Shards
 from sharedllm.memory.vector_form import NAME, VectorForm
+from sharedllm.pages import page_starts
 from sharedllm.tokens import Tokens
 from sharedllm.tree import Forest, planted
 
@@ -274,6 +275,7 @@ class Shelf:
             made_by=self._identity,
             offset=begin,
             whole=0 if run.whole else len(text),
+            pages=page_starts(text),
         )
 
     def _tokens(

@@ -56,3 +56,9 @@ def test_a_strip_is_lit_by_what_was_chosen() -> None:
         coarse=(Span(start=0, end=50, level=0, score=0.5, chosen="coarse"),),
     )
     assert strip(picture, 10).plain == "▒▒▒▒▒░░░░█"
+
+
+def test_passages_of_pages_say_theirs(tiny_llm: SharedLLM) -> None:
+    paged = tiny_llm.remember("\f".join(f"On day {n} she rowed out. " * 4 for n in range(9)))
+    answer = tiny_llm.answer("day 7", paged, budget=90, max_new_tokens=2)
+    assert any(f"1  p. {answer.citations[0].page}  " in line for line in shown(answer, width=120))

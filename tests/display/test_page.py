@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from sharedllm import SharedLLM
 from sharedllm.display import page
 from sharedllm.display.page import Answered
 from sharedllm.display.picture import Excerpt, Picture, Span
 from sharedllm.errors import ConfigError
-from tests.display.html_tree import check
+from sharedllm.pages import page_starts
+from tests.display.html_tree import Parsed, check
 from tests.display.test_notebook import ATTACK
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
@@ -149,3 +151,81 @@ def test_a_browser_shows_the_page(browser: list[str], tmp_path: Path, width: int
         check=True,
     )
     assert "<title>true,0,0,true,true</title>" in done.stdout
+
+
+def paged(source: str) -> Picture:
+    """A document of three pages; a passage goes from the end of the second to the third."""
+    text = f"{'one ' * 50}\f{'two ' * 50}\f{'three ' * 50}"
+    start = text.index("three") - 21
+    return Picture(
+        document="d",
+        title="The report",
+        source=source,
+        characters=len(text),
+        pages=page_starts(text),
+        passages=(Span(start=start, end=start + 60, level=3, score=1.5, chosen="fine"),),
+        excerpts=(Excerpt(start=0, text=text),),
+    )
+
+
+def links(source: str, folder: Path) -> list[str]:
+    """What leads out of the page in `folder` that shows a document called `source`."""
+    one = Answered(question="What?", text="two", pictures=(paged(source),), summary="")
+    out = page.page([one], folder)
+    parsed = Parsed(out)
+    assert "page 2" in parsed.text  # where the passage begins
+    assert "page 1page 3" in parsed.text  # the strip's ends
+    assert "page 2" in str(parsed.every("mark")[0]["title"])
+    return [link for link in parsed.links() if not link.startswith("#")]
+
+
+def test_pages_of_a_pdf_are_linked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = "a:b & <c> #1.PDF"
+    Path("out").mkdir()
+    Path(name).write_bytes(b"")
+    quoted = "../a%3Ab%20%26%20%3Cc%3E%20%231.PDF"
+    for source in (name, str(tmp_path / name)):
+        shown = links(source, Path("out"))
+        assert shown == [f"{quoted}#page=2", quoted, f"{quoted}#page=2", f"{quoted}#page=3"]
+    Path("notes.txt").touch()
+    assert set(links("notes.txt", tmp_path)) == {"notes.txt"}
+    one = Answered(question="What?", text="two", pictures=(paged(name),), summary="")
+    page.write("page.html", [one])
+    assert f'href="{quoted[3:]}#page=2"' in Path("page.html").read_text()
+
+
+@pytest.mark.parametrize(
+    "source", ["javascript:alert(1)", "gone.pdf", "", ".", "\0", "x" * 5000, "data:text/html,x"]
+)
+def test_what_is_no_file_is_not_linked(source: str, tmp_path: Path) -> None:
+    assert links(source, tmp_path) == []
+
+
+def test_what_is_on_the_web_is_linked(tmp_path: Path) -> None:
+    web = 'https://example.org/a.pdf?b=1&c="'
+    assert set(links(web, tmp_path)) == {web, f"{web}#page=2", f"{web}#page=3"}
+    assert links("https://example.org/\x1b[2J.pdf", tmp_path) == []
+
+
+def test_text_without_pages_says_nothing_of_them() -> None:
+    assert "page 1" not in Parsed(page.page([answered()])).text
+
+
+def test_an_answer_writes_its_own_page(tiny_llm: SharedLLM, tmp_path: Path) -> None:
+    (tmp_path / "story.pdf").touch()
+    book = tiny_llm.remember("One day.\fTwo ships.", source=str(tmp_path / "story.pdf"))
+    messages = [{"role": "user", "content": "Which <ships>?"}]
+    answer = tiny_llm.answer(messages, book, max_new_tokens=2)
+    check(answer.to_html())
+    written = answer.to_html(tmp_path / "page.html")
+    assert written == (tmp_path / "page.html").read_text(encoding="utf-8")
+    parsed = check(written, ["story.pdf", "story.pdf#page=1", "story.pdf#page=2"])
+    assert "Which <ships>?" in parsed.text
+    with pytest.raises(ConfigError, match=r"path is .* is read"):
+        answer.to_html(tmp_path / "story.pdf")
+    with pytest.raises(ConfigError, match=r"path is .* there is no folder"):
+        answer.to_html(tmp_path / "none" / "page.html")
+    odd = tiny_llm.remember("One day.", source="\0" * 9)
+    tiny_llm.answer("Hello", odd, max_new_tokens=2).to_html(tmp_path / "odd.html")
+    assert "<h1" in tiny_llm.answer("Hello", max_new_tokens=2).to_html()

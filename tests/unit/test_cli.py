@@ -117,7 +117,7 @@ def test_a_page_of_all_questions(
     code, out, _ = run([*asked, "--model", model, "--max-new-tokens", "2"], capsys)
     assert code == 0
     assert out.splitlines()[-1] == "page written: page.html"
-    page = check(Path("page.html").read_text(encoding="utf-8"))
+    page = check(Path("page.html").read_text(encoding="utf-8"), [Path(story).name])
     assert "Who kept <b>it</b>?" in page.text
     assert len(page.every("section")) == 2
     assert page.every("mark")
@@ -127,7 +127,7 @@ def test_a_page_beside_json(model: str, story: str, capsys: pytest.CaptureFixtur
     asked = ["ask", story, "-q", "Who?", "--json", "--html", "page.html"]
     code, out, _ = run([*asked, "--model", model, "--max-new-tokens", "2"], capsys)
     assert (code, out.count("\n")) == (0, 1)
-    check(Path("page.html").read_text(encoding="utf-8"))
+    check(Path("page.html").read_text(encoding="utf-8"), [Path(story).name])
 
 
 def test_standard_input(

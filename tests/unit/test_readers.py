@@ -103,11 +103,11 @@ def test_xhtml_gives_no_warning(tmp_path: Path) -> None:
     assert read_file(path).text == "words"
 
 
-def test_pdf_pages_are_joined_by_blank_lines(tmp_path: Path) -> None:
+def test_pdf_pages_are_joined_by_form_feeds(tmp_path: Path) -> None:
     path = tmp_path / "report.pdf"
     path.write_bytes(pdf("First page.", "", "Third page.", title="The report"))
     read = read_file(path)
-    assert (read.text, read.title) == ("First page.\n\nThird page.", "The report")
+    assert (read.text, read.title) == ("First page.\n\f\fThird page.", "The report")
 
 
 def test_pdf_that_only_its_owner_may_change_is_read(tmp_path: Path) -> None:
