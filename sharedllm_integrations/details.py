@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from sharedllm_integrations.answers import keep
 from sharedllm_integrations.engine import Engine, Run
 
 if TYPE_CHECKING:
@@ -33,9 +34,11 @@ def details(run: Run) -> dict[str, Any]:
     """What happened to the documents of a request that has been answered, as plain values.
 
     ``documents``, ``refused`` and ``question_repeated`` are those of
-    :class:`~sharedllm_integrations.report.Report`, ``citations`` the selected evidence, best first.
+    :class:`~sharedllm_integrations.report.Report`, ``citations`` the selected evidence, best first,
+    ``answer_id`` what :func:`sharedllm_integrations.answers.kept` finds the core's answer by.
     """
-    return {**run.report.to_dict(), "citations": plain(run.answer.citations)}
+    cited = {"citations": plain(run.answer.citations), "answer_id": keep(run.answer)}
+    return {**run.report.to_dict(), **cited}
 
 
 def model_name(engine: Engine) -> str:

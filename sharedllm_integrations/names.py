@@ -25,6 +25,11 @@ def first_text(metadata: Mapping[str, Any], names: tuple[str, ...]) -> str:
     return next((text for text in found if text.strip()), "")
 
 
+def page_label(page: int | None) -> dict[str, str]:
+    """The page of a passage under the name that readers of both frameworks give it."""
+    return {} if page is None else {"page_label": str(page)}
+
+
 def file_name(source: str) -> str:
     """The last part of a path or an address; what is neither stays as it is."""
     if "://" in source:

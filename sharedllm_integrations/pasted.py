@@ -15,7 +15,7 @@ from dataclasses import dataclass
 EDGE = 600  # characters at either end that stay running text, at most
 LEAST = 4000  # characters of a piece, about a chunk
 ONE_IN = 8  # paragraphs end a piece
-_PARAGRAPH = re.compile(r".*?(?:\n\s*\n|\Z)", re.DOTALL)
+_PARAGRAPH = re.compile(r".*?(?:\n\s*\n|\f|\Z)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Pasted:
 
 
 def cut(text: str, long_text: int) -> Iterator[str | Pasted]:
-    """The pieces of `text`, which joined give it again but for blanks at a cut.
+    """The pieces of `text`, which joined give it again but for blanks at a cut and form feeds.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def cut(text: str, long_text: int) -> Iterator[str | Pasted]:
     if first:
         yield text[:first]
     for piece in _segments(text[first:last]):
-        yield Pasted(piece)
+        yield Pasted(piece.replace("\f", "\n"))  # what number its first page has is not known
     if last < len(text):
         yield text[last:]
 

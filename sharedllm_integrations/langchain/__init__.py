@@ -19,6 +19,7 @@ from sharedllm_integrations.langchain.completion import SharedLLMCompletion
 from sharedllm_integrations.langchain.compressor import TreeMemoryCompressor
 from sharedllm_integrations.langchain.retriever import TreeMemoryRetriever
 from sharedllm_integrations.langchain.tool import create_tree_memory_tool
+from sharedllm_integrations.langchain.wholes import answer_of, whole_documents
 
 __all__ = [
     "ChatSharedLLM",
@@ -26,4 +27,6 @@ __all__ = [
     "TreeMemoryRetriever",
     "TreeMemoryCompressor",
     "create_tree_memory_tool",
+    "whole_documents",
+    "answer_of",
 ]

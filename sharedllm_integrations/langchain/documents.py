@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.documents import Document
 
 from sharedllm_integrations.handles import MARK, closing, fenced, handle_id
+from sharedllm_integrations.names import page_label
 from sharedllm_integrations.origins import issue
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def passage(hit: Hit) -> Document:
         "char_start": hit.char_start,
         "char_end": hit.char_end,
         "score": hit.score,
+        **page_label(hit.page),
     }
     return Document(page_content=hit.text, metadata={**_metadata(hit), **own})
 
@@ -63,6 +65,7 @@ def span(citation: Citation, metadata: Mapping[str, Any]) -> Document:
         "char_end": citation.char_end,
         "tree_level": citation.level,
         "score": citation.score,
+        **page_label(citation.page),
     }
     return Document(page_content=citation.text, metadata={**metadata, **own})
 

@@ -23,6 +23,7 @@ from sharedllm_integrations.llamaindex.query_engine import TreeMemoryQueryEngine
 from sharedllm_integrations.llamaindex.react import react_grammar
 from sharedllm_integrations.llamaindex.retriever import TreeMemoryRetriever
 from sharedllm_integrations.llamaindex.transform import TreeMemoryTransform
+from sharedllm_integrations.llamaindex.wholes import answer_of, whole_documents
 
 __all__ = [  # in reading order
     "LlamaIndexSharedLLM",
@@ -34,4 +35,6 @@ __all__ = [  # in reading order
     "TreeMemoryTransform",
     "DocumentsReadEvent",
     "react_grammar",
+    "whole_documents",
+    "answer_of",
 ]

@@ -28,12 +28,14 @@ class DocumentsReadEvent(BaseEvent):
     refused : marks that were taken for plain text, and why
     question_repeated : whether the question was repeated behind the documents
     citations : the selected evidence, best first
+    answer_id : what the core's answer is found by
     """
 
     documents: list[dict[str, Any]] = Field(default_factory=list)
     refused: list[dict[str, Any]] = Field(default_factory=list)
     question_repeated: bool = False
     citations: list[dict[str, Any]] = Field(default_factory=list)
+    answer_id: str = ""
 
     @classmethod
     def class_name(cls) -> str:

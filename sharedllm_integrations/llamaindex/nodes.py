@@ -21,7 +21,7 @@ from pydantic import PrivateAttr
 
 from sharedllm_integrations.grants import is_valid, ticket
 from sharedllm_integrations.handles import opening
-from sharedllm_integrations.names import SOURCES, TITLES, first_text
+from sharedllm_integrations.names import SOURCES, TITLES, first_text, page_label
 from sharedllm_integrations.origins import issue
 from sharedllm_integrations.turns import Given
 
@@ -98,7 +98,7 @@ def passage(hit: Hit) -> TextNode:
     return TextNode(
         id_=f"{hit.id}:{hit.char_start}-{hit.char_end}",
         text=hit.text,
-        metadata=dict(hit.metadata),
+        metadata={**hit.metadata, **page_label(hit.page)},
         relationships=_of(hit.id, hit.metadata),
         start_char_idx=hit.char_start,
         end_char_idx=hit.char_end,
@@ -115,6 +115,7 @@ def span(
         "title": citation["title"],
         "source": citation["source"],
         "tree_level": citation["level"],
+        **page_label(citation["page"]),
     }
     return TextNode(
         id_=f"{id}:{start}-{end}",

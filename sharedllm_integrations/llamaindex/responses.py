@@ -14,6 +14,7 @@ from llama_index.core.base.llms.types import (
 
 from sharedllm_integrations.details import PROVIDER
 from sharedllm_integrations.engine import Run, usage
+from sharedllm_integrations.names import page_label
 
 Extra = dict[str, Any]
 
@@ -56,14 +57,19 @@ def citation_blocks(response: CompletionResponse | ChatResponse) -> list[Citatio
             cited_content=one["text"],
             source=one["source"],
             title=one["title"] or one["source"],
-            additional_location_info={
-                "char_start": one["char_start"],
-                "char_end": one["char_end"],
-                "tree_level": one["level"],
-            },
+            additional_location_info=_place(one),
         )
         for one in response.additional_kwargs.get(PROVIDER, {}).get("citations", [])
     ]
+
+
+def _place(citation: Extra) -> Extra:
+    return {
+        "char_start": citation["char_start"],
+        "char_end": citation["char_end"],
+        "tree_level": citation["level"],
+        **page_label(citation["page"]),
+    }
 
 
 def _extra(raw: Extra | None) -> Extra:
