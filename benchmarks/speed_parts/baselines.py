@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, DynamicCache
 
-from sharedllm.attention import sdpa
+from sharedllm.attention.select import get_backend
+from sharedllm.hf.cache import InjectionCache
 from speed_parts.card import Clock, Rates
 from speed_parts.ours import Row, question_cost, row
 
@@ -31,8 +33,8 @@ def _causal(
     scaling: float,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    out = sdpa.attend(query, key, value, None, scale=scaling)
-    return out.transpose(1, 2).contiguous(), None
+    backend = get_backend("auto", device=query.device, dtype=query.dtype)
+    return backend.attend(query, key, value, None, scale=scaling).transpose(1, 2).contiguous(), None
 
 
 AttentionInterface.register(PLAIN, _causal)
@@ -96,6 +98,28 @@ def _decoding_s(bare: Bare, cache: Any, clock: Clock, new: int = 32) -> float:
     return clock.seconds(steps)
 
 
+@torch.inference_mode()
+def _replayed_s(bare: Bare, entries: int, clock: Clock, new: int = 32) -> float:
+    """As :func:`_decoding_s`, each step one launch of a CUDA graph over a cache of one size."""
+    grown, device = InjectionCache(bare.model.config.num_hidden_layers), bare.model.device
+    for mine, given in zip(grown.layers, bare.filled(entries).layers, strict=True):
+        mine.update(given.keys, given.values)
+    slot, count = torch.tensor([entries], device=device), len(grown.layers)
+    cache = grown.fixed([slot] * count, [entries + 1] * count)
+    ids = torch.full((1, 1), 97, device=device)
+    read = partial(
+        bare.model, ids, position_ids=slot[None], past_key_values=cache, logits_to_keep=1
+    )
+    stream = torch.cuda.Stream(device)
+    with torch.cuda.stream(stream):
+        read()
+    torch.cuda.current_stream(device).wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        read()
+    return clock.median(lambda: [graph.replay() for _ in range(new)], 3, 1)
+
+
 def bare_question(
     model: Any, running: int, entries: int, size: Size, rates: Rates, clock: Clock
 ) -> Iterator[Row]:
@@ -110,6 +134,10 @@ def bare_question(
         seconds = _decoding_s(bare, bare.filled(entries + running), clock)
         cost = decode(size, 32, entries + running)
         yield row("bare model, decode", seconds, cost, rates, tokens_s=32 / seconds, **same)
+        if clock.cuda:
+            seconds = _replayed_s(bare, entries + running, clock)
+            name = "bare model, decode, CUDA graph"
+            yield row(name, seconds, cost, rates, tokens_s=32 / seconds, **same)
 
 
 def full_attention(

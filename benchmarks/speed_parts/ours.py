@@ -87,7 +87,6 @@ def phases(
     seconds = clock.seconds(lambda: llm.encode(document))
     stored = sum(kv.nbytes for kv in document.nodes._nodes.values())
     cost = ingest_cost(size, tokens, chunk, layers, llm.tree.root_ratio)
-    slice_ = llm.remember(text(min(tokens, PROFILED), 3))
     peak = clock.peak()
     yield row(
         "ingest",
@@ -98,10 +97,15 @@ def phases(
         vectors=document.vectors.nbytes,
         tokens_s=tokens / seconds,
         peak=peak,
-        parts=clock.parts(lambda: llm.encode(slice_)),
+        parts=_parts_of_ingest(llm, min(tokens, PROFILED), clock),
         **same,
     )
     yield from _question(llm, document, budget, size, rates, clock, same)
+
+
+def _parts_of_ingest(llm: SharedLLM, tokens: int, clock: Clock) -> dict[str, float]:
+    document = llm.remember(text(tokens, 3))
+    return clock.parts(lambda: llm.encode(document))
 
 
 def _question(
@@ -123,10 +127,14 @@ def _question(
     query = len(llm.tokenizer(QUESTION)["input_ids"])
     yield row("search", search, compare(size.width, query, same["tokens"]), rates, **same)
     more = {"running": running, "entries": entries, "search_s": search, **same}
-    start = clock.median(lambda: llm.upper.start([prompt]), 3, 1)
+    start = clock.median(lambda: llm.upper.start([prompt]), 5, 2)
     peak, parts = clock.peak(), clock.parts(lambda: llm.upper.start([prompt]))
     name = "first token, memory on the device"
-    yield row(name, start, cost, rates, peak=peak, parts=parts, **more)
+    weights = sum(p.nbytes for p in llm.model.parameters())
+    held = document.vectors.nbytes + sum(kv.nbytes for kv in document.nodes._nodes.values())
+    above = None if peak is None else peak - weights
+    sizes = {"peak": peak, "above_weights": above, "held": held}
+    yield row(name, start, cost, rates, parts=parts, **sizes, **more)
     for name, load in _stores(prompt, llm.upper.device):
         seconds = clock.median(lambda load=load: llm.upper.start([load()]), 3, 1)  # type: ignore[misc]
         yield row(f"first token, memory {name}", seconds, cost, rates, **more)

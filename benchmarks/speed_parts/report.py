@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -99,42 +100,39 @@ def reached(rows: list[Row]) -> list[Row]:
     plain = [row for row in rows if "seconds" in row and not row.get("sweep")]
     for tokens in sorted({row["tokens"] for row in plain}):
         here = [row for row in plain if row["tokens"] == tokens]
-
-        def of(phase: str, rows: list[Row] = here) -> list[Row]:
-            return [row for row in rows if row["phase"] == phase]
-
-        full, bare = of("full attention, first token"), of("bare model, first token")
-        bare_step = of("bare model, decode")
+        others = {row["phase"]: row["seconds"] for row in here if "layers" not in row}
         most = max((row["layers"] for row in here if "layers" in row), default=0)
         for row in here:
-            if row["phase"] == "ingest" and full:
-                name = f"full prefill / coarse ingest, M = {row['layers']}"
-                out.append(_ratio(tokens, name, full[0]["seconds"], row["seconds"]))
-            method, _, part = row["phase"].partition(", ")
-            if method in PRESSES and full and part in ("first token", "warm question"):
-                name = f"full prefill / {row['phase']}"
-                out.append(_ratio(tokens, name, full[0]["seconds"], row["seconds"]))
-            if method in PRESSES and part == "decode" and bare_step:
-                name = f"{row['phase']} / bare model"
-                out.append(_ratio(tokens, name, row["seconds"], bare_step[0]["seconds"]))
-            if row.get("layers") != most:
-                continue
-            if row["phase"].startswith("first token"):
-                place, seconds = row["phase"][13:], row["seconds"] + row["search_s"]
-                if full:
-                    name = f"full prefill / first token, {place}, search included"
-                    out.append(_ratio(tokens, name, full[0]["seconds"], seconds))
-                if bare:
-                    name = f"first token, {place} / bare model"
-                    out.append(_ratio(tokens, name, row["seconds"], bare[0]["seconds"]))
-            if row["phase"].startswith("decode") and bare_step:
-                name = f"{row['phase']} / bare model"
-                out.append(_ratio(tokens, name, row["seconds"], bare_step[0]["seconds"]))
+            for name, above, below in _compared(row, others, most):
+                if above and below:
+                    out.append({"reached": name, "tokens": tokens, "ratio": above / below})
     return out
 
 
-def _ratio(tokens: int, name: str, above: float, below: float) -> Row:
-    return {"reached": name, "tokens": tokens, "ratio": above / below}
+def _compared(
+    row: Row, others: dict[str, float], most: int
+) -> Iterator[tuple[str, float | None, float | None]]:
+    """What stands above and below the line in the ratios of `row`; None where it is not there."""
+    phase, seconds = row["phase"], row["seconds"]
+    full, bare = others.get("full attention, first token"), others.get("bare model, first token")
+    method, _, part = phase.partition(", ")
+    if phase == "ingest":
+        yield f"full prefill / coarse ingest, M = {row['layers']}", full, seconds
+    if method in PRESSES and part in ("first token", "warm question"):
+        yield f"full prefill / {phase}", full, seconds
+    if method in PRESSES and part == "decode":
+        yield f"{phase} / bare model", seconds, others.get("bare model, decode")
+    if row.get("layers") != most:
+        return
+    if phase.startswith("first token"):
+        asked = seconds + row["search_s"]
+        yield f"full prefill / first token, {part}, search included", full, asked
+        yield f"first token, {part} / bare model", seconds, bare
+    if phase.startswith("decode"):
+        yield f"{phase} / bare model, {phase}", seconds, others.get(f"bare model, {phase}")
+    if row.get("above_weights"):
+        name = "GiB at most in a warm question, above the weights"
+        yield name, row["above_weights"], float(2**30)
 
 
 def plot(rows: list[Row], file: Path) -> None:

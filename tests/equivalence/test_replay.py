@@ -11,7 +11,7 @@ from sharedllm.layout import Prompt
 from sharedllm.replay import ROUND, WARM_UP, Replay
 from tests.equivalence.prompts import CLOSE, prompt_of
 from tests.equivalence.test_3_generation import BATCH
-from tests.models import FAMILIES, shared, some_ids
+from tests.models import FAMILIES, TREE, make_model, make_tokenizer, shared, some_ids
 from tests.texts import STORY
 
 STEPS = some_ids(4, 50)
@@ -116,6 +116,24 @@ def test_buffers_do_not_serve_what_they_cannot_hold() -> None:
         weight = next(llm.model.parameters())
         weight += 0.0
     assert not replay.fits(session, 1)  # a graph of other weights
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("rows", [1, 5])  # five have padding between them, and so a mask
+def test_graphs_in_half_precision_on_a_card(rows: int) -> None:
+    """Without a mask the kernel itself follows how many slots are filled."""
+    if not torch.cuda.is_available():
+        pytest.skip("needs CUDA")
+    model = make_model("llama").to("cuda", torch.bfloat16)
+    llm = SharedLLM(model, make_tokenizer(), tree=TREE)
+    prompts = [prompt_of(llm, pieces) for pieces in BATCH[:rows]]
+    replay = Replay(llm.upper, llm.upper.start(prompts), len(STEPS), graph=True)
+    for _ in range(2):
+        session = llm.upper.start(prompts)
+        replay.take(session, len(STEPS))
+        for token, expected in zip(STEPS, grown(llm, prompts), strict=True):
+            replay.step([token] * rows)
+            torch.testing.assert_close(session.logits, expected, rtol=0.05, atol=0.05)
 
 
 @pytest.mark.gpu
