@@ -72,7 +72,7 @@ class Run:
                 for found in make():
                     done.append(found)
                     self.report.add({**about, **found})
-        except torch.cuda.OutOfMemoryError as error:
+        except (torch.cuda.OutOfMemoryError, MemoryError) as error:
             why = f"out of memory: {str(error).splitlines()[0]}"
         except Exception as error:  # one row's failure must not cost the others
             why = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
@@ -117,16 +117,17 @@ class Run:
             ),
             "CEPE's shape": lambda: baselines.cepe(model, tokens, running, size, found, clock),
         }
+        needs = {"full attention": self.prefill_s(tokens)}
         for phase, make in each.items():
-            self.rows(phase, make, tokens=tokens)
+            self.rows(phase, make, needs.get(phase, 0.0), tokens=tokens)
         self.presses(tokens, running)
 
-    def presses(self, tokens: int, running: int) -> None:
-        """SnapKV and ExpectedAttention of kvpress, which fit where the KV of all tokens would not.
+    def prefill_s(self, tokens: int) -> float:
+        """About what a prefill takes: twice its floor. A million tokens take minutes."""
+        return 2 * self.rates.floor(prefill(self.size, tokens).flops, 0)[0]
 
-        A million tokens then take minutes: twice the floor, about what a prefill takes.
-        """
-        needs = 2 * self.rates.floor(prefill(self.size, tokens).flops, 0)[0]
+    def presses(self, tokens: int, running: int) -> None:
+        """SnapKV and ExpectedAttention, which fit where the keys and values of all would not."""
         asked = len(self.tokenizer(ours.QUESTION)["input_ids"]), running
         for name in presses.PRESSES:
 
@@ -142,7 +143,7 @@ class Run:
                     self.clock,
                 )
 
-            self.rows(name, make, needs, tokens=tokens)
+            self.rows(name, make, self.prefill_s(tokens), tokens=tokens)
 
     def sweeps(self, tokens: int) -> None:
         """Chunk size, budget and backend at one length, the others left as they are."""
@@ -179,7 +180,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--layers", type=numbers, default="4,16", help="M, besides all layers")
     parser.add_argument("--chunk", type=number, default=1024)
     parser.add_argument("--budget", type=number, default=4096)
-    parser.add_argument("--sweep", type=number, default=0, help="length of the sweeps; 0: none")
+    parser.add_argument(
+        "--sweep", type=number, default=0, help="which context has the sweeps; 0: none"
+    )
     parser.add_argument("--chunks", type=numbers, default="512,2048")
     parser.add_argument("--budgets", type=numbers, default="1K,2K")
     parser.add_argument("--minutes", type=float, default=60, help="start nothing after these")
@@ -200,8 +203,8 @@ def main() -> None:
     run = Run(args)
     for tokens in args.contexts:
         run.context(tokens)
-    if args.sweep:
-        run.sweeps(args.sweep)
+        if tokens == args.sweep:
+            run.sweeps(tokens)
     table(run.report.rows)
     for ratio in reached(run.report.rows):
         run.report.add(ratio)

@@ -144,12 +144,18 @@ def full_attention(
     model: Any, tokens: int, size: Size, rates: Rates, clock: Clock
 ) -> Iterator[Row]:
     """All of the context as prompt, through PyTorch's flash kernel on CUDA."""
+    stored = 2 * size.weight * size.kv * tokens * size.layers
+    weights = size.weight * size.parameters
+    if clock.cuda and stored + weights > clock.memory:  # known before minutes are spent
+        raise MemoryError(
+            f"keys and values of all tokens take {stored / 2**30:.0f} GiB beside "
+            f"{weights / 2**30:.0f} of weights; the card has {clock.memory / 2**30:.0f}"
+        )
     with Bare(model) as bare:
         bare.read(min(tokens, 512), DynamicCache())
         clock.fresh()
         cache = DynamicCache()
         seconds = clock.seconds(lambda: bare.read(tokens, cache))
-        stored = 2 * size.weight * size.kv * tokens * size.layers
         cost = prefill(size, tokens)
         yield row(
             "full attention, first token",

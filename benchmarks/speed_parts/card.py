@@ -51,6 +51,11 @@ class Clock:
         self.device = device
         self.cuda = device.type == "cuda"
 
+    @property
+    def memory(self) -> int:
+        """Bytes of the card's memory."""
+        return torch.cuda.get_device_properties(self.device).total_memory
+
     def wait(self) -> None:
         if self.cuda:
             torch.cuda.synchronize(self.device)
