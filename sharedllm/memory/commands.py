@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sharedllm.display.plain import one_line
+from sharedllm.display.plain import counted, one_line
 from sharedllm.memory.database import FILE
 from sharedllm.terminal import Screen, documents_table
 
@@ -112,7 +112,7 @@ def index(
             screen.say(f"not read: {one_line(why)}")
         screen.say(
             f"{len(done.added):,} added, {len(done.updated):,} updated, "
-            f"{len(done.unchanged):,} unchanged; the memory holds {held:,} documents"
+            f"{len(done.unchanged):,} unchanged; the memory holds {counted(held, 'document')}"
         )
     if done.failed:
         raise typer.Exit(1)
@@ -143,7 +143,9 @@ def remove(
     if as_json:
         typer.echo(json.dumps({"removed": removed, "documents": held}))
     else:
-        Screen(silent=False).say(f"{len(removed):,} removed; the memory holds {held:,} documents")
+        Screen(silent=False).say(
+            f"{len(removed):,} removed; the memory holds {counted(held, 'document')}"
+        )
 
 
 @app.command()
@@ -182,7 +184,7 @@ def compact(store: Store, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps({"documents": held}))
     else:
-        Screen(silent=False).say(f"packed; the memory holds {held:,} documents")
+        Screen(silent=False).say(f"packed; the memory holds {counted(held, 'document')}")
 
 
 def _counted(number: int, what: str) -> str:
