@@ -36,8 +36,8 @@ from sharedllm.errors import (
     WindowError,
 )
 from sharedllm.evaluation.commands import app as evaluation
+from sharedllm.memory.commands import IngestDevices, opened
 from sharedllm.memory.commands import app as memories
-from sharedllm.memory.commands import opened
 from sharedllm.readers import STDIN, read_file
 from sharedllm.terminal import Screen
 
@@ -214,6 +214,7 @@ def ask(
     max_new_tokens: MaxNewTokens = None,
     temperature: Temperature = None,
     device: Device = None,
+    ingest_devices: IngestDevices = None,
     dtype: Dtype = None,
     html: Html = None,
     as_json: AsJson = False,
@@ -240,11 +241,12 @@ def ask(
     SearchConfig(**selecting)  # what is wrong is said before files are read
     inject = InjectionConfig(**_given(mode=injection)) if injection else None
     for_answer = GenerationConfig(**decoding)
-    _check_place(device, dtype)
+    place = _given(device=device, dtype=dtype, ingest_devices=ingest_devices)
+    _check_place(**place)
     screen = Screen(silent=as_json)
     with screen.busy("opening the files"):
         texts = [read_file(path) for path in paths]
-    named = _given(model=model, device=device, dtype=dtype, adapter=adapter, injection=inject)
+    named = _given(model=model, adapter=adapter, injection=inject) | place
     with screen.busy("loading the model"):
         llm, stored = _loaded(store, named)
     _require_room(llm, questions, llm.search.replace(**selecting), for_answer)
@@ -301,12 +303,16 @@ def _adapter(given: str | None) -> str | None:
     return None if given == "none" else given or "default"
 
 
-def _check_place(device: str | None, dtype: str | None) -> None:
+def _check_place(
+    device: str | None = None, dtype: str | None = None, ingest_devices: str | None = None
+) -> None:
     """Refuse a device or a type that is not there before files are read."""
-    if device is not None or dtype is not None:
+    if (device, dtype, ingest_devices) != (None, None, None):
         from sharedllm.hf.loading import resolve_device, resolve_dtype
+        from sharedllm.replicas import further_devices
 
-        resolve_dtype(dtype, resolve_device(device))
+        resolve_dtype(dtype, where := resolve_device(device))
+        further_devices(ingest_devices, where)
 
 
 def _require_room(

@@ -108,7 +108,7 @@ class NodeEncoder:
         """
         done: Future[None] = Future()
         roots = self._roots(document)
-        step = max(1, self._lower.batch_tokens // (4 * self._tree.chunk))
+        step = max(1, self._lower.at_once // (4 * self._tree.chunk))
 
         def work() -> None:
             try:

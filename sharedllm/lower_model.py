@@ -12,11 +12,12 @@ Shapes: M injection layers, T tokens, G key/value heads, K kept entries, D head 
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from torch import Tensor, nn
 from sharedllm.attention.segments import Segments
 from sharedllm.compression import kept_positions
 from sharedllm.errors import WindowError
-from sharedllm.hf.adapter import acting
+from sharedllm.hf.adapter import Adapter, acting
 from sharedllm.hf.cache import CaptureCache
 from sharedllm.hf.families import ModelShape, parameter_device
 from sharedllm.hf.interface import require_active
@@ -56,6 +57,37 @@ class NodeRequest:
         return self.start - self.context
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodedBatch:
+    """The KV of several nodes, one after the other.
+
+    Attributes
+    ----------
+    keys, values : (M, G, K, D), K the entries of all nodes
+    counts : entries of each node
+    """
+
+    requests: Sequence[NodeRequest]
+    counts: Sequence[int]
+    keys: Tensor
+    values: Tensor
+
+    def to(self, device: torch.device, *, non_blocking: bool) -> Self:
+        """The same on another device."""
+        keys, values = (x.to(device, non_blocking=non_blocking) for x in (self.keys, self.values))
+        return dataclasses.replace(self, keys=keys, values=values)
+
+    def nodes(self) -> Iterator[tuple[NodeRequest, NodeKV]]:
+        """Each node with its KV; one that is kept does not keep the whole batch."""
+        keys, values = (torch.split(x, list(self.counts), dim=2) for x in (self.keys, self.values))
+        for request, k, v in zip(self.requests, keys, values, strict=True):
+            yield request, NodeKV(keys=k.contiguous(), values=v.contiguous())
+
+
+Part = TypeVar("Part")
+Out = TypeVar("Out", EncodedBatch, Tensor)
+
+
 class LowerModel:
     """The first `layers` layers of `model`, as a compressor.
 
@@ -64,6 +96,11 @@ class LowerModel:
     model : the transformers causal LM, under our attention
     layers : int
         Injection layers M.
+
+    Attributes
+    ----------
+    batch_tokens : int
+        Most tokens of one batch, but for a single pass that is longer.
     """
 
     def __init__(self, model: Any, shape: ModelShape, rotation: Rotation, layers: int) -> None:
@@ -78,6 +115,14 @@ class LowerModel:
         self.device = parameter_device(model)
         self.batch_tokens = BATCH_TOKENS[self.device.type]
         self.search_in_bf16 = _gains_from_bf16(model)
+
+    @property
+    def at_once(self) -> int:
+        """Tokens that are read at once where there are enough."""
+        return self.batch_tokens
+
+    def adapt(self, adapter: Adapter) -> None:
+        """Take `adapter`, which is on the model: nothing is left to do here."""
 
     def encode(
         self,
@@ -100,12 +145,38 @@ class LowerModel:
         for request in requests:
             passes.setdefault(request.first, []).append(request)
         groups = sorted(passes.values(), key=_length, reverse=True)
-        while groups:
-            batch = groups[: self._fitting([_length(group) for group in groups])]
-            groups = groups[len(batch) :]
-            yield from self._encode_batch(ids, batch)
+        lengths = [_length(group) for group in groups]
+
+        def work(lower: LowerModel, batch: list[list[NodeRequest]]) -> EncodedBatch:
+            return lower._encode_batch(ids, batch)
+
+        alone = torch.is_grad_enabled()
+        for batch, encoded in self._batches(groups, lengths, work, alone=alone):
+            yield from encoded.nodes()
+            del encoded  # the next batch needs its memory
             if done:
                 done(sum(_length(group) - group[0].context for group in batch))
+
+    def _batches(
+        self,
+        parts: Sequence[Part],
+        lengths: Sequence[int],
+        work: Callable[[LowerModel, list[Part]], Out],
+        *,
+        alone: bool,
+    ) -> Iterator[tuple[list[Part], Out]]:
+        """Batches of `parts`, of these `lengths`, in order, each with what `work` makes of it.
+
+        Parameters
+        ----------
+        work : called with the lower model that is to do it
+        alone : this one does it all, although it has others beside it
+        """
+        at = 0
+        while at < len(parts):
+            batch = list(parts[at : at + self._fitting(lengths[at:])])
+            at += len(batch)
+            yield batch, work(self, batch)
 
     def _fitting(self, lengths: Sequence[int]) -> int:
         """How many passes of these `lengths`, from the first on, make one batch."""
@@ -116,9 +187,7 @@ class LowerModel:
                 return max(1, count)
         return len(lengths)
 
-    def _encode_batch(
-        self, ids: NDArray[np.int32], batch: list[list[NodeRequest]]
-    ) -> Iterator[tuple[NodeRequest, NodeKV]]:
+    def _encode_batch(self, ids: NDArray[np.int32], batch: list[list[NodeRequest]]) -> EncodedBatch:
         spans = [(group[0].first, max(r.end for r in group)) for group in batch]
         requests = [request for group in batch for request in group]
         lengths = [_length(group) for group in batch]
@@ -134,14 +203,12 @@ class LowerModel:
             hidden = self._run(self._encoder, ids, spans, cache)
             normed = self._last.input_layernorm(hidden.index_select(0, kept))
             last = self._keys_values(self._last.self_attn, normed)
-        counts = [len(place) for place in places]
         keys, values = (
-            torch.split(torch.stack([*below, above.transpose(0, 1)]), counts, dim=2)
+            torch.stack([*below, above.transpose(0, 1)])
             for below, above in zip((cache.keys, cache.values), last, strict=True)
         )
-        for request, k, v in zip(requests, keys, values, strict=True):
-            # a node that is kept must not keep its whole batch
-            yield request, NodeKV(keys=k.contiguous(), values=v.contiguous())
+        counts = [len(place) for place in places]
+        return EncodedBatch(requests=requests, counts=counts, keys=keys, values=values)
 
     def states(
         self,
@@ -160,13 +227,15 @@ class LowerModel:
         (index of the span, tensor (end - start, hidden))
         """
         order = sorted(range(len(spans)), key=lambda i: spans[i][0] - spans[i][1])
-        while order:
-            rows = order[: self._fitting([spans[i][1] - spans[i][0] for i in order])]
-            order = order[len(rows) :]
-            with torch.inference_mode(), self._search_precision():
-                hidden = self._run(self._searcher, ids, [spans[i] for i in rows])
-            lengths = [spans[i][1] - spans[i][0] for i in rows]
-            yield from zip(rows, torch.split(hidden, lengths), strict=True)
+        lengths = [spans[i][1] - spans[i][0] for i in order]
+
+        def work(lower: LowerModel, rows: list[int]) -> Tensor:
+            with torch.inference_mode(), lower._search_precision():
+                return lower._run(lower._searcher, ids, [spans[i] for i in rows])
+
+        for rows, hidden in self._batches(order, lengths, work, alone=False):
+            own = [spans[i][1] - spans[i][0] for i in rows]
+            yield from zip(rows, torch.split(hidden, own), strict=True)
             if done:
                 done(len(hidden))
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from sharedllm.config import InjectionConfig, TreeConfig
 from sharedllm.hf.loading import resolve_device, resolve_dtype
+from sharedllm.replicas import IngestDevices, further_devices
 from sharedllm.shared_llm import SharedLLM
 
 _models: dict[tuple[Any, ...], SharedLLM] = {}
@@ -21,19 +22,22 @@ def loaded(
     dtype: str | None = None,
     tree: TreeConfig | None = None,
     injection: InjectionConfig | None = None,
+    ingest_devices: IngestDevices = None,
 ) -> SharedLLM:
     """The model loaded with these settings: the first call loads it, others get the same one.
 
     Parameters
     ----------
-    model, adapter, device, dtype, tree, injection : see :meth:`SharedLLM.from_pretrained`
+    model, adapter, device, dtype, tree, injection, ingest_devices : as in
+        :meth:`SharedLLM.from_pretrained`
 
     Raises
     ------
     ModelNotFoundError, UnsupportedModelError, AdapterError, ConfigError
     """
     where = resolve_device(device)
-    key = (model, adapter, where, resolve_dtype(dtype, where), tree, injection)
+    further = further_devices(ingest_devices, where)
+    key = (model, adapter, where, resolve_dtype(dtype, where), tree, injection, further)
     with _lock:
         if key not in _models:
             _models[key] = SharedLLM.from_pretrained(
@@ -43,6 +47,7 @@ def loaded(
                 dtype=resolve_dtype(dtype, where),
                 tree=tree,
                 injection=injection,
+                ingest_devices=further,
             )
         return _models[key]
 

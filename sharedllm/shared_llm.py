@@ -25,20 +25,21 @@ from sharedllm.config import (
 from sharedllm.context import Context, contexts, found, one, owned
 from sharedllm.document import Document
 from sharedllm.encoder import NodeEncoder, request
-from sharedllm.errors import ConfigError, InputError
+from sharedllm.errors import InputError
 from sharedllm.generation import Decoder
 from sharedllm.hf import adapter_files, cross, sharing
 from sharedllm.hf.adapter import Adapter
+from sharedllm.hf.copies import first_layers
 from sharedllm.hf.families import inspect
 from sharedllm.hf.interface import activate
 from sharedllm.hf.loading import end_ids, load, resolve_device, resolve_dtype
 from sharedllm.hf.rotation import Rotation
-from sharedllm.lower_model import LowerModel
 from sharedllm.policy import Embedder, Scores, looked_for, make_policy
 from sharedllm.prepare import Prepared, Preparer
 from sharedllm.progress import Progress
 from sharedllm.prompt import Question, asked, converse
 from sharedllm.reading import DocumentReader
+from sharedllm.replicas import IngestDevices, further_devices, lower_model
 from sharedllm.search import Selection, select
 from sharedllm.stream import AnswerStream, answer_all
 from sharedllm.turns import Turns
@@ -79,6 +80,7 @@ class SharedLLM:
         attention: str = "auto",
         embedder: Embedder | None = None,
         node_cache_bytes: int = NODE_CACHE_BYTES,
+        ingest_devices: Sequence[torch.device] = (),
         load_s: float = 0.0,
     ) -> None:
         self.model, self.tokenizer = model, tokenizer
@@ -87,22 +89,14 @@ class SharedLLM:
         self.search = search or SearchConfig()
         self.generation = generation or GenerationConfig()
         self.shape = inspect(model)
-        layers = self.injection.layers or self.shape.layers
-        if layers > self.shape.layers:
-            raise ConfigError(
-                f"injection.layers is {layers}; this model has {self.shape.layers} layers"
-            )
-        if self.tree.chunk > self.shape.window:
-            raise ConfigError(
-                f"tree.chunk is {self.tree.chunk}; this model was trained on {self.shape.window} "
-                "positions, and a chunk is read at once: make it smaller"
-            )
+        layers = self.shape.injected(self.injection, self.tree)
+        copies = [first_layers(model, layers, device) for device in ingest_devices]
         self._embedder, self._load_s = embedder, load_s
         rotation = Rotation(model.get_decoder().rotary_emb)
         backend = activate(model, attention)
         if self.injection.mode == "cross":
             cross.install(model, self.shape, rotation, layers, backend.attend)
-        self.lower = LowerModel(model, self.shape, rotation, layers)
+        self.lower = lower_model(model, self.shape, rotation, layers, copies, backend.name)
         self.upper = UpperModel(model, self.shape, rotation, self.injection)
         self.adapter: Adapter | None = None
         self._adapted = ""
@@ -129,6 +123,7 @@ class SharedLLM:
         attention: str = "auto",
         embedder: Embedder | None = None,
         node_cache_bytes: int = NODE_CACHE_BYTES,
+        ingest_devices: IngestDevices = None,
         **options: Any,
     ) -> SharedLLM:
         """Load a model.
@@ -146,6 +141,8 @@ class SharedLLM:
         attention : "auto", or a backend (docs/speed.md names them)
         embedder : texts -> array (texts, dims), for policy="embedding"
         node_cache_bytes : most bytes of encoded nodes kept for each document
+        ingest_devices : CUDA devices that read and encode documents beside `device`, such as
+            ["cuda:1", "cuda:2"], or "all"; each takes the embeddings and the injection layers
         options : passed to transformers (``revision``, ``quantization_config``, ...)
 
         Raises
@@ -154,6 +151,7 @@ class SharedLLM:
         """
         started = time.perf_counter()
         where = resolve_device(device)
+        further = further_devices(ingest_devices, where)
         folder = adapter_files.find(adapter, name_or_path, injection)
         if folder is not None:
             manifest = adapter_files.Manifest.read(folder)
@@ -173,6 +171,7 @@ class SharedLLM:
             attention=attention,
             embedder=embedder,
             node_cache_bytes=node_cache_bytes,
+            ingest_devices=further,
             load_s=time.perf_counter() - started,
         )
         llm.loaded_from = tuple(n if n is None else os.fspath(n) for n in (name_or_path, folder))
@@ -181,6 +180,7 @@ class SharedLLM:
     def adapt(self, adapter: Adapter) -> None:
         """Take note of `adapter`, which is on this model; documents read before are refused."""
         self.adapter, self._adapted = adapter, adapter.fingerprint()
+        self.lower.adapt(adapter)
 
     def save_pretrained(
         self,

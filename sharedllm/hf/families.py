@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sharedllm.errors import UnsupportedModelError
+from sharedllm.config import InjectionConfig, TreeConfig
+from sharedllm.errors import ConfigError, UnsupportedModelError
 
 ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")
 
@@ -97,6 +98,24 @@ class ModelShape:
     head_dim: int
     hidden: int
     window: int
+
+    def injected(self, injection: InjectionConfig, tree: TreeConfig) -> int:
+        """How many layers `injection` injects into.
+
+        Raises
+        ------
+        ConfigError
+            If the model has not as many, or cannot read a chunk of `tree` at once.
+        """
+        layers = injection.layers or self.layers
+        if layers > self.layers:
+            raise ConfigError(f"injection.layers is {layers}; this model has {self.layers} layers")
+        if tree.chunk > self.window:
+            raise ConfigError(
+                f"tree.chunk is {tree.chunk}; this model was trained on {self.window} "
+                "positions, and a chunk is read at once: make it smaller"
+            )
+        return layers
 
 
 def inspect(model: Any) -> ModelShape:

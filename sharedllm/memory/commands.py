@@ -70,6 +70,13 @@ Device = Annotated[
     str | None,
     typer.Option(metavar="D", help="cpu, cuda or cuda:N.", show_default="cuda if there is one"),
 ]
+IngestDevices = Annotated[
+    str | None,
+    typer.Option(
+        metavar="D,D",
+        help="CUDA devices that read documents beside --device, such as cuda:1,cuda:2, or all.",
+    ),
+]
 Dtype = Annotated[str | None, typer.Option(metavar="TYPE", help="float32, bfloat16 or float16.")]
 
 
@@ -84,6 +91,7 @@ def index(
     embedder: Embedder = None,
     rebuild: Rebuild = False,
     device: Device = None,
+    ingest_devices: IngestDevices = None,
     dtype: Dtype = None,
     as_json: AsJson = False,
 ) -> None:
@@ -92,10 +100,11 @@ def index(
     [bold]Example:[/bold]  sharedllm index books/ notes.md --store library
     """
     screen = Screen(silent=as_json)
+    place = {"device": device, "dtype": dtype, "ingest_devices": ingest_devices}
     with screen.busy("opening the memory"):
         memory = opened(
             store,
-            {"model": model, "adapter": adapter, "device": device, "dtype": dtype},
+            {"model": model, "adapter": adapter, **place},
             {"keep": keep, "kv": kv, "embedder": embedder},
             rebuild=rebuild,
             create=True,

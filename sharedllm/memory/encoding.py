@@ -26,7 +26,7 @@ from sharedllm.tree import planted
 if TYPE_CHECKING:
     from sharedllm.shared_llm import SharedLLM
 
-BATCH_TOKENS = 16384  # encoded and committed at once, or what the device takes in one pass
+BATCH_TOKENS = 16384  # encoded and committed at once, or what the devices take in one pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class PieceEncoder:
     ) -> None:
         self._llm, self._settings, self._embedder = llm, settings, embedder
         self._form = form
-        self.batch_tokens = max(BATCH_TOKENS, llm.lower.batch_tokens)
+        self.batch_tokens = max(BATCH_TOKENS, llm.lower.at_once)
 
     def encode(
         self, pieces: Sequence[Piece], done: Callable[[int], None] | None = None

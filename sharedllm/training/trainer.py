@@ -82,6 +82,11 @@ class Trainer:
     """
 
     def __init__(self, config: TrainConfig, *, resume: bool = False, **options: Any) -> None:
+        if options.get("ingest_devices"):
+            raise ConfigError(
+                f"ingest_devices is {options['ingest_devices']!r}, and training changes what they "
+                "hold copies of; leave it out, and train with one process a device (torchrun)"
+            )
         set_seed(config.seed)
         # cuDNN's attention is built anew for every shape, and no two batches have the same
         torch.backends.cuda.enable_cudnn_sdp(False)
