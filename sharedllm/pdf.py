@@ -70,8 +70,8 @@ def without_running(pages: Sequence[Sequence[str]]) -> list[list[str]]:
 def whole_words(text: str) -> str:
     """`text` with words that were broken at a line's or page's end whole, on the next line.
 
-    A hyphen stays where the text has the word with it within a line ("well-known"), and no form
-    without it.
+    A hyphen stays where the text has the word with it within a line more often than without
+    ("well-known"); if it has neither, before a capital ("Anglo-Saxon").
     """
     if not HYPHENATED.search(text):
         return text.replace("\u00ad", "")
@@ -79,9 +79,8 @@ def whole_words(text: str) -> str:
 
     def whole(match: re.Match[str]) -> str:
         first, between, last = match.groups()
-        if not last[0].islower():
-            return f"{between}{first}-{last}"
-        hyphen = known[f"{first}-{last}".lower()] > known[f"{first}{last}".lower()]
+        parted, plain = known[f"{first}-{last}".lower()], known[f"{first}{last}".lower()]
+        hyphen = parted > plain or not (plain or last[0].islower())
         return f"{between}{first}{'-' * hyphen}{last}"
 
     return HYPHENATED.sub(whole, text).replace("\u00ad", "")

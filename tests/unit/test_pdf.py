@@ -51,6 +51,7 @@ def test_what_stands_twice_or_far_apart_stays() -> None:
         ("an inter-\nesting day", "an\ninteresting day"),
         ("a well-\nknown, well-known man", "a\nwell-known, well-known man"),
         ("Anglo-\nSaxon", "\nAnglo-Saxon"),
+        ("no ELE-\nMENT, no element", "no\nELEMENT, no element"),
         ("mo-\n\fment", "\n\fmoment"),
         ("soft\u00ad\nly and soft\u00adly", "\nsoftly and softly"),
         ("1914-\n18, and - \nso", "1914-\n18, and - \nso"),
