@@ -107,7 +107,10 @@ def _read(given: str, source: str, most: int) -> bytes:
         else:
             status = Path(given).stat()
             if stat.S_ISDIR(status.st_mode):
-                raise DocumentError(f"{source} is a folder; name the files in it, one by one")
+                raise DocumentError(
+                    f"{source} is a folder; name files in it, or read all of it into a memory: "
+                    "sharedllm index FOLDER --store DIR"
+                )
             _require_size(status.st_size, most, source)
             with Path(given).open("rb") as file:  # a pipe has no size: read no more than allowed
                 data = file.read(most + 1)
