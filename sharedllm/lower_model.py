@@ -230,7 +230,7 @@ class LowerModel:
         lengths = [spans[i][1] - spans[i][0] for i in order]
 
         def work(lower: LowerModel, rows: list[int]) -> Tensor:
-            with torch.inference_mode(), lower._search_precision():
+            with torch.inference_mode(), self._search_precision():
                 return lower._run(lower._searcher, ids, [spans[i] for i in rows])
 
         for rows, hidden in self._batches(order, lengths, work, alone=False):

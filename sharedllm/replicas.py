@@ -3,8 +3,8 @@
 Work is done in rounds. The home device, where the whole model is, takes the first batch of a round
 in the caller's thread, and every further device one of the others in a thread of its own. A round
 begins and ends within one step of the caller's iterator: between the steps, where the model is
-given up to others, no thread works, and whoever leaves early leaves nothing behind. Threads wait
-for launches, not for the devices, so that rounds follow each other without a gap.
+given up to others, no thread works, and whoever leaves early leaves nothing behind. A thread ends
+when its kernels are launched: results are still on their way when the caller goes on.
 """
 
 from __future__ import annotations

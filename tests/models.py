@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -134,6 +134,7 @@ def shared(
     node_cache_bytes: int = 1 << 20,
     sizes: dict[str, Any] | None = None,
     device: str = "cpu",
+    ingest_devices: Sequence[torch.device] = (),
     **injection: Any,
 ) -> SharedLLM:
     """The same weights as :func:`stock`, under our attention."""
@@ -145,6 +146,7 @@ def shared(
         search=search,
         attention=attention,
         node_cache_bytes=node_cache_bytes,
+        ingest_devices=ingest_devices,
     )
 
 

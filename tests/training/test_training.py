@@ -169,6 +169,13 @@ def test_a_run_learns_saves_and_goes_on(tmp_path: Path) -> None:
     assert list((tmp_path / "run").rglob("events.out*"))
 
 
+def test_copies_that_would_be_stale_are_refused(tmp_path: Path) -> None:
+    from sharedllm.training.trainer import Trainer
+
+    with pytest.raises(ConfigError, match="ingest_devices is 'all', and training changes"):
+        Trainer(read_config(toml(tmp_path)), ingest_devices="all")
+
+
 def test_nothing_to_go_on_from_is_said(tmp_path: Path) -> None:
     from sharedllm.training.trainer import Trainer
 
