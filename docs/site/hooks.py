@@ -74,4 +74,5 @@ def _shown(output: Any) -> str:
     if "image/png" in data:
         return f'<img alt="figure" src="data:image/png;base64,{data["image/png"].strip()}">'
     text = output.get("text") or data.get("text/plain", "")
-    return f"<pre>{html.escape(text)}</pre>"
+    drawn = ' class="drawn"' if "\u2500" in text else ""  # a table's lines must not be broken
+    return f"<pre{drawn}>{html.escape(text)}</pre>"
