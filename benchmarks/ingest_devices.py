@@ -23,9 +23,7 @@ from typing import Any
 import torch
 from speed_parts.models import made, text
 
-from sharedllm import InjectionConfig, MemoryDocument, SharedLLM, TreeMemory
-
-Row = dict[str, Any]
+from sharedllm import InjectionConfig, SharedLLM
 
 
 def seconds(work: Callable[[], Any], devices: Sequence[torch.device]) -> float:
@@ -38,11 +36,15 @@ def seconds(work: Callable[[], Any], devices: Sequence[torch.device]) -> float:
 
 
 def add(llm: SharedLLM, words: str) -> None:
+    from sharedllm import MemoryDocument, TreeMemory  # needs faiss, the other measures do not
+
     with tempfile.TemporaryDirectory() as folder, TreeMemory(folder, llm=llm, keep="coarse") as m:
         m.add([MemoryDocument(id="document", text=words)])
 
 
-def measured(args: argparse.Namespace, devices: Sequence[torch.device]) -> tuple[Row, Any]:
+def measured(
+    args: argparse.Namespace, devices: Sequence[torch.device]
+) -> tuple[dict[str, Any], Any]:
     """The row of these devices, and what they made: search vectors, keys of the roots."""
     dtype = torch.float32 if args.small else torch.bfloat16
     model, tokenizer = made(args.model, devices[0], dtype)
@@ -54,11 +56,11 @@ def measured(args: argparse.Namespace, devices: Sequence[torch.device]) -> tuple
         found: list[Any] = []
         read = seconds(lambda kept=found: kept.append(llm.remember(words)), devices)
         times.append((read, seconds(lambda kept=found: llm.encode(kept[0]), devices)))
-    remember, encode = (statistics.median(column) for column in zip(*times, strict=True))
+    remember, encode = map(statistics.median, zip(*times, strict=True))
     row = {"model": args.model, "tokens": args.tokens, "layers": llm.lower.layers}
     row |= {"devices": [str(d) for d in devices], "remember_s": remember, "encode_s": encode}
-    if args.add:
-        add(llm, text(2048, 2))  # the compact form is fitted, once
+    if args.add:  # once before: the compact form is fitted
+        add(llm, text(2048, 2))
         row["add_s"] = seconds(lambda: add(llm, words), devices)
     if not args.small:
         row["card"] = torch.cuda.get_device_name(devices[0])
@@ -68,7 +70,7 @@ def measured(args: argparse.Namespace, devices: Sequence[torch.device]) -> tuple
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser()
     parser.add_argument("--model", default="llama8b-shaped")
     parser.add_argument("--tokens", type=int, default=1 << 19)
     parser.add_argument("--layers", type=int, help="injection layers; all where it is left out")
@@ -81,7 +83,7 @@ def main() -> None:
         args.model, args.tokens, every = "tiny", 20_000, [torch.device("cpu")] * 2
     else:
         every = [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
-    first: tuple[Row, Any] | None = None
+    first: tuple[dict[str, Any], Any] | None = None
     for count in sorted({1, 2, len(every)} & set(range(1, len(every) + 1))):
         row, values = measured(args, every[:count])
         first = first or (row, values)
