@@ -36,7 +36,7 @@ def seconds(work: Callable[[], Any], devices: Sequence[torch.device]) -> float:
 
 
 def add(llm: SharedLLM, words: str) -> None:
-    from sharedllm import MemoryDocument, TreeMemory  # needs faiss, the other measures do not
+    from sharedllm import MemoryDocument, TreeMemory  # needs faiss
 
     with tempfile.TemporaryDirectory() as folder, TreeMemory(folder, llm=llm, keep="coarse") as m:
         m.add([MemoryDocument(id="document", text=words)])
@@ -50,21 +50,19 @@ def measured(
     model, tokenizer = made(args.model, devices[0], dtype)
     about = {"injection": InjectionConfig(layers=args.layers), "node_cache_bytes": 64 << 30}
     llm = SharedLLM(model, tokenizer, ingest_devices=devices[1:], **about)
-    words, times = text(args.tokens), []
+    words, times, found = text(args.tokens), [], []
     llm.encode(llm.remember(text(min(args.tokens, 32768 * len(devices)), 1)))  # kernels are chosen
     for _ in range(args.runs):
-        found: list[Any] = []
-        read = seconds(lambda kept=found: kept.append(llm.remember(words)), devices)
-        times.append((read, seconds(lambda kept=found: llm.encode(kept[0]), devices)))
+        read = seconds(lambda: found.append(llm.remember(words)), devices)
+        times.append((read, seconds(lambda: llm.encode(found[-1]), devices)))
     remember, encode = map(statistics.median, zip(*times, strict=True))
-    row = {"model": args.model, "tokens": args.tokens, "layers": llm.lower.layers}
+    row: dict[str, Any] = {"model": args.model, "tokens": args.tokens, "layers": llm.lower.layers}
     row |= {"devices": [str(d) for d in devices], "remember_s": remember, "encode_s": encode}
     if args.add:  # once before: the compact form is fitted
         add(llm, text(2048, 2))
         row["add_s"] = seconds(lambda: add(llm, words), devices)
     if not args.small:
-        row["card"] = torch.cuda.get_device_name(devices[0])
-        row["peaks"] = [torch.cuda.max_memory_allocated(d) for d in devices]
+        row["cards"] = [torch.cuda.get_device_name(d) for d in devices]
     roots = [kv.keys.float().cpu() for kv in found[0].nodes._nodes.values()]
     return row, (found[0].vectors.cpu().float(), torch.cat(roots, dim=2))
 
@@ -83,8 +81,8 @@ def main() -> None:
         args.model, args.tokens, every = "tiny", 20_000, [torch.device("cpu")] * 2
     else:
         every = [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
-    first: tuple[dict[str, Any], Any] | None = None
-    for count in sorted({1, 2, len(every)} & set(range(1, len(every) + 1))):
+    first: Any = None
+    for count in sorted({1, min(2, len(every)), len(every)}):
         row, values = measured(args, every[:count])
         first = first or (row, values)
         for key in ("remember_s", "encode_s", "add_s"):
