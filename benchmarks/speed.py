@@ -16,6 +16,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,11 @@ class Run:
             ),
             "CEPE's shape": lambda: baselines.cepe(model, tokens, running, size, found, clock),
         }
-        needs = {"full attention": self.prefill_s(tokens)}
+        for name in packages(self.clock.device):
+            each[f"full attention by {name}"] = partial(
+                baselines.full_attention, model, tokens, size, found, clock, name
+            )
+        needs = {name: self.prefill_s(tokens) for name in each if name.startswith("full")}
         for phase, make in each.items():
             self.rows(phase, make, needs.get(phase, 0.0), tokens=tokens)
         self.presses(tokens, running)
@@ -156,11 +161,16 @@ class Run:
             self.ours(tokens, self.size.layers, args.chunk, args.budget, attention)
 
 
+def packages(device: torch.device) -> list[str]:
+    """The FlashAttention packages that are installed, for a card."""
+    return [name for name in PACKAGES if device.type == "cuda" and has_flash(name)]
+
+
 def backends(device: torch.device, dtype: torch.dtype) -> list[str]:
     """Those that run here, besides the one that ``auto`` takes."""
     if device.type == "cpu":
         return ["flex"]
-    names = ["sdpa", "flex", *(name for name in PACKAGES if has_flash(name))]
+    names = ["sdpa", "flex", *packages(device)]
     auto = get_backend("auto", device=device, dtype=dtype).name
     return [name for name in names if name != auto]
 

@@ -34,7 +34,7 @@ Scores = NDArray[np.float32]
 Embedder = Callable[[list[str]], NDArray[np.float32]]
 
 WORD = re.compile(r"\w+")
-BLOCK = 16384  # tokens compared at once
+BLOCK = 1 << 24  # numbers of search vectors that are widened to float32 at once
 TOGETHER = 1 << 18  # tokens of documents whose similarities are held at once
 
 
@@ -164,9 +164,10 @@ def _similarity(query: Tensor, vectors: SearchVectors) -> Tensor:
     if not isinstance(vectors, Tensor):
         return vectors.similarities(query)
     out = query.new_empty(len(query), len(vectors))
-    for block in range(0, len(vectors), BLOCK):
-        part = vectors[block : block + BLOCK].float()
-        torch.mm(query, part.T, out=out[:, block : block + BLOCK])
+    step = max(1, BLOCK // vectors.shape[1])
+    for block in range(0, len(vectors), step):
+        part = vectors[block : block + step].float()
+        torch.mm(query, part.T, out=out[:, block : block + step])
     return out
 
 

@@ -23,35 +23,29 @@ PLAIN = "plain_causal"
 ENCODER_LAYERS, ENCODER_WIDTH, ENCODER_HEADS, ENCODER_INNER = 24, 1024, 16, 4096  # CEPE's 435M
 
 
-def _causal(
-    module: Any,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    scaling: float,
-    **_: Any,
-) -> tuple[Tensor, None]:
-    backend = get_backend("auto", device=query.device, dtype=query.dtype)
-    return backend.attend(query, key, value, None, scale=scaling).transpose(1, 2).contiguous(), None
-
-
-AttentionInterface.register(PLAIN, _causal)
-
-
 class Bare:
-    """The model under plain causal attention by PyTorch's kernels; ours comes back at the end.
+    """The model under plain causal attention by one of our backends; ours comes back at the end.
 
     The stock implementation writes a dense mask for text behind a cache, which would flatter us.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, attention: str = "auto") -> None:
         self.model = model
+        backend = get_backend(attention, device=model.device, dtype=model.dtype)
+        # transformers takes names with "flash" in them for its own
+        self._name = f"{PLAIN}_{backend.name.replace('flash', 'fa')}"
+
+        def attend(
+            module: Any, query: Tensor, key: Tensor, value: Tensor, *_: Any, **options: Any
+        ) -> tuple[Tensor, None]:
+            out = backend.attend(query, key, value, None, scale=options["scaling"])
+            return out.transpose(1, 2).contiguous(), None
+
+        AttentionInterface.register(self._name, attend)
 
     def __enter__(self) -> Bare:
         self._ours = self.model.config._attn_implementation
-        self.model.set_attn_implementation(PLAIN)
+        self.model.set_attn_implementation(self._name)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -141,9 +135,9 @@ def bare_question(
 
 
 def full_attention(
-    model: Any, tokens: int, size: Size, rates: Rates, clock: Clock
+    model: Any, tokens: int, size: Size, rates: Rates, clock: Clock, attention: str = "auto"
 ) -> Iterator[Row]:
-    """All of the context as prompt, through PyTorch's flash kernel on CUDA."""
+    """All of the context as prompt, through PyTorch's flash kernel on CUDA, or another."""
     stored = 2 * size.weight * size.kv * tokens * size.layers
     weights = size.weight * size.parameters
     if clock.cuda and stored + weights > clock.memory:  # known before minutes are spent
@@ -151,14 +145,15 @@ def full_attention(
             f"keys and values of all tokens take {stored / 2**30:.0f} GiB beside "
             f"{weights / 2**30:.0f} of weights; the card has {clock.memory / 2**30:.0f}"
         )
-    with Bare(model) as bare:
+    name = "full attention" if attention == "auto" else f"full attention by {attention}"
+    with Bare(model, attention) as bare:
         bare.read(min(tokens, 512), DynamicCache())
         clock.fresh()
         cache = DynamicCache()
         seconds = clock.seconds(lambda: bare.read(tokens, cache))
         cost = prefill(size, tokens)
         yield row(
-            "full attention, first token",
+            f"{name}, first token",
             seconds,
             cost,
             rates,
@@ -169,9 +164,7 @@ def full_attention(
         )
         seconds = _decoding_s(bare, cache, clock)
         cost = decode(size, 32, tokens)
-        yield row(
-            "full attention, decode", seconds, cost, rates, tokens=tokens, tokens_s=32 / seconds
-        )
+        yield row(f"{name}, decode", seconds, cost, rates, tokens=tokens, tokens_s=32 / seconds)
 
 
 def streaming(

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from costs import Cost, Size, compare, decode, read_chunks
 
-from sharedllm import InjectionConfig, SearchConfig, SharedLLM, TreeConfig
+from sharedllm import Document, InjectionConfig, SearchConfig, SharedLLM, TreeConfig
 from sharedllm.injection import InjectedKV
 from sharedllm.layout import Prompt
+from sharedllm.memory.vectors import CodedVectors, VectorCodec
 from sharedllm.replay import Replay
 from speed_parts.card import Clock, Rates
 from speed_parts.models import text
@@ -100,7 +102,38 @@ def phases(
         parts=_parts_of_ingest(llm, min(tokens, PROFILED), clock),
         **same,
     )
+    yield _search("search, float16 vectors", llm, document, budget, size, rates, clock, same)
+    document = as_stored(llm, documents.pop())  # the vectors as they were take memory no more
     yield from _question(llm, document, budget, size, rates, clock, same)
+    yield _by_kv(llm, document, budget, size, rates, clock, same)
+
+
+def as_stored(llm: SharedLLM, document: Document) -> Document:
+    """`document` with its search vectors in 64 bytes a token, as a TreeMemory keeps them."""
+    codec = VectorCodec.fit(llm.lower.vocabulary()).to(llm.lower.device)
+    return replace(document, vectors=CodedVectors(codec, codec.encode(document.vectors)))
+
+
+def _options(budget: int, finest: str = "text") -> dict[str, Any]:
+    return {"finest": finest, "rest": "all", "budget": budget, "max_new_tokens": 64}
+
+
+def _search(
+    name: str,
+    llm: SharedLLM,
+    document: Document,
+    budget: int,
+    size: Size,
+    rates: Rates,
+    clock: Clock,
+    same: Row,
+    finest: str = "text",
+) -> Row:
+    """From the question to its prompt: search, selection, gathering."""
+    options = _options(budget, finest)
+    seconds = clock.median(lambda: llm.prepare(QUESTION, document, **options), 3, 2)
+    query = len(llm.tokenizer(QUESTION)["input_ids"])
+    return row(name, seconds, compare(size.width, query, same["tokens"]), rates, **same)
 
 
 def _parts_of_ingest(llm: SharedLLM, tokens: int, clock: Clock) -> dict[str, float]:
@@ -110,23 +143,21 @@ def _parts_of_ingest(llm: SharedLLM, tokens: int, clock: Clock) -> dict[str, flo
 
 def _question(
     llm: SharedLLM,
-    document: Any,
+    document: Document,
     budget: int,
     size: Size,
     rates: Rates,
     clock: Clock,
     same: Row,
 ) -> Iterator[Row]:
-    options = {"finest": "text", "rest": "all", "budget": budget, "max_new_tokens": 64}
-    llm.prepare(QUESTION, document, **options)  # what a first question encodes is kept
+    llm.prepare(QUESTION, document, **_options(budget))  # what a first question encodes is kept
     clock.fresh()
-    prompt = llm.prepare(QUESTION, document, **options).prompt
+    searched = _search("search", llm, document, budget, size, rates, clock, same)
+    yield searched
+    prompt = llm.prepare(QUESTION, document, **_options(budget)).prompt
     running, entries = prompt.running_tokens, prompt.injected_tokens
     cost = question_cost(size, running, entries, same["layers"])
-    search = clock.median(lambda: llm.prepare(QUESTION, document, **options), 3, 1)
-    query = len(llm.tokenizer(QUESTION)["input_ids"])
-    yield row("search", search, compare(size.width, query, same["tokens"]), rates, **same)
-    more = {"running": running, "entries": entries, "search_s": search, **same}
+    more = {"running": running, "entries": entries, "search_s": searched["seconds"], **same}
     start = clock.median(lambda: llm.upper.start([prompt]), 5, 2)
     peak, parts = clock.peak(), clock.parts(lambda: llm.upper.start([prompt]))
     name = "first token, memory on the device"
@@ -139,6 +170,25 @@ def _question(
         seconds = clock.median(lambda load=load: llm.upper.start([load()]), 3, 1)  # type: ignore[misc]
         yield row(f"first token, memory {name}", seconds, cost, rates, **more)
     yield from _decoding(llm, prompt, size, rates, clock, more)
+
+
+def _by_kv(
+    llm: SharedLLM,
+    document: Document,
+    budget: int,
+    size: Size,
+    rates: Rates,
+    clock: Clock,
+    same: Row,
+) -> Row:
+    """The question alone is running text; the evidence, too, enters as keys and values."""
+    found = _search("search", llm, document, budget, size, rates, clock, same, "kv")
+    prompt = llm.prepare(QUESTION, document, **_options(budget, "kv")).prompt
+    running, entries = prompt.running_tokens, prompt.injected_tokens
+    cost = question_cost(size, running, entries, same["layers"])
+    more = {"running": running, "entries": entries, "search_s": found["seconds"], **same}
+    seconds = clock.median(lambda: llm.upper.start([prompt]), 5, 2)
+    return row("first token, evidence as KV", seconds, cost, rates, **more)
 
 
 def _decoding(

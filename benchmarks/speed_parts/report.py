@@ -114,25 +114,40 @@ def _compared(
 ) -> Iterator[tuple[str, float | None, float | None]]:
     """What stands above and below the line in the ratios of `row`; None where it is not there."""
     phase, seconds = row["phase"], row["seconds"]
-    full, bare = others.get("full attention, first token"), others.get("bare model, first token")
+    full = min((s for p, s in others.items() if _is_full(p)), default=None)  # the fastest kernel
+    bare = others.get("bare model, first token")
     method, _, part = phase.partition(", ")
     if phase == "ingest":
-        yield f"full prefill / coarse ingest, M = {row['layers']}", full, seconds
+        name = f"coarse ingest, M = {row['layers']}"
+        yield f"full prefill / {name}", full, seconds
+        yield f"StreamingLLM / {name}", others.get("StreamingLLM, reads the context"), seconds
+        yield f"CEPE's shape, ingest / {name}", others.get("CEPE's shape, ingest"), seconds
     if method in PRESSES and part in ("first token", "warm question"):
         yield f"full prefill / {phase}", full, seconds
     if method in PRESSES and part == "decode":
         yield f"{phase} / bare model", seconds, others.get("bare model, decode")
     if row.get("layers") != most:
         return
-    if phase.startswith("first token"):
+    if phase == "first token, evidence as KV":
+        yield f"full prefill / {phase}, search included", full, seconds + row["search_s"]
+    elif phase.startswith("first token"):
         asked = seconds + row["search_s"]
         yield f"full prefill / first token, {part}, search included", full, asked
         yield f"first token, {part} / bare model", seconds, bare
+        yield (
+            f"CEPE's shape, first token / {part}",
+            others.get("CEPE's shape, first token"),
+            seconds,
+        )
     if phase.startswith("decode"):
         yield f"{phase} / bare model, {phase}", seconds, others.get(f"bare model, {phase}")
     if row.get("above_weights"):
         name = "GiB at most in a warm question, above the weights"
         yield name, row["above_weights"], float(2**30)
+
+
+def _is_full(phase: str) -> bool:
+    return phase.startswith("full attention") and phase.endswith(", first token")
 
 
 def plot(rows: list[Row], file: Path) -> None:

@@ -32,7 +32,12 @@ def varlen(
     scale: float,
     window: int | None = None,
 ) -> Tensor:
-    """See :func:`sharedllm.attention.reference.varlen`."""
+    """See :func:`sharedllm.attention.reference.varlen`; what is shorter than a block is SDPA's.
+
+    PyTorch takes its decoding kernel for those, which finds no size that fits grouped heads.
+    """
+    if segments.total < BLOCK and query.device.type == "cuda":
+        return sdpa.varlen(query, key, value, segments, scale=scale, window=window)
     q, k, v = (x.transpose(0, 1)[None] for x in (query, key, value))
     grouped = query.shape[1] != key.shape[1]
     run = _compiled() if query.device.type == "cuda" else _unfused

@@ -27,7 +27,7 @@ from sharedllm.document import SearchVectors
 from sharedllm.errors import ConfigError, InputError
 
 BYTES = 64
-BLOCK = {"cpu": 16384, "cuda": 131072}  # tokens at once; on the CPU what its caches hold
+BLOCK = {"cpu": 16384, "cuda": 32768}  # tokens at once; on the CPU what its caches hold
 SEED = 0
 
 

@@ -210,13 +210,16 @@ def test_what_a_package_is_given(name: str, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("name", ["sdpa", "torch-flash", "flex", *PACKAGES])
 @pytest.mark.parametrize("head_dim", [64, 128])
 @pytest.mark.parametrize("window", [None, 100])
-def test_kernels_on_a_card_against_the_oracle(name: str, head_dim: int, window: int | None) -> None:
+@pytest.mark.parametrize("lengths", [(1024, 1024, 300, 1), (80,)])
+def test_kernels_on_a_card_against_the_oracle(
+    name: str, head_dim: int, window: int | None, lengths: tuple[int, ...]
+) -> None:
     if not torch.cuda.is_available():
         pytest.skip("needs CUDA")
     if name in PACKAGES and not flash.has_flash(name):
         pytest.skip(f"{name} is not installed")
     card, random = torch.device("cuda"), torch.Generator("cuda").manual_seed(0)
-    segments = Segments.of((1024, 1024, 300, 1), card)
+    segments = Segments.of(lengths, card)
     q, k, v = (
         torch.randn(
             segments.total, h, head_dim, generator=random, device=card, dtype=torch.bfloat16

@@ -142,11 +142,12 @@ def test_answers_take_the_graph_of_the_one_before() -> None:
         pytest.skip("needs CUDA")
     llm = shared("llama", device="cuda")
     options = {"max_new_tokens": 24, "budget": 64}
-    expected = [llm.answer(q, STORY, graphs=False, **options).text for q in QUESTIONS]
-    assert [llm.answer(q, STORY, **options).text for q in QUESTIONS] == expected
+    story = llm.remember(STORY)
+    expected = [llm.answer(q, story, graphs=False, **options).text for q in QUESTIONS]
+    assert [llm.answer(q, story, **options).text for q in QUESTIONS] == expected
     idle = llm.decoder._replays._idle
     assert idle is not None
-    assert llm.answer(QUESTIONS[0], STORY, **options).text == expected[0]
+    assert llm.answer(QUESTIONS[0], story, **options).text == expected[0]
     assert llm.decoder._replays._idle is idle
 
 
