@@ -25,7 +25,7 @@ from costs import Size, prefill
 from speed_parts import baselines, ours, presses
 from speed_parts.card import Clock, described, hardware, rates
 from speed_parts.models import made
-from speed_parts.report import Report, Row, plot, reached, table
+from speed_parts.report import Report, Row, reached, table
 
 from sharedllm.attention.flash import PACKAGES, has_flash
 from sharedllm.attention.select import get_backend
@@ -219,6 +219,8 @@ def main() -> None:
     for ratio in reached(run.report.rows):
         run.report.add(ratio)
     if args.plot:
+        from speed_parts.figure import plot  # matplotlib, for pictures alone
+
         plot(run.report.rows, args.plot)
 
 

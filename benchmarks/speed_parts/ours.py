@@ -84,6 +84,7 @@ def phases(
     words, documents = text(tokens), []
     seconds = clock.seconds(lambda: documents.append(llm.remember(words)))
     document = documents[0]
+    remember_s = seconds
     yield row("remember", seconds, read_chunks(size, tokens, chunk, 1), rates, **same)
     clock.fresh()
     seconds = clock.seconds(lambda: llm.encode(document))
@@ -97,6 +98,7 @@ def phases(
         rates,
         stored=stored,
         vectors=document.vectors.nbytes,
+        remember_s=remember_s,
         tokens_s=tokens / seconds,
         peak=peak,
         parts=_parts_of_ingest(llm, min(tokens, PROFILED), clock),

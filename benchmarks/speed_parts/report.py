@@ -120,6 +120,7 @@ def _compared(
     if phase == "ingest":
         name = f"coarse ingest, M = {row['layers']}"
         yield f"full prefill / {name}", full, seconds
+        yield f"full prefill / search vectors and {name}", full, seconds + row["remember_s"]
         yield f"StreamingLLM / {name}", others.get("StreamingLLM, reads the context"), seconds
         yield f"CEPE's shape, ingest / {name}", others.get("CEPE's shape, ingest"), seconds
     if method in PRESSES and part in ("first token", "warm question"):
@@ -148,34 +149,3 @@ def _compared(
 
 def _is_full(phase: str) -> bool:
     return phase.startswith("full attention") and phase.endswith(", first token")
-
-
-def plot(rows: list[Row], file: Path) -> None:
-    """Seconds of reading the context, and bytes kept, over its length."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.5))
-    for key, axis, title in (("seconds", axes[0], "seconds"), ("stored", axes[1], "bytes kept")):
-        lines: dict[str, list[tuple[int, float]]] = {}
-        for row in rows:
-            name = row.get("phase", "")
-            if row.get("sweep") or key not in row or "tokens" not in row:
-                continue
-            if name == "ingest":
-                lines.setdefault(f"coarse level, M = {row['layers']}", []).append(
-                    (row["tokens"], row[key])
-                )
-            elif name in READS or (name.startswith("StreamingLLM") and key == "seconds"):
-                lines.setdefault(name, []).append((row["tokens"], row[key]))
-        for name, points in lines.items():
-            axis.plot(*zip(*sorted(points), strict=True), marker="o", label=name)
-        axis.set(xscale="log", yscale="log", xlabel="tokens of context", title=title)
-        axis.grid(alpha=0.3)
-        if lines:
-            axis.legend(fontsize=7)
-    figure.tight_layout()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=110)
