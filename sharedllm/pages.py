@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import bisect
+import re
 from collections.abc import Sequence
 
 BREAK = "\f"
+_IN_A_SENTENCE = re.compile(r"\n\f(?=[a-z\u00df-\u00f6\u00f8-\u00ff])")  # a small letter follows
 
 
 def page_starts(text: str) -> tuple[int, ...]:
@@ -17,6 +19,14 @@ def page_starts(text: str) -> tuple[int, ...]:
         starts.append(at + 1)
         at = text.find(BREAK, at + 1)
     return tuple(starts)
+
+
+def as_read(text: str) -> str:
+    """What a model reads for `text`, exactly as long: the end of a page as a blank line.
+
+    In the middle of a sentence it is the end of a line.
+    """
+    return _IN_A_SENTENCE.sub(" \n", text).replace(BREAK, "\n") if BREAK in text else text
 
 
 def page_of(starts: Sequence[int], start: int, text: str) -> int | None:

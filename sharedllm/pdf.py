@@ -22,7 +22,6 @@ LIGATURES = str.maketrans(
 NUMBER = re.compile(r"\d+")
 WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
 HYPHENATED = re.compile(rf" ?([^\W\d_]+)(?:-|\u00ad)(\n?{BREAK}?)(?<=[\n{BREAK}])([^\W\d_]+)")
-GOES_ON = re.compile(r"[^\W_],?$")  # how a page ends in the middle of a sentence
 
 Key = tuple[str, int | None]
 
@@ -39,9 +38,7 @@ def join_pages(pages: Sequence[str]) -> str:
     kept = ["\n".join(page).strip() for page in without_running(lines)]
     out = kept[:1]
     for before, page in pairwise(kept):
-        goes_on = GOES_ON.search(before) and page[:1].islower()
-        broken = re.search(r"[^\W\d_][-\u00ad]$", before)
-        out += [BREAK if goes_on or broken or not before else f"\n{BREAK}", page]
+        out += [f"\n{BREAK}" if before else BREAK, page]
     return whole_words("".join(out))
 
 

@@ -224,6 +224,7 @@ class SharedLLM:
 
         Parameters
         ----------
+        text : a form feed in it ends a page, which citations then name
         title : shown to the model when there are several documents
         source : where it came from, shown in citations
         progress : True for a progress bar, or a function of (tokens done, tokens in all)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharedllm.errors import DocumentError
-from sharedllm.pages import BREAK
+from sharedllm.pages import as_read
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -43,9 +43,9 @@ class Tokens:
 def tokenize(text: str, tokenizer: PreTrainedTokenizerBase) -> Tokens:
     """Tokenise `text` without special tokens.
 
-    A form feed, which ends a page, is read as the line feed that it looks like. What looks like a
-    special token in it (a document may show ``<|im_end|>``) is read as the plain
-    characters it is, so that no document can end a chat turn.
+    A form feed, which ends a page, is read as the line feed that it looks like; spans count in
+    `text` itself. What looks like a special token in it (a document may show ``<|im_end|>``) is
+    read as the plain characters it is, so that no document can end a chat turn.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def tokenize(text: str, tokenizer: PreTrainedTokenizerBase) -> Tokens:
             f"the text is no valid Unicode: character {error.start} is half of a surrogate pair; "
             "decode the file with its own encoding, or with errors='replace'"
         ) from error
-    text = text.replace(BREAK, "\n")  # as long as before: spans hold
+    text = as_read(text)
     # verbose=False: a text longer than the window is the normal case here, not a mistake.
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     ids, spans = encoded["input_ids"], encoded["offset_mapping"]

@@ -17,6 +17,8 @@ def test_the_public_names() -> None:
         "TreeMemoryTransform",
         "DocumentsReadEvent",
         "react_grammar",
+        "whole_documents",
+        "answer_of",
     ]
     for name in adapter.__all__:
         assert getattr(adapter, name).__name__ == name

@@ -29,6 +29,8 @@ def test_the_public_names() -> None:
         "TreeMemoryRetriever",
         "TreeMemoryCompressor",
         "create_tree_memory_tool",
+        "whole_documents",
+        "answer_of",
     ]
     for name in adapter.__all__:
         assert getattr(adapter, name).__name__ == name

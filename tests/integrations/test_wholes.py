@@ -42,7 +42,7 @@ def test_pages_of_a_loader() -> None:
     assert (alone.id, alone.metadata) == ("b.pdf", {"source": "b.pdf", "title": "B"})
     assert (whole.id, whole.metadata) == ("a.pdf", {"source": "a.pdf"})
     assert whole.page_content.split("\f") == [
-        "The ferry of Penmor had two",
+        "The ferry of Penmor had two\n",
         "keepers. Ansel Byrd lit the lamp at dusk.\n",
         "",
         PAGES[2],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sharedllm import Document, SharedLLM
-from sharedllm.pages import page_of, page_starts
+from sharedllm.pages import BREAK, as_read, page_of, page_starts
 from sharedllm.pdf import join_pages, whole_words, without_running
 from sharedllm.tokens import tokenize
 from tests.texts import STORY
@@ -75,11 +75,15 @@ def test_pages_keep_their_numbers() -> None:
 
 
 def test_a_sentence_goes_on_over_a_page() -> None:
-    assert join_pages(["she was", "very glad.", "Then"]) == "she was\fvery glad.\n\fThen"
+    text = join_pages(["she was", "very glad.", "Then"])
+    assert text == "she was\n\fvery glad.\n\fThen"
+    assert as_read(text) == "she was \nvery glad.\n\nThen"
 
 
 def test_a_form_feed_is_read_as_a_line_feed(tiny_llm: SharedLLM) -> None:
-    paged, plain = (tokenize(f"one{c}two", tiny_llm.tokenizer) for c in "\f\n")
+    text = "One.\f\n\n\f\u00fcber two\n\fOne"
+    paged, plain = (tokenize(t, tiny_llm.tokenizer) for t in (text, as_read(text)))
+    assert BREAK not in as_read(text)
     assert paged.ids.tolist() == plain.ids.tolist()
     assert paged.spans.tolist() == plain.spans.tolist()
 
