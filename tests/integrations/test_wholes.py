@@ -84,6 +84,8 @@ def test_a_chain_leads_to_the_page_of_a_pdf(default_llm: SharedLLM, tmp_path: Pa
     answer = answer_of_message(message)
     assert answer.text == message.content
     assert "ferry.pdf#page=" in answer.to_html(tmp_path / "page.html")
+    chunks = list(llm.stream(f"{found.page_content}\n\nWho sent the telescope?"))
+    assert answer_of_message(sum(chunks[1:], chunks[0])).citations == answer.citations
     passages = TreeMemoryRetriever(memory=tmp_path / "memory", returns="passages")
     assert passages.invoke("telescope")[0].metadata["page_label"] in ("1", "2", "3")
     with pytest.raises(SetupError, match="not written by a SharedLLM"):
@@ -105,6 +107,9 @@ def test_an_engine_leads_to_the_page_of_a_pdf(default_llm: SharedLLM, tmp_path: 
     response = index.as_query_engine(citations=True).query("Who sent the telescope?")
     assert {one.metadata["page_label"] for one in response.source_nodes} <= {"1", "2", "3"}
     assert "ferry.pdf#page=" in answer_of_response(response).to_html(tmp_path / "page.html")
+    streamed = index.as_query_engine(citations=True, streaming=True).query("Who sent it?")
+    text = "".join(streamed.response_gen)
+    assert answer_of_response(streamed).text == text.strip()
     assert answer_of_response(llm.complete("Hello")).citations == ()
     with pytest.raises(SetupError, match="not written by a SharedLLM"):
         answer_of_response(object())
