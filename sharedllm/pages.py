@@ -7,12 +7,13 @@ import re
 from collections.abc import Sequence
 
 BREAK = "\f"
+MOST = 100_000  # pages; what has more form feeds has them for something else
 _IN_A_SENTENCE = re.compile(r"\n\f(?=[a-z\u00df-\u00f6\u00f8-\u00ff])")  # a small letter follows
 
 
 def page_starts(text: str) -> tuple[int, ...]:
     """The characters at which pages start; none where nothing says where they end."""
-    if BREAK not in text:
+    if not 0 < text.count(BREAK) < MOST:
         return ()
     starts, at = [0], text.find(BREAK)
     while at >= 0:

@@ -15,13 +15,16 @@ from sharedllm.pages import BREAK
 
 EDGE = 3  # lines at either end of a page that may be running ones
 NEAR = 2  # pages between two occurrences: left and right pages may have different ones
+LONGEST = 200  # characters of a line that may be a running one
 FEWEST = 3  # pages in a row, or nearly, that a running line stands on
 LIGATURES = str.maketrans(
     {"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st", BREAK: "\n"}
 )
 NUMBER = re.compile(r"\d+")
 WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
-HYPHENATED = re.compile(rf" ?([^\W\d_]+)(?:-|\u00ad)(\n?{BREAK}?)(?<=[\n{BREAK}])([^\W\d_]+)")
+HYPHENATED = re.compile(
+    rf" ?(?<![^\W\d_])([^\W\d_]+)(?:-|\u00ad)(\n?{BREAK}?)(?<=[\n{BREAK}])([^\W\d_]+)"
+)
 
 Key = tuple[str, int | None]
 
@@ -92,7 +95,7 @@ def _clean(page: str) -> str:
 def _keys(line: str, page: int) -> Iterator[Key]:
     """What makes a line the same as one of another page: its words, or these and a page number."""
     words = " ".join(line.split())
-    if not words:
+    if not words or len(words) > LONGEST:
         return
     if NUMBER.sub("", words).strip():
         yield words, None

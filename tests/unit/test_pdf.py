@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from sharedllm import Document, SharedLLM
@@ -61,6 +63,13 @@ def test_words_broken_at_line_ends(text: str, whole: str) -> None:
     assert whole_words(text) == whole
 
 
+def test_texts_without_spaces_or_lines_take_no_time() -> None:
+    started = time.perf_counter()
+    for text in ("a" * 300_000, "1 2 " * 100_000, "\f" * 1000, "a-\n" * 100_000):
+        join_pages([text + "-\nb", text])
+    assert time.perf_counter() - started < 10
+
+
 def test_pages_keep_their_numbers() -> None:
     pages = ["", "It was a fine \ufb01sh, she\ud800 said", "", "and went on. \f", "The end."]
     text = join_pages(pages)
@@ -72,6 +81,12 @@ def test_pages_keep_their_numbers() -> None:
         at = text.index(words)
         assert page_of(starts, at, words) == page
         assert page_of(starts, at - 1, text[at - 1 :]) == page  # the end of a page is not its text
+
+
+def test_form_feeds_without_end_are_no_pages() -> None:
+    assert len(page_starts("a\f" * 99)) == 100
+    assert page_starts("a\f" * 100_000) == page_starts("a") == ()
+    assert page_of((), 0, "a") is None
 
 
 def test_a_sentence_goes_on_over_a_page() -> None:
