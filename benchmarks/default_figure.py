@@ -177,13 +177,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("folders", type=Path, nargs="+", help="what evaluate_default.sh wrote")
+    parser.add_argument(
+        "folders",
+        type=Path,
+        nargs="*",
+        help="of evaluate_default.sh; none: draw --json again",
+    )
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--plot", type=Path, required=True)
     parser.add_argument("--budget", type=int, default=1024)
     args = parser.parse_args()
-    results = collected(args.folders)
-    args.json.write_text(json.dumps(results, indent=None, separators=(",", ":")) + "\n")
+    if args.folders:
+        results = collected(args.folders)
+        args.json.write_text(json.dumps(results, indent=None, separators=(",", ":")) + "\n")
+    else:
+        results = json.loads(args.json.read_text(encoding="utf-8"))
     draw(results, args.budget, args.plot)
 
 

@@ -13,6 +13,7 @@ CPU: its times say nothing.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ import torch
 from costs import Size, prefill
 from speed_parts import baselines, ours, presses
 from speed_parts.card import Clock, described, hardware, rates
+from speed_parts.figure import plot
 from speed_parts.models import made
 from speed_parts.report import Report, Row, reached, table
 
@@ -101,22 +103,21 @@ class Run:
         first: Row = {}
         for layers in sorted({min(m, size.layers) for m in (*args.layers, size.layers)}):
             for done in self.ours(tokens, layers, args.chunk, args.budget, "auto"):
-                if done["phase"].startswith("first token"):
+                if done["phase"] == "first token, memory on the device":
                     first = done
         running, entries = first.get("running", 64), first.get("entries", args.budget)
+        asked = len(self.tokenizer(ours.QUESTION)["input_ids"])  # others read no evidence as text
         model = self.model
         each: dict[str, Callable[[], Iterator[Row]]] = {
             "bare model": lambda: baselines.bare_question(
                 model, running, entries, size, found, clock
             ),
-            "top-k chunks": lambda: baselines.top_k(
-                model, running, args.budget, size, found, clock
-            ),
+            "top-k chunks": lambda: baselines.top_k(model, asked, args.budget, size, found, clock),
             "full attention": lambda: baselines.full_attention(model, tokens, size, found, clock),
             "StreamingLLM": lambda: baselines.streaming(
                 model, tokens, args.budget, size, found, clock
             ),
-            "CEPE's shape": lambda: baselines.cepe(model, tokens, running, size, found, clock),
+            "CEPE's shape": lambda: baselines.cepe(model, tokens, asked, size, found, clock),
         }
         for name in packages(self.clock.device):
             each[f"full attention by {name}"] = partial(
@@ -125,15 +126,14 @@ class Run:
         needs = {name: self.prefill_s(tokens) for name in each if name.startswith("full")}
         for phase, make in each.items():
             self.rows(phase, make, needs.get(phase, 0.0), tokens=tokens)
-        self.presses(tokens, running)
+        self.presses(tokens, asked, running)
 
     def prefill_s(self, tokens: int) -> float:
         """About what a prefill takes: twice its floor. A million tokens take minutes."""
         return 2 * self.rates.floor(prefill(self.size, tokens).flops, 0)[0]
 
-    def presses(self, tokens: int, running: int) -> None:
+    def presses(self, tokens: int, asked: int, running: int) -> None:
         """SnapKV and ExpectedAttention, which fit where the keys and values of all would not."""
-        asked = len(self.tokenizer(ours.QUESTION)["input_ids"]), running
         for name in presses.PRESSES:
 
             def make(name: str = name) -> Iterator[Row]:
@@ -141,7 +141,7 @@ class Run:
                     name,
                     self.model,
                     tokens,
-                    asked,
+                    (asked, running),
                     self.args.budget,
                     self.size,
                     self.rates,
@@ -198,6 +198,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=60, help="start nothing after these")
     parser.add_argument("--out", type=Path, default=None, help="file of JSON lines")
     parser.add_argument("--plot", type=Path, default=None)
+    parser.add_argument("--again", action="store_true", help="measure nothing: plot from --out")
     parser.add_argument("--small", action="store_true", help="a tiny model, on the CPU")
     args = parser.parse_args()
     if args.small:
@@ -210,6 +211,9 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = arguments()
+    if args.again:
+        plot([json.loads(line) for line in args.out.open(encoding="utf-8")], args.plot)
+        return
     run = Run(args)
     for tokens in args.contexts:
         run.context(tokens)
@@ -219,8 +223,6 @@ def main() -> None:
     for ratio in reached(run.report.rows):
         run.report.add(ratio)
     if args.plot:
-        from speed_parts.figure import plot  # matplotlib, for pictures alone
-
         plot(run.report.rows, args.plot)
 
 

@@ -80,8 +80,11 @@ PANELS = (
 
 
 def plot(rows: list[Row], file: Path) -> None:
-    """Draw all panels over the length of the context, both axes logarithmic."""
-    plain = [row for row in rows if "seconds" in row and not row.get("sweep")]
+    """Draw all panels over the length of the context, both axes logarithmic.
+
+    Rows of a sweep, and those that say under ``left_out`` why they do not compare, are not drawn.
+    """
+    plain = [r for r in rows if "seconds" in r and not (r.get("sweep") or r.get("left_out"))]
     figure = Figure(figsize=(13, 4.6), layout="constrained")
     named: dict[str, Artist] = {}
     for axes, panel in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
