@@ -282,6 +282,7 @@ def main() -> None:
     )
     parser.add_argument("--model", default=None)
     parser.add_argument("--adapter", default=None, help="a folder; the plain base without")
+    parser.add_argument("--dtype", default=None)
     parser.add_argument("--device", default=None)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
@@ -297,6 +298,7 @@ def main() -> None:
         args.model,
         adapter=args.adapter,
         device=args.device,
+        dtype=args.dtype,
         tree=tree,
         search=SearchConfig(),
         node_cache_bytes=NODE_CACHE_BYTES,

@@ -88,8 +88,6 @@ class Trainer:
                 "hold copies of; leave it out, and train with one process a device (torchrun)"
             )
         set_seed(config.seed)
-        # cuDNN's attention is built anew for every shape, and no two batches have the same
-        torch.backends.cuda.enable_cudnn_sdp(False)
         self.config, self.out = config, Path(config.out)
         # a batch of text leaves alone leaves the lower adapter without gradients
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)
