@@ -31,6 +31,7 @@ from sharedllm.hf.adapter import Adapter, acting
 from sharedllm.hf.cache import CaptureCache
 from sharedllm.hf.families import ModelShape, parameter_device
 from sharedllm.hf.interface import require_active
+from sharedllm.hf.loading import multiplies_bf16
 from sharedllm.hf.rotation import Rotation
 from sharedllm.injection import NodeKV
 
@@ -339,7 +340,7 @@ def _gains_from_bf16(model: Any) -> bool:
         parameter_device(model).type == "cpu"
         and model.dtype == torch.float32
         and not getattr(model, "is_quantized", False)
-        and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+        and multiplies_bf16()
     )
 
 

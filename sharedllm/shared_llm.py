@@ -133,7 +133,8 @@ class SharedLLM:
         name_or_path : hub name, folder or .gguf file of a Llama, Mistral, Qwen2, Qwen3, Phi-3 or
             SmolLM2 model; None is the embedded default, SmolLM2-135M-Instruct
         device : "cpu", "cuda", "cuda:N" or None (CUDA where there is one)
-        dtype : "float32", "bfloat16", "float16" or None (bfloat16 on CUDA, float32 on the CPU)
+        dtype : "float32", "bfloat16", "float16" or None
+            None is bfloat16 on CUDA and on a CPU that multiplies it, else float32.
         adapter : "default", folder, hub name or None
             "default" is the one shipped for the default model and its injection mode, joint; with
             another model or mode there is none. None is the exact base.

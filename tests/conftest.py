@@ -14,6 +14,7 @@ import torch
 from hypothesis import settings
 
 from sharedllm import Document, MemoryDocument, SharedLLM, TreeMemory
+from sharedllm.hf import loading
 from tests.models import make_model, make_tokenizer, shared
 from tests.texts import FERRY, GARDEN, STORY
 
@@ -34,6 +35,14 @@ DOCUMENTS = (
     MemoryDocument(id="garden", text=GARDEN, metadata={"year": 1902}),
 )
 Make = Callable[..., TreeMemory]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def float32_on_every_processor() -> Iterator[None]:
+    """What is compared exactly must not depend on the machine's instructions."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loading, "multiplies_bf16", lambda: False)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -43,8 +43,12 @@ class LowRank(nn.Module):
 
     def forward(self, x: Tensor, out: Tensor) -> Tensor:
         """`out` (..., outputs) and what is added to it for the input `x` (..., inputs)."""
-        low = nn.functional.linear(x, self.down).flatten(0, -2)
-        added = torch.addmm(out.flatten(0, -2), low, self.up.t(), alpha=self.scale)
+        down: Tensor = self.down
+        up: Tensor = self.up
+        if down.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
+            down, up = down.to(x.dtype), up.to(x.dtype)  # trained in float32 on a half base
+        low = nn.functional.linear(x, down).flatten(0, -2)
+        added = torch.addmm(out.flatten(0, -2), low, up.t(), alpha=self.scale)
         return added.view(out.shape)
 
 

@@ -50,13 +50,19 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
 
 
 def resolve_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
-    """The dtype asked for; None is bfloat16 on CUDA and float32 on the CPU."""
+    """The dtype asked for; None is bfloat16 where the device multiplies it, else float32."""
     if dtype is None:
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
+        half = device.type == "cuda" or multiplies_bf16()
+        return torch.bfloat16 if half else torch.float32
     resolved = DTYPES.get(SHORT.get(dtype, dtype)) if isinstance(dtype, str) else dtype
     if resolved is None or resolved not in DTYPES.values():
         raise ConfigError(f"dtype is {dtype!r}; allowed: {', '.join((*DTYPES, *SHORT))} or None")
     return resolved
+
+
+def multiplies_bf16() -> bool:
+    """Whether this processor has instructions for products of bfloat16 (AVX-512 BF16 or AMX)."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def cache_folder() -> Path:

@@ -104,6 +104,7 @@ class Trainer:
                 mode=config.mode, layers=config.layers, positions=config.positions
             ),
             device=options.pop("device", str(self.accelerator.device)),
+            dtype=options.pop("dtype", None if _cuda(self.accelerator) else "float32"),
             **options,
         )
         adapter = self.llm.adapter
@@ -118,7 +119,7 @@ class Trainer:
             lr=config.learning_rate,
             betas=(0.9, 0.999),
             weight_decay=config.weight_decay,
-            fused=self.accelerator.device.type == "cuda",
+            fused=_cuda(self.accelerator),
         )
         self.step, self.seconds = 0, 0.0
         if resume:
@@ -225,6 +226,10 @@ class Trainer:
         self.adapter.set(state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds = int(state["step"]), float(state["seconds"])
+
+
+def _cuda(accelerator: Accelerator) -> bool:
+    return bool(accelerator.device.type == "cuda")
 
 
 def _bf16(device: torch.device) -> torch.autocast:

@@ -203,3 +203,15 @@ def test_the_default_adapter_is_for_the_default_model_and_its_injection() -> Non
     assert adapter_files.find("default", None, InjectionConfig(mode="cross")) is None
     assert adapter_files.find("default", "another/model", None) is None
     assert adapter_files.find(None, None, None) is None
+
+
+def test_matrices_in_float32_act_on_a_base_in_bfloat16() -> None:
+    """As they stand after training, before they are saved."""
+    llm = with_adapter("llama")
+    expected = logits(llm, reads=True)
+    for name, weight in llm.model.named_parameters():
+        if "low_rank" not in name:
+            weight.data = weight.data.bfloat16()
+    found = logits(llm, reads=True)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), expected, rtol=0.1, atol=0.3)

@@ -99,3 +99,13 @@ def test_every_mark_of_the_chat_format_ends_an_answer() -> None:
     }
     model.generation_config.eos_token_id = [7, 8]
     assert loading.end_ids(model, tokenizer) >= {7, 8}
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_a_processor_that_multiplies_bfloat16_is_given_it(
+    has: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "multiplies_bf16", lambda: has)
+    assert loading.resolve_dtype(None, CPU) == (torch.bfloat16 if has else torch.float32)
+    assert loading.resolve_dtype(None, torch.device("cuda")) == torch.bfloat16
+    assert loading.resolve_dtype("fp32", CPU) == torch.float32
