@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,7 @@ def child_ask(args: argparse.Namespace) -> dict[str, Any]:
         "phases": phases,
         "first_piece_s": streamed,
         "search_in_bf16": llm.lower.search_in_bf16,
+        "dtype": str(llm.model.dtype).removeprefix("torch."),
         "document_tokens": len(document),
         "query_tokens": [len(llm.tokenizer(q)["input_ids"]) for q in QUESTIONS],
         "answers": answers,
@@ -174,19 +176,20 @@ def phases(run: dict[str, Any], size: Size, machine: dict[str, Any]) -> list[dic
     answer = run["answers"][0]
     took, used = answer["timings"], answer["usage"]
     tokens, running, new = run["document_tokens"], used["prompt_tokens"], used["new_tokens"]
-    fp32 = machine["float32_flops"]
-    states = machine["bfloat16_flops"] if run["search_in_bf16"] else fp32
+    size = replace(size, weight=2 if run["dtype"] == "bfloat16" else 4)
+    own = machine[f"{run['dtype']}_flops"]
+    states = machine["bfloat16_flops"] if run["search_in_bf16"] else own
     weights = size.weight * size.parameters
     rows = [
-        ("import", run["phases"]["import"], None, fp32),
-        ("load", run["phases"]["load"], Cost(bytes=weights), fp32),
+        ("import", run["phases"]["import"], None, own),
+        ("load", run["phases"]["load"], Cost(bytes=weights), own),
         ("remember", run["phases"]["remember"], read_chunks(size, tokens, 1024, 1), states),
-        ("search", took["search_s"], compare(size.width, run["query_tokens"][0], tokens), fp32),
-        ("prefill", took["prefill_s"], prefill(size, running), fp32),
-        ("decode", took["decode_s"], decode(size, new, running + new // 2), fp32),
+        ("search", took["search_s"], compare(size.width, run["query_tokens"][0], tokens), own),
+        ("prefill", took["prefill_s"], prefill(size, running), own),
+        ("decode", took["decode_s"], decode(size, new, running + new // 2), own),
     ]
     if run["phases"]["convert"] > 0.5:  # else they were converted already
-        rows.insert(1, ("convert", run["phases"]["convert"], Cost(bytes=2 * weights), fp32))
+        rows.insert(1, ("convert", run["phases"]["convert"], Cost(bytes=2 * weights), own))
     return [phase(name, seconds, cost, rate, machine) for name, seconds, cost, rate in rows]
 
 
