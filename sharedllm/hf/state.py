@@ -8,7 +8,9 @@ from typing import Any
 def weights_state(model: Any) -> int:
     """Differs after weights were changed in place, replaced, or moved, and for another attention.
 
-    Weights count their changes in place; no value is read.
+    Weights count their changes in place, but for those made in inference mode; no value is read.
     """
-    weights = tuple((p.data_ptr(), p._version) for p in model.parameters())
+    weights = tuple(
+        (p.data_ptr(), 0 if p.is_inference() else p._version) for p in model.parameters()
+    )
     return hash((weights, model.config._attn_implementation))

@@ -90,3 +90,10 @@ def test_only_a_head_before_memory_that_all_share_is_kept() -> None:
     assert not shared_head([one, scene])
     assert not shared_head([Prompt(text=(some_ids(5),))])
     assert not shared_head([replace(one, text=((), some_ids(3)))])
+
+
+def test_weights_made_in_inference_mode_are_taken_as_they_are() -> None:
+    with torch.inference_mode():
+        llm = shared("llama")
+    prompt = asked(llm, 43, 1)
+    torch.testing.assert_close(first(llm, [prompt]), first(llm, [prompt]), **CLOSE)
