@@ -156,6 +156,9 @@ class Trainer:
             if self.step % self.config.save_every == 0:
                 self.save()
         self.save()
+        # Without this a process may end while the last broadcast's tensors are being given back in
+        # a thread: the one waits for the thread, the thread for the interpreter.
+        self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
 
     def _step(self, choices: list[Choice]) -> Tensor:

@@ -21,7 +21,9 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
 PHASES = {
     "remember",
     "ingest",
+    "search, float16 vectors",
     "search",
+    "first token, evidence as KV",
     "first token, memory on the device",
     "first token, memory in RAM",
     "first token, memory in a file (the system may hold it)",
