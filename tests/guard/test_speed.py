@@ -168,7 +168,8 @@ def test_one_small_run(tmp_path: Path) -> None:
     assert {row["phase"] for row in whys} == {"SnapKV", "ExpectedAttention"}
     assert all("kvpress is not installed" in row["why"] for row in whys)
     assert {row["attention"] for row in done if "attention" in row} == {"sdpa", "flex"}
-    assert len([row for row in rows if "reached" in row]) == 3 * (3 + 6 + 2)
+    # a length: four for each M, three for each place of the memory, decoding, evidence as KV
+    assert len([row for row in rows if "reached" in row]) == 3 * (3 * 4 + 3 * 3 + 1 + 1)
     stored = {r["tokens"]: r["stored"] for r in done if r["phase"] == "ingest" and "sweep" not in r}
     assert stored[2048] == 2 * stored[1024] == 4 * stored[512]
     assert (tmp_path / "speed.png").stat().st_size > 10_000
