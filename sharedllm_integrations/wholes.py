@@ -24,6 +24,24 @@ def files(
     yield from found.values()
 
 
+def wholes(
+    documents: Iterable[T],
+    metadata_of: Callable[[T], Mapping[str, Any]],
+    page_of: Callable[[T], tuple[str, object]],
+) -> Iterator[tuple[T, dict[str, Any], str | None]]:
+    """For each file its first page, its metadata and its text; None is a document that stays.
+
+    Parameters
+    ----------
+    page_of : gives a page's text, and its number from 0 where it is known
+    """
+    for pages in files(documents, metadata_of):
+        first = metadata_of(pages[0])
+        metadata = of_whole(first)
+        stays = len(pages) == 1 and metadata == first
+        yield pages[0], metadata, None if stays else joined(map(page_of, pages))
+
+
 def joined(texts: Iterable[tuple[str, object]]) -> str:
     """One text of pages, each with its number from 0 where it is known; gaps are empty pages."""
     from sharedllm import join_pages

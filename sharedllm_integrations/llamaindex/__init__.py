@@ -14,6 +14,7 @@ try:
 except ImportError as error:
     raise MissingFrameworkError("llama-index-core", "llamaindex") from error
 
+from sharedllm_integrations.llamaindex.answers import answer_of
 from sharedllm_integrations.llamaindex.citations import TreeMemoryCitationEngine
 from sharedllm_integrations.llamaindex.events import DocumentsReadEvent
 from sharedllm_integrations.llamaindex.index import TreeMemoryIndex
@@ -23,7 +24,7 @@ from sharedllm_integrations.llamaindex.query_engine import TreeMemoryQueryEngine
 from sharedllm_integrations.llamaindex.react import react_grammar
 from sharedllm_integrations.llamaindex.retriever import TreeMemoryRetriever
 from sharedllm_integrations.llamaindex.transform import TreeMemoryTransform
-from sharedllm_integrations.llamaindex.wholes import answer_of, whole_documents
+from sharedllm_integrations.llamaindex.wholes import whole_documents
 
 __all__ = [  # in reading order
     "LlamaIndexSharedLLM",
