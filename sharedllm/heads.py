@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from sharedllm.hf.cache import InjectionCache
-from sharedllm.hf.state import weights_state
+from sharedllm.hf.weights import weights_state
 from sharedllm.layout import Prompt
 
 KEPT = 4  # heads; one is a few megabytes for a large model

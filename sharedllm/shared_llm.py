@@ -130,20 +130,16 @@ class SharedLLM:
 
         Parameters
         ----------
-        name_or_path : hub name, folder or .gguf file of a Llama, Mistral, Qwen2, Qwen3, Phi-3 or
-            SmolLM2 model; None is the embedded default, SmolLM2-135M-Instruct
+        name_or_path : hub name, folder or .gguf file; None is the embedded SmolLM2-135M-Instruct
         device : "cpu", "cuda", "cuda:N" or None (CUDA where there is one)
-        dtype : "float32", "bfloat16", "float16" or None
-            None is bfloat16 on CUDA and on a CPU that multiplies it, else float32.
-        adapter : "default", folder, hub name or None
-            "default" is the one shipped for the default model and its injection mode, joint; with
-            another model or mode there is none. None is the exact base.
+        dtype : "float32", "bfloat16", "float16" or None (bfloat16 where it is multiplied)
+        adapter : "default", folder, hub name or None, the exact base
+            "default" is shipped for the default model and joint injection; others have none.
         tree, injection, search, generation : settings; None takes the adapter's, or the defaults
         attention : "auto", or a backend (docs/speed.md names them)
         embedder : texts -> array (texts, dims), for policy="embedding"
         node_cache_bytes : most bytes of encoded nodes kept for each document
-        ingest_devices : CUDA devices that read and encode documents beside `device`, such as
-            ["cuda:1", "cuda:2"], or "all"; each takes the embeddings and the injection layers
+        ingest_devices : CUDA devices that read documents, too: ["cuda:1", "cuda:2"] or "all"
         options : passed to transformers (``revision``, ``quantization_config``, ...)
 
         Raises
@@ -154,13 +150,9 @@ class SharedLLM:
         where = resolve_device(device)
         further = further_devices(ingest_devices, where)
         folder = adapter_files.find(adapter, name_or_path, injection)
-        if folder is not None:
-            manifest = adapter_files.Manifest.read(folder)
-            tree, injection = tree or manifest.tree, injection or manifest.injection
-            search = search or SearchConfig.from_dict(manifest.search)
-        model, tokenizer = load(
-            name_or_path, device=where, dtype=resolve_dtype(dtype, where), **options
-        )
+        tree, injection, search = adapter_files.settings(folder, tree, injection, search)
+        dtype = resolve_dtype(dtype, where)
+        model, tokenizer = load(name_or_path, device=where, dtype=dtype, **options)
         llm = cls(
             model,
             tokenizer,

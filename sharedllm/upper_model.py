@@ -25,7 +25,7 @@ from sharedllm.hf.cache import InjectionCache
 from sharedllm.hf.families import ModelShape, parameter_device
 from sharedllm.hf.interface import require_active
 from sharedllm.hf.rotation import Rotation
-from sharedllm.hf.state import weights_state
+from sharedllm.hf.weights import weights_state
 from sharedllm.injection import AttentionContext, LayerMemory
 from sharedllm.layout import Layout, MemoryPiece, Prompt, TextPiece, slots
 
@@ -75,7 +75,7 @@ class UpperModel:
         return len({p.device for p in self._model.parameters()}) > 1
 
     def weights_state(self) -> int:
-        """See :func:`sharedllm.hf.state.weights_state`."""
+        """See :func:`sharedllm.hf.weights.weights_state`."""
         return weights_state(self._model)
 
     def require_room(self, prompt: Prompt, new_tokens: int) -> None:

@@ -92,6 +92,20 @@ class Manifest:
             ) from error
 
 
+def settings(
+    folder: Path | None,
+    tree: TreeConfig | None,
+    injection: InjectionConfig | None,
+    search: SearchConfig | None,
+) -> tuple[TreeConfig | None, InjectionConfig | None, SearchConfig | None]:
+    """What was given, and where nothing was, what the adapter in `folder` was trained with."""
+    if folder is None:
+        return tree, injection, search
+    manifest = Manifest.read(folder)
+    search = search or SearchConfig.from_dict(manifest.search)
+    return tree or manifest.tree, injection or manifest.injection, search
+
+
 def find(
     name: str | os.PathLike[str] | None, model: object, injection: InjectionConfig | None
 ) -> Path | None:
