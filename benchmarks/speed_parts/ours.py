@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +104,13 @@ def phases(
         parts=_parts_of_ingest(llm, min(tokens, PROFILED), clock),
         **same,
     )
-    yield _search("search, float16 vectors", llm, document, budget, size, rates, clock, same)
-    document = as_stored(llm, documents.pop())  # the vectors as they were take memory no more
-    yield from _question(llm, document, budget, size, rates, clock, same)
-    yield _by_kv(llm, document, budget, size, rates, clock, same)
+    asked = Asked(llm, document, budget, size, rates, clock, same)
+    yield asked.search("search, float16 vectors")
+    # the vectors as they were take memory no more
+    document = as_stored(llm, documents.pop())
+    asked = Asked(llm, document, budget, size, rates, clock, same)
+    yield from asked.by_text()
+    yield asked.by_kv()
 
 
 def as_stored(llm: SharedLLM, document: Document) -> Document:
@@ -116,109 +119,95 @@ def as_stored(llm: SharedLLM, document: Document) -> Document:
     return replace(document, vectors=CodedVectors(codec, codec.encode(document.vectors)))
 
 
-def _options(budget: int, finest: str = "text") -> dict[str, Any]:
-    return {"finest": finest, "rest": "all", "budget": budget, "max_new_tokens": 64}
-
-
-def _search(
-    name: str,
-    llm: SharedLLM,
-    document: Document,
-    budget: int,
-    size: Size,
-    rates: Rates,
-    clock: Clock,
-    same: Row,
-    finest: str = "text",
-) -> Row:
-    """From the question to its prompt: search, selection, gathering."""
-    options = _options(budget, finest)
-    seconds = clock.median(lambda: llm.prepare(QUESTION, document, **options), 3, 2)
-    query = len(llm.tokenizer(QUESTION)["input_ids"])
-    return row(name, seconds, compare(size.width, query, same["tokens"]), rates, **same)
-
-
 def _parts_of_ingest(llm: SharedLLM, tokens: int, clock: Clock) -> dict[str, float]:
     document = llm.remember(text(tokens, 3))
     return clock.parts(lambda: llm.encode(document))
 
 
-def _question(
-    llm: SharedLLM,
-    document: Document,
-    budget: int,
-    size: Size,
-    rates: Rates,
-    clock: Clock,
-    same: Row,
-) -> Iterator[Row]:
-    llm.prepare(QUESTION, document, **_options(budget))  # what a first question encodes is kept
-    clock.fresh()
-    searched = _search("search", llm, document, budget, size, rates, clock, same)
-    yield searched
-    prompt = llm.prepare(QUESTION, document, **_options(budget)).prompt
-    running, entries = prompt.running_tokens, prompt.injected_tokens
-    cost = question_cost(size, running, entries, same["layers"])
-    more = {"running": running, "entries": entries, "search_s": searched["seconds"], **same}
-    start = clock.median(lambda: llm.upper.start([prompt]), 5, 2)
-    peak, parts = clock.peak(), clock.parts(lambda: llm.upper.start([prompt]))
-    name = "first token, memory on the device"
-    weights = sum(p.nbytes for p in llm.model.parameters())
-    held = document.vectors.nbytes + sum(kv.nbytes for kv in document.nodes._nodes.values())
-    above = None if peak is None else peak - weights
-    sizes = {"peak": peak, "above_weights": above, "held": held}
-    yield row(name, start, cost, rates, parts=parts, **sizes, **more)
-    for name, load in _stores(prompt, llm.upper.device):
-        seconds = clock.median(lambda load=load: llm.upper.start([load()]), 3, 1)  # type: ignore[misc]
-        yield row(f"first token, memory {name}", seconds, cost, rates, **more)
-    yield from _decoding(llm, prompt, size, rates, clock, more)
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question about one document; `same` is what all of its rows say."""
 
+    llm: SharedLLM
+    document: Document
+    budget: int
+    size: Size
+    rates: Rates
+    clock: Clock
+    same: Row
 
-def _by_kv(
-    llm: SharedLLM,
-    document: Document,
-    budget: int,
-    size: Size,
-    rates: Rates,
-    clock: Clock,
-    same: Row,
-) -> Row:
-    """The question alone is running text; the evidence, too, enters as keys and values."""
-    found = _search("search", llm, document, budget, size, rates, clock, same, "kv")
-    prompt = llm.prepare(QUESTION, document, **_options(budget, "kv")).prompt
-    running, entries = prompt.running_tokens, prompt.injected_tokens
-    cost = question_cost(size, running, entries, same["layers"])
-    more = {"running": running, "entries": entries, "search_s": found["seconds"], **same}
-    seconds = clock.median(lambda: llm.upper.start([prompt]), 5, 2)
-    return row("first token, evidence as KV", seconds, cost, rates, **more)
+    def by_text(self) -> Iterator[Row]:
+        """Evidence as text, from each place of the memory, and decoding."""
+        llm, clock = self.llm, self.clock
+        self._prompt()  # what a first question encodes is kept
+        clock.fresh()
+        searched = self.search("search")
+        yield searched
+        prompt = self._prompt()
+        cost, more = self._about(prompt, searched)
+        start = clock.median(lambda: llm.upper.start([prompt]), 5, 2)
+        peak, parts = clock.peak(), clock.parts(lambda: llm.upper.start([prompt]))
+        name = "first token, memory on the device"
+        weights = sum(p.nbytes for p in llm.model.parameters())
+        nodes = self.document.nodes._nodes.values()
+        held = self.document.vectors.nbytes + sum(kv.nbytes for kv in nodes)
+        above = None if peak is None else peak - weights
+        sizes = {"peak": peak, "above_weights": above, "held": held}
+        yield row(name, start, cost, self.rates, parts=parts, **sizes, **more)
+        for name, load in _stores(prompt, llm.upper.device):
+            seconds = clock.median(lambda load=load: llm.upper.start([load()]), 3, 1)  # type: ignore[misc]
+            yield row(f"first token, memory {name}", seconds, cost, self.rates, **more)
+        yield from self._decoding(prompt, more)
 
+    def by_kv(self) -> Row:
+        """The question alone is running text; the evidence, too, enters as keys and values."""
+        searched = self.search("search", "kv")
+        prompt = self._prompt("kv")
+        cost, more = self._about(prompt, searched)
+        seconds = self.clock.median(lambda: self.llm.upper.start([prompt]), 5, 2)
+        return row("first token, evidence as KV", seconds, cost, self.rates, **more)
 
-def _decoding(
-    llm: SharedLLM, prompt: Prompt, size: Size, rates: Rates, clock: Clock, more: Row
-) -> Iterator[Row]:
-    new, seen = 32, more["running"] + more["entries"]
-    cost = decode(size, new, seen)
-    session = llm.upper.start([prompt])
-    llm.upper.step(session, [1])
+    def search(self, name: str, finest: str = "text") -> Row:
+        """From the question to its prompt: search, selection, gathering."""
+        seconds = self.clock.median(lambda: self._prompt(finest), 3, 2)
+        query = len(self.llm.tokenizer(QUESTION)["input_ids"])
+        cost = compare(self.size.width, query, self.same["tokens"])
+        return row(name, seconds, cost, self.rates, **self.same)
 
-    def steps() -> None:
-        for _ in range(new):
-            llm.upper.step(session, [1])
+    def _prompt(self, finest: str = "text") -> Prompt:
+        return self.llm.prepare(
+            QUESTION,
+            self.document,
+            finest=finest,
+            rest="all",
+            budget=self.budget,
+            max_new_tokens=64,
+        ).prompt
 
-    seconds = clock.seconds(steps)
-    parts = clock.parts(lambda: llm.upper.step(session, [1]))
-    yield row("decode", seconds, cost, rates, tokens_s=new / seconds, parts=parts, **more)
-    replay = Replay(llm.upper, llm.upper.start([prompt]), 2 * new, graph=clock.cuda)
-    replay.step([1])
+    def _about(self, prompt: Prompt, searched: Row) -> tuple[Cost, Row]:
+        """What `prompt` costs, and what its rows say."""
+        running, entries = prompt.running_tokens, prompt.injected_tokens
+        cost = question_cost(self.size, running, entries, self.same["layers"])
+        more = {"running": running, "entries": entries, "search_s": searched["seconds"]}
+        return cost, more | self.same
 
-    def replayed() -> None:
-        for _ in range(new):
-            replay.step([1])
-
-    seconds = clock.seconds(replayed)
-    name = "decode, CUDA graph" if clock.cuda else "decode, fixed shapes"
-    parts = clock.parts(lambda: replay.step([1]))
-    yield row(name, seconds, cost, rates, tokens_s=new / seconds, parts=parts, **more)
+    def _decoding(self, prompt: Prompt, more: Row) -> Iterator[Row]:
+        upper, clock = self.llm.upper, self.clock
+        new, seen = 32, more["running"] + more["entries"]
+        cost = decode(self.size, new, seen)
+        session = upper.start([prompt])
+        replay = Replay(upper, upper.start([prompt]), 2 * new, graph=clock.cuda)
+        replayed = "decode, CUDA graph" if clock.cuda else "decode, fixed shapes"
+        steps: dict[str, Callable[[], None]] = {
+            "decode": lambda: upper.step(session, [1]),
+            replayed: lambda: replay.step([1]),
+        }
+        for name, step in steps.items():
+            step()
+            seconds = clock.seconds(lambda step=step: [step() for _ in range(new)])  # type: ignore[misc]
+            tokens_s = new / seconds
+            parts = clock.parts(step)
+            yield row(name, seconds, cost, self.rates, tokens_s=tokens_s, parts=parts, **more)
 
 
 def question_cost(size: Size, running: int, entries: int, layers: int) -> Cost:
