@@ -17,7 +17,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,11 @@ from speed_parts.figure import plot
 from speed_parts.models import made
 from speed_parts.report import Report, Row, reached, table
 
+from sharedllm import SharedLLM
 from sharedllm.attention.flash import PACKAGES, has_flash
 from sharedllm.attention.select import get_backend
+from sharedllm.hf import pieces
+from sharedllm.memory.vectors import VectorCodec
 
 UNITS = {"K": 1024, "M": 1024**2}
 
@@ -93,9 +96,36 @@ class Run:
             llm = ours.opened(
                 self.model, self.tokenizer, layers=layers, chunk=chunk, attention=attention
             )
-            yield from ours.phases(llm, tokens, budget, self.size, self.rates, self.clock)
+            yield from ours.phases(
+                llm, tokens, budget, self.size, self.rates, self.clock, self.codec
+            )
 
         return self.rows("ours", make, **about)
+
+    @cached_property
+    def codec(self) -> VectorCodec:
+        return ours.codec_of(self.opened(1))
+
+    def opened(self, layers: int) -> SharedLLM:
+        return ours.opened(
+            self.model, self.tokenizer, layers=layers, chunk=self.args.chunk, attention="auto"
+        )
+
+    def compiled(self, tokens: int) -> None:
+        """Ingest and the fastest kernel's prefill, with compiled pieces."""
+        size, clock, found, layers = self.size, self.clock, self.rates, self.size.layers
+
+        def ingest() -> Iterator[Row]:
+            return ours.compiled(self.opened(layers), tokens, size, found, clock)
+
+        def full() -> Iterator[Row]:
+            fastest = ["auto", *packages(clock.device)][-1]
+            yield from baselines.full_attention(
+                self.model, tokens, size, found, clock, fastest, compiled=True
+            )
+
+        self.rows("ingest, compiled", ingest, tokens=tokens)
+        self.rows("full attention, compiled", full, self.prefill_s(tokens), tokens=tokens)
 
     def context(self, tokens: int) -> None:
         """Everything at one length of context."""
@@ -114,18 +144,21 @@ class Run:
             ),
             "top-k chunks": lambda: baselines.top_k(model, asked, args.budget, size, found, clock),
             "full attention": lambda: baselines.full_attention(model, tokens, size, found, clock),
-            "StreamingLLM": lambda: baselines.streaming(
-                model, tokens, args.budget, size, found, clock
-            ),
-            "CEPE's shape": lambda: baselines.cepe(model, tokens, asked, size, found, clock),
         }
         for name in packages(self.clock.device):
             each[f"full attention by {name}"] = partial(
                 baselines.full_attention, model, tokens, size, found, clock, name
             )
-        needs = {name: self.prefill_s(tokens) for name in each if name.startswith("full")}
+        each["CEPE's shape"] = lambda: baselines.cepe(model, tokens, asked, size, found, clock)
+        each["StreamingLLM"] = lambda: baselines.streaming(
+            model, tokens, args.budget, size, found, clock
+        )
+        fits = not baselines.too_large(tokens, size, clock)
+        needs = {x: self.prefill_s(tokens) for x in each if fits and x.startswith("full")}
         for phase, make in each.items():
             self.rows(phase, make, needs.get(phase, 0.0), tokens=tokens)
+        if tokens in args.compiled:
+            self.compiled(tokens)
         self.presses(tokens, asked, running)
 
     def prefill_s(self, tokens: int) -> float:
@@ -193,6 +226,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--sweep", type=number, default=0, help="which context has the sweeps; 0: none"
     )
+    parser.add_argument(
+        "--compiled", type=numbers, default="32K,128K", help="contexts to ingest compiled, too"
+    )
     parser.add_argument("--chunks", type=numbers, default="512,2048")
     parser.add_argument("--budgets", type=numbers, default="1K,2K")
     parser.add_argument("--minutes", type=float, default=60, help="start nothing after these")
@@ -205,7 +241,8 @@ def arguments() -> argparse.Namespace:
         args.model, args.device, args.contexts = "tiny", "cpu", [512, 1024, 2048]
         args.layers, args.chunk, args.budget = [1, 2], 64, 128
         args.sweep, args.chunks, args.budgets = 512, [128], [64]
-        baselines.BLOCK = 64
+        args.compiled = [512]
+        baselines.BLOCK, pieces.LONG = 64, 128
     return args
 
 
@@ -215,10 +252,10 @@ def main() -> None:
         plot([json.loads(line) for line in args.out.open(encoding="utf-8")], args.plot)
         return
     run = Run(args)
-    for tokens in args.contexts:
+    for tokens in args.contexts:  # as they are given, so that what matters most comes first
         run.context(tokens)
-        if tokens == args.sweep:
-            run.sweeps(tokens)
+    if args.sweep:
+        run.sweeps(args.sweep)
     table(run.report.rows)
     for ratio in reached(run.report.rows):
         run.report.add(ratio)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, DynamicCache
 
 from sharedllm.attention.select import get_backend
+from sharedllm.hf import pieces
 from sharedllm.hf.cache import InjectionCache
 from speed_parts.card import Clock, Rates
 from speed_parts.ours import Row, question_cost, row
@@ -20,6 +22,7 @@ from speed_parts.ours import Row, question_cost, row
 BLOCK = 1024  # tokens that StreamingLLM reads at once
 SINKS = 4
 PLAIN = "plain_causal"
+COMPILED = " and compiled pieces"
 ENCODER_LAYERS, ENCODER_WIDTH, ENCODER_HEADS, ENCODER_INNER = 24, 1024, 16, 4096  # CEPE's 435M
 
 
@@ -134,20 +137,40 @@ def bare_question(
             yield row(name, seconds, cost, rates, tokens_s=32 / seconds, **same)
 
 
-def full_attention(
-    model: Any, tokens: int, size: Size, rates: Rates, clock: Clock, attention: str = "auto"
-) -> Iterator[Row]:
-    """All of the context as prompt, through PyTorch's flash kernel on CUDA, or another."""
+def too_large(tokens: int, size: Size, clock: Clock) -> str:
+    """Why keys and values of all tokens do not fit on the card; empty if they may."""
     stored = 2 * size.weight * size.kv * tokens * size.layers
     weights = size.weight * size.parameters
-    if clock.cuda and stored + weights > clock.memory:  # known before minutes are spent
-        raise MemoryError(
-            f"keys and values of all tokens take {stored / 2**30:.0f} GiB beside "
-            f"{weights / 2**30:.0f} of weights; the card has {clock.memory / 2**30:.0f}"
-        )
+    if not clock.cuda or stored + weights <= clock.memory:
+        return ""
+    return (
+        f"keys and values of all tokens take {stored / 2**30:.0f} GiB beside "
+        f"{weights / 2**30:.0f} of weights; the card has {clock.memory / 2**30:.0f}"
+    )
+
+
+def full_attention(
+    model: Any,
+    tokens: int,
+    size: Size,
+    rates: Rates,
+    clock: Clock,
+    attention: str = "auto",
+    *,
+    compiled: bool = False,
+) -> Iterator[Row]:
+    """All of the context as prompt, through PyTorch's flash kernel on CUDA, or another.
+
+    With `compiled` also the rotation and the MLP's gate are compiled, and only reading is measured.
+    """
+    if why := too_large(tokens, size, clock):  # known before minutes are spent
+        raise MemoryError(why)
     name = "full attention" if attention == "auto" else f"full attention by {attention}"
-    with Bare(model, attention) as bare:
-        bare.read(min(tokens, 512), DynamicCache())
+    name += COMPILED if compiled else ""
+    fused = pieces.compiled_pieces(model, clock.compiler) if compiled else nullcontext()
+    with Bare(model, attention) as bare, fused:
+        for length in (pieces.LONG, 2 * pieces.LONG) if compiled else (512,):
+            bare.read(min(tokens, length), DynamicCache())
         clock.fresh()
         cache = DynamicCache()
         seconds = clock.seconds(lambda: bare.read(tokens, cache))
@@ -158,10 +181,12 @@ def full_attention(
             cost,
             rates,
             tokens=tokens,
-            stored=stored,
+            stored=2 * size.weight * size.kv * tokens * size.layers,
             peak=clock.peak(),
             tokens_s=tokens / seconds,
         )
+        if compiled:
+            return
         seconds = _decoding_s(bare, cache, clock)
         cost = decode(size, 32, tokens)
         yield row(f"{name}, decode", seconds, cost, rates, tokens=tokens, tokens_s=32 / seconds)

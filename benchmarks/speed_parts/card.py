@@ -18,6 +18,7 @@ from torch.profiler import ProfilerActivity, profile
 # What a kernel's or an operator's name holds, in this order; the others are small ones.
 KINDS = {
     "attention": ("flash", "fmha", "attention"),
+    "small": ("triton_poi", "triton_red", "triton_per"),  # named after all that they fuse
     "matrix": ("gemm", "gemv", "nvjet", "cutlass", "cublas", "xmma", "::mm", "::addmm", "::bmm"),
     "copies": ("memcpy", "memset", "copy", "cat", "index"),
 }
@@ -55,6 +56,11 @@ class Clock:
     def memory(self) -> int:
         """Bytes of the card's memory."""
         return torch.cuda.get_device_properties(self.device).total_memory
+
+    @property
+    def compiler(self) -> str:
+        """The backend of torch.compile; on a CPU one that only traces, which takes moments."""
+        return "inductor" if self.cuda else "aot_eager"
 
     def wait(self) -> None:
         if self.cuda:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ import torch
 from costs import Cost, Size, compare, decode, read_chunks
 
 from sharedllm import Document, InjectionConfig, SearchConfig, SharedLLM, TreeConfig
+from sharedllm.hf import pieces
 from sharedllm.injection import InjectedKV
 from sharedllm.layout import Prompt
 from sharedllm.memory.vectors import CodedVectors, VectorCodec
@@ -67,7 +69,13 @@ def ingest_cost(size: Size, tokens: int, chunk: int, layers: int, ratio: float) 
 
 
 def phases(
-    llm: SharedLLM, tokens: int, budget: int, size: Size, rates: Rates, clock: Clock
+    llm: SharedLLM,
+    tokens: int,
+    budget: int,
+    size: Size,
+    rates: Rates,
+    clock: Clock,
+    codec: VectorCodec,
 ) -> Iterator[Row]:
     """Every phase of one context, M and budget; what came before an error is kept."""
     chunk, layers = llm.tree.chunk, llm.lower.layers
@@ -107,16 +115,74 @@ def phases(
     asked = Asked(llm, document, budget, size, rates, clock, same)
     yield asked.search("search, float16 vectors")
     # the vectors as they were take memory no more
-    document = as_stored(llm, documents.pop())
+    document = as_stored(documents.pop(), codec)
     asked = Asked(llm, document, budget, size, rates, clock, same)
     yield from asked.by_text()
     yield asked.by_kv()
 
 
-def as_stored(llm: SharedLLM, document: Document) -> Document:
+def codec_of(llm: SharedLLM) -> VectorCodec:
+    """How the model's search vectors are kept; it takes seconds, and depends on the model alone."""
+    return VectorCodec.fit(llm.lower.vocabulary()).to(llm.lower.device)
+
+
+def as_stored(document: Document, codec: VectorCodec) -> Document:
     """`document` with its search vectors in 64 bytes a token, as a TreeMemory keeps them."""
-    codec = VectorCodec.fit(llm.lower.vocabulary()).to(llm.lower.device)
     return replace(document, vectors=CodedVectors(codec, codec.encode(document.vectors)))
+
+
+def compiled(
+    llm: SharedLLM, tokens: int, size: Size, rates: Rates, clock: Clock, times: int = 3
+) -> Iterator[Row]:
+    """Ingest with and without compiled pieces, in turn; `plain_s` is without them.
+
+    `compile_s` is what the first passes of two lengths took longer than the next ones, after which
+    nothing is compiled any more; `differs` is how far what is kept lies from plain ingest's.
+    """
+    chunk, layers = llm.tree.chunk, llm.lower.layers
+
+    def encoded(length: int, seed: int) -> tuple[float, Document]:
+        document = llm.remember(text(length, seed))
+        return clock.seconds(lambda: llm.encode(document)), document
+
+    longest = min(tokens, llm.lower.batch_tokens)
+    with pieces.compiled_pieces(llm.model, clock.compiler):
+        lengths = 2 * [max(chunk, min(longest, pieces.LONG)), longest]
+        first, second, *again = (encoded(length, 4)[0] for length in lengths)
+    plain_s, with_s = [], []
+    for _ in range(times):
+        seconds, plain = encoded(tokens, 5)
+        plain_s.append(seconds)
+        with pieces.compiled_pieces(llm.model, clock.compiler):
+            seconds, fused = encoded(tokens, 5)
+        with_s.append(seconds)
+        differs = _difference(plain, fused)
+        del plain, fused
+    with pieces.compiled_pieces(llm.model, clock.compiler):
+        parts = _parts_of_ingest(llm, min(tokens, PROFILED), clock)
+    yield row(
+        "ingest, compiled",
+        statistics.median(with_s),
+        ingest_cost(size, tokens, chunk, layers, llm.tree.root_ratio),
+        rates,
+        plain_s=statistics.median(plain_s),
+        all_s={"plain": plain_s, "compiled": with_s},
+        compile_s=first + second - sum(again),
+        differs=differs,
+        parts=parts,
+        tokens=tokens,
+        layers=layers,
+        chunk=chunk,
+    )
+
+
+def _difference(one: Document, other: Document) -> float:
+    """The largest ||a - b|| / ||a|| of any node's keys or values."""
+    worst = 0.0
+    for a, b in zip(one.nodes._nodes.values(), other.nodes._nodes.values(), strict=True):
+        for x, y in ((a.keys, b.keys), (a.values, b.values)):
+            worst = max(worst, float((x - y).float().norm() / x.float().norm()))
+    return worst
 
 
 def _parts_of_ingest(llm: SharedLLM, tokens: int, clock: Clock) -> dict[str, float]:
