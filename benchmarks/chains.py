@@ -26,10 +26,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from chunk_stores import WINDOW, BestLast, BM25Chunks, chunks, minilm_store
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.retrievers import BaseRetriever
-from library import SIZES, WINDOW, BestLast, BM25Chunks, Library, chunks, library, minilm_store
+from library import SIZES, Library, library
 from llama_index.core.base.base_retriever import BaseRetriever as IndexRetriever
 from llama_index.core.prompts.default_prompts import DEFAULT_TEXT_QA_PROMPT
 from llama_index.core.query_engine import RetrieverQueryEngine
@@ -141,7 +142,7 @@ class Pipelines:
     @cached_property
     def chunks(self) -> dict[str, BaseRetriever]:
         """Retrievers of as many chunks as the budget holds."""
-        k, cut = self.args.budget // WINDOW, chunks(self.library.documents, self.base.tokenizer)
+        k, cut = self.args.budget // WINDOW, chunks(self.library.volumes, self.base.tokenizer)
         by_words = BM25Chunks(chunks=cut, k=k)
         store = minilm_store(cut, self.args.embeddings)
         return {
@@ -160,8 +161,8 @@ class Pipelines:
             llm = self.base if model == "base" else self.adapted
             made = self.memories[model] = TreeMemory(self.folder / model, llm=llm)
             made.add(
-                MemoryDocument(id=one.id, text=one.page_content, **one.metadata)
-                for one in self.library.documents
+                MemoryDocument(id=one.id, text=one.text, **one.named)
+                for one in self.library.volumes
             )
         return self.memories[model]
 

@@ -1,41 +1,40 @@
-"""A small library of long documents with questions, and what usual chains find in it.
+"""A small library of long documents: stretches of books, with questions about what is put in them.
 
-Used by chains.py. Documents are stretches of books with facts and passages placed in them; chunks
-are windows of 256 tokens, found by BM25 or by MiniLM's embeddings.
+Used by chains.py, library_search.py and train_search.py.
 """
 
 from __future__ import annotations
 
-import math
 import random
-import re
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from items import Item, facts, place, questions, read_jsonl
-from langchain_core.callbacks import CallbackManagerForRetrieverRun
-from langchain_core.documents import Document
-from langchain_core.embeddings import Embeddings
-from langchain_core.retrievers import BaseRetriever
-from langchain_core.vectorstores import InMemoryVectorStore
 
-from sharedllm.hf.minilm import MiniLM
 from sharedllm.tokens import tokenize
 
 SIZES = (32_768, 32_768, 65_536, 65_536, 131_072)  # tokens of the documents, about
-WINDOW = 256
-K1, B = 1.5, 0.75
+
+
+@dataclass(frozen=True, kw_only=True)
+class Volume:
+    """One document of a library."""
+
+    id: str
+    title: str
+    text: str
+
+    @property
+    def named(self) -> dict[str, str]:
+        return {"title": self.title, "source": f"{self.id}.txt"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Library:
     """Documents, and questions about them."""
 
-    documents: tuple[Document, ...]
+    volumes: tuple[Volume, ...]
     items: tuple[Item, ...]
 
 
@@ -54,97 +53,13 @@ def library(data: Path, n: int, seed: int, tokenizer: Any) -> Library:
     items = [item for group in zip(*kinds, strict=True) for item in group][:n]
     rng = random.Random(seed)
     books = [row["text"] for row in read_jsonl(data / "books.jsonl.xz")]
-    documents = []
+    volumes = []
     for index, (size, book) in enumerate(zip(SIZES, rng.sample(books, len(SIZES)), strict=True)):
         start = rng.randrange(max(1, len(book) - 5 * size))
         tokens = tokenize(book[start : start + 6 * size], tokenizer)
         text = book[start : start + tokens.characters(0, min(size, len(tokens)))[1]]
         for item in items[index :: len(SIZES)]:
             text, _, _ = place(item, text, rng.random())
-        named = {"title": f"Volume {index + 1}", "source": f"volume-{index + 1}.txt"}
-        documents.append(Document(id=f"volume-{index + 1}", page_content=text, metadata=named))
-    return Library(documents=tuple(documents), items=tuple(items))
-
-
-def chunks(documents: Sequence[Document], tokenizer: Any) -> list[Document]:
-    """Windows of 256 tokens."""
-    out = []
-    for document in documents:
-        text = document.page_content
-        tokens = tokenize(text, tokenizer)
-        for at in range(0, len(tokens), WINDOW):
-            start, end = tokens.characters(at, min(at + WINDOW, len(tokens)))
-            id = f"{document.id}:{start}"
-            out.append(Document(id=id, page_content=text[start:end], metadata=document.metadata))
-    return out
-
-
-def words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.lower())
-
-
-class BM25Chunks(BaseRetriever):
-    """The k best chunks by Okapi BM25, best first."""
-
-    chunks: list[Document]
-    k: int
-
-    @cached_property
-    def _counts(self) -> list[Counter[str]]:
-        return [Counter(words(chunk.page_content)) for chunk in self.chunks]
-
-    @cached_property
-    def _idf(self) -> dict[str, float]:
-        seen = Counter(word for counts in self._counts for word in counts)
-        n = len(self.chunks)
-        return {word: math.log(1 + (n - df + 0.5) / (df + 0.5)) for word, df in seen.items()}
-
-    def _get_relevant_documents(
-        self, query: str, *, run_manager: CallbackManagerForRetrieverRun
-    ) -> list[Document]:
-        mean = sum(counts.total() for counts in self._counts) / len(self._counts)
-        asked = [word for word in dict.fromkeys(words(query)) if word in self._idf]
-
-        def score(counts: Counter[str]) -> float:
-            length = K1 * (1 - B + B * counts.total() / mean)
-            return sum(self._idf[w] * counts[w] * (K1 + 1) / (counts[w] + length) for w in asked)
-
-        scores = [score(counts) for counts in self._counts]
-        best = sorted(range(len(scores)), key=lambda i: -scores[i])
-        return [self.chunks[i] for i in best[: self.k]]
-
-
-class MiniLMEmbeddings(Embeddings):
-    """all-MiniLM-L6-v2 for LangChain."""
-
-    @cached_property
-    def _model(self) -> MiniLM:
-        return MiniLM()
-
-    def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        return self._model(texts).tolist()
-
-    def embed_query(self, text: str) -> list[float]:
-        return self._model([text])[0].tolist()
-
-
-def minilm_store(chunks: list[Document], kept: Path | None) -> InMemoryVectorStore:
-    """The chunks' embeddings; taken from the file `kept` where it is, else written to it."""
-    embeddings = MiniLMEmbeddings()
-    if kept is not None and kept.exists():
-        return InMemoryVectorStore.load(str(kept), embeddings)
-    store = InMemoryVectorStore.from_documents(chunks, embeddings)
-    if kept is not None:
-        store.dump(str(kept))
-    return store
-
-
-class BestLast(BaseRetriever):
-    """Another retriever's documents with the best one last, nearest to a question behind them."""
-
-    found_by: BaseRetriever
-
-    def _get_relevant_documents(
-        self, query: str, *, run_manager: CallbackManagerForRetrieverRun
-    ) -> list[Document]:
-        return self.found_by.invoke(query)[::-1]
+        number = index + 1
+        volumes.append(Volume(id=f"volume-{number}", title=f"Volume {number}", text=text))
+    return Library(volumes=tuple(volumes), items=tuple(items))

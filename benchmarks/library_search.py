@@ -64,7 +64,7 @@ def main() -> None:
     args = parser.parse_args()
     llm = SharedLLM.from_pretrained()
     made = library(args.data, args.items, args.seed, llm.tokenizer)
-    documents = [llm.remember(d.page_content, title=d.metadata["title"]) for d in made.documents]
+    documents = [llm.remember(v.text, title=v.title) for v in made.volumes]
     right: dict[str, dict[str, list[bool]]] = {p: defaultdict(list) for p in POLICIES}
     for index, item in enumerate(made.items):
         for policy in POLICIES:
