@@ -142,10 +142,7 @@ class LowerModel:
         requests : the nodes; one pass serves all that are read from the same token on
         done : called with the number of tokens just encoded, without their context
         """
-        passes: dict[int, list[NodeRequest]] = {}
-        for request in requests:
-            passes.setdefault(request.first, []).append(request)
-        groups = sorted(passes.values(), key=_length, reverse=True)
+        groups = _grouped(requests)
         lengths = [_length(group) for group in groups]
 
         def work(lower: LowerModel, batch: list[list[NodeRequest]]) -> EncodedBatch:
@@ -173,11 +170,20 @@ class LowerModel:
         work : called with the lower model that is to do it
         alone : this one does it all, although it has others beside it
         """
-        at = 0
-        while at < len(parts):
-            batch = list(parts[at : at + self._fitting(lengths[at:])])
-            at += len(batch)
+        for one in self._cut(lengths):
+            batch = list(parts[one])
             yield batch, work(self, batch)
+
+    def passes(self, requests: Sequence[NodeRequest]) -> int:
+        """How many batches :meth:`encode` makes of `requests` where gradients are kept."""
+        return len(list(self._cut([_length(group) for group in _grouped(requests)])))
+
+    def _cut(self, lengths: Sequence[int]) -> Iterator[slice]:
+        """What each batch takes of passes of these `lengths`."""
+        at = 0
+        while at < len(lengths):
+            first, at = at, at + self._fitting(lengths[at:])
+            yield slice(first, at)
 
     def _fitting(self, lengths: Sequence[int]) -> int:
         """How many passes of these `lengths`, from the first on, make one batch."""
@@ -321,6 +327,14 @@ class LowerModel:
         )
         hidden: Tensor = out.last_hidden_state[0]
         return hidden
+
+
+def _grouped(requests: Sequence[NodeRequest]) -> list[list[NodeRequest]]:
+    """Those that one pass serves together, the longest pass first."""
+    passes: dict[int, list[NodeRequest]] = {}
+    for request in requests:
+        passes.setdefault(request.first, []).append(request)
+    return sorted(passes.values(), key=_length, reverse=True)
 
 
 def _length(group: Sequence[NodeRequest]) -> int:

@@ -23,6 +23,7 @@ from sharedllm.chunks import cut
 from sharedllm.config import SearchConfig, TreeConfig
 from sharedllm.document import Document, NodeCache
 from sharedllm.injection import InjectedKV, NodeKV
+from sharedllm.layout import Prompt
 from sharedllm.lower_model import LowerModel, NodeRequest
 from sharedllm.policy import BM25, Query
 from sharedllm.prepare import Plan, make_plan
@@ -34,6 +35,7 @@ from sharedllm.training.checkpointing import layers_recomputed, recomputed
 from sharedllm.training.config import SelectionConfig
 from sharedllm.training.examples import ABSENT, Example
 from sharedllm.training.frames import framed
+from sharedllm.training.lockstep import Most, nothing
 from sharedllm.tree import grow
 
 if TYPE_CHECKING:
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
 
 PADDING = 8192  # tokens of padding that cost less than a pass of their own
 OVERHEAD = 4  # tokens a pasted window costs beside its own
+EMPTY_REQUEST = NodeRequest(start=0, end=1, ratio=1.0)
+EMPTY_PROMPT = Prompt(text=((0,),), reads=True)
 NO_VECTORS = torch.empty(0, 1)  # training chooses by BM25 and by what it knows
 
 
@@ -208,9 +212,17 @@ def _fine(selection: Selection, document: Document) -> set[int]:
 
 
 def encode(
-    lower: LowerModel, choices: Sequence[Choice], *, checkpointing: bool = False
-) -> list[InjectedKV | None]:
-    """The memory of each example: the nodes of all of them in common batches, with gradients."""
+    lower: LowerModel,
+    choices: Sequence[Choice],
+    *,
+    checkpointing: bool = False,
+    most: Most = int,
+) -> tuple[list[InjectedKV | None], list[Tensor]]:
+    """The memory of each example: the nodes of all of them in common batches, with gradients.
+
+    Also what empty passes gave, of which there are as many as the process with the `most` passes
+    has more.
+    """
     ids: list[NDArray[np.int32]] = []
     shifted: list[list[NodeRequest]] = []
     offset = 0
@@ -224,45 +236,65 @@ def encode(
         offset += len(document)
     wanted = [r for requests in shifted for r in requests]
     tokens = np.concatenate(ids)
+    own = lower.passes(wanted)
+    missing = most(own) - own
 
-    def run() -> dict[NodeRequest, NodeKV]:
-        return dict(lower.encode(tokens, wanted))
+    def run() -> tuple[dict[NodeRequest, NodeKV], list[Tensor]]:
+        real = dict(lower.encode(tokens, wanted))
+        empty = [kv for _ in range(missing) for _, kv in lower.encode(tokens, [EMPTY_REQUEST])]
+        return real, [x for kv in empty for x in (kv.keys, kv.values)]
 
-    encoded = recomputed(run) if checkpointing else run()
+    encoded, idle = recomputed(run) if checkpointing else run()
     out = []
-    for choice, own in zip(choices, shifted, strict=True):
-        pairs = zip(choice.plan.requests(0), own, strict=True)
+    for choice, own_requests in zip(choices, shifted, strict=True):
+        pairs = zip(choice.plan.requests(0), own_requests, strict=True)
         out.append(choice.plan.memory(0, {request: encoded[s] for request, s in pairs}))
-    return out
+    return out, idle
 
 
 def losses(
-    llm: SharedLLM, choices: Sequence[Choice], *, checkpointing: bool = False, distil: float = 0.0
+    llm: SharedLLM,
+    choices: Sequence[Choice],
+    *,
+    checkpointing: bool = False,
+    distil: float = 0.0,
+    most: Most = int,
 ) -> Tensor:
     """Mean cross-entropy over each example's target tokens, in nats; shape (B,).
 
     With `distil` the divergence from what the same weights predict from the lesson is added, so
     many times: reading KV is taught by reading text.
+
+    Parameters
+    ----------
+    most : of a number, the most that any process gives
+        Processes that share one base make the same passes: whoever has fewer makes empty ones.
     """
-    memory = encode(llm.lower, choices, checkpointing=checkpointing)
+    checkpointing = bool(most(checkpointing))
+    memory, idle = encode(llm.lower, choices, checkpointing=checkpointing, most=most)
     plans = [choice.plan for choice in choices]
-    predicted = _predicted(llm, choices, plans, memory, checkpointing=checkpointing)
+    predicted, more = _predicted(
+        llm, choices, plans, memory, checkpointing=checkpointing, most=most
+    )
+    idle += more
     out = []
     for choice, logits in zip(choices, predicted, strict=True):
         # without a prompt in front (language modelling) nothing predicts the first token
         target = torch.tensor(choice.target[-len(logits) :], device=logits.device)
         out.append(cross_entropy(logits, target))
-    taught = [i for i, choice in enumerate(choices) if distil and choice.lesson]
-    with torch.no_grad():
-        some = [choices[i] for i in taught]
-        lessons = [choice.lesson for choice in some if choice.lesson]
-        right = _predicted(llm, some, lessons, [None] * len(some))
-    for i, teacher in zip(taught, right, strict=True):
-        both = min(len(predicted[i]), len(teacher))  # without a prompt in front one is shorter
-        student, teacher = (x[-both:].log_softmax(dim=-1) for x in (predicted[i], teacher))
-        gap = kl_div(student, teacher, log_target=True, reduction="batchmean")
-        out[i] = out[i] + distil * gap
-    return torch.stack(out)
+    if distil:
+        taught = [i for i, choice in enumerate(choices) if choice.lesson]
+        with torch.no_grad():
+            some = [choices[i] for i in taught]
+            lessons = [choice.lesson for choice in some if choice.lesson]
+            right, _ = _predicted(llm, some, lessons, [None] * len(some), most=most)
+        for i, teacher in zip(taught, right, strict=True):
+            both = min(len(predicted[i]), len(teacher))  # without a prompt in front one is shorter
+            student, teacher = (x[-both:].log_softmax(dim=-1) for x in (predicted[i], teacher))
+            gap = kl_div(student, teacher, log_target=True, reduction="batchmean")
+            out[i] = out[i] + distil * gap
+    each = torch.stack(out)
+    return each + nothing(idle) if idle else each
 
 
 def _predicted(
@@ -272,23 +304,27 @@ def _predicted(
     memory: Sequence[InjectedKV | None],
     *,
     checkpointing: bool = False,
-) -> list[Tensor]:
-    """Logits, float32, of each choice's target tokens after its plan."""
+    most: Most = int,
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Logits, float32, of each choice's target tokens after its plan; and of empty passes."""
     # the last token of a target predicts nothing that is asked for
     prompts = [
         plan.prompt([entry], llm.tokenizer, then=choice.target[:-1])
         for choice, plan, entry in zip(choices, plans, memory, strict=True)
     ]
+    groups = alike([prompt.running_tokens for prompt in prompts])
+    missing = most(len(groups)) - len(groups)
     out: dict[int, Tensor] = {}
-    for group in alike([prompt.running_tokens for prompt in prompts]):
-        keep = max(len(choices[i].target) for i in group)
-        with layers_recomputed(llm.model) if checkpointing else nullcontext():
+    with layers_recomputed(llm.model) if checkpointing else nullcontext():
+        for group in groups:
+            keep = max(len(choices[i].target) for i in group)
             rows = llm.upper.logits([prompts[i] for i in group], keep=keep)
-        for i, row in zip(group, rows, strict=True):
-            # what stands before memory may lie further back than is kept
-            predicted = min(len(choices[i].target), len(prompts[i].text[-1]))
-            out[i] = row[-predicted:].float()
-    return [out[i] for i in range(len(choices))]
+            for i, row in zip(group, rows, strict=True):
+                # what stands before memory may lie further back than is kept
+                predicted = min(len(choices[i].target), len(prompts[i].text[-1]))
+                out[i] = row[-predicted:].float()
+        idle = [row for _ in range(missing) for row in llm.upper.logits([EMPTY_PROMPT])]
+    return [out[i] for i in range(len(choices))], idle
 
 
 def alike(lengths: Sequence[int]) -> list[list[int]]:
