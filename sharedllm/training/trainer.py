@@ -12,7 +12,12 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, broadcast, set_seed
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    DistributedType,
+    broadcast,
+    set_seed,
+)
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
@@ -20,13 +25,15 @@ from sharedllm.config import AdapterConfig, InjectionConfig, TreeConfig
 from sharedllm.errors import ConfigError
 from sharedllm.hf import adapter_files
 from sharedllm.hf.adapter import Adapter
-from sharedllm.hf.loading import DEFAULT_NAME
+from sharedllm.hf.loading import DEFAULT_NAME, load, resolve_device, resolve_dtype
 from sharedllm.hf.norms import fuse_norms
+from sharedllm.hf.shards import divide
 from sharedllm.prompt import turn_end
 from sharedllm.shared_llm import SharedLLM
 from sharedllm.training.batch import Choice, Chooser, losses
 from sharedllm.training.config import TrainConfig
 from sharedllm.training.data import Mixture
+from sharedllm.training.lockstep import Most, average_gradients, begin_alike, most_of_all
 
 PREFETCH = 8  # batches a worker is ahead: examples differ in length
 
@@ -59,15 +66,24 @@ class Choices(IterableDataset[Choice]):
 class _Losses(nn.Module):
     """The loss as a module, so that DDP sees one forward pass."""
 
-    def __init__(self, llm: SharedLLM, checkpoint_above: int | None, distil: float) -> None:
+    def __init__(
+        self, llm: SharedLLM, checkpoint_above: int | None, distil: float, most: Most
+    ) -> None:
         super().__init__()
-        self.model, self._above, self._distil = llm.model, checkpoint_above, distil
+        self.model, self._above = llm.model, checkpoint_above
+        self._distil, self._most = distil, most
         self._llm = [llm]  # in a list: not a submodule
 
     def forward(self, choices: list[Choice]) -> Tensor:
         tokens = sum(choice.tokens for choice in choices)
         checkpointing = self._above is not None and tokens > self._above
-        return losses(self._llm[0], choices, checkpointing=checkpointing, distil=self._distil)
+        return losses(
+            self._llm[0],
+            choices,
+            checkpointing=checkpointing,
+            distil=self._distil,
+            most=self._most,
+        )
 
 
 class Trainer:
@@ -79,6 +95,7 @@ class Trainer:
     resume : bool
         Go on from the last state under ``config.out``.
     options : passed to ``SharedLLM.from_pretrained`` (device, dtype, ...)
+        With ``config.shard`` device, dtype and what goes to transformers.
     """
 
     def __init__(self, config: TrainConfig, *, resume: bool = False, **options: Any) -> None:
@@ -96,17 +113,8 @@ class Trainer:
             project_dir=config.out,
             kwargs_handlers=[unused],
         )
-        self.llm = SharedLLM.from_pretrained(
-            config.model,
-            adapter=config.start,
-            tree=TreeConfig.from_dict(config.tree),
-            injection=InjectionConfig(
-                mode=config.mode, layers=config.layers, positions=config.positions
-            ),
-            device=options.pop("device", str(self.accelerator.device)),
-            dtype=options.pop("dtype", None if _cuda(self.accelerator) else "float32"),
-            **options,
-        )
+        _require_processes(self.accelerator, shard=config.shard)
+        self.llm = self._loaded(options)
         adapter = self.llm.adapter
         if adapter is None:
             settings = AdapterConfig.from_dict(config.adapter.model_dump())
@@ -126,9 +134,45 @@ class Trainer:
             self._resume()
         fuse_norms(self.llm.model)
         self.llm.model.train()
-        self.module, self.optimizer = self.accelerator.prepare(
-            _Losses(self.llm, config.checkpoint_above, config.distil), self.optimizer
-        )
+        most = most_of_all(self.accelerator.device) if config.shard else int
+        self.module = _Losses(self.llm, config.checkpoint_above, config.distil, most)
+        if config.shard:
+            begin_alike(adapter.parameters().values())
+            self.optimizer = self.accelerator.prepare(self.optimizer)
+        else:
+            self.module, self.optimizer = self.accelerator.prepare(self.module, self.optimizer)
+
+    def _loaded(self, options: dict[str, Any]) -> SharedLLM:
+        config = self.config
+        device = resolve_device(options.pop("device", str(self.accelerator.device)))
+        dtype = options.pop("dtype", None if _cuda(self.accelerator) else "float32")
+        settings: dict[str, Any] = {
+            "tree": TreeConfig.from_dict(config.tree),
+            "injection": InjectionConfig(
+                mode=config.mode, layers=config.layers, positions=config.positions
+            ),
+        }
+        if not config.shard:
+            return SharedLLM.from_pretrained(
+                config.model,
+                adapter=config.start,
+                device=device,
+                dtype=dtype,
+                **settings,
+                **options,
+            )
+        folder = adapter_files.find(config.start, config.model, settings["injection"])
+        for turn in range(self.accelerator.num_processes):  # the host holds one whole base
+            if turn == self.accelerator.process_index:
+                model, tokenizer = load(
+                    config.model,
+                    device=torch.device("cpu"),
+                    dtype=resolve_dtype(dtype, device),
+                    **options,
+                )
+                divide(model, device)
+            self.accelerator.wait_for_everyone()
+        return SharedLLM(model, tokenizer, adapter=folder, **settings)
 
     def run(self) -> None:
         """Train up to ``config.steps`` or ``config.minutes``, and save."""
@@ -165,6 +209,8 @@ class Trainer:
         with _bf16(self.accelerator.device):
             each: Tensor = self.module(choices)
         self.accelerator.backward(each.mean())
+        if self.config.shard:
+            average_gradients(self.adapter.parameters().values())
         self.accelerator.clip_grad_norm_(self.adapter.parameters().values(), self.config.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -229,6 +275,21 @@ class Trainer:
         self.adapter.set(state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds = int(state["step"]), float(state["seconds"])
+
+
+def _require_processes(accelerator: Accelerator, *, shard: bool) -> None:
+    """Refuse processes that were started for something else."""
+    if shard and accelerator.num_processes == 1:
+        raise ConfigError(
+            "shard is true, and there is one process to keep the whole base; start several "
+            "(torchrun --nproc-per-node N -m sharedllm train ...), or leave out shard"
+        )
+    kind = accelerator.distributed_type
+    if kind not in (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU):
+        raise ConfigError(
+            f"accelerate was started for {kind.value}, which training has no use for; start it "
+            "plainly or with torchrun, and set shard = true to divide the base among processes"
+        )
 
 
 def _cuda(accelerator: Accelerator) -> bool:
