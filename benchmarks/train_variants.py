@@ -3,8 +3,9 @@
     python benchmarks/train_variants.py --data SUBSET --out OUT --minutes 8
     python benchmarks/train_variants.py --out OUT --compare
 
-The table is over the last steps that all have reached: mean loss by task, and its difference to the
-first variant's with a 95 % interval over blocks of ten steps. All variants draw the same examples.
+The table is over the last steps that all have reached: mean loss by task, and its difference to
+that of the first one named, with a 95 % interval over blocks of ten steps. Variants of one seed
+draw the same examples.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 STEP = re.compile(r"^step (\d+)/")
-LOSS = re.compile(r"  ([a-z_]+/kv) (-?\d+\.\d+|nan)")
+LOSS = re.compile(r"  ([a-z_]+)/(?:kv|text) (-?\d+\.\d+|nan)")
 
 
 def main() -> None:
@@ -40,7 +41,7 @@ def main() -> None:
     args = parser.parse_args()
     if not args.compare:
         train(args)
-    compare(args.out)
+    compare(args.out, args.only)
 
 
 def train(args: argparse.Namespace) -> None:
@@ -78,13 +79,14 @@ def toml(value: object) -> str:
     return repr(value) if isinstance(value, int | float) else f'"{value}"'
 
 
-def compare(out: Path) -> None:
+def compare(out: Path, only: list[str] | None) -> None:
     """Print the table."""
-    logs = {log.stem: read(log) for log in sorted(out.glob("*.log"))}
+    found = only or sorted(log.stem for log in out.glob("*.log"))
+    logs = {name: read(out / f"{name}.log") for name in found}
     logs = {name: blocks for name, blocks in logs.items() if blocks}
     last = min(max(blocks) for blocks in logs.values())
     steps = [step for step in range(10, last + 1, 10) if step > last * 2 / 3]
-    names = sorted(logs, key=lambda name: name != "joint")
+    names = list(logs)
     tasks = sorted({task for blocks in logs.values() for step in steps for task in blocks[step]})
     table = Table(title=f"mean loss in steps {steps[0] - 9} to {last}, and minus {names[0]}'s")
     for column in ("task", *names):
