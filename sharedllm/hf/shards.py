@@ -6,7 +6,7 @@ all processes must multiply the same matrices in the same order (training/batch.
 This is the idea of FSDP for weights that are not trained. Torch's ``fully_shard`` gathers in hooks
 around a module's own forward; here the lower model takes keys and values out of a layer that it
 does not run, and recomputes whole passes on the way back, during which those hooks (torch 2.13)
-gather every layer and let none go.
+hold every layer whole.
 
 Shapes: O outputs, I inputs.
 """
