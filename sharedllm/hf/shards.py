@@ -23,7 +23,7 @@ from torch.autograd.function import once_differentiable
 
 from sharedllm.errors import UnsupportedModelError
 
-# the old name, until torch 2.12, and the new one
+# older versions of torch have the second name alone
 _gather: Any = getattr(distributed, "all_gather_single", None) or distributed.all_gather_into_tensor
 
 

@@ -14,7 +14,7 @@ def most_of_all(device: torch.device) -> Most:
     """The most of what all processes give."""
 
     def most(own: int) -> int:
-        number = torch.tensor(own, device=device)
+        number = torch.tensor(int(own), device=device)
         distributed.all_reduce(number, distributed.ReduceOp.MAX)
         return int(number)
 
