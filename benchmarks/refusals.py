@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=150)
     parser.add_argument("--absent", type=float, default=0.3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--adapter", default="default")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--show", type=Path, nargs="+")
     args = parser.parse_args()
@@ -56,7 +57,7 @@ def main() -> None:
 
 def measured(args: argparse.Namespace) -> Any:
     """A row an item."""
-    llm = SharedLLM.from_pretrained()
+    llm = SharedLLM.from_pretrained(adapter=args.adapter)
     first = part_ids(ABSENT, llm.tokenizer)[0]
     path = str(args.data / "qa.jsonl.xz")
     questions = [q for q in read(list(rows(path)), path) if not q.source.startswith(SKIP)]

@@ -36,7 +36,7 @@ from sharedllm import Document, SharedLLM
 from sharedllm.chunks import cut
 from sharedllm.evidence import cite, windows
 from sharedllm.memory.vectors import VectorCodec
-from sharedllm.policy import Query, _token_weights
+from sharedllm.policy import Query, token_weights
 from sharedllm.tokens import tokenize
 
 BLOCK = 16384
@@ -216,7 +216,7 @@ class Asked:
             ids = tokenize(placed.item.question, llm.tokenizer).ids
             vectors.append(llm.lower.vectors(ids, [(0, len(ids))]).float())
             query = Query(text=placed.item.question, ids=ids, vectors=vectors[-1])
-            weights.append(_token_weights(query, [placed.document]))
+            weights.append(token_weights(query, [placed.document]))
         return cls(group, vectors, weights)
 
 

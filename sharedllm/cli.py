@@ -9,7 +9,6 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -31,7 +30,6 @@ from sharedllm.display.plain import one_line
 from sharedllm.errors import (
     ConfigError,
     InputError,
-    MissingExtraError,
     SharedLLMError,
     WindowError,
 )
@@ -40,6 +38,7 @@ from sharedllm.memory.commands import IngestDevices, opened
 from sharedllm.memory.commands import app as memories
 from sharedllm.readers import STDIN, read_file
 from sharedllm.terminal import Screen
+from sharedllm.training.commands import app as training
 
 if TYPE_CHECKING:
     from sharedllm.context import Source
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 app.add_typer(evaluation, name="eval")
 app.add_typer(memories)
+app.add_typer(training)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -373,25 +373,3 @@ def _check(
     if html is not None:
         read = [path for path in (*paths, store or STDIN) if path != STDIN]
         page.check(html, read)
-
-
-@app.command()
-def train(
-    config: Annotated[str, typer.Option("--config", help="A TOML file; docs/training.md.")],
-    data: Annotated[
-        str | None, typer.Option("--data", help="Where the file's relative data paths start.")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last save.")] = False,
-    device: Device = None,
-) -> None:
-    """Train adapters for lower and upper model (needs the extra "train").
-
-    [bold]Example:[/bold]  sharedllm train --config run.toml
-    """
-    try:
-        from sharedllm.training.config import read_config
-        from sharedllm.training.trainer import Trainer
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(str(error.name), "train") from error
-    settings = read_config(Path(config), Path(data) if data else None)
-    Trainer(settings, resume=resume, **_given(device=device)).run()

@@ -102,13 +102,23 @@ class MaxSim(LeafPolicy):
     score(leaf) = sum over query tokens of idf(token)^2 * max over the leaf's tokens of the cosine
     of their search vectors. idf(t) = ln(1 + leaves / (1 + leaves that hold t)), squared as in the
     product of two tf-idf vectors.
+
+    Parameters
+    ----------
+    query_map : float32 tensor (hidden, hidden) or None
+        What the query's vectors are multiplied by, from the left. It is trained with an adapter
+        (docs/training.md); documents are compared as they were stored.
     """
 
     name = "maxsim"
 
+    def __init__(self, query_map: Tensor | None = None) -> None:
+        self._map = query_map
+
     def leaf_scores(self, query: Query, documents: Sequence[Document]) -> list[Scores]:
-        weights = _token_weights(query, documents)
-        similarities = _similarities(query.vectors, [d.vectors for d in documents])
+        weights = token_weights(query, documents)
+        sought = query.vectors if self._map is None else query.vectors @ self._map.T
+        similarities = _similarities(sought, [d.vectors for d in documents])
         return [
             (weights @ _best(found, d.forest.start[d.forest.leaves])).astype(np.float32)
             for d, found in zip(documents, similarities, strict=True)
@@ -171,7 +181,7 @@ def _similarity(query: Tensor, vectors: SearchVectors) -> Tensor:
     return out
 
 
-def _token_weights(query: Query, documents: Sequence[Document]) -> Scores:
+def token_weights(query: Query, documents: Sequence[Document]) -> Scores:
     """Squared idf of the query's tokens over the leaves of all documents; shape (Q,)."""
     leaves = sum(len(d.forest.leaves) for d in documents)
     held = np.zeros(len(query.ids))
@@ -249,8 +259,8 @@ class Hybrid(LeafPolicy):
 
     name = "hybrid"
 
-    def __init__(self) -> None:
-        self._parts: tuple[LeafPolicy, ...] = (MaxSim(), BM25())
+    def __init__(self, query_map: Tensor | None = None) -> None:
+        self._parts: tuple[LeafPolicy, ...] = (MaxSim(query_map), BM25())
 
     def leaf_scores(self, query: Query, documents: Sequence[Document]) -> list[Scores]:
         total: list[Scores] = []
@@ -371,9 +381,9 @@ class LastHidden:
 def make_policy(name: str, lower: LowerModel, embedder: Embedder | None = None) -> Policy:
     """The policy called `name`; see :data:`sharedllm.config.POLICIES`."""
     makers: dict[str, Callable[[], Policy]] = {
-        "maxsim": MaxSim,
+        "maxsim": lambda: MaxSim(lower.query_map),
         "bm25": BM25,
-        "hybrid": Hybrid,
+        "hybrid": lambda: Hybrid(lower.query_map),
         "embedding": lambda: Embedding(embedder),
         "last_hidden": lambda: LastHidden(lower),
         "right": Right,

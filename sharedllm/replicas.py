@@ -119,6 +119,7 @@ class Replicas(LowerModel):
 
     def adapt(self, adapter: Adapter) -> None:
         """Copy the lower role of `adapter` to the further devices."""
+        super().adapt(adapter)
         for old in self._adapted:
             old.remove()
         adapted = [adapter.lower_on(replica) for replica in self._copies]

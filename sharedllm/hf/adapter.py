@@ -60,11 +60,18 @@ class Adapter:
     model : the transformers causal LM
     config : AdapterConfig
 
+    Attributes
+    ----------
+    query_map : tensor (hidden, hidden) or None
+        A trained map of a question's search vectors; see :class:`sharedllm.policy.MaxSim`.
+
     Raises
     ------
     AdapterError
         If the model already has an adapter.
     """
+
+    query_map: Tensor | None = None
 
     def __init__(self, model: Any, config: AdapterConfig) -> None:
         decoder = model.get_decoder()

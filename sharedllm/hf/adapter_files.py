@@ -7,6 +7,7 @@
     lower/adapter_model.safetensors
     upper/...
     cross.safetensors                cross-attention, for injection mode "cross"
+    query_map.safetensors            a map of a question's search vectors, where one was trained
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from sharedllm.hf.adapter import Adapter
 from sharedllm.hf.loading import DEFAULT_NAME
 
 MANIFEST, CROSS = "sharedllm.json", "cross.safetensors"
+QUERY_MAP = "query_map.safetensors"
 PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PEFT_PREFIX = "base_model.model."
 PEFT_NAMES = {"down": "lora_A.weight", "up": "lora_B.weight"}
@@ -159,7 +161,34 @@ def save(adapter: Adapter, folder: Path, manifest: Manifest, dtype: torch.dtype)
     crosses = {n: t for n, t in weights.items() if n.startswith("cross/")}
     if crosses:
         save_file(crosses, folder / CROSS, metadata={"format": "pt"})
+    if adapter.query_map is None:
+        (folder / QUERY_MAP).unlink(missing_ok=True)
+    else:
+        save_query_map(adapter.query_map, folder)
     (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+
+
+def save_query_map(query_map: Tensor, folder: Path) -> None:
+    """Write it beside the adapter in `folder`, in half precision."""
+    tensor = query_map.detach().to("cpu", torch.float16).contiguous()
+    save_file({"query_map": tensor}, folder / QUERY_MAP, metadata={"format": "pt"})
+
+
+def _load_query_map(folder: Path, hidden: int) -> Tensor | None:
+    if not (folder / QUERY_MAP).is_file():
+        return None
+    try:
+        found = load_file(folder / QUERY_MAP)["query_map"]
+    except (OSError, SafetensorError, KeyError) as error:
+        raise AdapterError(
+            f"{QUERY_MAP} in {str(folder)!r} cannot be read: {error}; copy it again"
+        ) from error
+    if found.shape != (hidden, hidden):
+        raise AdapterError(
+            f"{QUERY_MAP} in {str(folder)!r} holds a map of shape {tuple(found.shape)}, and the "
+            f"model needs {(hidden, hidden)}; use the base that it was trained for"
+        )
+    return found
 
 
 def load(model: Any, folder: Path) -> Adapter:
@@ -182,7 +211,9 @@ def load(model: Any, folder: Path) -> Adapter:
         raise AdapterError(
             f"the adapter in {str(folder)!r} cannot be read: {error}; copy it again"
         ) from error
+    query_map = _load_query_map(folder, model.get_input_embeddings().embedding_dim)
     adapter = Adapter(model, manifest.adapter)
+    adapter.query_map = query_map
     try:
         adapter.set(weights)
     except AdapterError:

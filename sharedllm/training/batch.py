@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div
 
-from sharedllm.chunks import cut
 from sharedllm.config import SearchConfig, TreeConfig
-from sharedllm.document import Document, NodeCache
+from sharedllm.document import Document
 from sharedllm.injection import InjectedKV, NodeKV
 from sharedllm.layout import Prompt
 from sharedllm.lower_model import LowerModel, NodeRequest
@@ -33,10 +32,10 @@ from sharedllm.shared_llm import SharedLLM
 from sharedllm.tokens import tokenize
 from sharedllm.training.checkpointing import layers_recomputed, recomputed
 from sharedllm.training.config import SelectionConfig
+from sharedllm.training.documents import NO_VECTORS, leaves_of, unread
 from sharedllm.training.examples import ABSENT, Example
 from sharedllm.training.frames import framed
 from sharedllm.training.lockstep import Most, nothing
-from sharedllm.tree import grow
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -45,7 +44,6 @@ PADDING = 8192  # tokens of padding that cost less than a pass of their own
 OVERHEAD = 4  # tokens a pasted window costs beside its own
 EMPTY_REQUEST = NodeRequest(start=0, end=1, ratio=1.0)
 EMPTY_PROMPT = Prompt(text=((0,),), reads=True)
-NO_VECTORS = torch.empty(0, 1)  # training chooses by BM25 and by what it knows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,7 +94,7 @@ class Chooser:
     def __call__(self, example: Example) -> Choice:
         document = self._read(example.past)
         settings = self._settings(example)
-        leaves = [self._leaves_of(document, *span) for span in example.evidence]
+        leaves = [leaves_of(document, *span) for span in example.evidence]
         selection = self._selection(example, document, leaves, settings)
         answer = example.answer
         if leaves and not _fine(selection, document).intersection(np.concatenate(leaves).tolist()):
@@ -118,27 +116,9 @@ class Chooser:
         )
 
     def _read(self, text: str) -> Document:
-        """A document without search states, its nodes split with noise."""
-        tokens = tokenize(text, self._tokenizer)
-        chunks = cut(len(tokens), self._tree.chunk)
+        """A document; half of them have their nodes split with noise."""
         noise = self._config.noise if self._rng.random() < 0.5 else 0.0
-        return Document(
-            id="",
-            title="document",
-            source="",
-            text=text,
-            tokens=tokens,
-            forest=grow(
-                chunks,
-                self._tree.height,
-                leaf=self._tree.leaf,
-                context=self._tree.context,
-                noise=noise,
-                rng=self._numpy,
-            ),
-            vectors=NO_VECTORS,
-            nodes=NodeCache(0),
-        )
+        return unread(text, self._tokenizer, self._tree, noise=noise, rng=self._numpy)
 
     def _selection(
         self,
@@ -179,11 +159,6 @@ class Chooser:
         query = Query(text=example.question, ids=np.empty(0, np.int32), vectors=NO_VECTORS)
         scores: NDArray[np.float32] = BM25().leaf_scores(query, [document])[0]
         return scores + self._numpy.gumbel(0.0, 0.5, leaves).astype(np.float32)
-
-    def _leaves_of(self, document: Document, start: int, end: int) -> NDArray[np.int32]:
-        spans = document.tokens.spans
-        inside = (spans[:, 0] < end) & (spans[:, 1] > start)
-        return np.unique(document.leaf_of_token[inside])
 
     def _settings(self, example: Example) -> SearchConfig:
         least, most = self._config.budget

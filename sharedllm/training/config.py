@@ -93,6 +93,18 @@ class Trained(_Strict):
     roles: tuple[Literal["lower", "upper"], ...] = Field(default=("lower", "upper"), min_length=1)
 
 
+class QueryMapConfig(_Strict):
+    """How ``sharedllm train-search`` trains a map of a question's search vectors.
+
+    It ends after `steps`, or after `minutes` where they are given and over earlier.
+    """
+
+    steps: int = Field(default=2000, ge=1)
+    minutes: float | None = Field(default=None, gt=0)
+    batch: int = Field(default=48, ge=2)
+    learning_rate: float = Field(default=1e-3, gt=0)
+
+
 class TrainConfig(_Strict):
     """A training run.
 
@@ -112,6 +124,7 @@ class TrainConfig(_Strict):
     selection: SelectionConfig = SelectionConfig()
     search: dict[str, Any] = {}
     tree: dict[str, Any] = {}
+    query_map: QueryMapConfig = QueryMapConfig()
     mode: Literal["joint", "cross"] = "joint"
     layers: int | None = Field(default=None, ge=1)
     positions: Literal["ordinal", "chunk"] = "ordinal"

@@ -1,0 +1,75 @@
+"""``sharedllm train`` and ``sharedllm train-search``.
+
+Only typer is imported at the top: help and usage errors must not wait for torch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sharedllm.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from sharedllm.training.config import TrainConfig
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+
+Config = Annotated[str, typer.Option("--config", help="A TOML file; docs/training.md.")]
+Data = Annotated[
+    str | None, typer.Option("--data", help="Where the file's relative data paths start.")
+]
+Device = Annotated[
+    str | None,
+    typer.Option(metavar="D", help="cpu, cuda or cuda:N.", show_default="cuda if there is one"),
+]
+
+
+@app.command()
+def train(
+    config: Config,
+    data: Data = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last save.")] = False,
+    device: Device = None,
+) -> None:
+    """Train adapters for lower and upper model (needs the extra "train").
+
+    [bold]Example:[/bold]  sharedllm train --config run.toml
+    """
+    settings = _read(config, data)
+    from sharedllm.training.trainer import Trainer
+
+    Trainer(settings, resume=resume, **_given(device)).run()
+
+
+@app.command()
+def train_search(
+    config: Config,
+    adapter: Annotated[
+        str, typer.Option("--adapter", metavar="DIR", help="The adapter's folder; it gets the map.")
+    ],
+    data: Data = None,
+    device: Device = None,
+) -> None:
+    """Train how a question is compared with documents, for an adapter (needs the extra "train").
+
+    [bold]Example:[/bold]  sharedllm train-search --config run.toml --adapter runs/first
+    """
+    settings = _read(config, data)
+    from sharedllm.training import query_map
+
+    query_map.run(settings, Path(adapter), typer.echo, **_given(device))
+
+
+def _read(config: str, data: str | None) -> TrainConfig:
+    try:
+        from sharedllm.training.config import read_config
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(str(error.name), "train") from error
+    return read_config(Path(config), Path(data) if data else None)
+
+
+def _given(device: str | None) -> dict[str, Any]:
+    return {} if device is None else {"device": device}
