@@ -7,6 +7,7 @@ from typing import Any
 
 from sharedllm.config import InjectionConfig, TreeConfig
 from sharedllm.hf.loading import resolve_device, resolve_dtype
+from sharedllm.hf.pieces import require_compiling
 from sharedllm.replicas import IngestDevices, further_devices
 from sharedllm.shared_llm import SharedLLM
 
@@ -23,12 +24,13 @@ def loaded(
     tree: TreeConfig | None = None,
     injection: InjectionConfig | None = None,
     ingest_devices: IngestDevices = None,
+    compile_ingest: bool = False,
 ) -> SharedLLM:
     """The model loaded with these settings: the first call loads it, others get the same one.
 
     Parameters
     ----------
-    model, adapter, device, dtype, tree, injection, ingest_devices : as in
+    model, adapter, device, dtype, tree, injection, ingest_devices, compile_ingest : as in
         :meth:`SharedLLM.from_pretrained`
 
     Raises
@@ -37,17 +39,21 @@ def loaded(
     """
     where = resolve_device(device)
     further = further_devices(ingest_devices, where)
-    key = (model, adapter, where, resolve_dtype(dtype, where), tree, injection, further)
+    if compile_ingest:
+        require_compiling(where)
+    kind = resolve_dtype(dtype, where)
+    key = (model, adapter, where, kind, tree, injection, further, compile_ingest)
     with _lock:
         if key not in _models:
             _models[key] = SharedLLM.from_pretrained(
                 model,
                 adapter=adapter,
                 device=where,
-                dtype=resolve_dtype(dtype, where),
+                dtype=kind,
                 tree=tree,
                 injection=injection,
                 ingest_devices=further,
+                compile_ingest=compile_ingest,
             )
         return _models[key]
 

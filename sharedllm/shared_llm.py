@@ -27,7 +27,7 @@ from sharedllm.document import Document
 from sharedllm.encoder import NodeEncoder, request
 from sharedllm.errors import InputError
 from sharedllm.generation import Decoder
-from sharedllm.hf import adapter_files, cross, sharing
+from sharedllm.hf import adapter_files, cross, pieces, sharing
 from sharedllm.hf.adapter import Adapter
 from sharedllm.hf.copies import first_layers
 from sharedllm.hf.families import inspect
@@ -81,6 +81,7 @@ class SharedLLM:
         embedder: Embedder | None = None,
         node_cache_bytes: int = NODE_CACHE_BYTES,
         ingest_devices: Sequence[torch.device] = (),
+        compile_ingest: bool = False,
         load_s: float = 0.0,
     ) -> None:
         self.model, self.tokenizer = model, tokenizer
@@ -97,6 +98,8 @@ class SharedLLM:
         if self.injection.mode == "cross":
             cross.install(model, self.shape, rotation, layers, backend.attend)
         self.lower = lower_model(model, self.shape, rotation, layers, copies, backend.name)
+        if compile_ingest:
+            pieces.compile_ingest(model, *copies)
         self.upper = UpperModel(model, self.shape, rotation, self.injection)
         self.adapter: Adapter | None = None
         self._adapted = ""
@@ -124,6 +127,7 @@ class SharedLLM:
         embedder: Embedder | None = None,
         node_cache_bytes: int = NODE_CACHE_BYTES,
         ingest_devices: IngestDevices = None,
+        compile_ingest: bool = False,
         **options: Any,
     ) -> SharedLLM:
         """Load a model.
@@ -140,6 +144,7 @@ class SharedLLM:
         embedder : texts -> array (texts, dims), for policy="embedding"
         node_cache_bytes : most bytes of encoded nodes kept for each document
         ingest_devices : CUDA devices that read documents, too: ["cuda:1", "cuda:2"] or "all"
+        compile_ingest : a tenth faster ingest on a CUDA device, for seconds of compiling here
         options : passed to transformers (``revision``, ``quantization_config``, ...)
 
         Raises
@@ -149,6 +154,8 @@ class SharedLLM:
         started = time.perf_counter()
         where = resolve_device(device)
         further = further_devices(ingest_devices, where)
+        if compile_ingest:
+            pieces.require_compiling(where)
         folder = adapter_files.find(adapter, name_or_path, injection)
         tree, injection, search = adapter_files.settings(folder, tree, injection, search)
         dtype = resolve_dtype(dtype, where)
@@ -165,6 +172,7 @@ class SharedLLM:
             embedder=embedder,
             node_cache_bytes=node_cache_bytes,
             ingest_devices=further,
+            compile_ingest=compile_ingest,
             load_s=time.perf_counter() - started,
         )
         llm.loaded_from = tuple(n if n is None else os.fspath(n) for n in (name_or_path, folder))

@@ -136,8 +136,8 @@ def compiled(
 ) -> Iterator[Row]:
     """Ingest with and without compiled pieces, in turn; `plain_s` is without them.
 
-    `compile_s` is what the first passes of two lengths took longer than the next ones, after which
-    nothing is compiled any more; `differs` is how far what is kept lies from plain ingest's.
+    `compile_s` is what compiling took in this process, and `differs` how far what is kept lies from
+    plain ingest's.
     """
     chunk, layers = llm.tree.chunk, llm.lower.layers
 
@@ -145,10 +145,9 @@ def compiled(
         document = llm.remember(text(length, seed))
         return clock.seconds(lambda: llm.encode(document)), document
 
-    longest = min(tokens, llm.lower.batch_tokens)
-    with pieces.compiled_pieces(llm.model, clock.compiler):
-        lengths = 2 * [max(chunk, min(longest, pieces.LONG)), longest]
-        first, second, *again = (encoded(length, 4)[0] for length in lengths)
+    with pieces.compiled_pieces(llm.model, clock.compiler) as changed:
+        compile_s = clock.seconds(lambda: pieces.warm(changed, llm.lower.device, llm.model.dtype))
+        encoded(tokens, 4)
     plain_s, with_s = [], []
     for _ in range(times):
         seconds, plain = encoded(tokens, 5)
@@ -167,7 +166,7 @@ def compiled(
         rates,
         plain_s=statistics.median(plain_s),
         all_s={"plain": plain_s, "compiled": with_s},
-        compile_s=first + second - sum(again),
+        compile_s=compile_s,
         differs=differs,
         parts=parts,
         tokens=tokens,

@@ -1,16 +1,16 @@
 """What stands between a layer's matrix products in two compiled kernels instead of a dozen.
 
 transformers writes a rotation out in five operations and an MLP's gate in two, each of which reads
-and writes all of its numbers. ``torch.compile`` makes one kernel of each: a quarter to a third of
-what ingest moves beside its matrix products. The products stay outside, so that adapters' hooks and
-quantised weights are what they were.
+and writes all of its numbers. ``torch.compile`` makes one kernel of each, and ingest takes a tenth
+less (docs/speed.md). The products stay outside, so that adapters' hooks and quantised weights are
+what they were.
 
 Shapes: B batch, T tokens, H heads, D head dim.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any
@@ -20,25 +20,105 @@ from torch import Tensor, nn
 from transformers.activations import SiLUActivation
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-LONG = (
-    4096  # tokens: a shorter pass is bound by launches, and a compiled call takes longer to launch
-)
+from sharedllm.errors import ConfigError, UnsupportedModelError
+from sharedllm.hf.families import parameter_device
+
+BACKEND = "inductor"  # of torch.compile
+DEVICES = ("cuda",)  # on a CPU no pass is LONG
+# tokens: a shorter pass is bound by launches, and a compiled call takes longer to launch
+LONG = 4096
 PLAIN = ("LlamaAttention", "MistralAttention", "Qwen2Attention")  # whose forward is _attention's
 SILU = (nn.SiLU, SiLUActivation)
 
 
-@contextmanager
-def compiled_pieces(model: Any, backend: str = "inductor") -> Iterator[int]:
-    """Long passes of `model` without gradients run compiled pieces; afterwards all is as before.
+def require_compiling(device: torch.device) -> None:
+    """Refuse a `device` on which nothing would be compiled.
 
-    Parameters
-    ----------
-    backend : of ``torch.compile``, which compiles when a form of pass first comes
+    Raises
+    ------
+    ConfigError
+    """
+    if device.type not in DEVICES:
+        raise ConfigError(
+            f"compile_ingest is True, but the model is on {str(device)!r}, where documents are "
+            f"read in passes too short to gain: it is for {', '.join(DEVICES)}; leave it out"
+        )
+
+
+def compile_ingest(*models: Any) -> None:
+    """Let long passes of `models`, one of each device, run compiled pieces from now on.
+
+    They are compiled here, which takes seconds in each process.
+
+    Raises
+    ------
+    ConfigError
+        If nothing can be compiled here.
+    UnsupportedModelError
+        If no module of a model is built as those whose pieces these are.
+    """
+    for model in models:
+        require_compiling(device := parameter_device(model))
+        changed = _change(model, BACKEND)
+        if not changed:
+            raise UnsupportedModelError(
+                f"compile_ingest is True, but {type(model).__name__} has no layers of which pieces "
+                "are compiled: rotations of Llama, Mistral and Qwen2, and MLPs with gate_proj, "
+                "up_proj, down_proj and SiLU; leave it out"
+            )
+        try:
+            warm(changed, device, model.dtype)
+        except Exception as error:  # whatever a compiler finds missing
+            for module in changed:
+                del module.forward
+            cause = getattr(error, "inner_exception", error)
+            why = next(iter(str(cause).strip().splitlines()), "")
+            raise ConfigError(
+                "compile_ingest is True, but torch.compile failed here: "
+                f"{type(cause).__name__}: {why}; it needs a C compiler and Triton, which torch for "
+                "CUDA brings on Linux; leave compile_ingest out"
+            ) from error
+
+
+@torch.inference_mode()
+def warm(changed: Sequence[Any], device: torch.device, dtype: torch.dtype) -> None:
+    """Compile the pieces of `changed`, unless they are compiled.
+
+    They are run for two lengths: the second time what comes out is for any length.
+    """
+    some = partial(torch.zeros, 1, device=device, dtype=dtype)
+    for module in {type(module): module for module in changed}.values():
+        run, width = module.forward.args[2], getattr(module, "head_dim", 0)
+        for length in (LONG, 2 * LONG):
+            if type(module).__name__ in PLAIN:
+                heads = [x.out_features // width for x in (module.q_proj, module.k_proj)]
+                run(
+                    *(some(length, h, width) for h in heads),
+                    some(length, width),
+                    some(length, width),
+                )
+            else:
+                run(*(some(length, x.out_features) for x in (module.gate_proj, module.up_proj)))
+
+
+@contextmanager
+def compiled_pieces(model: Any, backend: str = BACKEND) -> Iterator[list[Any]]:
+    """As :func:`compile_ingest`, compiled when a form of pass first comes; ends as it began.
 
     Yields
     ------
-    How many modules have such pieces. Those that are built otherwise are left alone.
+    The modules that have such pieces. Those that are built otherwise are left alone.
     """
+    changed = _change(model, backend)
+    try:
+        yield changed
+    finally:
+        for module in changed:
+            del module.forward
+
+
+def _change(model: Any, backend: str) -> list[Any]:
+    """Hang the pieces on the modules of `model` that are built for them, and return these."""
     rotated, gated = _kernels(backend)
     changed: list[Any] = []
     for module in model.get_decoder().modules():
@@ -51,11 +131,7 @@ def compiled_pieces(model: Any, backend: str = "inductor") -> Iterator[int]:
         else:
             continue
         changed.append(module)
-    try:
-        yield len(changed)
-    finally:
-        for module in changed:
-            del module.forward
+    return changed
 
 
 @cache
@@ -72,7 +148,8 @@ def _is_gated(module: Any) -> bool:
 
 
 def _is_short(x: Tensor) -> bool:
-    return x.shape[0] * x.shape[1] < LONG or torch.is_grad_enabled()
+    """Whether `x`, (B, T, hidden), is no document's pass, for which alone pieces are compiled."""
+    return x.shape[0] > 1 or x.shape[1] < LONG or torch.is_grad_enabled()
 
 
 def _rotated(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:

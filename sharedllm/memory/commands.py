@@ -78,6 +78,10 @@ IngestDevices = Annotated[
     ),
 ]
 Dtype = Annotated[str | None, typer.Option(metavar="TYPE", help="float32, bfloat16 or float16.")]
+Compile = Annotated[
+    bool,
+    typer.Option("--compile", help="Compile what can be for a CUDA device; for large libraries."),
+]
 
 
 @app.command()
@@ -93,6 +97,7 @@ def index(
     device: Device = None,
     ingest_devices: IngestDevices = None,
     dtype: Dtype = None,
+    compiled: Compile = False,
     as_json: AsJson = False,
 ) -> None:
     """Read files and folders into a memory on disk; what did not change is left alone.
@@ -101,10 +106,11 @@ def index(
     """
     screen = Screen(silent=as_json)
     place = {"device": device, "dtype": dtype, "ingest_devices": ingest_devices}
+    work = {"compile_ingest": compiled or None}
     with screen.busy("opening the memory"):
         memory = opened(
             store,
-            {"model": model, "adapter": adapter, **place},
+            {"model": model, "adapter": adapter, **place, **work},
             {"keep": keep, "kv": kv, "embedder": embedder},
             rebuild=rebuild,
             create=True,

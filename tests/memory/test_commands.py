@@ -111,6 +111,15 @@ def test_devices_that_help_to_read_are_named(
     assert "2 added" in out
 
 
+def test_a_cpu_compiles_nothing(
+    library: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["index", "in", "--store", "lib", "--model", model, "--device", "cpu", "--compile"]
+    code, _, err = run(command, capsys)
+    assert code == 2
+    assert "compile_ingest is True, but the model is on 'cpu'" in err
+
+
 def test_docs_lists_objects(indexed: str, capsys: pytest.CaptureFixture[str]) -> None:
     found = as_json(["docs", "--store", indexed], capsys)
     assert [document["title"] for document in found] == ["ferry", "story"]
