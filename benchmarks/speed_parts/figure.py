@@ -12,12 +12,16 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from speed_parts.baselines import COMPILED
+
 Row = dict[str, Any]
 SHADES = ("#7fb2e5", "#3d85c6", "#0b3d66")  # of ours, by injection layers
 OURS = ("remember", "ingest")  # both read the context: search vectors, coarse level
-DASHED = ("SnapKV", "top-k chunks")  # lie upon others
+FULL, PYTORCH = "full attention, fastest kernel", "full attention, PyTorch's"
+DASHED = ("SnapKV", "top-k chunks", "CEPE's shape")  # lie upon others
 COLOURS = {
-    "full attention": "#222222",
+    FULL: "#222222",
+    PYTORCH: "#999999",
     "StreamingLLM": "#a64d79",
     "CEPE's shape": "#e69138",
     "SnapKV": "#6aa84f",
@@ -31,61 +35,79 @@ class Panel:
 
     Attributes
     ----------
-    value : what a row adds to it: the name of its line and a height, or None
+    lines : the names of the lines that a row is on
+    height : of a row
     """
 
     title: str
     unit: str
-    value: Callable[[Row], tuple[str, float] | None]
+    lines: Callable[[Row], list[str]]
+    height: Callable[[Row], float]
 
 
 def _method(row: Row) -> str:
-    return str(row["phase"]).partition(", ")[0].partition(" by ")[0]
+    return str(row["phase"]).partition(", ")[0]
 
 
-def _reading(row: Row) -> tuple[str, float] | None:
+def _full(row: Row) -> list[str]:
+    """The lines of full attention that `row` is on: no other row here has compiled pieces."""
+    method, _, part = str(row["phase"]).partition(", ")
+    if not method.startswith("full attention") or part != "first token" or COMPILED in method:
+        return []
+    return [FULL, PYTORCH] if method == "full attention" else [FULL]
+
+
+def _reading(row: Row) -> list[str]:
     phase = row["phase"]
     if phase in OURS:
-        return f"SharedLLM, M = {row['layers']}", row["seconds"]
-    if phase.endswith(", first token") and _method(row) == "full attention":
-        return "full attention", row["seconds"]
+        return [f"SharedLLM, M = {row['layers']}"]
     if phase in ("StreamingLLM, reads the context", "CEPE's shape, ingest", "SnapKV, first token"):
-        return _method(row), row["seconds"]
-    return None
+        return [_method(row)]
+    return _full(row)
 
 
-def _asking(row: Row) -> tuple[str, float] | None:
+def _asking(row: Row) -> list[str]:
     phase = row["phase"]
     if phase == "first token, memory on the device":
-        return f"SharedLLM, M = {row['layers']}", row["seconds"] + row["search_s"]
-    if phase.endswith(", first token") and _method(row) == "full attention":
-        return "full attention", row["seconds"]
+        return [f"SharedLLM, M = {row['layers']}"]
     if phase in ("CEPE's shape, first token", "top-k chunks, first token", "SnapKV, first token"):
-        return _method(row), row["seconds"]
-    return None
+        return [_method(row)]
+    return _full(row)
 
 
-def _keeping(row: Row) -> tuple[str, float] | None:
+def _keeping(row: Row) -> list[str]:
     if row.get("stored") is None:
-        return None
-    name = f"SharedLLM, M = {row['layers']}" if row["phase"] == "ingest" else _method(row)
-    return (name, row["stored"] / 1e9) if row["phase"] == "ingest" or name in COLOURS else None
+        return []
+    if row["phase"] == "ingest":
+        return [f"SharedLLM, M = {row['layers']}"]
+    if row["phase"] in ("CEPE's shape, ingest", "SnapKV, first token"):
+        return [_method(row)]
+    return _full(row)[:1]  # whatever the kernel
 
 
 PANELS = (
-    Panel("Reading the context, once", "seconds", _reading),
-    Panel("First token of a new question", "seconds", _asking),
-    Panel("Keys and values kept", "GB", _keeping),
+    Panel("Reading the context, once", "seconds", _reading, lambda row: row["seconds"]),
+    Panel(
+        "First token of a new question, search included",
+        "seconds",
+        _asking,
+        lambda row: row["seconds"] + row.get("search_s", 0.0),
+    ),
+    Panel("Keys and values kept", "GB", _keeping, lambda row: row["stored"] / 1e9),
 )
 
 
 def plot(rows: list[Row], file: Path) -> None:
     """Draw all panels over the length of the context, both axes logarithmic.
 
-    Rows of a sweep, and those that say under ``left_out`` why they do not compare, are not drawn.
+    Rows of a sweep are not drawn.
     """
-    plain = [r for r in rows if "seconds" in r and not (r.get("sweep") or r.get("left_out"))]
-    figure = Figure(figsize=(13, 4.6), layout="constrained")
+    plain = [r for r in rows if "seconds" in r and not r.get("sweep")]
+    searched = {row["tokens"]: row["search_s"] for row in plain if "search_s" in row}
+    for row in plain:
+        if row["phase"] == "top-k chunks, first token":  # its chunks are found as our nodes are
+            row["search_s"] = searched.get(row["tokens"], 0.0)
+    figure = Figure(figsize=(13, 4.9), layout="constrained")
     named: dict[str, Artist] = {}
     for axes, panel in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
         _draw(axes, panel, plain)
@@ -94,7 +116,7 @@ def plot(rows: list[Row], file: Path) -> None:
         named.values(),
         named.keys(),
         loc="outside lower center",
-        ncols=len(named),
+        ncols=5,
         frameon=False,
         fontsize=9,
     )
@@ -105,10 +127,8 @@ def plot(rows: list[Row], file: Path) -> None:
 def _draw(axes: Axes, panel: Panel, rows: list[Row]) -> None:
     lines: dict[str, dict[int, float]] = defaultdict(dict)
     for row in rows:
-        found = panel.value(row)
-        if found and "tokens" in row:
-            name, height = found
-            held = lines[name].get(row["tokens"])
+        for name in panel.lines(row):
+            height, held = panel.height(row), lines[name].get(row["tokens"])
             if held is not None:  # of several kernels the fastest; ours is the sum of its phases
                 height = held + height if row["phase"] in OURS else min(held, height)
             lines[name][row["tokens"]] = height
