@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from torch._dynamo.backends.common import aot_autograd
+from torch._dynamo.utils import counters
 
 from sharedllm import SharedLLM, loaded
 from sharedllm.errors import ConfigError, UnsupportedModelError
@@ -173,3 +174,24 @@ def test_one_that_compiles_is_another_model(
     finally:
         forget()
     assert given == [False, True]
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_on_a_card(dtype: torch.dtype) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs CUDA")
+    pieces._kernels.cache_clear()
+    tokenizer, found = shared("llama").tokenizer, []
+    for compile_ingest in (False, True):
+        model = make_model("llama").to("cuda", dtype)
+        llm = SharedLLM(model, tokenizer, tree=shared("llama").tree, compile_ingest=compile_ingest)
+        count = counters["stats"]["unique_graphs"]
+        found.append(encoded(llm.lower))
+        assert counters["stats"]["unique_graphs"] == count
+    far = 1e-4 if dtype == torch.float32 else 0.05
+    for request in REQUESTS:
+        for name in ("keys", "values"):
+            one, other = (getattr(nodes[request], name).float() for nodes in found)
+            assert (one - other).norm() <= far * one.norm()
