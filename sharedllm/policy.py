@@ -106,8 +106,8 @@ class MaxSim(LeafPolicy):
     Parameters
     ----------
     query_map : float32 tensor (hidden, hidden) or None
-        What the query's vectors are multiplied by, from the left. It is trained with an adapter
-        (docs/training.md); documents are compared as they were stored.
+        What the query's vectors are multiplied by before they are compared. It is trained with an
+        adapter (docs/training.md); documents are compared as they were stored.
     """
 
     name = "maxsim"
@@ -117,7 +117,7 @@ class MaxSim(LeafPolicy):
 
     def leaf_scores(self, query: Query, documents: Sequence[Document]) -> list[Scores]:
         weights = token_weights(query, documents)
-        sought = query.vectors if self._map is None else query.vectors @ self._map.T
+        sought = query.vectors if self._map is None else unit(query.vectors @ self._map.T)
         similarities = _similarities(sought, [d.vectors for d in documents])
         return [
             (weights @ _best(found, d.forest.start[d.forest.leaves])).astype(np.float32)

@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from sharedllm.chunks import cut
 from sharedllm.config import TreeConfig
 from sharedllm.hf import adapter_files
+from sharedllm.lower_model import unit
 from sharedllm.memory.vectors import VectorCodec
 from sharedllm.policy import Query, token_weights
 from sharedllm.shared_llm import SharedLLM
@@ -109,7 +110,7 @@ class QueryMap(nn.Module):
 
     def losses(
         self, batch: Sequence[Sought], questions: Tensor, pasts: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Tensor:
         """Negative log-likelihood of each question's evidence among all leaves of the batch.
 
         Parameters
@@ -119,9 +120,9 @@ class QueryMap(nn.Module):
 
         Returns
         -------
-        losses (B,), and the mean length of a mapped question's vector
+        losses (B,)
         """
-        mapped = questions @ self.map.T
+        mapped = unit(questions @ self.map.T)
         begins = np.cumsum([0, *(len(x.past) for x in batch)])
         starts = [x.leaves + begin for x, begin in zip(batch, begins, strict=False)]
         bounds = torch.from_numpy(np.concatenate([*starts, begins[-1:]])).to(pasts.device)
@@ -133,13 +134,11 @@ class QueryMap(nn.Module):
             scores = self.sharpness.exp() * (own @ torch.from_numpy(example.weights).to(own.device))
             right = torch.from_numpy(example.right + at).to(own.device)
             out.append(scores.logsumexp(0) - scores[right].logsumexp(0))
-        return torch.stack(out), mapped.detach().norm(dim=-1).mean()
+        return torch.stack(out)
 
 
 def train(llm: SharedLLM, config: TrainConfig, say: Callable[[str], object] = _nothing) -> Tensor:
     """The map (hidden, hidden) after ``config.query_map.steps`` steps, or its minutes.
-
-    It is scaled so that a mapped vector is of unit length on average, as an unmapped one is.
 
     Parameters
     ----------
@@ -155,7 +154,7 @@ def train(llm: SharedLLM, config: TrainConfig, say: Callable[[str], object] = _n
     loader = DataLoader(
         dataset, batch_size=settings.batch, collate_fn=pickle.dumps, num_workers=config.workers
     )
-    started, length = time.perf_counter(), 1.0
+    started = time.perf_counter()
     seen: dict[str, list[float]] = defaultdict(list)
     for step, pickled in enumerate(loader):
         done = step / settings.steps
@@ -170,18 +169,17 @@ def train(llm: SharedLLM, config: TrainConfig, say: Callable[[str], object] = _n
         pasts = _vectors(llm, [x.past for x in batch])
         if step % 2:
             pasts = codec.decode(codec.encode(pasts))
-        losses, length_now = model.losses(batch, questions, pasts)
+        losses = model.losses(batch, questions, pasts)
         losses.mean().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad()
-        length += 0.02 * (float(length_now) - length)
         for example, loss in zip(batch, losses.tolist(), strict=True):
             seen[example.kind].append(loss)
         if step % LOG_EVERY == LOG_EVERY - 1:
             shown = "  ".join(f"{k} {sum(v) / len(v):.2f}" for k, v in sorted(seen.items()))
             say(f"step {step + 1}  {time.perf_counter() - started:.0f} s  {shown}")
             seen.clear()
-    return model.map.detach() / length
+    return model.map.detach()
 
 
 def _vectors(llm: SharedLLM, texts: Sequence[NDArray[np.int32]]) -> Tensor:
