@@ -23,8 +23,7 @@ from sharedllm import SharedLLM
 from sharedllm.evaluation import qa, scores
 from sharedllm.evaluation.questions import read
 from sharedllm.evaluation.sources import Filler, rows
-from sharedllm.prompt import part_ids
-from sharedllm.training.examples import ABSENT
+from sharedllm.prompt import ABSENT, part_ids
 
 # without those that mean nothing beside another text (evaluate_default.sh)
 SKIP = ("PolicyQA", "T0:", "SciTLDR", "CRD3", "QMSum", "Scisumm")
@@ -75,10 +74,11 @@ def measured(args: argparse.Namespace) -> Any:
         other = int(logits.argmax())
         text = prepared.prompt.text
         begun = dataclasses.replace(prepared.prompt, text=(*text[:-1], (*text[-1], other)))
-        plain = llm.generate([prepared])[0].text
+        plain = llm.generate([prepared], refusal_margin=0)[0].text
         instead = plain
         if scores.refuses(plain):
-            rest = llm.generate([dataclasses.replace(prepared, prompt=begun)])[0].text
+            again = dataclasses.replace(prepared, prompt=begun)
+            rest = llm.generate([again], refusal_margin=0)[0].text
             instead = llm.tokenizer.decode([other]) + rest
         yield {
             "item": item.id,

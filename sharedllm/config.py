@@ -252,6 +252,9 @@ class GenerationConfig(_Config):
     grammar : str
         A grammar of llguidance that the answer follows, such as
         ``{"grammars": [{"json_schema": {...}}]}``; empty is none.
+    refusal_margin : float
+        By how many nats a refusal ("not in the documents", as adapters learn it) must be ahead of
+        every other beginning of an answer to be given. 0 gives it wherever it is likeliest.
     graphs : bool or None
         Run the steps of an answer as a CUDA graph (docs/speed.md). None does so where it can and
         where answers may have more than a few tokens.
@@ -265,6 +268,7 @@ class GenerationConfig(_Config):
     stop: tuple[str, ...] = ()
     seed: int | None = None
     grammar: str = ""
+    refusal_margin: float = 1.0
     graphs: bool | None = None
 
     def __post_init__(self) -> None:
@@ -277,6 +281,7 @@ class GenerationConfig(_Config):
         number("top_p", self.top_p, least=0, most=1)
         whole("top_k", self.top_k, least=0)
         number("repetition_penalty", self.repetition_penalty, least=0.01)
+        number("refusal_margin", self.refusal_margin, least=0)
         stop = (self.stop,) if isinstance(self.stop, str) else several("stop", self.stop)
         object.__setattr__(self, "stop", stop)
         if not all(isinstance(text, str) and text for text in stop):

@@ -63,7 +63,14 @@ class Decoder:
     ----------
     end_ids : token ids that end an answer
     turns : a question is open from the first to the last token
+
+    Attributes
+    ----------
+    refusal_id : int or None
+        The first token of what an adapter says where the documents do not tell.
     """
+
+    refusal_id: int | None = None
 
     def __init__(
         self,
@@ -90,6 +97,8 @@ class Decoder:
         self, prompts: Sequence[Prompt], config: GenerationConfig, rows: list[Row]
     ) -> Iterator[tuple[int, str]]:
         choose = _Chooser(config)
+        if self.refusal_id is not None:
+            choose.refusals = {i: self.refusal_id for i, p in enumerate(prompts) if p.reads}
         replay = None
         graphs = self._with_graphs(config)
         with self._turns.model:
@@ -183,11 +192,14 @@ class _Chooser:
     ----------
     constraints : list of Constraint
         What each row's answer follows; empty without a grammar.
+    refusals : dict of int to int
+        The first token of a refusal, for the rows that may be one.
     """
 
     def __init__(self, config: GenerationConfig) -> None:
         self._config = config
         self.constraints: list[Constraint] = []
+        self.refusals: dict[int, int] = {}
         self._random = torch.Generator()
         if config.seed is None:
             self._random.seed()
@@ -204,11 +216,22 @@ class _Chooser:
 
     def __call__(self, logits: Tensor, rows: Sequence[Row]) -> list[int]:
         """`logits` (B, V) -> one token a row."""
-        tokens = self._choose(self._within_grammar(logits.float(), rows), rows)
+        scores = self._hesitant(self._within_grammar(logits.float(), rows), rows)
+        tokens = self._choose(scores, rows)
         for constraint, row, token in zip(self.constraints, rows, tokens, strict=False):
             if row.finish_reason is None:
                 constraint.take(token)
         return tokens
+
+    def _hesitant(self, scores: Tensor, rows: Sequence[Row]) -> Tensor:
+        """`scores` (B, V) with refusals, where an answer begins, as much less likely as asked."""
+        starting = {i: token for i, token in self.refusals.items() if not rows[i].ids}
+        if not starting or not self._config.refusal_margin:
+            return scores
+        scores = scores.clone()
+        for index, token in starting.items():
+            scores[index, token] -= self._config.refusal_margin
+        return scores
 
     def _within_grammar(self, scores: Tensor, rows: Sequence[Row]) -> Tensor:
         """`scores` (B, V) without the tokens that no grammar allows here."""

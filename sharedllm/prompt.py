@@ -19,6 +19,8 @@ ROLES = ("system", "user", "assistant", "tool")
 BEFORE = "Read the text below and answer the question about it.\n\nText:\n"
 AFTER = "\n\nQuestion: {question}\nGive a short answer, using only the text."
 
+ABSENT = "not in the documents"  # what an adapter learned to say where the text does not tell
+
 Message = Mapping[str, Any]
 Question = str | Sequence[Message]
 

@@ -37,7 +37,7 @@ from sharedllm.hf.rotation import Rotation
 from sharedllm.policy import Embedder, Scores, looked_for, make_policy
 from sharedllm.prepare import Prepared, Preparer
 from sharedllm.progress import Progress
-from sharedllm.prompt import Question, asked, converse
+from sharedllm.prompt import ABSENT, Question, asked, converse, part_ids
 from sharedllm.reading import DocumentReader
 from sharedllm.replicas import IngestDevices, further_devices, lower_model
 from sharedllm.search import Selection, select
@@ -101,12 +101,12 @@ class SharedLLM:
         if compile_ingest:
             pieces.compile_ingest(model, *copies)
         self.upper = UpperModel(model, self.shape, rotation, self.injection)
+        self.turns = Turns()
+        self.decoder = Decoder(self.upper, tokenizer, end_ids(model, tokenizer), self.turns)
         self.adapter: Adapter | None = None
         self._adapted = ""
         if adapter is not None:
             self.adapt(adapter_files.load(model, adapter))
-        self.turns = Turns()
-        self.decoder = Decoder(self.upper, tokenizer, end_ids(model, tokenizer), self.turns)
         self.reader = DocumentReader(self.lower, tokenizer, self.tree, self.turns, node_cache_bytes)
         self.encoder = NodeEncoder(self.lower, self.tree, self.turns)
         self.preparer = Preparer(tokenizer, self.encoder, self.upper, self.shape.window)
@@ -182,6 +182,7 @@ class SharedLLM:
         """Take note of `adapter`, which is on this model; documents read before are refused."""
         self.adapter, self._adapted = adapter, adapter.fingerprint()
         self.lower.adapt(adapter)
+        self.decoder.refusal_id = part_ids(ABSENT, self.tokenizer)[0]
 
     def save_pretrained(
         self,

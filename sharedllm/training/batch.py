@@ -26,14 +26,14 @@ from sharedllm.layout import Prompt
 from sharedllm.lower_model import LowerModel, NodeRequest
 from sharedllm.policy import BM25, Query
 from sharedllm.prepare import Plan, make_plan
-from sharedllm.prompt import Conversation
+from sharedllm.prompt import ABSENT, Conversation
 from sharedllm.search import Selection, select
 from sharedllm.shared_llm import SharedLLM
 from sharedllm.tokens import tokenize
 from sharedllm.training.checkpointing import layers_recomputed, recomputed
 from sharedllm.training.config import SelectionConfig
 from sharedllm.training.documents import NO_VECTORS, leaves_of, unread
-from sharedllm.training.examples import ABSENT, Example
+from sharedllm.training.examples import Example
 from sharedllm.training.frames import framed
 from sharedllm.training.lockstep import Most, nothing
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 Span = tuple[int, int]
-ABSENT = "not in the documents"  # the answer to what the text does not tell
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -108,9 +108,7 @@ class QueryMap(nn.Module):
         self.map = nn.Parameter(torch.eye(hidden, device=device))
         self.sharpness = nn.Parameter(torch.tensor(SHARPNESS, device=device))
 
-    def losses(
-        self, batch: Sequence[Sought], questions: Tensor, pasts: Tensor
-    ) -> Tensor:
+    def losses(self, batch: Sequence[Sought], questions: Tensor, pasts: Tensor) -> Tensor:
         """Negative log-likelihood of each question's evidence among all leaves of the batch.
 
         Parameters

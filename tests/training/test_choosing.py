@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from sharedllm.prompt import ABSENT
 from sharedllm.training import frames
 from sharedllm.training.batch import Chooser, alike
 from sharedllm.training.config import SelectionConfig
-from sharedllm.training.examples import ABSENT, Example
+from sharedllm.training.examples import Example
 from tests.models import TREE, make_tokenizer
 from tests.texts import STORY
 

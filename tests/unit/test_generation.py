@@ -169,3 +169,26 @@ def test_rows_are_penalised_for_their_own_words() -> None:
     upper = Scripted("ab", "ba", margin=1.0, second=0.6)
     rows, _ = run(upper, max_new_tokens=2, repetition_penalty=2.0)
     assert [row.text for row in rows] == ["ab", "ba"]
+
+
+@pytest.mark.parametrize(
+    ("margin", "reads", "said"), [(0.0, True, "no"), (1.0, True, "zo"), (1.0, False, "no")]
+)
+def test_a_refusal_must_be_ahead(margin: float, reads: bool, said: str) -> None:
+    upper = Scripted("no", margin=1.0, second=0.6)
+    decoder = Decoder(upper, TOKENIZER, frozenset({END}), Turns())  # type: ignore[arg-type]
+    decoder.refusal_id = TOKENIZER("n")["input_ids"][0]
+    row, prompt = Row(), Prompt(text=((1,),), reads=reads)
+    config = GenerationConfig(max_new_tokens=2, refusal_margin=margin)
+    list(decoder.run([prompt], config, [row]))
+    assert row.text == said
+
+
+def test_only_the_beginning_of_an_answer_is_a_refusal() -> None:
+    upper = Scripted("an", margin=1.0, second=0.6)
+    decoder = Decoder(upper, TOKENIZER, frozenset({END}), Turns())  # type: ignore[arg-type]
+    decoder.refusal_id = TOKENIZER("n")["input_ids"][0]
+    row = Row()
+    config = GenerationConfig(max_new_tokens=2, refusal_margin=1.0)
+    list(decoder.run([Prompt(text=((1,),), reads=True)], config, [row]))
+    assert row.text == "an"

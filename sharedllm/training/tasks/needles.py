@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 
-from sharedllm.training.examples import ABSENT, Example, Span
+from sharedllm.prompt import ABSENT
+from sharedllm.training.examples import Example, Span
 from sharedllm.training.tasks.haystack import background, hide, rivals
 from sharedllm.training.tasks.relations import (
     MAGIC,
