@@ -26,15 +26,15 @@ from sharedllm.evaluation.sources import Filler
 from sharedllm.memory.vectors import CodedVectors, VectorCodec
 
 TASKS = ("niah_single_3", "niah_multikey_1", "niah_multivalue", "niah_multiquery", "vt", "two_hop")
-METHODS = [(form, mapped) for form in ("whole", "64 bytes") for mapped in (False, True)]
+FORMS = ("whole", "64 bytes")
 Hits = dict[str, dict[str, list[bool]]]  # method -> kind of question -> each item
 
 
 class Searched:
     """A model that searches with or without the map, in either form of vectors."""
 
-    def __init__(self, llm: SharedLLM) -> None:
-        self.llm, self._map = llm, llm.lower.query_map
+    def __init__(self, llm: SharedLLM, forms: list[str]) -> None:
+        self.llm, self._map, self._forms = llm, llm.lower.query_map, forms
         codec = VectorCodec.fit(llm.lower.vocabulary())
         self._codec = codec.to(llm.lower.device)
 
@@ -47,9 +47,10 @@ class Searched:
 
     def methods(self) -> Iterator[tuple[str, str]]:
         """The name and the form of vectors of each method, which is in use until the next one."""
-        for form, mapped in METHODS:
-            self.use(mapped)
-            yield f"{form}, {'mapped' if mapped else 'as it is'}", form
+        for form in self._forms:
+            for mapped in (False, True):
+                self.use(mapped)
+                yield f"{form}, {'mapped' if mapped else 'as it is'}", form
 
 
 def libraries(searched: Searched, args: argparse.Namespace, hits: Hits) -> None:
@@ -88,7 +89,7 @@ def show(hits: Hits) -> None:
         each = {name: kinds[kind] for name, kinds in hits.items()}
         shares = ", ".join(f"{name} {100 * sum(x) / len(x):.1f}" for name, x in each.items())
         alone = []
-        for form in ("whole", "64 bytes"):
+        for form in [form for form in FORMS if f"{form}, mapped" in each]:
             pairs = list(zip(each[f"{form}, as it is"], each[f"{form}, mapped"], strict=True))
             lost, won = sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
             alone.append(f"{form} +{won} -{lost}")
@@ -101,6 +102,7 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True, help="folder with books and qa")
     parser.add_argument("--adapter", default="default")
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=FORMS)
     parser.add_argument("--items", type=int, default=240, help="questions a library")
     parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2], help="of the libraries")
     parser.add_argument("--each", type=int, default=16, help="items of each of RULER's tasks")
@@ -113,7 +115,7 @@ def main() -> None:
             f"the adapter {args.adapter!r} has no map; train one: sharedllm train-search"
         )
     hits: Hits = defaultdict(lambda: defaultdict(list))
-    searched = Searched(llm)
+    searched = Searched(llm, args.forms)
     libraries(searched, args, hits)
     tasks(searched, args, hits)
     show(hits)

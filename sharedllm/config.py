@@ -254,7 +254,8 @@ class GenerationConfig(_Config):
         ``{"grammars": [{"json_schema": {...}}]}``; empty is none.
     refusal_margin : float
         By how many nats a refusal ("not in the documents", as adapters learn it) must be ahead of
-        every other beginning of an answer to be given. 0 gives it wherever it is likeliest.
+        every other beginning of an answer to be given: the higher, the fewer are given, right ones
+        and wrong ones (docs/experiments.md, 24).
     graphs : bool or None
         Run the steps of an answer as a CUDA graph (docs/speed.md). None does so where it can and
         where answers may have more than a few tokens.
@@ -268,7 +269,7 @@ class GenerationConfig(_Config):
     stop: tuple[str, ...] = ()
     seed: int | None = None
     grammar: str = ""
-    refusal_margin: float = 1.0
+    refusal_margin: float = 0.0
     graphs: bool | None = None
 
     def __post_init__(self) -> None:

@@ -114,6 +114,12 @@ def test_training_lowers_the_loss_and_changes_what_is_found(tmp_path: Path) -> N
     assert not np.allclose(plain, mapped)
 
 
+def test_a_map_comes_halfway_back() -> None:
+    sample = unit(torch.randn(20, 4, generator=torch.Generator().manual_seed(1)))
+    half = query_map.halfway(3 * torch.eye(4), sample)
+    torch.testing.assert_close(half, torch.eye(4))  # its length is taken out first
+
+
 def test_search_multiplies_the_question_alone() -> None:
     llm = shared("llama")
     document = llm.remember(STORY)
