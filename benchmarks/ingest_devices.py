@@ -12,7 +12,6 @@ the largest differences of vectors and keys from what one device made. `--add` a
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -20,8 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from speed_parts.models import made, text
+import torchfrom speed_parts.models import made, text
 
 from sharedllm import InjectionConfig, SharedLLM
 
@@ -89,10 +87,7 @@ def main() -> None:
             if key in row:
                 row.setdefault("faster", {})[key] = first[0][key] / row[key]
         row["differ"] = [float((a - b).abs().max()) for a, b in zip(values, first[1], strict=True)]
-        print(json.dumps(row), flush=True)
-        if args.out:
-            with args.out.open("a", encoding="utf-8") as file:
-                print(json.dumps(row), file=file)
+        keep(row, args.out)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rows import keep
 from speed_parts.models import made
 
 BOOK = Path(__file__).parent.parent / "cookbooks/data/the_mayor_of_casterbridge.txt"
@@ -126,10 +127,7 @@ def main() -> None:
             row |= {"batch": args.batch, "past": args.past, "steps": args.steps}
             row |= {name: [rank[name] for rank in ranks] for name in ranks[0]}
             row["device"] = "cpu" if args.small else torch.cuda.get_device_name()
-            print(json.dumps(row), flush=True)
-            if args.out:
-                with args.out.open("a", encoding="utf-8") as file:
-                    print(json.dumps(row), file=file)
+            keep(row, args.out)
 
 
 if __name__ == "__main__":

@@ -171,7 +171,9 @@ def save(adapter: Adapter, folder: Path, manifest: Manifest, dtype: torch.dtype)
 def save_query_map(query_map: Tensor, folder: Path) -> None:
     """Write it beside the adapter in `folder`, in half precision."""
     tensor = query_map.detach().to("cpu", torch.float16).contiguous()
-    save_file({"query_map": tensor}, folder / QUERY_MAP, metadata={"format": "pt"})
+    scratch = folder / f"{QUERY_MAP}.tmp"  # one that is there stays whole until the new one is
+    save_file({"query_map": tensor}, scratch, metadata={"format": "pt"})
+    scratch.replace(folder / QUERY_MAP)
 
 
 def _load_query_map(folder: Path, hidden: int) -> Tensor | None:

@@ -65,10 +65,12 @@ def train_search(
 
 def _read(config: str, data: str | None) -> TrainConfig:
     try:
-        from sharedllm.training.config import read_config
+        from sharedllm.training.config import read_config, require_data
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), "train") from error
-    return read_config(Path(config), Path(data) if data else None)
+    settings = read_config(Path(config), Path(data) if data else None)
+    require_data(settings)
+    return settings
 
 
 def _given(device: str | None) -> dict[str, Any]:

@@ -197,3 +197,20 @@ def _located(config: TrainConfig, folder: Path) -> TrainConfig:
     documents = tuple(str(folder / path) for path in config.data.documents)
     located = config.data.model_copy(update={"documents": documents, "sources": sources})
     return config.model_copy(update={"data": located})
+
+
+def require_data(config: TrainConfig) -> None:
+    """Refuse a run whose data are not there, before a model is loaded.
+
+    Raises
+    ------
+    ConfigError
+        Naming all files that are missing.
+    """
+    paths = [*config.data.documents, *(source.path for source in config.data.sources)]
+    missing = [path for path in dict.fromkeys(paths) if path and not Path(path).is_file()]
+    if missing:
+        raise ConfigError(
+            f"there is no file {', '.join(map(repr, missing))}; relative paths start at --data, or "
+            "else at the folder of the configuration"
+        )

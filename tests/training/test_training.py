@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from sharedllm import SharedLLM
+from sharedllm.cli import main
 from sharedllm.config import AdapterConfig
 from sharedllm.errors import ConfigError
 from sharedllm.hf.adapter import Adapter
@@ -46,6 +47,16 @@ def test_a_configuration_is_checked(tmp_path: Path) -> None:
         read_config(toml(tmp_path, steps=0))
     with pytest.raises(ConfigError, match="no file"):
         read_config(tmp_path / "none.toml")
+
+
+def test_missing_data_are_named_before_a_model_is_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = toml(tmp_path)
+    (tmp_path / "texts.jsonl").unlink()
+    for command in (["train"], ["train-search", "--adapter", str(tmp_path)]):
+        assert main([*command, "--config", str(config)]) == 2
+        assert "texts.jsonl" in capsys.readouterr().err
 
 
 def choices(llm: SharedLLM, tmp_path: Path, finest: str, n: int = 3) -> list:  # type: ignore[type-arg]
