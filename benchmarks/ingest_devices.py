@@ -19,7 +19,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torchfrom speed_parts.models import made, text
+import torch
+from rows import keep
+from speed_parts.models import made, text
 
 from sharedllm import InjectionConfig, SharedLLM
 
