@@ -39,9 +39,11 @@ class CaptureCache(Cache):
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        turned = key_states.index_select(2, self._kept)
-        self.keys.append(self._unrotated(turned)[0])
-        self.values.append(value_states[0].index_select(1, self._kept))
+        keys = self._unrotated(key_states.index_select(2, self._kept))[0]
+        values = value_states[0].index_select(1, self._kept)
+        if layer_idx == len(self.keys):  # else the layer is computed again, on the way back
+            self.keys.append(keys)
+            self.values.append(values)
         return key_states, value_states
 
     def get_seq_length(self, layer_idx: int = 0) -> int:

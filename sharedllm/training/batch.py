@@ -30,7 +30,7 @@ from sharedllm.prompt import ABSENT, Conversation
 from sharedllm.search import Selection, select
 from sharedllm.shared_llm import SharedLLM
 from sharedllm.tokens import tokenize
-from sharedllm.training.checkpointing import layers_recomputed, recomputed
+from sharedllm.training.checkpointing import layers_recomputed
 from sharedllm.training.config import SelectionConfig
 from sharedllm.training.documents import NO_VECTORS, leaves_of, unread
 from sharedllm.training.examples import Example
@@ -190,7 +190,6 @@ def encode(
     lower: LowerModel,
     choices: Sequence[Choice],
     *,
-    checkpointing: bool = False,
     most: Most = int,
 ) -> tuple[list[InjectedKV | None], list[Tensor]]:
     """The memory of each example: the nodes of all of them in common batches, with gradients.
@@ -214,12 +213,9 @@ def encode(
     own = lower.passes(wanted)
     missing = most(own) - own
 
-    def run() -> tuple[dict[NodeRequest, NodeKV], list[Tensor]]:
-        real = dict(lower.encode(tokens, wanted))
-        empty = [kv for _ in range(missing) for _, kv in lower.encode(tokens, [EMPTY_REQUEST])]
-        return real, [x for kv in empty for x in (kv.keys, kv.values)]
-
-    encoded, idle = recomputed(run) if checkpointing else run()
+    encoded = dict(lower.encode(tokens, wanted))
+    empty = [kv for _ in range(missing) for _, kv in lower.encode(tokens, [EMPTY_REQUEST])]
+    idle = [x for kv in empty for x in (kv.keys, kv.values)]
     out = []
     for choice, own_requests in zip(choices, shifted, strict=True):
         pairs = zip(choice.plan.requests(0), own_requests, strict=True)
@@ -245,12 +241,10 @@ def losses(
     most : of a number, the most that any process gives
         Processes that share one base make the same passes: whoever has fewer makes empty ones.
     """
-    checkpointing = bool(most(checkpointing))
-    memory, idle = encode(llm.lower, choices, checkpointing=checkpointing, most=most)
     plans = [choice.plan for choice in choices]
-    predicted, more = _predicted(
-        llm, choices, plans, memory, checkpointing=checkpointing, most=most
-    )
+    with layers_recomputed(llm.model) if most(checkpointing) else nullcontext():
+        memory, idle = encode(llm.lower, choices, most=most)
+        predicted, more = _predicted(llm, choices, plans, memory, most=most)
     idle += more
     out = []
     for choice, logits in zip(choices, predicted, strict=True):
@@ -278,7 +272,6 @@ def _predicted(
     plans: Sequence[Plan],
     memory: Sequence[InjectedKV | None],
     *,
-    checkpointing: bool = False,
     most: Most = int,
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Logits, float32, of each choice's target tokens after its plan; and of empty passes."""
@@ -290,15 +283,14 @@ def _predicted(
     groups = alike([prompt.running_tokens for prompt in prompts])
     missing = most(len(groups)) - len(groups)
     out: dict[int, Tensor] = {}
-    with layers_recomputed(llm.model) if checkpointing else nullcontext():
-        for group in groups:
-            keep = max(len(choices[i].target) for i in group)
-            rows = llm.upper.logits([prompts[i] for i in group], keep=keep)
-            for i, row in zip(group, rows, strict=True):
-                # what stands before memory may lie further back than is kept
-                predicted = min(len(choices[i].target), len(prompts[i].text[-1]))
-                out[i] = row[-predicted:].float()
-        idle = [row for _ in range(missing) for row in llm.upper.logits([EMPTY_PROMPT])]
+    for group in groups:
+        keep = max(len(choices[i].target) for i in group)
+        rows = llm.upper.logits([prompts[i] for i in group], keep=keep)
+        for i, row in zip(group, rows, strict=True):
+            # what stands before memory may lie further back than is kept
+            predicted = min(len(choices[i].target), len(prompts[i].text[-1]))
+            out[i] = row[-predicted:].float()
+    idle = [row for _ in range(missing) for row in llm.upper.logits([EMPTY_PROMPT])]
     return [out[i] for i in range(len(choices))], idle
 
 

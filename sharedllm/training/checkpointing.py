@@ -1,46 +1,45 @@
 """Gradient checkpointing: activations are computed again in the backward pass, not kept.
 
-The lower model's passes are checkpointed whole, since their layers hand KV to a cache, which
-transformers drops inside checkpointed layers; the upper model's layer by layer.
+Layer by layer, for both roles. Transformers' own way would do for the upper model; it drops the
+cache to which the lower model's layers hand their keys and values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
 from torch.utils.checkpoint import checkpoint
 
 from sharedllm.hf.adapter import acting, acting_role
 
-T = TypeVar("T")
-
-
-def recomputed(function: Callable[[], T]) -> T:
-    """Call `function`, which sets its own role, keeping only what it gives."""
-    out: T = checkpoint(function, use_reentrant=False)
-    return out
-
 
 @contextmanager
 def layers_recomputed(model: Any) -> Iterator[None]:
-    """Checkpoint every layer of `model` that runs in the block, under the role that acts then."""
+    """Checkpoint every layer of `model` that runs in the block, under the role that acts then.
 
-    def run(function: Callable[..., Any], *args: Any) -> Any:
+    What is taken out of a layer on the way, keys and values, has gradients as its output has.
+    """
+
+    def run(forward: Any, *args: Any, **kwargs: Any) -> Any:
         role = acting_role()
 
         def contexts() -> tuple[Any, Any]:
             return nullcontext(), acting(role)
 
-        return checkpoint(function, *args, use_reentrant=False, context_fn=contexts)
+        return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts, **kwargs)
 
     layers = model.get_decoder().layers
+    before = [layer.__dict__.get("forward") for layer in layers]  # accelerate's, if there is one
     for layer in layers:
-        layer._gradient_checkpointing_func = run
-        layer.gradient_checkpointing = True
+        layer.forward = partial(run, layer.forward)
     try:
         yield
     finally:
-        for layer in layers:
-            layer.gradient_checkpointing = False
+        for layer, own in zip(layers, before, strict=True):
+            if own is None:
+                del layer.forward  # the class' is there again
+            else:
+                layer.forward = own

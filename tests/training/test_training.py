@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
 from sharedllm import SharedLLM
 from sharedllm.cli import main
@@ -15,7 +18,8 @@ from sharedllm.config import AdapterConfig
 from sharedllm.errors import ConfigError
 from sharedllm.hf.adapter import Adapter
 from sharedllm.hf.norms import fuse_norms
-from sharedllm.training.batch import Chooser, losses
+from sharedllm.training.batch import Chooser, encode, losses
+from sharedllm.training.checkpointing import layers_recomputed
 from sharedllm.training.config import SelectionConfig, read_config
 from sharedllm.training.data import Mixture
 from tests.models import make_model, make_tokenizer, shared
@@ -147,6 +151,29 @@ def test_checkpointing_gives_the_same_gradients(tmp_path: Path, finest: str) -> 
     assert kept.keys() == again.keys()
     for name, gradient in kept.items():
         torch.testing.assert_close(again[name], gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("role", ["lower", "both"])
+def test_checkpointing_keeps_of_each_layer_what_it_was_given(tmp_path: Path, role: str) -> None:
+    llm = shared("llama")
+    (choice,) = choices(llm, tmp_path, "kv")[:1]
+    trainable(llm)
+
+    def kept(checkpointing: bool) -> int:
+        sizes: dict[int, int] = {}
+
+        def pack(x: Tensor) -> Tensor:
+            sizes[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+            held.append(x)  # so that no two have one address
+            return x
+
+        held: list[Tensor] = []
+        recomputing = layers_recomputed(llm.model) if checkpointing else nullcontext()
+        with saved_tensors_hooks(pack, lambda x: x), recomputing:
+            encode(llm.lower, [choice]) if role == "lower" else losses(llm, [choice])
+        return sum(sizes.values())
+
+    assert kept(True) < 0.5 * kept(False)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
