@@ -235,6 +235,9 @@ def methods(wanted: Sequence[str]) -> list[Method]:
             if (finest, rest) != ("text", "none"):
                 search = {"finest": finest, "rest": rest}
                 out.append(Method(name=f"{finest}, {default}, rest {rest}", search=search))
+    for reach in (0, 16, 64):  # the default lies between
+        search = {"policy": default, "sentences": reach}
+        out.append(Method(name=f"text, {default}, sentences {reach}", search=search))
     out.append(
         Method(name="text, last_hidden, path", search={"policy": "last_hidden", "search": "path"})
     )

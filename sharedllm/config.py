@@ -207,6 +207,8 @@ class SearchConfig(_Config):
         The share of `budget` that unexpanded roots may take.
     neighbours : tuple of float
         What share of the scores at distance 1, 2, ... is added to a leaf's (budget search).
+    sentences : int
+        Most tokens that a leaf pasted as text may gain on either side to hold whole sentences.
     """
 
     search: Literal["budget", "path"] = "budget"
@@ -216,6 +218,7 @@ class SearchConfig(_Config):
     rest: Rest = "none"
     rest_share: float = 0.5
     neighbours: tuple[float, ...] = (0.5, 0.25)
+    sentences: int = 32
 
     def __post_init__(self) -> None:
         one_of("search", self.search, SEARCHES)
@@ -226,6 +229,7 @@ class SearchConfig(_Config):
         object.__setattr__(self, "neighbours", several("neighbours", self.neighbours))
         for distance, share in enumerate(self.neighbours, start=1):
             number(f"the neighbours' share at distance {distance}", share, least=0, most=1)
+        whole("sentences", self.sentences, least=0)
         if isinstance(self.budget, bool) or not isinstance(self.budget, int) or self.budget < 1:
             raise BudgetError(
                 f"budget is {self.budget!r}; it must be a whole number of attention entries, "
@@ -256,6 +260,9 @@ class GenerationConfig(_Config):
         By how many nats a refusal ("not in the documents", as adapters learn it) must be ahead of
         every other beginning of an answer to be given: the higher, the fewer are given, right ones
         and wrong ones (docs/experiments.md, 24).
+    list_penalty : float
+        By how many nats each token is less likely that would repeat an item of a list, where an
+        adapter answers from documents; 0 is none (docs/experiments.md, 25).
     graphs : bool or None
         Run the steps of an answer as a CUDA graph (docs/speed.md). None does so where it can and
         where answers may have more than a few tokens.
@@ -270,6 +277,7 @@ class GenerationConfig(_Config):
     seed: int | None = None
     grammar: str = ""
     refusal_margin: float = 0.0
+    list_penalty: float = 2.0
     graphs: bool | None = None
 
     def __post_init__(self) -> None:
@@ -283,6 +291,7 @@ class GenerationConfig(_Config):
         whole("top_k", self.top_k, least=0)
         number("repetition_penalty", self.repetition_penalty, least=0.01)
         number("refusal_margin", self.refusal_margin, least=0)
+        number("list_penalty", self.list_penalty, least=0)
         stop = (self.stop,) if isinstance(self.stop, str) else several("stop", self.stop)
         object.__setattr__(self, "stop", stop)
         if not all(isinstance(text, str) and text for text in stop):

@@ -40,12 +40,11 @@ def windows(document: Document, nodes: Sequence[SelectedNode]) -> Iterator[Windo
     for node in nodes:
         if not node.fine:
             continue
-        start, end = int(document.forest.start[node.node]), int(document.forest.end[node.node])
-        level = int(document.forest.level[node.node])
-        if held is not None and held.end == start:
+        start, end, level = node.start, node.end, int(document.forest.level[node.node])
+        if held is not None and held.end >= start:
             held = Window(
                 start=held.start,
-                end=end,
+                end=max(held.end, end),
                 level=max(held.level, level),
                 score=max(held.score, node.score),
                 as_text=node.as_text,

@@ -19,6 +19,7 @@ from transformers.generation.logits_process import (
 from sharedllm.config import GenerationConfig
 from sharedllm.grammar import Constraint, Grammars
 from sharedllm.layout import Prompt
+from sharedllm.lists import Lists
 from sharedllm.replay import Replay, Replays
 from sharedllm.turns import Turns
 from sharedllm.upper_model import UpperModel
@@ -80,7 +81,7 @@ class Decoder:
         turns: Turns,
     ) -> None:
         self._upper, self._tokenizer, self._end_ids, self._turns = upper, tokenizer, end_ids, turns
-        self._grammars = Grammars(tokenizer)
+        self._grammars, self._lists = Grammars(tokenizer), Lists(tokenizer)
         self._replays = Replays(upper)
 
     def run(
@@ -96,9 +97,10 @@ class Decoder:
     def _run(
         self, prompts: Sequence[Prompt], config: GenerationConfig, rows: list[Row]
     ) -> Iterator[tuple[int, str]]:
-        choose = _Chooser(config)
+        choose = _Chooser(config, self._lists)
         if self.refusal_id is not None:
-            choose.refusals = {i: self.refusal_id for i, p in enumerate(prompts) if p.reads}
+            choose.refusal_id = self.refusal_id
+            choose.taught = [i for i, prompt in enumerate(prompts) if prompt.reads]
         replay = None
         graphs = self._with_graphs(config)
         with self._turns.model:
@@ -192,14 +194,17 @@ class _Chooser:
     ----------
     constraints : list of Constraint
         What each row's answer follows; empty without a grammar.
-    refusals : dict of int to int
-        The first token of a refusal, for the rows that may be one.
+    taught : list of int
+        The rows that an adapter answers from documents: these may refuse, and give lists.
+    refusal_id : int
+        The first token of a refusal.
     """
 
-    def __init__(self, config: GenerationConfig) -> None:
-        self._config = config
+    def __init__(self, config: GenerationConfig, lists: Lists) -> None:
+        self._config, self._lists = config, lists
         self.constraints: list[Constraint] = []
-        self.refusals: dict[int, int] = {}
+        self.taught: list[int] = []
+        self.refusal_id = -1
         self._random = torch.Generator()
         if config.seed is None:
             self._random.seed()
@@ -217,6 +222,7 @@ class _Chooser:
     def __call__(self, logits: Tensor, rows: Sequence[Row]) -> list[int]:
         """`logits` (B, V) -> one token a row."""
         scores = self._hesitant(self._within_grammar(logits.float(), rows), rows)
+        scores = self._unrepeated(scores, rows)
         tokens = self._choose(scores, rows)
         for constraint, row, token in zip(self.constraints, rows, tokens, strict=False):
             if row.finish_reason is None:
@@ -225,12 +231,23 @@ class _Chooser:
 
     def _hesitant(self, scores: Tensor, rows: Sequence[Row]) -> Tensor:
         """`scores` (B, V) with refusals, where an answer begins, as much less likely as asked."""
-        starting = {i: token for i, token in self.refusals.items() if not rows[i].ids}
+        starting = [index for index in self.taught if not rows[index].ids]
         if not starting or not self._config.refusal_margin:
             return scores
         scores = scores.clone()
-        for index, token in starting.items():
-            scores[index, token] -= self._config.refusal_margin
+        scores[starting, self.refusal_id] -= self._config.refusal_margin
+        return scores
+
+    def _unrepeated(self, scores: Tensor, rows: Sequence[Row]) -> Tensor:
+        """`scores` (B, V) with what would repeat an item of a list as much less likely."""
+        if not self._config.list_penalty:
+            return scores
+        growing = [i for i in self.taught if rows[i].ids and rows[i].finish_reason is None]
+        repeating = {i: self._lists.repeating(rows[i].settled) for i in growing}
+        if any(repeating.values()):
+            scores = scores.clone()
+            for index, tokens in repeating.items():
+                scores[index, list(tokens)] -= self._config.list_penalty
         return scores
 
     def _within_grammar(self, scores: Tensor, rows: Sequence[Row]) -> Tensor:

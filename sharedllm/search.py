@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,6 +34,9 @@ class SelectedNode:
         Index among the documents of the call.
     node : int
         Index in its forest.
+    start, end : int
+        Tokens [start, end) of the document that enter: the node's, and where it is pasted as text
+        those of the sentences that its edges cut.
     ratio : float
         Tokens per kept entry.
     as_text : bool
@@ -45,6 +48,8 @@ class SelectedNode:
 
     document: int
     node: int
+    start: int
+    end: int
     ratio: float
     as_text: bool
     fine: bool
@@ -88,6 +93,7 @@ class Selection:
 
 
 Ready = Callable[[int, int, float], bool]  # document, node, ratio -> is its KV encoded?
+Widen = Callable[[int, int], tuple[int, int]]  # document, node -> the tokens that are pasted
 
 
 class _Searcher:
@@ -101,42 +107,67 @@ class _Searcher:
         tree: TreeConfig,
         overhead: Sequence[int],
         ready: Ready,
+        widen: Widen | None,
     ) -> None:
         self.forests, self.scores, self.search, self.tree = forests, scores, search, tree
-        self.overhead, self.ready = overhead, ready
+        # an order by place has no matches that a leaf's edge could cut
+        self.matched = search.policy != "right"
+        self.overhead, self.ready, self.widen = overhead, ready, widen if self.matched else None
         self.chunks: dict[tuple[int, int], list[SelectedNode]] = {}  # (document, root) -> nodes
         self.spent = 0
+        self.found = False  # whether any node was selected for its score
         self.least = sys.maxsize  # entries of the smallest contribution that did not fit
         self.root_ratio: float | None = None
 
-    def cost(self, selected: SelectedNode) -> int:
-        """Attention entries that `selected` takes."""
-        forest = self.forests[selected.document]
-        length = int(forest.end[selected.node] - forest.start[selected.node])
-        if selected.as_text:
-            return length + self.overhead[selected.document]
-        return kept_count(length, selected.ratio)
+    def cost(self, nodes: Sequence[SelectedNode]) -> int:
+        """Attention entries that `nodes` of one chunk take; text that several paste counts once."""
+        entries = pasted = 0
+        for node in sorted(nodes, key=lambda n: n.start):
+            if not node.as_text:
+                entries += kept_count(node.end - node.start, node.ratio)
+                continue
+            entries += max(0, node.end - max(node.start, pasted)) + self.overhead[node.document]
+            pasted = max(pasted, node.end)
+        return entries
 
     def make(self, document: int, node: int, ratio: float, *, fine: bool) -> SelectedNode:
+        forest, as_text = self.forests[document], fine and self.search.finest == "text"
+        start, end = int(forest.start[node]), int(forest.end[node])
+        if as_text and self.widen:
+            start, end = self.widen(document, node)
         return SelectedNode(
             document=document,
             node=node,
-            ratio=1.0 if fine and self.search.finest == "text" else ratio,
-            as_text=fine and self.search.finest == "text",
+            start=start,
+            end=end,
+            ratio=1.0 if as_text else ratio,
+            as_text=as_text,
             fine=fine,
             score=float(self.scores[document][node]),
         )
 
     def put(self, document: int, root: int, nodes: list[SelectedNode]) -> bool:
-        """Let a chunk contribute `nodes` instead of what it did, if the budget allows."""
-        old = self.chunks.get((document, root), [])
-        spent = self.spent + sum(map(self.cost, nodes)) - sum(map(self.cost, old))
-        if spent > self.search.budget:
-            self.least = min(self.least, spent - self.spent)
+        """Let a chunk contribute `nodes` instead of what it did, if the budget allows.
+
+        The best ones are taken as they were cut where there is no room for whole sentences.
+        """
+        old = self.cost(self.chunks.get((document, root), []))
+        room = self.search.budget - self.spent + old
+        if not self.found and self.cost(nodes) > room:
+            nodes = [self.as_cut(node) for node in nodes]
+        cost = self.cost(nodes)
+        if cost > room:
+            self.least = min(self.least, cost - old)
             return False
         self.chunks[document, root] = nodes
-        self.spent = spent
+        self.spent += cost - old
+        self.found = self.found or any(node.fine for node in nodes)
         return True
+
+    def as_cut(self, node: SelectedNode) -> SelectedNode:
+        """`node` without the sentences around it."""
+        forest = self.forests[node.document]
+        return replace(node, start=int(forest.start[node.node]), end=int(forest.end[node.node]))
 
     def start_coarse(self) -> None:
         """Give every chunk its root, as finely as the share of the rest allows.
@@ -158,7 +189,7 @@ class _Searcher:
         self.root_ratio = ratio
         for document, root in sorted(roots, key=lambda at: -self.scores[at[0]][at[1]]):
             node = self.make(document, root, ratio, fine=False)
-            if self.spent + self.cost(node) > share:
+            if self.spent + self.cost([node]) > share:
                 break
             self.put(document, root, [node])
 
@@ -184,7 +215,7 @@ class _Searcher:
     def result(self) -> Selection:
         nodes = sorted(
             (n for chunk in self.chunks.values() for n in chunk),
-            key=lambda n: (n.document, self.forests[n.document].start[n.node]),
+            key=lambda n: (n.document, n.start),
         )
         if not nodes:
             raise BudgetError(
@@ -204,8 +235,7 @@ class _Searcher:
 
 def budget_search(searcher: _Searcher) -> None:
     """The best leaves of all chunks first, each bringing the siblings on its way."""
-    # an order by place has no matches that a leaf's edge could cut
-    shares = () if searcher.search.policy == "right" else searcher.search.neighbours
+    shares = searcher.search.neighbours if searcher.matched else ()
     ranked: list[tuple[float, int, int]] = []
     of_leaves = [s[f.leaves] for f, s in zip(searcher.forests, searcher.scores, strict=True)]
     neutral = float(np.concatenate(of_leaves).mean())
@@ -289,6 +319,7 @@ def select(
     *,
     overhead: Sequence[int] | None = None,
     ready: Ready = lambda document, node, ratio: False,
+    widen: Widen | None = None,
 ) -> Selection:
     """Select nodes of `forests` by `scores` under ``search.budget``.
 
@@ -297,6 +328,7 @@ def select(
     forests, scores : one of each a document
     overhead : tokens that a leaf pasted as text costs beside its own, for each document
     ready : says whether a node is encoded already, for ``rest="ready"``
+    widen : gives the tokens that are pasted for a node; its own where there is none
 
     Raises
     ------
@@ -306,7 +338,8 @@ def select(
     for array in scores:
         if not np.isfinite(array).all():
             raise BudgetError("the policy gave a score that is not a finite number")
-    searcher = _Searcher(forests, scores, search, tree, overhead or [0] * len(forests), ready)
+    costs = overhead or [0] * len(forests)
+    searcher = _Searcher(forests, scores, search, tree, costs, ready, widen)
     searcher.start_coarse()
     SEARCHES[search.search](searcher)
     return searcher.result()

@@ -41,6 +41,7 @@ from sharedllm.prompt import ABSENT, Question, asked, converse, part_ids
 from sharedllm.reading import DocumentReader
 from sharedllm.replicas import IngestDevices, further_devices, lower_model
 from sharedllm.search import Selection, select
+from sharedllm.sentences import widened
 from sharedllm.stream import AnswerStream, answer_all
 from sharedllm.turns import Turns
 from sharedllm.upper_model import UpperModel
@@ -302,8 +303,7 @@ class SharedLLM:
     ) -> AnswerStream:
         """Like :meth:`answer`, as an iterator over pieces of text; ``.answer`` holds the rest."""
         prepared = self.prepare(question, context, progress=progress, **options)
-        generation = self._settings(options)[1]
-        return AnswerStream(self.decoder, prepared, generation, self._load_s)
+        return AnswerStream(self.decoder, prepared, self._settings(options)[1], self._load_s)
 
     def answer_batch(
         self,
@@ -361,6 +361,7 @@ class SharedLLM:
             self.tree,
             overhead=evidence.overheads(documents, self.tokenizer),
             ready=ready,
+            widen=lambda d, node: widened(documents[d], node, search.sentences),
         )
         return pictures.illustrated(selection, documents, given)
 
@@ -390,8 +391,7 @@ class SharedLLM:
 
     def generate(self, prepared: Sequence[Prepared], **options: Any) -> list[Answer]:
         """Run prepared questions as one batch."""
-        generation = self._settings(options)[1]
-        return answer_all(self.decoder, prepared, generation, self._load_s)
+        return answer_all(self.decoder, prepared, self._settings(options)[1], self._load_s)
 
     def _settings(self, options: dict[str, Any]) -> tuple[SearchConfig, GenerationConfig]:
         """This question's settings: the model's, with `options` changed."""

@@ -80,6 +80,14 @@ Rest = Annotated[
     str | None,
     typer.Option(metavar="R", help=f"The compressed remainder: {', '.join(RESTS)}."),
 ]
+Sentences = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Most tokens that complete a cut sentence, on either side."),
+]
+ListPenalty = Annotated[
+    float | None,
+    typer.Option(metavar="X", help="Nats against giving an item of a list again."),
+]
 YarnLimit = Annotated[
     int, typer.Option(metavar="F", help="The largest factor by which YaRN extends the window.")
 ]
@@ -128,6 +136,8 @@ def needle(
     search: Search = None,
     finest: Finest = None,
     rest: Rest = None,
+    sentences: Sentences = None,
+    list_penalty: ListPenalty = None,
     yarn_limit: YarnLimit = 16,
     streaming_window: StreamingWindow = None,
     batch: Batch = 8,
@@ -182,6 +192,8 @@ def qa(
     search: Search = None,
     finest: Finest = None,
     rest: Rest = None,
+    sentences: Sentences = None,
+    list_penalty: ListPenalty = None,
     yarn_limit: YarnLimit = 16,
     streaming_window: StreamingWindow = None,
     batch: Batch = 8,
@@ -237,6 +249,7 @@ def perplexity(
     search: Search = None,
     finest: Finest = None,
     rest: Rest = None,
+    sentences: Sentences = None,
     yarn_limit: YarnLimit = 16,
     streaming_window: StreamingWindow = None,
     batch: Batch = 4,
@@ -287,7 +300,10 @@ def chat(
 
 def _settings(given: dict[str, Any]) -> Settings:
     """The common settings from a command's own options."""
-    search = {k: given[k] for k in ("policy", "search", "finest", "rest") if given.get(k)}
+
+    def chosen(*names: str) -> dict[str, Any]:
+        return {name: given[name] for name in names if given.get(name) is not None}
+
     lengths = given.get("lengths") or given["default_lengths"]
     plain = (
         *("model", "baselines", "baseline_adapter", "items", "batch", "seed", "yarn_limit"),
@@ -297,7 +313,8 @@ def _settings(given: dict[str, Any]) -> Settings:
         adapter=None if given["adapter"] == "none" else given["adapter"],
         lengths=sizes("--lengths", lengths),
         budgets=sizes("--budget", given.get("budget") or (), least=1),
-        search=search,
+        search=chosen("policy", "search", "finest", "rest", "sentences"),
+        generation=chosen("list_penalty"),
         **{name: given[name] for name in plain if name in given},
     )
 

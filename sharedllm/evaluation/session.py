@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sharedllm import __version__
+from sharedllm.config import GenerationConfig
 from sharedllm.errors import BudgetError
 from sharedllm.evaluation import report
 from sharedllm.evaluation.items import Item
@@ -59,6 +60,7 @@ class Session:
             adapter=settings.adapter,
             device=settings.device,
             dtype=settings.dtype,
+            generation=GenerationConfig(**settings.generation),
             node_cache_bytes=NODE_CACHE_BYTES,
         )
         self.choice = Choice(
@@ -187,6 +189,7 @@ class Session:
             "window": self.llm.shape.window,
             "settings": settings,
             "search": dataclasses.asdict(search),
+            "generation": dataclasses.asdict(self.llm.generation),
             "tree": dataclasses.asdict(self.llm.tree),
             "injection": dataclasses.asdict(self.llm.injection),
             "seed": self.settings.seed,

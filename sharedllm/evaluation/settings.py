@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sharedllm.config import SearchConfig, whole
+from sharedllm.config import GenerationConfig, SearchConfig, whole
 from sharedllm.errors import ConfigError, MissingExtraError
 
 BUDGETS = (1024, 2048, 5120)
@@ -28,6 +28,7 @@ class Settings:
         Empty: the default ones that the model's window allows.
     baselines : str
     search : fields of SearchConfig that were given
+    generation : fields of GenerationConfig that were given
     """
 
     model: str | None = None
@@ -37,6 +38,7 @@ class Settings:
     baselines: str = "all"
     baseline_adapter: bool = False
     search: dict[str, Any] = field(default_factory=dict)
+    generation: dict[str, Any] = field(default_factory=dict)
     items: int = 20
     batch: int = 8
     seed: int = 0
@@ -50,6 +52,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         SearchConfig(**self.search)  # refuses what is not allowed
+        GenerationConfig(**self.generation)
         for budget in self.budgets:
             whole("--budget", budget, least=1)
         whole("--items", self.items, least=1)

@@ -21,7 +21,7 @@ from torch.nn.functional import cross_entropy, kl_div
 
 from sharedllm.config import SearchConfig, TreeConfig
 from sharedllm.document import Document
-from sharedllm.injection import InjectedKV, NodeKV
+from sharedllm.injection import InjectedKV
 from sharedllm.layout import Prompt
 from sharedllm.lower_model import LowerModel, NodeRequest
 from sharedllm.policy import BM25, Query

@@ -19,7 +19,18 @@ CELL = {
 }
 TOP = {
     *("command", "date", "hardware", "versions", "model", "adapter", "dtype", "window", "settings"),
-    *("search", "tree", "injection", "seed", "budgets", "notes", "metrics", "cells", "rows"),
+    *(
+        "search",
+        "generation",
+        "tree",
+        "injection",
+        "seed",
+        "budgets",
+        "notes",
+        "metrics",
+        "cells",
+        "rows",
+    ),
 }
 COMMON = ["--adapter", "none", "--device", "cpu", "--budget", "200,300", "--streaming-window", "64"]
 

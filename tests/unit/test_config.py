@@ -32,6 +32,7 @@ BAD: list[tuple[type, str, list[Any]]] = [
     (SearchConfig, "budget", NOT_WHOLE),
     (SearchConfig, "rest_share", [1.01, *NOT_NUMBER]),
     (SearchConfig, "neighbours", [(1.01,), (0.5, NAN), (True,), ("1",), 0.3, None]),
+    (SearchConfig, "sentences", [-1, 1.5, True, None]),
     (GenerationConfig, "max_new_tokens", NOT_WHOLE),
     (GenerationConfig, "temperature", NOT_NUMBER),
     (GenerationConfig, "top_p", [1.01, *NOT_NUMBER]),
@@ -40,6 +41,7 @@ BAD: list[tuple[type, str, list[Any]]] = [
     (GenerationConfig, "stop", ["", ("a", ""), (1,), None, 3]),
     (GenerationConfig, "grammar", [{"type": "object"}, None, 3]),
     (GenerationConfig, "refusal_margin", [-1, *NOT_NUMBER]),
+    (GenerationConfig, "list_penalty", [-1, *NOT_NUMBER]),
     (GenerationConfig, "graphs", [1, "yes"]),
     (GenerationConfig, "seed", [-1, 1.5, True, "1", 2**64]),
 ]

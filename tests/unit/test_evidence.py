@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from sharedllm import Document, SharedLLM
@@ -19,10 +21,13 @@ def plain(tiny_llm: SharedLLM) -> Document:
 
 def chosen(document: Document, ranks: str) -> list[SelectedNode]:
     """A node a leaf: "x" is selected, "o" is the coarse rest, "." is left out."""
+    forest = document.forest
     return [
         SelectedNode(
             document=0,
-            node=int(document.forest.leaves[rank]),
+            node=int(forest.leaves[rank]),
+            start=int(forest.start[forest.leaves[rank]]),
+            end=int(forest.end[forest.leaves[rank]]),
             ratio=1.0,
             as_text=mark == "x",
             fine=mark == "x",
@@ -53,6 +58,13 @@ def test_neighbouring_leaves_make_one_window(
     citations = list(cite(plain, found))
     assert [c.text for c in citations] == [plain.text[a:b] for a, b in spans]
     assert all((c.source, c.level) == ("s", 2) for c in citations)
+
+
+def test_leaves_that_paste_the_same_sentence_make_one_window(plain: Document) -> None:
+    first, second, third = chosen(plain, "x.x..x")
+    wide = [replace(first, end=40), replace(second, start=20), replace(third, start=70)]
+    found = list(windows(plain, wide))
+    assert [(w.start, w.end, w.score) for w in found] == [(0, 48, 2.0), (70, 96, 5.0)]
 
 
 @pytest.mark.parametrize("heading", ["", "[1] T\n"])

@@ -192,3 +192,26 @@ def test_only_the_beginning_of_an_answer_is_a_refusal() -> None:
     config = GenerationConfig(max_new_tokens=2, refusal_margin=1.0)
     list(decoder.run([Prompt(text=((1,),), reads=True)], config, [row]))
     assert row.text == "an"
+
+
+@pytest.mark.parametrize(
+    ("penalty", "reads", "adapter", "said"),
+    [
+        (0.0, True, True, "ab, ab"),
+        (0.5, True, True, "ab, zb"),
+        (0.3, True, True, "ab, ab"),  # too little: the model is surer
+        (0.5, False, True, "ab, ab"),
+        (0.5, True, False, "ab, ab"),
+    ],
+)
+def test_an_adapter_gives_no_item_of_a_list_twice(
+    penalty: float, reads: bool, adapter: bool, said: str
+) -> None:
+    upper = Scripted("ab, ab", margin=1.0, second=0.6)
+    decoder = Decoder(upper, TOKENIZER, frozenset({END}), Turns())  # type: ignore[arg-type]
+    if adapter:
+        decoder.refusal_id = TOKENIZER("n")["input_ids"][0]
+    row, prompt = Row(), Prompt(text=((1,),), reads=reads)
+    config = GenerationConfig(max_new_tokens=6, list_penalty=penalty)
+    list(decoder.run([prompt], config, [row]))
+    assert row.text == said
