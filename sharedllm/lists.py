@@ -54,7 +54,10 @@ class Lists:
             if not self._ids:
                 found = defaultdict(list)
                 each = [[token] for token in range(len(self._tokenizer))]
-                for token, text in enumerate(self._tokenizer.batch_decode(each)):
+                shown = self._tokenizer.backend_tokenizer.decode_batch(
+                    each, skip_special_tokens=False
+                )
+                for token, text in enumerate(shown):
                     found[text].append(token)
                 self._ids = dict(found)
         return self._ids

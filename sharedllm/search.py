@@ -6,6 +6,7 @@ every chunk, a set of disjoint nodes.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -112,7 +113,8 @@ class _Searcher:
         self.forests, self.scores, self.search, self.tree = forests, scores, search, tree
         # an order by place has no matches that a leaf's edge could cut
         self.matched = search.policy != "right"
-        self.overhead, self.ready, self.widen = overhead, ready, widen if self.matched else None
+        self.overhead, self.ready = overhead, ready
+        self.widen = functools.cache(widen) if widen and self.matched else None
         self.chunks: dict[tuple[int, int], list[SelectedNode]] = {}  # (document, root) -> nodes
         self.spent = 0
         self.found = False  # whether any node was selected for its score

@@ -17,8 +17,9 @@ ABBREVIATIONS = ("Mr", "Mrs", "Ms", "Dr", "St", "Prof", "No", "Fig", "vs", "e.g"
 # The space behind what ends, the best kind first: a sentence or paragraph, a line, a word.
 ENDS = (
     re.compile(
-        "".join(rf"(?<!\b{re.escape(a)})" for a in ABBREVIATIONS)
-        + r"[.!?\u2026]+[\"'\u201d\u2019)\]*_]*(\s+)|(\n[^\S\n]*\n\s*)"
+        r"[.!?\u2026]"
+        + "".join(rf"(?<!\b{re.escape(word)}\.)" for word in ABBREVIATIONS)
+        + r"[.!?\u2026\"'\u201d\u2019)\]*_]*(\s+)|(\n[^\S\n]*\n\s*)"
     ),
     re.compile(r"(\n\s*)"),
     re.compile(r"(\s+)"),

@@ -28,6 +28,7 @@ from sharedllm.policy import BM25, Query
 from sharedllm.prepare import Plan, make_plan
 from sharedllm.prompt import ABSENT, Conversation
 from sharedllm.search import Selection, select
+from sharedllm.sentences import widened
 from sharedllm.shared_llm import SharedLLM
 from sharedllm.tokens import tokenize
 from sharedllm.training.checkpointing import layers_recomputed
@@ -149,8 +150,14 @@ class Chooser:
     def _select(
         self, document: Document, scores: NDArray[np.float32], settings: SearchConfig
     ) -> Selection:
-        nodes = document.forest.from_leaves(scores)
-        return select([document.forest], [nodes], settings, self._tree, overhead=[OVERHEAD])
+        return select(
+            [document.forest],
+            [document.forest.from_leaves(scores)],
+            settings,
+            self._tree,
+            overhead=[OVERHEAD],
+            widen=lambda _, node: widened(document, node, settings.sentences),
+        )
 
     def _scores(self, example: Example, document: Document) -> NDArray[np.float32]:
         leaves = len(document.forest.leaves)
