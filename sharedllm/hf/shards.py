@@ -4,9 +4,8 @@ A matrix is gathered for the moment in which it is multiplied, forward and again
 all processes must multiply the same matrices in the same order (training/batch.py sees to it).
 
 This is the idea of FSDP for weights that are not trained. Torch's ``fully_shard`` gathers in hooks
-around a module's own forward; here the lower model takes keys and values out of a layer that it
-does not run, and recomputes whole passes on the way back, during which those hooks (torch 2.13)
-hold every layer whole.
+around a layer's own forward; here the lower model takes keys and values out of a layer that it
+does not run.
 
 Shapes: O outputs, I inputs.
 """
