@@ -4,7 +4,8 @@
 #     benchmarks/evaluate_default.sh DATA OUT [OPTIONS of the commands]
 #
 # DATA holds books, code, papers, docs and qa .jsonl.xz (the `dev` folder); OUT gets one JSON, one
-# table and one plot a command. Commands run side by side, in turn on GPUS cards (1).
+# table and one plot a command. Commands run side by side, in turn on GPUS cards (1): give ONLY some
+# at a time, since one at 128K with `--batch 24` takes 11 GiB of a card.
 #     SMALL=1 benchmarks/evaluate_default.sh DATA OUT    # few items, short texts: does it run?
 #     ONLY="qa chat" ...                                 # the commands whose names start so
 set -eu
