@@ -133,10 +133,9 @@ class _Searcher:
         return entries
 
     def make(self, document: int, node: int, ratio: float, *, fine: bool) -> SelectedNode:
-        forest, as_text = self.forests[document], fine and self.search.finest == "text"
-        start, end = int(forest.start[node]), int(forest.end[node])
-        if as_text and self.widen:
-            start, end = self.widen(document, node)
+        as_text = fine and self.search.finest == "text"
+        extent = self.widen if as_text and self.widen else self.own
+        start, end = extent(document, node)
         return SelectedNode(
             document=document,
             node=node,
@@ -168,8 +167,13 @@ class _Searcher:
 
     def as_cut(self, node: SelectedNode) -> SelectedNode:
         """`node` without the sentences around it."""
-        forest = self.forests[node.document]
-        return replace(node, start=int(forest.start[node.node]), end=int(forest.end[node.node]))
+        start, end = self.own(node.document, node.node)
+        return replace(node, start=start, end=end)
+
+    def own(self, document: int, node: int) -> tuple[int, int]:
+        """The tokens of a node itself."""
+        forest = self.forests[document]
+        return int(forest.start[node]), int(forest.end[node])
 
     def start_coarse(self) -> None:
         """Give every chunk its root, as finely as the share of the rest allows.
