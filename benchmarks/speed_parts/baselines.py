@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, DynamicCache
 
-from sharedllm.attention.select import get_backend
+from sharedllm.attention.backends import get_backend
 from sharedllm.hf import pieces
 from sharedllm.hf.cache import InjectionCache
 from speed_parts.card import Clock, Rates
@@ -35,6 +35,7 @@ class Bare:
     def __init__(self, model: Any, attention: str = "auto") -> None:
         self.model = model
         backend = get_backend(attention, device=model.device, dtype=model.dtype)
+        self.attention = backend.name
         # transformers takes names with "flash" in them for its own
         self._name = f"{PLAIN}_{backend.name.replace('flash', 'fa')}"
 
@@ -165,10 +166,10 @@ def full_attention(
     """
     if why := too_large(tokens, size, clock):  # known before minutes are spent
         raise MemoryError(why)
-    name = "full attention" if attention == "auto" else f"full attention by {attention}"
-    name += COMPILED if compiled else ""
     fused = pieces.compiled_pieces(model, clock.compiler) if compiled else nullcontext()
     with Bare(model, attention) as bare, fused:
+        name = "full attention" if attention == "auto" else f"full attention by {bare.attention}"
+        name += COMPILED if compiled else ""
         for length in (pieces.LONG, 2 * pieces.LONG) if compiled else (512,):
             bare.read(min(tokens, length), DynamicCache())
         clock.fresh()

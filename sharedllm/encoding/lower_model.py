@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sharedllm.attention.segments import Segments
+from sharedllm.attention.visibility import Segments
 from sharedllm.encoding.kv import NodeKV
 from sharedllm.encoding.pooling import kept_positions
 from sharedllm.errors import WindowError

@@ -2,7 +2,7 @@
 
 The model's layers call :func:`shared_attention` with the keyword ``shared``: an
 :class:`~sharedllm.attention.context.AttentionContext` for running text with memory, or the
-:class:`~sharedllm.attention.segments.Segments` of one packed row. No mask function is registered,
+:class:`~sharedllm.attention.visibility.Segments` of one packed row. No mask function is registered,
 so that transformers builds no mask: which keys a query sees is the context's to say.
 """
 
@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface
 
-from sharedllm.attention import torch_flash
+from sharedllm.attention import flash
+from sharedllm.attention.backends import Backend, get_backend
 from sharedllm.attention.context import AttentionContext
-from sharedllm.attention.segments import Segments
-from sharedllm.attention.select import Backend, get_backend
+from sharedllm.attention.visibility import Segments
 from sharedllm.errors import ModelError
 from sharedllm.hf.architectures import parameter_device
 from sharedllm.hf.norms import fuse_norms
@@ -73,7 +73,7 @@ def activate(model: Any, name: str) -> Backend:
     registered = f"{PREFIX}_{backend.name.replace('flash', 'fa')}"
     AttentionInterface.register(registered, _make(backend))
     model.set_attn_implementation(registered)
-    if torch_flash.runs_on(parameter_device(model), model.dtype):
+    if flash.runs_on(parameter_device(model), model.dtype):
         fuse_norms(model)
     return backend
 

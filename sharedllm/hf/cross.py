@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from sharedllm.attention.backends import Attend
 from sharedllm.attention.context import AttentionContext, LayerMemory
-from sharedllm.attention.select import Attend
 from sharedllm.hf.architectures import ModelShape
 from sharedllm.hf.rope import Rotation
 
