@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,15 +16,13 @@ from transformers.generation.logits_process import (
 )
 
 from sharedllm.config import GenerationConfig
-from sharedllm.encoding.model_lock import Turns
+from sharedllm.encoding.model_lock import ModelLock
 from sharedllm.generation.cuda_graph import Replay, Replays
 from sharedllm.generation.grammar import Constraint, Grammars
 from sharedllm.generation.lists import Lists
 from sharedllm.injection.positions import Prompt
 from sharedllm.injection.upper_model import UpperModel
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from sharedllm.text.tokens import Tokenizer
 
 LEAST_REPLAYED = 16  # tokens that an answer may have before capturing a graph for it pays
 UNFINISHED = "\ufffd"  # what a tokenizer shows for the first bytes of a character
@@ -63,7 +60,7 @@ class Decoder:
     Parameters
     ----------
     end_ids : token ids that end an answer
-    turns : a question is open from the first to the last token
+    lock : a question is open from the first to the last token
 
     Attributes
     ----------
@@ -76,11 +73,11 @@ class Decoder:
     def __init__(
         self,
         upper: UpperModel,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: Tokenizer,
         end_ids: frozenset[int],
-        turns: Turns,
+        lock: ModelLock,
     ) -> None:
-        self._upper, self._tokenizer, self._end_ids, self._turns = upper, tokenizer, end_ids, turns
+        self._upper, self._tokenizer, self._end_ids, self._lock = upper, tokenizer, end_ids, lock
         self._grammars, self._lists = Grammars(tokenizer), Lists(tokenizer)
         self._replays = Replays(upper)
 
@@ -91,7 +88,7 @@ class Decoder:
 
         Yields ``(-1, "")`` once after prefill.
         """
-        with self._turns.question():
+        with self._lock.question():
             yield from self._run(prompts, config, rows)
 
     def _run(
@@ -103,7 +100,7 @@ class Decoder:
             choose.taught = [i for i, prompt in enumerate(prompts) if prompt.reads]
         replay = None
         graphs = self._with_graphs(config)
-        with self._turns.model:
+        with self._lock.forward:
             session = self._upper.start(prompts)
         yield -1, ""
         if config.grammar:
@@ -120,7 +117,7 @@ class Decoder:
                 if replay is not None:
                     self._replays.give(replay)
                 return
-            with self._turns.model:
+            with self._lock.forward:
                 if graphs and replay is None:
                     replay = self._replays.take(session, config.max_new_tokens)
                 if replay is None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sharedllm.errors import ConfigError, MissingExtraError
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from sharedllm.text.tokens import Tokenizer
 
 
 class Constraint:
@@ -45,7 +43,7 @@ class Grammars:
     ``{"grammars": [{"json_schema": {...}}]}``.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._tables: dict[int, Any] = {}
         self._lock = threading.Lock()

@@ -12,10 +12,8 @@ import re
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from sharedllm.text.tokens import Tokenizer
 
 BETWEEN = re.compile(r"[,;\n]\s*(?:and\s+)?|\s+and\s+")
 WORDS = 4  # of an item; what is longer is a clause between commas
@@ -24,7 +22,7 @@ WORDS = 4  # of an item; what is longer is a clause between commas
 class Lists:
     """Finds the tokens that would go on repeating an item, for one tokenizer."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._ids: dict[str, list[int]] = {}
         self._lock = threading.Lock()
