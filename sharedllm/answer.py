@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from sharedllm.config import GenerationConfig
 from sharedllm.generation.assemble import Prepared
-from sharedllm.generation.decoding import Decoder, Row
+from sharedllm.generation.decoding import Decoder
+from sharedllm.generation.logits_processors import Row
 from sharedllm.search.passages import Citation
 
 if TYPE_CHECKING:

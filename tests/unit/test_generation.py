@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from sharedllm import GenerationConfig
 from sharedllm.encoding.model_lock import ModelLock
-from sharedllm.generation.decoding import Decoder, Row
+from sharedllm.generation.decoding import Decoder
+from sharedllm.generation.logits_processors import Row
 from sharedllm.injection.positions import Prompt
 from tests.models import VOCABULARY, make_tokenizer
 
