@@ -141,10 +141,6 @@ class LowerModel:
             if done:
                 done(sum(_length(group) - group[0].context for group in groups[one]))
 
-    def passes(self, requests: Sequence[NodeRequest]) -> int:
-        """How many batches :meth:`encode` makes of `requests` where gradients are kept."""
-        return len(list(self._cut([_length(group) for group in _grouped(requests)])))
-
     def _cut(self, lengths: Sequence[int]) -> Iterator[slice]:
         """What each batch takes of passes of these `lengths`."""
         at = 0
