@@ -34,7 +34,7 @@ from sharedllm.generation.prompt import (
     parse,
     part_ids,
 )
-from sharedllm.hf import sharing
+from sharedllm.hf import lora_io
 from sharedllm.hf.loading import end_ids
 from sharedllm.hf.lora import Adapter
 from sharedllm.injection.upper_model import UpperModel
@@ -193,14 +193,7 @@ class SharedLLM:
             If there is none, or it cannot be merged.
         """
         settings = {"tree": self.tree, "injection": self.injection, "search": asdict(self.search)}
-        sharing.save(self, Path(folder), settings, merged=merged, dtype=dtype)
-
-    def push_to_hub(self, repo: str, *, merged: bool = False, **options: Any) -> str:
-        """Upload what :meth:`save_pretrained` writes to the hub, and return its address.
-
-        `options` are ``token``, ``private`` and those of ``HfApi.upload_folder``.
-        """
-        return sharing.push(repo, lambda to: self.save_pretrained(to, merged=merged), options)
+        lora_io.save_pretrained(self, Path(folder), settings, merged=merged, dtype=dtype)
 
     # -- remembering ---------------------------------------------------------------------------
 
