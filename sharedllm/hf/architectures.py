@@ -171,3 +171,14 @@ def parameter_device(model: Any) -> torch.device:
     """The device of the input embeddings, where token ids have to be."""
     device: torch.device = next(model.get_input_embeddings().parameters()).device
     return device
+
+
+def weights_state(model: Any) -> int:
+    """A number that changes when weights do: in place, replaced, moved, or under another attention.
+
+    Weights count their changes in place, but for those made in inference mode; no value is read.
+    """
+    weights = tuple(
+        (p.data_ptr(), 0 if p.is_inference() else p._version) for p in model.parameters()
+    )
+    return hash((weights, model.config._attn_implementation))

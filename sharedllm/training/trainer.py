@@ -20,9 +20,9 @@ from sharedllm.config import AdapterConfig, InjectionConfig, TreeConfig
 from sharedllm.errors import ConfigError
 from sharedllm.generation.prompt import turn_end
 from sharedllm.hf import lora_io
+from sharedllm.hf.attention_interface import fuse_norms
 from sharedllm.hf.loading import DEFAULT_NAME
 from sharedllm.hf.lora import Adapter
-from sharedllm.hf.norms import fuse_norms
 from sharedllm.shared_llm import SharedLLM
 from sharedllm.training.batch import Choice, Chooser, losses
 from sharedllm.training.config import TrainConfig

@@ -17,8 +17,8 @@ from sharedllm import SharedLLM
 from sharedllm.cli.main import main
 from sharedllm.config import AdapterConfig
 from sharedllm.errors import ConfigError
+from sharedllm.hf.attention_interface import fuse_norms
 from sharedllm.hf.lora import Adapter
-from sharedllm.hf.norms import fuse_norms
 from sharedllm.training.batch import Chooser, encode, losses
 from sharedllm.training.checkpointing import layers_recomputed
 from sharedllm.training.config import SelectionConfig, read_config
