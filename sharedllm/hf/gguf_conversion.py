@@ -84,7 +84,7 @@ ARCHITECTURES = {
 }
 
 
-class PlainReader(gguf.GGUFReader):  # type: ignore[misc]
+class PlainReader(gguf.GGUFReader):
     """gguf's reader on a plain array: a slice of a memmap, its own choice, costs ten times more."""
 
     @property
@@ -284,7 +284,8 @@ def _in_halves(weight: Tensor, heads: int) -> Tensor:
 
     llama.cpp rotates neighbouring dims, transformers the halves of a head.
     """
-    return weight.unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2).contiguous()
+    pairs = weight.view(heads, -1, 2, *weight.shape[1:])
+    return pairs.transpose(1, 2).reshape(weight.shape)
 
 
 def convert(path: Path, folder: Path) -> None:
