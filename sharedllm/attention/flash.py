@@ -204,7 +204,7 @@ def newest_package() -> Package:
     Raises
     ------
     MissingExtraError
-        If there is none.
+        If no package is installed.
     """
     for package in PACKAGES:
         if _is_installed(package):

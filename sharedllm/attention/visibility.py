@@ -107,7 +107,7 @@ class Segments:
         Raises
         ------
         ValueError
-            If there is none, or one is empty.
+            If there are no sequences, or one is empty.
         """
         if not lengths or min(lengths) < 1:
             raise ValueError(f"packed sequences need at least one token each; lengths: {lengths}")

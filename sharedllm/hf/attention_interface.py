@@ -1,4 +1,4 @@
-"""What runs in a model's layers in place of transformers' own: attention, and one kernel a norm.
+"""Replacements of what transformers runs in a layer: our attention, and one kernel a norm.
 
 Attention is registered with transformers' AttentionInterface. The model's layers call
 :func:`shared_attention` with the keyword ``shared``: an

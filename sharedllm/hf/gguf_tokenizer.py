@@ -47,7 +47,7 @@ TEKKEN = GPT_4O.replace(SHORT, "").replace(r"\p{N}{1,3}", r"\p{N}")
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """How text is cut into words.
+    """A way to cut text into words.
 
     Attributes
     ----------

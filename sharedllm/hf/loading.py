@@ -63,12 +63,12 @@ def resolve_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torc
 
 
 def multiplies_bf16() -> bool:
-    """Whether this processor has instructions for products of bfloat16 (AVX-512 BF16 or AMX)."""
+    """True if this processor has instructions for products of bfloat16 (AVX-512 BF16 or AMX)."""
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def cache_folder() -> Path:
-    """Where converted weights are kept: $SHAREDLLM_CACHE, else the user's cache folder."""
+    """Folder of converted weights: $SHAREDLLM_CACHE, else the user's cache folder."""
     given = os.environ.get("SHAREDLLM_CACHE")
     if given:
         return Path(given)
@@ -179,7 +179,7 @@ def load(
 
 
 def _require_folder(path: Path) -> None:
-    """Refuse what can only be meant as a folder and is none that holds a model."""
+    """Refuse a path that can only be a folder but holds no model."""
     if path.is_dir() and not (path / "config.json").is_file():
         raise ModelNotFoundError(
             f"the folder {str(path)!r} has no config.json; give a folder that save_pretrained "

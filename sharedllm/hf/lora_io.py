@@ -42,7 +42,7 @@ SHIPPED = Path(__file__).parent.parent / "checkpoints"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
-    """What an adapter belongs to and the settings it was trained for.
+    """The base of an adapter and the settings it was trained for.
 
     Attributes
     ----------
@@ -140,7 +140,7 @@ def find(
 
 
 class Adapted(Protocol):
-    """What is saved of a SharedLLM."""
+    """The parts of a SharedLLM that are saved."""
 
     @property
     def model(self) -> Any:
