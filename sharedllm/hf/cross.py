@@ -36,7 +36,7 @@ class CrossInjection(nn.Module):
         self.attend = attend
 
     def forward(self, h: Tensor, memory: LayerMemory, layer: int) -> Tensor:
-        """Return what to add to the residual stream `h` (B, T, hidden); 0 where no memory is seen."""
+        """The addition to the residual stream `h` (B, T, hidden); 0 where no memory is seen."""
         b, t, _ = h.shape
         query = self.query_norm(self.query(self.norm(h)).view(b, t, -1, self.head_dim))
         query = self._rotation.rotate(query.transpose(1, 2), memory.cross_position)

@@ -25,7 +25,7 @@ class Rotation:
 
     @property
     def fixed(self) -> bool:
-        """True if the frequencies are the same at every length, so that lengths are not looked at."""
+        """True if the frequencies are the same at every length."""
         return self._module.rope_type not in ("dynamic", "longrope")
 
     def tables(self, positions: Tensor) -> tuple[Tensor, Tensor]:
