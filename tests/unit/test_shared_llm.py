@@ -39,7 +39,10 @@ def test_a_gpu_encodes_the_coarse_level_at_once(monkeypatch: pytest.MonkeyPatch)
     document = llm.remember(STORY)
     llm.encoder.encode_roots_at_once(document)
     assert len(document.nodes) == 0  # on a CPU it would be waited for
-    lower = SimpleNamespace(device=torch.device("cuda"), encode=llm.encoder.lower.encode)
+    own = llm.encoder.lower
+    lower = SimpleNamespace(
+        device=torch.device("cuda"), encode=own.encode, vectors=own.vectors, layers=own.layers
+    )
     monkeypatch.setattr(llm.encoder, "lower", lower)
     llm.encoder.encode_roots_at_once(document)
     assert len(document.nodes) == len(document.forest.roots)
