@@ -13,13 +13,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sharedllm.answer import Answer, Citation, Timings, Usage
+    from sharedllm.answer import Answer, Timings, Usage
     from sharedllm.config import GenerationConfig, InjectionConfig, SearchConfig, TreeConfig
     from sharedllm.encoding.document import Document
     from sharedllm.errors import SharedLLMError
     from sharedllm.memory.records import MemoryDocument
     from sharedllm.memory.tree_memory import TreeMemory
     from sharedllm.registry import loaded
+    from sharedllm.search.passages import Citation
     from sharedllm.search.query import query_of
     from sharedllm.shared_llm import SharedLLM
     from sharedllm.text.loaders import read_file
@@ -33,7 +34,7 @@ _HOMES = {
     "TreeMemory": "memory.tree_memory",
     "MemoryDocument": "memory.records",
     "Answer": "answer",
-    "Citation": "answer",
+    "Citation": "search.passages",
     "Usage": "answer",
     "Timings": "answer",
     "TreeConfig": "config",

@@ -22,7 +22,6 @@ from sharedllm.config import (
     changed,
 )
 from sharedllm.context import Context, contexts, found, one, owned
-from sharedllm.display import pictures
 from sharedllm.encoding import fingerprint
 from sharedllm.encoding.document import Document
 from sharedllm.encoding.document_reader import DocumentReader
@@ -45,7 +44,7 @@ from sharedllm.injection.upper_model import UpperModel
 from sharedllm.progress import Progress
 from sharedllm.search import passages
 from sharedllm.search.scorers import Embedder, Scores, looked_for, make_policy
-from sharedllm.search.selection import Selection, select
+from sharedllm.search.selection import Selection, searched, select
 from sharedllm.search.sentences import widened
 
 if TYPE_CHECKING:
@@ -365,7 +364,8 @@ class SharedLLM:
             ready=ready,
             widen=lambda d, node: widened(documents[d], node, search.sentences),
         )
-        return pictures.illustrated(selection, documents, given)
+        shown = searched(documents, given, selection.nodes)
+        return dataclasses.replace(selection, searched=shown)
 
     def prepare(
         self,

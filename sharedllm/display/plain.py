@@ -1,8 +1,7 @@
-"""Text of strangers -> text that can be shown: no control characters, no markup."""
+"""Text of strangers, and numbers, -> text that can be shown: no control characters in it."""
 
 from __future__ import annotations
 
-import html
 import re
 from itertools import pairwise
 
@@ -20,11 +19,6 @@ def printable(text: str) -> str:
 def one_line(text: str) -> str:
     """`text` without control characters, line ends and page ends."""
     return " ".join(printable(text.replace("\n", " ").replace("\f", " ")).split())
-
-
-def escaped(text: str) -> str:
-    """`text` for HTML, between tags or in a quoted attribute."""
-    return html.escape(printable(text), quote=True)
 
 
 def flowing(text: str) -> str:

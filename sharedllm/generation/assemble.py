@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sharedllm.answer import Citation
 from sharedllm.encoding.document import Document
 from sharedllm.encoding.kv import InjectedKV, NodeKV, gather
 from sharedllm.encoding.lower_model import NodeRequest
@@ -17,6 +16,7 @@ from sharedllm.injection.positions import Prompt
 from sharedllm.injection.upper_model import UpperModel
 from sharedllm.progress import Progress
 from sharedllm.search import passages
+from sharedllm.search.passages import Citation
 from sharedllm.search.selection import SelectedNode, Selection
 
 if TYPE_CHECKING:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 
-from sharedllm.answer import Answer, Citation, Timings, Usage
+from sharedllm.answer import Answer, Timings, Usage
 from sharedllm.config import GenerationConfig
 from sharedllm.generation.assemble import Prepared
 from sharedllm.generation.decoding import Decoder, Row
+from sharedllm.search.passages import Citation
 
 
 class AnswerStream(Iterator[str]):
@@ -104,6 +105,6 @@ def _answer(prepared: Prepared, row: Row, watch: _Stopwatch, load_s: float) -> A
             decode_s=decode_s,
         ),
         finish_reason=row.finish_reason or "length",
-        pictures=selection.pictures if selection else (),
+        selection=selection,
         question=prepared.question,
     )

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sharedllm.answer import Citation
 from sharedllm.encoding.document import Document
 from sharedllm.search.selection import SelectedNode
+from sharedllm.text.document import DocumentText
 from sharedllm.text.pages import page_of
 from sharedllm.text.tokens import tokenize
 
@@ -34,7 +34,39 @@ class Window:
     as_text: bool
 
 
-def windows(document: Document, nodes: Sequence[SelectedNode]) -> Iterator[Window]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Citation:
+    """Selected evidence: a span of a document that the model was given verbatim.
+
+    Attributes
+    ----------
+    source : str
+        The document's source (a path), else its title.
+    char_start, char_end : int
+        Characters [char_start, char_end) of the document's text; `text` is exactly these.
+    level : int
+        Tree level of the nodes; 0 is a root.
+    score : float
+        The policy's score of the best node.
+    text : str
+    document, title : str
+        The document's id (in its memory) and title.
+    page : int or None
+        The page on which it begins, from 1; None where the text has no pages (form feeds).
+    """
+
+    source: str
+    char_start: int
+    char_end: int
+    level: int
+    score: float
+    text: str
+    document: str = ""
+    title: str = ""
+    page: int | None = None
+
+
+def windows(document: DocumentText, nodes: Sequence[SelectedNode]) -> Iterator[Window]:
     """Join the finely selected `nodes` of `document`, given in document order."""
     held: Window | None = None
     for node in nodes:

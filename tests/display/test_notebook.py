@@ -11,13 +11,13 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from sharedllm import Answer, Document, MemoryDocument, SharedLLM, TreeMemory
 from sharedllm.display.evidence import evidence
 from sharedllm.display.notebook import cell, results
+from sharedllm.display.strip import lanes
+
+from sharedllm import Answer, Document, MemoryDocument, SharedLLM, TreeMemory
 from sharedllm.display.picture import Excerpt, Picture, Span, around, joined, ranked
 from sharedllm.display.plain import flowing, printable
-from sharedllm.display.strip import lanes
 from tests.display.html_tree import check
 from tests.models import shared
 from tests.texts import FERRY, STORY
