@@ -207,7 +207,7 @@ class _Piece:
     ----------
     parts : text, and a page's number where it begins
     one : the passage that it is
-    lead : white space before the passage's number, so that no line ends between it and a word
+    lead : white space before it, so that its number stands at its first word
     summary : what opens it, where it is closed at first
     left_out : characters that are not there
     """

@@ -165,10 +165,11 @@ def ranked(pictures: Iterable[Picture]) -> list[Ranked]:
 
 
 def begins(one: Ranked) -> str:
-    """The first words of a passage, on one line."""
+    """The first words of a passage, on one line; a character more says that it goes on."""
     start = one.span.start
-    text = one.picture.text(start, min(one.span.end, start + 2 * BEGINS))
-    return ("\u2026" if start else "") + one_line(text).lstrip(CUT_OFF)[:BEGINS]
+    line = one_line(one.picture.text(start, min(one.span.end, start + 2 * BEGINS))).lstrip(CUT_OFF)
+    shown = line if len(line) <= BEGINS else line[:BEGINS].rpartition(" ")[0] + "\u2026"
+    return ("\u2026" if start else "") + (shown or line[:BEGINS])
 
 
 def colour(level: int) -> str:
