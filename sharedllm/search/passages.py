@@ -8,30 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from sharedllm.encoding.document import Document
 from sharedllm.search.selection import SelectedNode
 from sharedllm.text.document import DocumentText
 from sharedllm.text.pages import page_of
-from sharedllm.text.tokens import tokenize
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from sharedllm.text.tokens import Tokenizer, tokenize
 
 BETWEEN = "\n...\n"
 DIGITS = 4  # of scores that are shown
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Window:
-    """Neighbouring selected nodes: tokens [start, end) of a document."""
-
-    start: int
-    end: int
-    level: int
-    score: float
-    as_text: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +32,7 @@ class Citation:
     level : int
         Tree level of the nodes; 0 is a root.
     score : float
-        The policy's score of the best node.
+        The scorer's value for the best node.
     text : str
     document, title : str
         The document's id (in its memory) and title.
@@ -64,6 +49,17 @@ class Citation:
     document: str = ""
     title: str = ""
     page: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Window:
+    """Neighbouring selected nodes: tokens [start, end) of a document."""
+
+    start: int
+    end: int
+    level: int
+    score: float
+    as_text: bool
 
 
 def windows(document: DocumentText, nodes: Sequence[SelectedNode]) -> Iterator[Window]:
@@ -98,7 +94,7 @@ def pasted(
     document: Document,
     found: Sequence[Window],
     heading: str,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     *,
     order: Callable[[Window], float] = lambda window: window.score,
 ) -> list[int]:
@@ -117,13 +113,13 @@ def pasted(
     return ids
 
 
-def overhead(heading: str, tokenizer: PreTrainedTokenizerBase) -> int:
+def overhead(heading: str, tokenizer: Tokenizer) -> int:
     """Tokens a window costs beside its own."""
     texts = [BETWEEN, heading] if heading else [BETWEEN]
     return sum(len(tokenize(text, tokenizer)) for text in texts)
 
 
-def overheads(documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def overheads(documents: Sequence[Document], tokenizer: Tokenizer) -> list[int]:
     """Tokens a window of each document costs beside its own."""
     labels = [label(index, document, len(documents)) for index, document in enumerate(documents)]
     return [overhead(text, tokenizer) for text in labels]
