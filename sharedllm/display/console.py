@@ -12,17 +12,15 @@ from rich.table import Table
 from rich.text import Text
 
 from sharedllm.display.picture import (
-    BEGINS,
     Answered,
     Picture,
     Ranked,
     Span,
     Tree,
-    begins,
     colour,
     ranked,
 )
-from sharedllm.display.plain import counted, one_line, printable, scored
+from sharedllm.display.plain import BEGINS, begins, counted, one_line, printable, scored
 
 CELLS = 32  # of the bar that shows where a passage lies
 NARROW = 100  # columns below which that bar is half as long

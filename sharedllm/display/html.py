@@ -26,13 +26,12 @@ from sharedllm.display.picture import (
     Ranked,
     Span,
     Tree,
-    begins,
     lanes,
     levels,
     middle,
     ranked,
 )
-from sharedllm.display.plain import counted, flowing, one_line, printable, scored
+from sharedllm.display.plain import begins, counted, flowing, one_line, place, printable, told
 from sharedllm.text.pages import BREAK
 
 APART = 0.06  # of the strip's length: numbers closer than that stand in different lanes
@@ -99,8 +98,8 @@ def _environment() -> Environment:
         "of": _of,
         "begins": begins,
         "address": _address,
-        "place": _place,
-        "told": _told,
+        "place": place,
+        "told": told,
         "levels": levels,
         "tint": _tint,
         "drawn": _drawn,
@@ -117,20 +116,6 @@ def _environment() -> Environment:
 def _without_control(value: object) -> object:
     """A template's value as it is shown; what a macro made is complete."""
     return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
-# -- words ----------------------------------------------------------------------------------------
-
-
-def _place(span: Span, unit: str = "characters") -> str:
-    score = f", score {scored(span.score)}" if span.score is not None else ""
-    return f"{unit} {span.start:,} to {span.end:,}, level {span.level}{score}"
-
-
-def _told(one: Ranked) -> str:
-    """A passage in words: where it lies, its level and its score."""
-    page = one.picture.page(one.span)
-    return f"page {page:,}, {_place(one.span)}" if page else _place(one.span)
 
 
 def _address(picture: Picture, page: int | None) -> str:

@@ -1,4 +1,4 @@
-"""What is drawn, as plain values: documents with what was selected of them, trees, an answer.
+"""Plain values to be drawn: documents with what was selected of them, trees, an answer.
 
 Notebook, page, terminal and figure draw from these and need no tensor and no model, so that the
 command line starts without torch. :mod:`sharedllm.display.views` makes them.
@@ -10,14 +10,11 @@ import bisect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from sharedllm.display.plain import one_line
 from sharedllm.text.pages import page_of
 
 NEAR = 280  # characters around a passage that are shown at once
 FAR = 2500  # characters around a passage that a reader may open
 MOST_TREES = 12  # the best ones are kept
-BEGINS = 200  # characters of a passage in a list of passages
-CUT_OFF = " .,:;!?)]\u201d\u2019"  # what a passage that begins between two words may begin with
 # a colour a level: Okabe and Ito's, which stand out from white and from black, and which people
 # who see colours differently tell apart
 LEVELS = ("#0072B2", "#CC79A7", "#009E73", "#D55E00", "#56B4E9", "#E69F00")
@@ -119,7 +116,7 @@ class Picture:
         return page_of(self.pages, span.start, self.text(span.start, span.end))
 
     def holds(self, start: int, end: int) -> bool:
-        """Whether all of [`start`, `end`) is in one excerpt."""
+        """Tell if all of [`start`, `end`) is in one excerpt."""
         return any(e.start <= start and end <= e.end for e in self.excerpts)
 
 
@@ -162,14 +159,6 @@ def ranked(pictures: Iterable[Picture]) -> list[Ranked]:
     found = [(picture, span) for picture in pictures for span in picture.passages]
     found.sort(key=lambda one: -(one[1].score or 0.0))
     return [Ranked(rank=n, picture=p, span=s) for n, (p, s) in enumerate(found, start=1)]
-
-
-def begins(one: Ranked) -> str:
-    """The first words of a passage, on one line; a character more says that it goes on."""
-    start = one.span.start
-    line = one_line(one.picture.text(start, min(one.span.end, start + 2 * BEGINS))).lstrip(CUT_OFF)
-    shown = line if len(line) <= BEGINS else line[:BEGINS].rpartition(" ")[0] + "\u2026"
-    return ("\u2026" if start else "") + (shown or line[:BEGINS])
 
 
 def colour(level: int) -> str:

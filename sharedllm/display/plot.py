@@ -72,7 +72,7 @@ class Drawing(Figure):
 
 
 def answer(pictures: Sequence[Picture], text: str) -> Drawing:
-    """Where an answer's passages lie in their documents, and their scores.
+    """A figure of where an answer's passages lie in their documents, and of their scores.
 
     Parameters
     ----------

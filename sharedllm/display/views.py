@@ -51,7 +51,7 @@ def _(selection: Selection) -> View:
 
 
 def results(found: Pictures) -> View:
-    """How something that was found is shown: a selection, a memory's hits."""
+    """A view of something that was found: a selection, a memory's hits."""
     return View(partial(html.results, found), partial(console.Results, found))
 
 

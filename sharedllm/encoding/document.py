@@ -117,7 +117,7 @@ class Document(DocumentText):
         return DocumentText(**{f.name: getattr(self, f.name) for f in fields(DocumentText)})
 
     def derived(self, key: Hashable, make: Callable[[], T]) -> T:
-        """What a policy computes from this document once and keeps."""
+        """A value that a scorer computes from this document once and keeps."""
         if key not in self._derived:
             self._derived[key] = make()
         return self._derived[key]  # type: ignore[no-any-return]

@@ -78,7 +78,7 @@ class Searched:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Selection(Displayed):
-    """What a search found; a notebook and rich's console show it.
+    """The nodes that a search found; a notebook and rich's console show it.
 
     Attributes
     ----------

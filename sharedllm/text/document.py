@@ -11,7 +11,7 @@ from sharedllm.text.tree import Forest
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DocumentText(Displayed):
-    """What a document is without a model's states; a notebook and rich's console show it.
+    """A document without a model's states; a notebook and rich's console show it.
 
     It is small beside them (some 17 bytes a token, where the default model's search vectors take
     1,152), so that an answer may keep what shows it.

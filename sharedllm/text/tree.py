@@ -93,7 +93,7 @@ class Forest(Displayed):
         return np.searchsorted(self.start[self.leaves], self.end).astype(np.int32)
 
     def before(self, node: int) -> int:
-        """How many tokens in front of `node` are read with it."""
+        """The number of tokens in front of `node` that are read with it."""
         chunk = self.roots[self.tree[node]]
         return min(self.context, int(self.start[node] - self.start[chunk]))
 

@@ -18,8 +18,8 @@ from rich.console import Console
 
 from sharedllm import Answer, Document, MemoryDocument, SharedLLM, TreeMemory
 from sharedllm.display.html import results
-from sharedllm.display.picture import Excerpt, Picture, Span, around, begins, joined, lanes, ranked
-from sharedllm.display.plain import flowing, printable
+from sharedllm.display.picture import Excerpt, Picture, Span, around, joined, lanes, ranked
+from sharedllm.display.plain import begins, flowing, printable
 from sharedllm.display.views import pictures
 from sharedllm.displayed import Displayed
 from tests.display.html_tree import check
