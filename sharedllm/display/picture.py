@@ -115,10 +115,6 @@ class Picture:
         """The page on which `span` begins; None where the text has no pages."""
         return page_of(self.pages, span.start, self.text(span.start, span.end))
 
-    def holds(self, start: int, end: int) -> bool:
-        """Tell if all of [`start`, `end`) is in one excerpt."""
-        return any(e.start <= start and end <= e.end for e in self.excerpts)
-
 
 Pictures = tuple[Picture, ...]
 
