@@ -20,7 +20,6 @@ from sharedllm.config import (
     TreeConfig,
     changed,
 )
-from sharedllm.display import pictures
 from sharedllm.encoding.document import Document
 from sharedllm.encoding.document_encoder import NODE_CACHE_BYTES, DocumentEncoder
 from sharedllm.errors import InputError
@@ -42,7 +41,7 @@ from sharedllm.memory.resolve import Context, per_question, resolve, resolve_som
 from sharedllm.progress import Progress
 from sharedllm.search import passages
 from sharedllm.search.scorers import Embedder, Scores, score
-from sharedllm.search.selection import Selection, select
+from sharedllm.search.selection import Selection, searched, select
 from sharedllm.search.sentences import widened
 
 
@@ -423,7 +422,8 @@ class SharedLLM:
             ready=lambda d, node, ratio: documents[d].request(node, ratio) in documents[d].nodes,
             widen=lambda d, node: widened(documents[d], node, search.sentences),
         )
-        return pictures.illustrated(selection, documents, given)
+        shown = searched(documents, given, selection.nodes)
+        return replace(selection, searched=shown)
 
     def _settings(self, options: dict[str, Any]) -> tuple[SearchConfig, GenerationConfig]:
         """This question's settings: the model's, with `options` changed."""
