@@ -120,7 +120,9 @@ class Engine:
         if own.llm is not None:
             return own.llm
         if own.model is None and self.memory is not None:
-            return self.memory.llm
+            from sharedllm import loaded_for
+
+            return loaded_for(self.memory)
         from sharedllm import loaded
 
         return loaded(own.model, adapter=own.adapter, device=own.device, dtype=own.dtype)
@@ -130,7 +132,7 @@ class Engine:
         """The name of the model, which is loaded for it."""
         if self.settings.model is not None:
             return self.settings.model
-        named = self.llm.loaded_from
+        named = self.llm.encoder.loaded_from
         if named is not None:
             return named[0] or DEFAULT_MODEL
         config = self.llm.model.config
@@ -169,11 +171,11 @@ class Engine:
         question, repeated = question_in(found), False
         if own.repeat_question:
             found, repeated = with_question_last(found, question)
-        messages, documents = resolver.messages(found, question)
+        asked, documents = resolver.asked(found, question)
         whole: list[Any] = []
         if own.reads == "memory" and self.memory is not None:
             whole = [self.memory if filter is None else _Filtered(self.memory, filter)]
-        stream = self.llm.stream(messages, whole, **{**own.options, **request.options})
+        stream = self.llm.stream(asked, whole, **{**own.options, **request.options})
         report = Report(
             documents=tuple(documents), refused=tuple(refused), question_repeated=repeated
         )

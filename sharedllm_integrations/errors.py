@@ -29,7 +29,7 @@ class SetupError(IntegrationError, ValueError):
 
 
 class ContentError(IntegrationError, ValueError):
-    """A message holds something other than text and documents."""
+    """A message holds something other than text and documents, or the last one no question."""
 
 
 class DocumentReferenceError(IntegrationError, ValueError):

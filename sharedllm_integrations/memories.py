@@ -6,7 +6,6 @@ import atexit
 import os
 import shutil
 import tempfile
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
 
 MEMORY_FILE = "memory.sqlite"
 PASSAGES_A_DOCUMENT = 64  # looked at for each document that is wanted; a search costs the same
-_open: dict[str, tuple[tuple[int, int], TreeMemory]] = {}
-_lock = threading.Lock()
 
 
 def opened(memory: Any, *, create: bool = False, llm: SharedLLM | None = None) -> TreeMemory:
@@ -38,7 +35,7 @@ def opened(memory: Any, *, create: bool = False, llm: SharedLLM | None = None) -
     StoreError
         Of the core, if the folder is no memory.
     """
-    from sharedllm import TreeMemory
+    from sharedllm import TreeMemory, open_memory
 
     if isinstance(memory, TreeMemory):
         return memory
@@ -47,16 +44,7 @@ def opened(memory: Any, *, create: bool = False, llm: SharedLLM | None = None) -
             f"memory is {memory!r}; give a TreeMemory, the path of one, or None to keep what is "
             "built for the process"
         )
-    folder = os.path.realpath(memory)
-    with _lock:
-        held = _open.get(folder)
-        if held is not None and held[0] != _file(folder):  # somebody put another one in its place
-            held[1].close()
-            held = None
-        if held is None:
-            one = TreeMemory(folder, create=create, llm=llm)
-            held = _open[folder] = (_file(folder) or (0, 0), one)
-        return held[1]
+    return open_memory(memory, llm=llm, create=create)
 
 
 def temporary(llm: SharedLLM | None = None) -> TreeMemory:
@@ -101,7 +89,7 @@ def save(memory: TreeMemory, folder: str | os.PathLike[str]) -> None:
     if not (to / MEMORY_FILE).exists():
         memory.export(to)
         return
-    with TreeMemory(to, create=False, llm=memory.llm) as other:
+    with TreeMemory(to, create=False, llm=memory.encoder) as other:
         ids = [stored.id for stored in memory.list()]
         there = [stored.id for stored in other.list()]
         kept = {id for id in there if id in memory and memory.get(id) == other.get(id)}
@@ -139,12 +127,3 @@ def require_count(name: str, given: Any) -> int:
     if isinstance(given, bool) or not isinstance(given, int) or given < 1:
         raise SetupError(f"{name} is {given!r}; give a whole number of at least 1")
     return given
-
-
-def _file(folder: str) -> tuple[int, int] | None:
-    """What tells the file in `folder` from another that takes its place."""
-    try:
-        status = (Path(folder) / MEMORY_FILE).stat()
-    except FileNotFoundError:
-        return None
-    return status.st_dev, status.st_ino

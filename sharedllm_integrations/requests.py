@@ -112,9 +112,21 @@ def merged(messages: Iterable[Message]) -> list[Message]:
 
 
 def question_in(messages: Sequence[Message]) -> str:
-    """The question in the last message of the user, or ""."""
-    asked = [one for one in messages if one.role == "user"]
-    return query_of("\n".join(asked[-1].texts)) if asked else ""
+    """The question in the last message of the user, in which documents are resolved.
+
+    Raises
+    ------
+    ContentError
+        If there is no such message, or no text in it.
+    """
+    asked = [one.parts for one in messages if one.role == "user"]
+    if not asked:
+        raise ContentError("the messages hold no user message; the last one is what gets answered")
+    parts = asked[-1]
+    question = query_of("".join(part if isinstance(part, str) else "\n" for part in parts))
+    if not question:
+        raise ContentError("the last user message has no text; ask something")
+    return question
 
 
 def with_question_last(messages: Sequence[Message], question: str) -> tuple[list[Message], bool]:

@@ -32,7 +32,7 @@ from sharedllm_integrations.requests import GivenText, Message
 from sharedllm_integrations.tree_cache import process_cache
 
 if TYPE_CHECKING:
-    from sharedllm import Document, SharedLLM, StoredDocument, TreeMemory
+    from sharedllm import Asked, Document, SharedLLM, StoredDocument, TreeMemory
 
 CAPACITY = 1_000_000  # tokens of documents in one request
 LARGE = 1000  # documents of a memory whose texts are not looked for in prompts
@@ -288,10 +288,8 @@ class Resolver:
 
     # -- reading ---------------------------------------------------------------------------------
 
-    def messages(
-        self, found: Sequence[Message], question: str
-    ) -> tuple[list[dict[str, Any]], list[DocumentReport]]:
-        """Messages for :meth:`sharedllm.SharedLLM.answer`, and what became of each document.
+    def asked(self, found: Sequence[Message], question: str) -> tuple[Asked, list[DocumentReport]]:
+        """The question for :meth:`sharedllm.SharedLLM.answer`, and what became of each document.
 
         A document that stands in several places is put in the last, nearest to the question.
 
@@ -306,22 +304,24 @@ class Resolver:
             for j, part in enumerate(message.parts)
             if isinstance(part, Found)
         }
-        messages: list[dict[str, Any]] = []
+        from sharedllm import Asked
+
+        turns: list[tuple[str, tuple[Any, ...]]] = []
         reports: list[DocumentReport] = []
         for i, message in enumerate(found):
-            content: list[dict[str, Any]] = []
+            parts: list[str | Document] = []
             for j, part in enumerate(message.parts):
                 if isinstance(part, str):
-                    content.append({"type": "text", "text": part})
+                    parts.append(part)
                 elif last[part.id] != (i, j):
                     reports.append(_report(part, "repeated", ()))
                 else:
                     documents, report = self.trees(part, question)
                     reports.append(report)
-                    content += [{"type": "document", "document": d} for d in documents]
+                    parts += documents
                     _require_capacity(reports)
-            messages.append({"role": message.role, "content": content})
-        return messages, reports
+            turns.append((message.role, tuple(parts)))
+        return Asked(turns=tuple(turns), query=question), reports
 
     def trees(self, found: Found, question: str) -> tuple[Sequence[Document], DocumentReport]:
         """The trees of one document: of the memory, of the process's cache, or new."""

@@ -8,6 +8,7 @@ import pytest
 from langchain_core.prompts import ChatPromptTemplate
 
 from sharedllm import SharedLLM, TreeMemory
+from sharedllm_integrations.errors import ContentError
 from sharedllm_integrations.langchain import (
     ChatSharedLLM,
     SharedLLMCompletion,
@@ -56,14 +57,30 @@ def test_it_is_put_right_behind_the_last_document(parts: list[Any], expected: li
         [("system", ["Context: ", FERRIES]), ("user", [ASK])],
         [("user", [FERRIES, ASK]), ("assistant", ["At seven."]), ("user", ["And on Sundays?"])],
         [("user", [ASK]), ("assistant", ["a call"]), ("tool", [FERRIES])],
-        [("user", ["word " * LONGEST, FERRIES])],
         [("system", [ASK])],
         [],
     ],
 )
 def test_nothing_else_is_changed(turns: Any) -> None:
     asked = [Message(role=role, parts=parts) for role, parts in turns]
+    assert with_question_last(asked, ASK) == (asked, False)
+
+
+def test_a_long_question_is_not_repeated() -> None:
+    asked = [Message(role="user", parts=["word " * LONGEST, FERRIES])]
     assert with_question_last(asked, question_in(asked)) == (asked, False)
+
+
+@pytest.mark.parametrize(
+    ("role", "parts", "message"),
+    [
+        ("system", [ASK], "hold no user message"),
+        ("user", [FERRIES, " "], "has no text; ask something"),
+    ],
+)
+def test_without_a_question(role: Any, parts: list[Any], message: str) -> None:
+    with pytest.raises(ContentError, match=message):
+        question_in([Message(role=role, parts=parts)])
 
 
 def test_a_template_with_the_question_first(llm: SharedLLM, memory: TreeMemory) -> None:

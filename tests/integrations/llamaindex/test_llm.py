@@ -19,7 +19,7 @@ from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
 from llama_index.core.prompts import PromptTemplate
 from pydantic import ValidationError
 
-from sharedllm import SharedLLM, SharedLLMError, TreeMemory
+from sharedllm import SharedLLM, SharedLLMError, TreeMemory, loaded_for
 from sharedllm_integrations.errors import (
     AnswerTimeoutError,
     ContentError,
@@ -213,7 +213,7 @@ def test_pasted_text_is_read_whole(ours: LlamaIndexSharedLLM) -> None:
 
 
 def test_known_text_is_not_read_again(ours: LlamaIndexSharedLLM, memory: TreeMemory) -> None:
-    own = model(memory.llm, memory=memory, long_text=100)
+    own = model(loaded_for(memory), memory=memory, long_text=100)
     found = own.complete(f"{STORY}\n\n{QUESTION}").additional_kwargs["sharedllm"]
     (document,) = found["documents"]
     assert (document["found_as"], document["outcome"]) == ("known", "reused")
@@ -237,7 +237,10 @@ def test_a_reference_to_nothing_is_refused(ours: LlamaIndexSharedLLM, memory: Tr
 
 
 def test_the_requests_memory_and_filter_say_what_may_be_read(memory: TreeMemory) -> None:
-    own, prompt = model(memory.llm, memory=memory), f"{reference(memory, 'ferry')} {QUESTION}"
+    own, prompt = (
+        model(loaded_for(memory), memory=memory),
+        f"{reference(memory, 'ferry')} {QUESTION}",
+    )
     found = own.complete(prompt).additional_kwargs["sharedllm"]["documents"]
     assert [(one["found_as"], one["id"]) for one in found] == [("reference", "ferry")]
     with pytest.raises(RequestError, match="for its tenant and filter"):

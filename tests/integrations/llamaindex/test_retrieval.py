@@ -22,7 +22,7 @@ from llama_index.core.vector_stores.types import (
     MetadataFilters,
 )
 
-from sharedllm import SharedLLM, TreeMemory
+from sharedllm import SharedLLM, TreeMemory, loaded_for
 from sharedllm_integrations.errors import RequestError, SetupError
 from sharedllm_integrations.llamaindex import (
     TreeMemoryIndex,
@@ -144,7 +144,7 @@ def test_a_node_whose_text_was_changed_is_its_text(retriever: TreeMemoryRetrieve
 
 
 def test_a_reference_to_a_document_that_was_changed(memory: TreeMemory) -> None:
-    ours = model(memory.llm, memory=memory)
+    ours = model(loaded_for(memory), memory=memory)
     node = one(TreeMemoryRetriever(memory), "garden")
     prompt = f"{node.get_content(MetadataMode.LLM)}\n\n{QUESTION}"
     assert ours.complete(prompt).text
@@ -168,7 +168,7 @@ def test_a_reference_in_a_document_or_to_nothing(llm: SharedLLM) -> None:
 
 
 def test_a_document_twice_is_read_once(memory: TreeMemory) -> None:
-    ours = model(memory.llm, memory=memory)
+    ours = model(loaded_for(memory), memory=memory)
     nodes = [one(TreeMemoryRetriever(memory), "ferry") for _ in range(2)]
     text = "\n".join(node.get_content(MetadataMode.LLM) for node in nodes)
     found = ours.complete(f"{text}\n{QUESTION}").additional_kwargs["sharedllm"]["documents"]
@@ -178,13 +178,13 @@ def test_a_document_twice_is_read_once(memory: TreeMemory) -> None:
 def test_a_retriever_tool_hands_references_on(memory: TreeMemory) -> None:
     tool = RetrieverTool.from_defaults(TreeMemoryRetriever(memory))
     content = str(tool.call("ferry").content)
-    ours = model(memory.llm, memory=memory)
+    ours = model(loaded_for(memory), memory=memory)
     found = ours.complete(f"{content}\n{QUESTION}").additional_kwargs["sharedllm"]
     assert len(found["documents"]) == 3
 
 
 def test_an_index_asks_over_its_own_memory(memory: TreeMemory) -> None:
-    given = model(memory.llm)
+    given = model(loaded_for(memory))
     index = TreeMemoryIndex(memory, llm=given)
     assert given.memory is None  # the user's model is as it was
     assert index.llm.over(memory) is index.llm  # type: ignore[attr-defined]
