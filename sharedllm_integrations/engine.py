@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from sharedllm_integrations.errors import AnswerTimeoutError
+from sharedllm_integrations.errors import AnswerTimeoutError, SetupError
 from sharedllm_integrations.memories import opened
 from sharedllm_integrations.references import Cleaner
 from sharedllm_integrations.report import PROVIDER, Report, Usage, details
@@ -22,7 +22,7 @@ from sharedllm_integrations.requests import (
     with_question_last,
 )
 from sharedllm_integrations.resolution import Resolver
-from sharedllm_integrations.settings import DEFAULT_MODEL, Settings
+from sharedllm_integrations.settings import DEFAULT_MODEL, AnswerFields, ModelFields
 
 if TYPE_CHECKING:
     from sharedllm import Answer, Citation, Document, SharedLLM, TreeMemory
@@ -62,11 +62,11 @@ class Run(Iterator[str]):
 
     @cached_property
     def details(self) -> dict[str, Any]:
-        """What happened to the documents, as plain values; the core's answer is kept for them."""
+        """A record of the documents, as plain values; the core's answer is kept for it."""
         return details(self.answer, self.report)
 
     def metadata(self, engine: Engine) -> dict[str, Any]:
-        """What both frameworks tell beside an answer's text."""
+        """The values that both frameworks tell beside an answer's text."""
         return {
             "model_name": engine.model_name,
             "model_provider": PROVIDER,
@@ -102,10 +102,26 @@ class CancelledRequest(Exception):  # noqa: N818  # no error: nobody waits for t
 
 
 class Engine:
-    """Answers requests with one model and one memory. It may be used from several threads."""
+    """Answers requests with one model and one memory. It may be used from several threads.
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    Parameters
+    ----------
+    settings : fields of an adapter, as they are now
+    changed : some of them in place of these
+
+    Raises
+    ------
+    SetupError
+        If they do not go together.
+    """
+
+    def __init__(self, settings: ModelFields, **changed: Any) -> None:
+        names = AnswerFields.model_fields
+        own = {name: getattr(settings, name) for name in names if hasattr(settings, name)}
+        self.settings = AnswerFields.model_construct(**{**own, **changed})
+        if self.settings.memory is None and (self.settings.keep or self.settings.reads == "memory"):
+            wanted = "keep=True" if self.settings.keep else "reads='memory'"
+            raise SetupError(f"{wanted} needs a memory; give memory=, a TreeMemory or its path")
 
     @cached_property
     def memory(self) -> TreeMemory | None:
@@ -139,7 +155,7 @@ class Engine:
         return str(getattr(config, "_name_or_path", "") or config.model_type)
 
     def resolver(self, filter: Mapping[str, Any] | None = None) -> Resolver:
-        """What finds the documents of a request."""
+        """The finder of a request's documents."""
         own = self.settings
         return Resolver(
             llm=self.llm,
@@ -175,7 +191,7 @@ class Engine:
         whole: list[Any] = []
         if own.reads == "memory" and self.memory is not None:
             whole = [self.memory if filter is None else _Filtered(self.memory, filter)]
-        stream = self.llm.stream(asked, whole, **{**own.options, **request.options})
+        stream = self.llm.stream(asked, whole, **{**own.search, **request.options})
         report = Report(
             documents=tuple(documents), refused=tuple(refused), question_repeated=repeated
         )
@@ -237,14 +253,14 @@ class Engine:
         return list(self.llm.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def identity(self) -> dict[str, Any]:
-        """What decides an answer besides the prompt, as plain values: for keys of caches."""
+        """Plain values that decide an answer besides the prompt, for keys of caches."""
         own, llm = self.settings, self.llm
         return {
             "model": repr(llm.identity),
             "injection": repr(llm.injection),
             "search": repr(llm.search),
             "generation": repr(llm.generation),
-            "options": repr(sorted(own.options.items())),
+            "options": repr(sorted(own.search.items())),
             "tenant": own.tenant,
             "filter": repr(own.filter),
             "reads": own.reads,
@@ -263,7 +279,7 @@ class _Filtered:
     filter: Mapping[str, Any]
 
     def documents_for(self, query: str, llm: SharedLLM) -> Sequence[Document]:
-        """What `llm` should search for `query`."""
+        """The documents that `llm` should search for `query`."""
         return self.memory.documents_for(query, llm, self.filter)
 
 

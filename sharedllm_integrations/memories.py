@@ -32,7 +32,7 @@ def opened(memory: Any, *, create: bool = False, llm: SharedLLM | None = None) -
     ------
     SetupError
         If it is neither.
-    StoreError
+    TreeMemoryError
         Of the core, if the folder is no memory.
     """
     from sharedllm import TreeMemory, open_memory
@@ -78,7 +78,7 @@ def save(memory: TreeMemory, folder: str | os.PathLike[str]) -> None:
 
     Raises
     ------
-    StoreError
+    TreeMemoryError
         Of the core, if the folder holds something else or cannot be written.
     """
     from sharedllm import TreeMemory

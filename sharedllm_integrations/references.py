@@ -74,7 +74,7 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a reference belongs to.
+    """A tenant and a memory, to which references belong.
 
     Attributes
     ----------

@@ -23,7 +23,7 @@ Outcome = Literal["reused", "built", "kept", "repeated"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DocumentReport:
-    """What happened to one document.
+    """A record of what happened to one document.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class DocumentReport:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """What happened to a request's documents.
+    """A record of what happened to a request's documents.
 
     Attributes
     ----------
@@ -114,7 +114,7 @@ class Usage:
 
 
 def details(answer: Answer, report: Report) -> dict[str, Any]:
-    """What happened to the documents of a request that has been answered.
+    """A record of the documents of a request that has been answered.
 
     ``documents``, ``refused`` and ``question_repeated`` are those of :class:`Report`, ``citations``
     the selected evidence, best first, ``answer_id`` what :func:`answer_of` finds the answer by.

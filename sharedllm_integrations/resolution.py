@@ -289,7 +289,7 @@ class Resolver:
     # -- reading ---------------------------------------------------------------------------------
 
     def asked(self, found: Sequence[Message], question: str) -> tuple[Asked, list[DocumentReport]]:
-        """The question for :meth:`sharedllm.SharedLLM.answer`, and what became of each document.
+        """The question for :meth:`sharedllm.SharedLLM.answer`, and a record of each document.
 
         A document that stands in several places is put in the last, nearest to the question.
 
@@ -373,7 +373,7 @@ def _report(
     title: str = "",
     characters: int = 0,
 ) -> DocumentReport:
-    """What became of a document; of one that is repeated, no trees."""
+    """A record of a document; of one that is repeated, `documents` is empty."""
     known = found.given or GivenText(text="")
     if found.stored is not None:
         title, characters = title or found.stored.title, characters or found.stored.characters

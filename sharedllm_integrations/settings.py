@@ -1,22 +1,17 @@
-"""Choices of an adapter's user: model, memory, and how prompts are read and answered.
+"""The fields by which an adapter's user chooses model, memory, and how prompts are answered.
 
-The fields are pydantic's, which both frameworks bring and build their own classes of.
+They are pydantic's, which both frameworks bring and build their own classes of.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
-from sharedllm_integrations.errors import SetupError
 from sharedllm_integrations.long_text import LONG_TEXT
 from sharedllm_integrations.requests import Message, Request
-
-if TYPE_CHECKING:
-    from sharedllm import SharedLLM
 
 Reads = Literal["prompt", "memory"]
 DEFAULT_MODEL = "SmolLM2-135M-Instruct"
@@ -29,53 +24,6 @@ GENERATION = {  # the frameworks' names -> the core's
     "repetition_penalty": "repetition_penalty",
     "seed": "seed",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What an engine is made with.
-
-    Parameters
-    ----------
-    model, adapter, device, dtype : as :func:`sharedllm.loaded` takes them
-    llm : SharedLLM or None
-        A loaded model, in place of these names.
-    memory : TreeMemory, path or None
-        The requests' own; without `model` and `llm` its model answers.
-    tenant : str
-        References, and texts kept for the process, are apart for each.
-    filter, keep, reads, long_text, repeat_question : as in :class:`AnswerFields`
-    options : fields of SearchConfig and GenerationConfig for every answer
-    """
-
-    model: str | None = None
-    adapter: str | None = "default"
-    device: str | None = None
-    dtype: str | None = None
-    llm: SharedLLM | None = None
-    memory: Any = None
-    tenant: str = ""
-    filter: Mapping[str, Any] | None = None
-    keep: bool = False
-    reads: Reads = "prompt"
-    long_text: int | None = LONG_TEXT
-    repeat_question: bool = True
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.reads not in ("prompt", "memory"):
-            raise SetupError(f"reads is {self.reads!r}; allowed: 'prompt', 'memory'")
-        if self.memory is None and (self.keep or self.reads == "memory"):
-            wanted = "keep=True" if self.keep else "reads='memory'"
-            raise SetupError(f"{wanted} needs a memory; give memory=, a TreeMemory or its path")
-        if self.long_text is not None and (
-            isinstance(self.long_text, bool)
-            or not isinstance(self.long_text, int)
-            or self.long_text < 1
-        ):
-            raise SetupError(
-                f"long_text is {self.long_text!r}; give a number of characters, or None"
-            )
 
 
 class ModelFields(BaseModel):
@@ -100,11 +48,6 @@ class ModelFields(BaseModel):
     dtype: str | None = None
     tenant: str = ""
 
-    def _settings(self, **changed: Any) -> Settings:
-        """The settings of an engine, some of them `changed`."""
-        own = {name: getattr(self, name) for name in ModelFields.model_fields}
-        return Settings(**{**own, **changed})
-
 
 class SelectionFields(ModelFields):
     """A model, a memory, and what is selected from texts.
@@ -125,7 +68,7 @@ class SelectionFields(ModelFields):
 
 
 class AnswerFields(ModelFields):
-    """How the prompt is read and the answer made.
+    """A model, a memory, and choices of how the prompt is read and the answer made.
 
     Attributes
     ----------
@@ -134,7 +77,7 @@ class AnswerFields(ModelFields):
     reads : "prompt" (the documents in the prompt) or "memory" (all of the memory, too)
     long_text : characters from which text without references becomes documents; None is never
     repeat_question : repeat a question behind its documents that stands only in front of them
-    search : fields of SearchConfig, such as ``{"budget": 1024}``
+    search : fields of SearchConfig for every answer, such as ``{"budget": 1024}``
     temperature, top_p, top_k, repetition_penalty, seed, max_tokens, stop : of the answer
     timeout : seconds an answer may take; reading a document is not interrupted
     """
@@ -142,7 +85,7 @@ class AnswerFields(ModelFields):
     filter: Mapping[str, Any] | None = None
     keep: bool = False
     reads: Reads = "prompt"
-    long_text: int | None = LONG_TEXT
+    long_text: PositiveInt | None = LONG_TEXT
     repeat_question: bool = True
     search: Mapping[str, Any] = Field(default_factory=dict)
     temperature: float = 0.0
@@ -155,11 +98,6 @@ class AnswerFields(ModelFields):
     timeout: float | None = None
 
     HANDLED: ClassVar[frozenset[str]] = frozenset({*GENERATION, "stop", "filter", "timeout"})
-
-    def _settings(self, **changed: Any) -> Settings:
-        names = ("filter", "keep", "reads", "long_text", "repeat_question")
-        own = {name: getattr(self, name) for name in names}
-        return super()._settings(**{**own, "options": dict(self.search), **changed})
 
     def _request(
         self, messages: Sequence[Message], given: Mapping[str, Any], grammar: str = ""

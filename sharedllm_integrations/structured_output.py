@@ -78,7 +78,7 @@ def bounded(schema: Mapping[str, Any], new_tokens: int) -> dict[str, Any]:
 
 
 def _is_open(node: Mapping[str, Any]) -> bool:
-    """Whether a text may be of any length."""
+    """Tell a text that may be of any length."""
     return not any(key in node for key in ("maxLength", "enum", "const", "pattern", "format"))
 
 

@@ -77,7 +77,7 @@ class SharedFields(AnswerFields):
 
     @cached_property
     def _own_engine(self) -> Engine:
-        return Engine(self._settings())
+        return Engine(self)
 
     def _engine(self, given: Mapping[str, Any]) -> Engine:
         """The engine for a call, which may name another model."""
@@ -85,11 +85,11 @@ class SharedFields(AnswerFields):
         if model is None or model == self.model:
             return self._own_engine
         if model not in self._others:
-            self._others[model] = Engine(self._settings(model=model, llm=None))
+            self._others[model] = Engine(self, model=model, llm=None)
         return self._others[model]
 
     def _identity(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """What decides an answer, for keys of response caches; it changes with the memory."""
+        """Everything that decides an answer, for keys of caches; it changes with the memory."""
         own = {name: getattr(self, name) for name in GENERATION}
         return {**self._engine(given).identity(), **own, "stop": self.stop}
 
@@ -103,7 +103,7 @@ class SharedFields(AnswerFields):
         return self._identity({})
 
     def _traced(self, params: LangSmithParams) -> LangSmithParams:
-        """What LangSmith is told of the model, without loading it."""
+        """Tell LangSmith of the model, without loading it."""
         params["ls_provider"] = PROVIDER
         params.setdefault("ls_model_name", DEFAULT_MODEL)
         return params

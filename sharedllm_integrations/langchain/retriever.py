@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForRetrieverRun,
@@ -53,7 +53,7 @@ class TreeMemoryRetriever(DocumentIndex):
         long as the process
     k : documents (or passages) to return at most
     filter : metadata filter, as ``TreeMemory.search`` takes it
-    returns : "documents" (whole ones) or "passages" (the best spans, for chains with another model)
+    returns : "documents" (whole ones) or "passages" (the best, for chains with another model)
     references : put each whole document between the marks of its document reference, by which a
         model with the same memory and tenant knows it
     tenant : of the references
@@ -122,14 +122,6 @@ class TreeMemoryRetriever(DocumentIndex):
             filter=filter,
         )
 
-    def preview(self, document: Document) -> str:
-        """The name of a document that was found, how it begins, and its reference."""
-        name = name_of(document.metadata, document.page_content)
-        begins = " ".join(document.page_content[:PREVIEW].split())
-        text = self._memory.get(document.id or "").text
-        reference = Scope.of(self._memory, self.tenant).reference(document.id or "", text)
-        return f"{neutral(name)}: {begins}...\n{reference}"
-
     # -- keeping ---------------------------------------------------------------------------------
 
     def upsert(self, items: Sequence[Document], /, **kwargs: Any) -> UpsertResponse:
@@ -142,7 +134,7 @@ class TreeMemoryRetriever(DocumentIndex):
         ------
         SetupError
             For arguments that it does not know.
-        StoreError
+        TreeMemoryError
             Of the core, if the memory cannot be written.
         """
         _require_nothing("upsert", kwargs)
@@ -163,7 +155,7 @@ class TreeMemoryRetriever(DocumentIndex):
         ------
         SetupError
             Without ids.
-        StoreError
+        TreeMemoryError
             Of the core, if the memory cannot be written.
         """
         _require_nothing("delete", kwargs)
@@ -179,7 +171,7 @@ class TreeMemoryRetriever(DocumentIndex):
 
         Raises
         ------
-        StoreDamagedError
+        TreeMemoryDamagedError
             Of the core.
         """
         _require_nothing("get", kwargs)
@@ -211,7 +203,7 @@ class TreeMemoryCompressor(SelectionFields, BaseDocumentCompressor):
 
     @cached_property
     def _engine(self) -> Engine:
-        return Engine(self._settings())
+        return Engine(self)
 
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
@@ -267,10 +259,8 @@ def create_tree_memory_tool(
     SetupError
         If `content` is none of these.
     """
-    if content not in ("documents", "references", "passages"):
-        raise SetupError(
-            f"content is {content!r}; allowed: 'documents', 'references' and 'passages'"
-        )
+    if content not in get_args(Content):
+        raise SetupError(f"content is {content!r}; allowed: {', '.join(get_args(Content))}")
     retriever = TreeMemoryRetriever(
         memory=memory,
         k=k,
@@ -281,8 +271,9 @@ def create_tree_memory_tool(
     )
 
     def shown(found: list[Document]) -> tuple[str, list[dict[str, Any]]]:
-        """The text that the model reads, and plain values beside it, which a history can keep."""
-        texts = [retriever.preview(d) if content == "references" else d.page_content for d in found]
+        texts = [
+            _preview(d, retriever) if content == "references" else d.page_content for d in found
+        ]
         return "\n\n".join(texts) or NOTHING, [{"id": one.id, **one.metadata} for one in found]
 
     def search(query: str, callbacks: Callbacks = None) -> tuple[str, list[dict[str, Any]]]:
@@ -299,3 +290,12 @@ def create_tree_memory_tool(
         args_schema=_Query,
         response_format="content_and_artifact",
     )
+
+
+def _preview(document: Document, retriever: TreeMemoryRetriever) -> str:
+    """The name of a document that was found, how it begins, and its reference."""
+    memory, id = retriever._memory, document.id or ""
+    name = name_of(document.metadata, document.page_content)
+    begins = " ".join(document.page_content[:PREVIEW].split())
+    reference = Scope.of(memory, retriever.tenant).reference(id, memory.get(id).text)
+    return f"{neutral(name)}: {begins}...\n{reference}"

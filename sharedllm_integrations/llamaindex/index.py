@@ -117,7 +117,7 @@ class TreeMemoryIndex:
 
         Raises
         ------
-        StoreError
+        TreeMemoryError
             Of the core, if there is none.
         """
         return cls(opened(persist_dir, llm=core_of(llm)), llm=llm, tenant=tenant)
@@ -129,7 +129,7 @@ class TreeMemoryIndex:
 
         Raises
         ------
-        StoreError
+        TreeMemoryError
             Of the core, if the folder holds something else or cannot be written.
         """
         save(self.memory, persist_dir)
@@ -190,7 +190,7 @@ class TreeMemoryIndex:
 
     @property
     def ref_doc_info(self) -> dict[str, RefDocInfo]:
-        """What it holds, by id."""
+        """Its documents, by id."""
         return {
             one.id: RefDocInfo(node_ids=[one.id], metadata=dict(one.metadata))
             for one in self.memory.list()

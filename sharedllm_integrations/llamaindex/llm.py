@@ -103,14 +103,14 @@ class LlamaIndexSharedLLM(AnswerFields, CustomLLM):
 
     def __init__(self, **given: Any) -> None:
         super().__init__(**given)
-        self._engine = Engine(self._settings())
+        self._engine = Engine(self)
 
     def over(self, memory: TreeMemory) -> Self:
         """This model with `memory` as its requests' own."""
         if self.memory is not None and Scope.of(memory, "") == Scope.of(self._engine.memory, ""):
             return self
         made = self.model_copy(update={"memory": memory})
-        made._engine = Engine(made._settings())
+        made._engine = Engine(made)
         return made
 
     @field_serializer("memory")
@@ -124,7 +124,7 @@ class LlamaIndexSharedLLM(AnswerFields, CustomLLM):
 
     @property
     def metadata(self) -> LLMMetadata:
-        """What LlamaIndex asks about a model; the window is that of the trees."""
+        """LlamaIndex's questions about a model; the window is that of the trees."""
         return LLMMetadata(
             context_window=self.context_window,
             num_output=min(self.max_tokens or MAX_TOKENS, self.context_window // 4),
@@ -227,7 +227,7 @@ class LlamaIndexSharedLLM(AnswerFields, CustomLLM):
             yield make(text, piece, None if run is None else self._raw(run, calls))
 
     def _streamed(self, request: Request) -> Iterator[tuple[str, str, Run | None]]:
-        """What has come so far and each piece; at the end, the whole run."""
+        """The text so far and each piece; at the end, the whole run."""
         with _heard():
             run = self._engine.start(request)
             for piece in run:

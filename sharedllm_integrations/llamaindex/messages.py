@@ -130,7 +130,7 @@ def citation_blocks(response: CompletionResponse | ChatResponse) -> list[Citatio
 
 
 def _extra(raw: Extra | None) -> Extra:
-    """What LlamaIndex's token counters and its users look for."""
+    """The fields that LlamaIndex's token counters and its users look for."""
     return {} if raw is None else {PROVIDER: raw[PROVIDER], **raw["usage"]}
 
 

@@ -68,7 +68,7 @@ class DocumentNode(TextNode):
 
     @property
     def reference(self) -> Reference | None:
-        """What stands for its text in a prompt."""
+        """The reference that stands for its text in a prompt."""
         return self._reference if self.text == self._named else None
 
     def get_content(self, metadata_mode: MetadataMode = MetadataMode.NONE) -> str:

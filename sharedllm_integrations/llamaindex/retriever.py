@@ -42,7 +42,7 @@ class TreeMemoryRetriever(BaseRetriever):
         long as the process
     similarity_top_k : documents (or passages) to return at most
     filters : MetadataFilters, or a metadata filter as ``TreeMemory.search`` takes it
-    returns : "documents" (whole ones) or "passages" (the best spans, for another model)
+    returns : "documents" (whole ones) or "passages" (the best, for another model)
     references : let a document's content in LLM mode be its reference, which a LlamaIndexSharedLLM
         of the same memory and tenant reads as the whole document; otherwise it is the text
     tenant : of the references
@@ -127,7 +127,7 @@ class TreeMemoryPostprocessor(SelectionFields, BaseNodePostprocessor):
 
     def __init__(self, **given: Any) -> None:
         super().__init__(**given)
-        self._engine = Engine(self._settings())
+        self._engine = Engine(self)
 
     @classmethod
     def class_name(cls) -> str:
@@ -195,7 +195,7 @@ def memory_for(memory: Any, llm: LlamaIndexSharedLLM | SharedLLM | None) -> Tree
 
 
 def core_of(llm: Any) -> SharedLLM | None:
-    """The model behind `llm`, or None where it is none of ours."""
+    """The model behind `llm`, or None where it is not ours."""
     from sharedllm import SharedLLM
 
     if isinstance(llm, LlamaIndexSharedLLM):

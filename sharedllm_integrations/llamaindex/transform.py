@@ -85,5 +85,4 @@ class TreeMemoryTransform(ModelFields, TransformComponent):
     def _opened(self) -> TreeMemory:
         if self.llm is None and self.model is None:
             return opened(self.memory, create=True)
-        settings = self._settings()
-        return opened(self.memory, create=True, llm=Engine(settings).llm)
+        return opened(self.memory, create=True, llm=Engine(self).llm)
