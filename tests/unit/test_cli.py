@@ -157,7 +157,6 @@ def test_standard_input(
         (["--finest", "best"], "finest is 'best'; allowed: 'text', 'kv'"),
         (["--injection", "best"], "injection is 'best'; allowed: 'joint', 'cross'"),
         (["--device", "tpu"], "device is 'tpu'"),
-        (["--device", "cpu", "--ingest-devices", "cuda:1"], "ingest_devices is 'cuda:1'"),
         (["--dtype", "int8"], "dtype is 'int8'"),
         (["--model", "/no/such/folder"], "there is no folder '/no/such/folder'"),
         (["--nonsense"], "No such option"),
@@ -210,7 +209,6 @@ def test_wrong_usage_is_one_line_and_code_2(
         (["--finest", "best"], "finest is 'best'"),
         (["--injection", "best"], "injection is 'best'"),
         (["--device", "tpu"], "device is 'tpu'"),
-        (["--device", "cpu", "--ingest-devices", "cuda:1"], "ingest_devices is 'cuda:1'"),
         (["--dtype", "int8"], "dtype is 'int8'"),
     ],
 )
