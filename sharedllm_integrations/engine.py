@@ -132,15 +132,14 @@ class Engine:
     @cached_property
     def llm(self) -> SharedLLM:
         """The model, loaded when it is first needed, once a process."""
+        from sharedllm import loaded, loaded_for
+
         own = self.settings
         if own.llm is not None:
-            return own.llm
+            given: SharedLLM = own.llm
+            return given
         if own.model is None and self.memory is not None:
-            from sharedllm import loaded_for
-
             return loaded_for(self.memory)
-        from sharedllm import loaded
-
         return loaded(own.model, adapter=own.adapter, device=own.device, dtype=own.dtype)
 
     @property

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from sharedllm_integrations.errors import SetupError
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sharedllm import Hit, MemoryDocument, SharedLLM, TreeMemory
 
 MEMORY_FILE = "memory.sqlite"
+Returns = Literal["documents", "passages"]
 PASSAGES_A_DOCUMENT = 64  # looked at for each document that is wanted; a search costs the same
 
 
@@ -101,10 +102,14 @@ def save(memory: TreeMemory, folder: str | os.PathLike[str]) -> None:
             other.import_from(memory.path, missing)
 
 
-def best_documents(
-    memory: TreeMemory, query: str, k: int, where: Mapping[str, Any] | None
+def found(
+    memory: TreeMemory, query: str, k: int, where: Mapping[str, Any] | None, returns: Returns
 ) -> list[Hit]:
-    """The best passage of each of the `k` best documents, best first."""
+    """The `k` best passages, or the best passage of each of the `k` best documents, best first."""
+    if not (memory.list(where) if where else len(memory)):
+        return []
+    if returns == "passages":
+        return memory.search(query, k, where)
     asked = k * PASSAGES_A_DOCUMENT
     while True:
         hits = memory.search(query, asked, where)

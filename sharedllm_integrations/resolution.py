@@ -85,12 +85,12 @@ class Readable:
         return Found(found_as="reference", id=reference.text, given=given)
 
     def holding(self, text: str) -> StoredDocument | None:
-        """The document of a memory of moderate size whose text this is, word for word."""
-        bare = KnownText.of(text, None)
-        for one in self.known:
-            same = (one.length, one.digest) == (bare.length, bare.digest)
-            if same and one.document.characters == len(text):
-                stored: StoredDocument = one.document
+        """The document whose text this is, word for word."""
+        if self._memory is None:
+            return None
+        for stored in self._listed.places.values():
+            same_length = stored.characters == len(text)
+            if same_length and neutral(self._memory.get(stored.id).text) == text:
                 return stored
         return None
 

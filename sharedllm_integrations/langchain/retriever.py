@@ -28,7 +28,7 @@ from sharedllm_integrations.langchain.documents import (
     span,
     to_memory,
 )
-from sharedllm_integrations.memories import best_documents, opened, put, require_count, temporary
+from sharedllm_integrations.memories import Returns, found, opened, put, require_count, temporary
 from sharedllm_integrations.references import Scope, neutral
 from sharedllm_integrations.requests import GivenText
 from sharedllm_integrations.settings import SelectionFields
@@ -72,7 +72,7 @@ class TreeMemoryRetriever(DocumentIndex):
     memory: Any = None
     k: PositiveInt = 4
     filter: Mapping[str, Any] | None = None
-    returns: Literal["documents", "passages"] = "documents"
+    returns: Returns = "documents"
     references: bool = True
     tenant: str = ""
     llm: Any = Field(default=None, exclude=True, repr=False)
@@ -95,15 +95,11 @@ class TreeMemoryRetriever(DocumentIndex):
     ) -> list[Document]:
         wanted = require_count("k", self.k if k is None else k)
         where = self.filter if filter is None else filter
-        if not self._memory.list(where):
-            return []
+        hits = found(self._memory, query, wanted, where, self.returns)
         if self.returns == "passages":
-            return [passage(hit) for hit in self._memory.search(query, wanted, where)]
+            return [passage(hit) for hit in hits]
         scope = Scope.of(self._memory, self.tenant) if self.references else None
-        return [
-            retrieved(self._memory.get(hit.id), scope, hit.score)
-            for hit in best_documents(self._memory, query, wanted, where)
-        ]
+        return [retrieved(self._memory.get(hit.id), scope, hit.score) for hit in hits]
 
     async def _aget_relevant_documents(
         self,
@@ -215,8 +211,8 @@ class TreeMemoryCompressor(SelectionFields, BaseDocumentCompressor):
         texts = [
             GivenText(text=one.page_content, title=name_of(one.metadata, "")) for one in documents
         ]
-        found = self._engine.select(texts, query, self._selection)
-        return [span(citation, documents[index].metadata) for citation, index in found]
+        selected = self._engine.select(texts, query, self._selection)
+        return [span(citation, documents[index].metadata) for citation, index in selected]
 
     async def acompress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None

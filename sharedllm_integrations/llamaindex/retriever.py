@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.callbacks import CallbackManager
@@ -19,7 +19,7 @@ from sharedllm_integrations.engine import Engine
 from sharedllm_integrations.errors import SetupError
 from sharedllm_integrations.llamaindex.llm import LlamaIndexSharedLLM
 from sharedllm_integrations.llamaindex.nodes import DocumentNode, passage, span, where, whole
-from sharedllm_integrations.memories import best_documents, opened, require_count, temporary
+from sharedllm_integrations.memories import Returns, found, opened, require_count, temporary
 from sharedllm_integrations.references import Scope, neutral
 from sharedllm_integrations.requests import GivenText
 from sharedllm_integrations.resolution import hold
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from sharedllm import SharedLLM, TreeMemory
 
 TOP_K = 4
-Returns = Literal["documents", "passages"]
 
 
 class TreeMemoryRetriever(BaseRetriever):
@@ -83,15 +82,15 @@ class TreeMemoryRetriever(BaseRetriever):
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         query, k, memory = query_bundle.query_str, self.similarity_top_k, self.memory
-        if not (memory.list(self._where) if self._where else len(memory)):
-            return []
-        if self.returns == "passages":
-            hits = memory.search(query, k, self._where)
-            return [NodeWithScore(node=passage(hit), score=hit.score) for hit in hits]
         scope = Scope.of(memory, self.tenant) if self.references else None
         return [
-            NodeWithScore(node=whole(memory.get(hit.id), scope), score=hit.score)
-            for hit in best_documents(memory, query, k, self._where)
+            NodeWithScore(
+                node=passage(hit)
+                if self.returns == "passages"
+                else whole(memory.get(hit.id), scope),
+                score=hit.score,
+            )
+            for hit in found(memory, query, k, self._where, self.returns)
         ]
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
@@ -168,9 +167,9 @@ class TreeMemoryPostprocessor(SelectionFields, BaseNodePostprocessor):
         return made.refer(hold(scope, _given(one)))
 
     def _passages(self, nodes: list[NodeWithScore], query: str) -> list[NodeWithScore]:
-        found = self._engine.select([_given(one) for one in nodes], query, self._selection)
+        selected = self._engine.select([_given(one) for one in nodes], query, self._selection)
         out = []
-        for number, (citation, index) in enumerate(found, start=1):
+        for number, (citation, index) in enumerate(selected, start=1):
             origin = nodes[index]
             id = origin.node.ref_doc_id or origin.node_id
             node = span(asdict(citation), id, origin.metadata, number)
