@@ -71,6 +71,10 @@ class Reference:
         """The mark behind a text that stands with the reference."""
         return f"[[/sllm:{self.id}]]"
 
+    def around(self, text: str) -> str:
+        """`text` between the marks of this reference; marks inside of it become plain text."""
+        return f"{self}{neutral(text)}{self.end}"
+
 
 @dataclass(frozen=True, slots=True)
 class Scope:
@@ -106,9 +110,8 @@ class Scope:
         return Reference(self.place(document), text_hash(text, self.tenant))
 
     def enclosed(self, document: str, text: str) -> str:
-        """`text` with the reference to its document around it; marks inside become plain text."""
-        made = self.reference(document, text)
-        return f"{made}{neutral(text)}{made.end}"
+        """`text` between the marks of the reference to its document."""
+        return self.reference(document, text).around(text)
 
 
 def text_hash(text: str, tenant: str) -> str:

@@ -79,7 +79,7 @@ class Readable:
             text = self._memory.get(stored.id).text
             if text_hash(text, self.scope.tenant) == reference.text:
                 return Found(found_as="reference", id=stored.id, stored=stored)
-        given = None if self._filter else _held.find(self.scope, reference)
+        given = None if self._filter else held_texts.find(self.scope, reference)
         if given is None:
             return None
         return Found(found_as="reference", id=reference.text, given=given)
@@ -168,12 +168,7 @@ class HeldTexts:
             return self._texts.get((scope, reference))
 
 
-_held = HeldTexts()
-
-
-def hold(scope: Scope, given: GivenText) -> Reference:
-    """Keep a text for the process, and name it."""
-    return _held.hold(scope, given)
+held_texts = HeldTexts()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,9 +20,9 @@ from sharedllm_integrations.errors import SetupError
 from sharedllm_integrations.llamaindex.llm import LlamaIndexSharedLLM
 from sharedllm_integrations.llamaindex.nodes import DocumentNode, passage, span, where, whole
 from sharedllm_integrations.memories import Returns, found, opened, require_count, temporary
-from sharedllm_integrations.references import Scope, neutral
+from sharedllm_integrations.references import Scope
 from sharedllm_integrations.requests import GivenText
-from sharedllm_integrations.resolution import hold
+from sharedllm_integrations.resolution import held_texts
 from sharedllm_integrations.settings import SelectionFields
 from sharedllm_integrations.worker import in_thread
 
@@ -164,7 +164,7 @@ class TreeMemoryPostprocessor(SelectionFields, BaseNodePostprocessor):
             extra_info=dict(node.metadata),
             relationships=dict(node.relationships),
         )
-        return made.refer(hold(scope, _given(one)))
+        return made.refer(held_texts.hold(scope, _given(one)))
 
     def _passages(self, nodes: list[NodeWithScore], query: str) -> list[NodeWithScore]:
         selected = self._engine.select([_given(one) for one in nodes], query, self._selection)
@@ -181,7 +181,7 @@ def _given(one: NodeWithScore) -> GivenText:
     """The text of a node, between the marks of its reference if it has one."""
     node, text = one.node, one.node.get_content()
     if isinstance(node, DocumentNode) and node.reference is not None:
-        text = f"{node.reference}{neutral(text)}{node.reference.end}"
+        text = node.reference.around(text)
     title, source = (first_text(one.metadata, names) for names in (TITLES, SOURCES))
     return GivenText(text=text, title=title, source=source)
 
