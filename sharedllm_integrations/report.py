@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from sharedllm_integrations.documents import page_label
 from sharedllm_integrations.errors import SetupError
 from sharedllm_integrations.references import Refused
 
@@ -68,11 +67,6 @@ class Report:
     question_repeated: bool = False
 
     @property
-    def tokens_reused(self) -> int:
-        """Tokens of documents whose trees were there."""
-        return sum(d.tokens for d in self.documents if d.outcome == "reused")
-
-    @property
     def tokens_built(self) -> int:
         """Tokens of documents that were read for this request."""
         return sum(d.tokens for d in self.documents if d.outcome in ("built", "kept"))
@@ -125,16 +119,6 @@ def details(answer: Answer, report: Report) -> dict[str, Any]:
         "question_repeated": report.question_repeated,
         "citations": [asdict(citation) for citation in answer.citations],
         "answer_id": _keep(answer),
-    }
-
-
-def place_of(citation: Mapping[str, Any]) -> dict[str, Any]:
-    """The place of a citation in its document, as both frameworks spell it."""
-    return {
-        "char_start": citation["char_start"],
-        "char_end": citation["char_end"],
-        "tree_level": citation["level"],
-        **page_label(citation["page"]),
     }
 
 

@@ -55,7 +55,7 @@ class SelectionFields(ModelFields):
     Attributes
     ----------
     budget : tokens of all passages together; None is the model's
-    search : fields of SearchConfig, such as ``{"policy": "bm25"}``
+    search : other fields of SearchConfig
     """
 
     budget: int | None = None

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.documents import Document
 
 from sharedllm_integrations.documents import SOURCES, first_text, page_label, whole_files
 from sharedllm_integrations.references import Scope, neutral, neutral_values
-from sharedllm_integrations.report import place_of
 
 if TYPE_CHECKING:
     from sharedllm import Citation, Hit, MemoryDocument
@@ -60,7 +58,13 @@ def passage(hit: Hit) -> Document:
 
 def span(citation: Citation, metadata: Mapping[str, Any]) -> Document:
     """A selected passage, with its document's own metadata and its place in it."""
-    own = {**place_of(asdict(citation)), "score": citation.score}
+    own = {
+        "char_start": citation.char_start,
+        "char_end": citation.char_end,
+        "tree_level": citation.level,
+        "score": citation.score,
+        **page_label(citation.page),
+    }
     return Document(page_content=neutral(citation.text), metadata={**metadata, **own})
 
 

@@ -25,7 +25,7 @@ from llama_index.core.instrumentation.events import BaseEvent
 from pydantic import Field
 
 from sharedllm_integrations.engine import Engine, Run
-from sharedllm_integrations.report import PROVIDER, place_of
+from sharedllm_integrations.report import PROVIDER
 from sharedllm_integrations.requests import GivenText, Message, Role, refused_block, role_of
 
 OBSERVATION = "Observation: "  # how LlamaIndex's ReAct agent begins the result of a tool
@@ -111,22 +111,6 @@ def raw_of(run: Run, engine: Engine) -> Extra:
         "cache_creation": used.built,
     }
     return {**run.metadata(engine), "usage": counts}
-
-
-def citation_blocks(response: CompletionResponse | ChatResponse) -> list[CitationBlock]:
-    """The selected evidence of an answer as LlamaIndex's blocks, best first.
-
-    They are no part of the message: a chat history would send them to the model again.
-    """
-    return [
-        CitationBlock(
-            cited_content=one["text"],
-            source=one["source"],
-            title=one["title"] or one["source"],
-            additional_location_info=place_of(one),
-        )
-        for one in response.additional_kwargs.get(PROVIDER, {}).get("citations", [])
-    ]
 
 
 def _extra(raw: Extra | None) -> Extra:

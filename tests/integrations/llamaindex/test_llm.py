@@ -28,7 +28,7 @@ from sharedllm_integrations.errors import (
     SetupError,
 )
 from sharedllm_integrations.llamaindex import LlamaIndexSharedLLM
-from sharedllm_integrations.llamaindex.messages import citation_blocks, request_messages
+from sharedllm_integrations.llamaindex.messages import request_messages
 from sharedllm_integrations.resolution import CAPACITY
 from tests.integrations.llamaindex.helpers import LONG, QUESTION, listening, model
 from tests.integrations.prompts import NOWHERE, enclosed, reference
@@ -119,9 +119,8 @@ def test_a_response_says_what_happened(ours: LlamaIndexSharedLLM, stream: bool) 
         assert response.raw["finish_reason"] in ("stop", "length")
         assert response.additional_kwargs["cache_read"] == reused
         assert response.additional_kwargs["cache_creation"] == built
-        best = citation_blocks(response)[0]
-        place = best.additional_location_info
-        assert FERRY[place["char_start"] : place["char_end"]] == best.cited_content.text  # type: ignore[union-attr]
+        best = found["citations"][0]
+        assert FERRY[best["char_start"] : best["char_end"]] == best["text"]
 
 
 def test_only_the_last_piece_says_it(ours: LlamaIndexSharedLLM) -> None:
@@ -176,7 +175,7 @@ def test_a_citable_block_is_a_document(ours: LlamaIndexSharedLLM) -> None:
     )
     (document,) = response.additional_kwargs["sharedllm"]["documents"]
     assert (document["found_as"], document["title"]) == ("given", "The ferry")
-    assert citation_blocks(response)[0].source == "ferry.txt"
+    assert response.additional_kwargs["sharedllm"]["citations"][0]["source"] == "ferry.txt"
 
 
 POINT: Any = {"type": "ephemeral", "ttl": "5m"}
