@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from benchmarks.quality.corpus import Text, read
+
 from benchmarks.cpu import hardware
+from benchmarks.quality.corpus import Text, read
 from benchmarks.quality.items import is_right
 
 SIZES = (10, 1_000, 10_000)

@@ -26,15 +26,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.quality.corpus import Text, read
-from benchmarks.exhaustive import Everything
-from benchmarks.quality.items import KINDS
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmarks.exhaustive import Everything
+from benchmarks.quality.corpus import Text, read
+from benchmarks.quality.items import KINDS
 from sharedllm import MemoryDocument, TreeMemory
 from sharedllm.memory.prefilter import WORDS_WEIGHT, by_words, fused
-from sharedllm.tokens import tokenize
+from sharedllm.text.tokens import tokenize
 
 KS = (16, 32, 64, 128, 256, 512)
 DEEPEST = max(KS)

@@ -26,11 +26,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.quality.chunk_stores import WINDOW, BestLast, BM25Chunks, chunks, minilm_store
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.retrievers import BaseRetriever
-from benchmarks.quality.library import SIZES, Library, library
 from llama_index.core.base.base_retriever import BaseRetriever as IndexRetriever
 from llama_index.core.prompts.default_prompts import DEFAULT_TEXT_QA_PROMPT
 from llama_index.core.query_engine import RetrieverQueryEngine
@@ -39,6 +37,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks.quality.chunk_stores import WINDOW, BestLast, BM25Chunks, chunks, minilm_store
+from benchmarks.quality.library import SIZES, Library, library
 from sharedllm import MemoryDocument, SharedLLM, TreeMemory
 from sharedllm.evaluation import intervals, scores
 from sharedllm_integrations.langchain import ChatSharedLLM, TreeMemoryRetriever

@@ -18,10 +18,10 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.vectorstores import InMemoryVectorStore
-from benchmarks.quality.library import Volume
 
+from benchmarks.quality.library import Volume
 from sharedllm.hf.minilm import MiniLM
-from sharedllm.tokens import tokenize
+from sharedllm.text.tokens import tokenize
 
 WINDOW = 256
 K1, B = 1.5, 0.75

@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.quality.items import Item, evidence_spans, facts, place, questions, read_jsonl
-
 from sharedllm import SharedLLM
-from sharedllm.tokens import tokenize
+from sharedllm.text.tokens import tokenize
 
 KINDS = ("books", "code", "docs", "papers")
 PARTS = ("tune", "report")

@@ -6,8 +6,9 @@ import copy
 import math
 from collections.abc import Sequence
 
-from sharedllm.evaluation.methods import Case, DoesNotFitError, Ready
 from sharedllm.evaluation.pasted import Pasted
+
+from sharedllm.evaluation.methods import Case, DoesNotFitError, Ready
 from sharedllm.shared_llm import SharedLLM
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import cached_property, partial
@@ -22,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.speed.costs import Size, prefill
+
 from benchmarks.speed import baselines, ours, presses
 from benchmarks.speed.card import Clock, described, hardware, rates
+from benchmarks.speed.costs import Size, prefill
 from benchmarks.speed.figure import plot
 from benchmarks.speed.models import made
 from benchmarks.speed.report import Report, Row, reached, table
-
 from sharedllm import SharedLLM
 from sharedllm.attention.flash import PACKAGES, has_flash
 from sharedllm.attention.select import get_backend

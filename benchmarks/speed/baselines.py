@@ -8,16 +8,16 @@ from functools import partial
 from typing import Any
 
 import torch
-from benchmarks.speed.costs import Cost, Size, decode, prefill
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, DynamicCache
 
+from benchmarks.speed.card import Clock, Rates
+from benchmarks.speed.costs import Cost, Size, decode, prefill
+from benchmarks.speed.ours import Row, question_cost, row
 from sharedllm.attention.select import get_backend
 from sharedllm.hf import pieces
 from sharedllm.hf.cache import InjectionCache
-from benchmarks.speed.card import Clock, Rates
-from benchmarks.speed.ours import Row, question_cost, row
 
 BLOCK = 1024  # tokens that StreamingLLM reads at once
 SINKS = 4

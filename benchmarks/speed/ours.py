@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.speed.costs import Cost, Size, compare, decode, read_chunks
 
-from sharedllm import Document, InjectionConfig, SearchConfig, SharedLLM, TreeConfig
-from sharedllm.hf import pieces
-from sharedllm.injection import InjectedKV
-from sharedllm.layout import Prompt
-from sharedllm.memory.vectors import CodedVectors, VectorCodec
-from sharedllm.replay import Replay
 from benchmarks.speed.card import Clock, Rates
+from benchmarks.speed.costs import Cost, Size, compare, decode, read_chunks
 from benchmarks.speed.models import text
+from sharedllm import Document, InjectionConfig, SearchConfig, SharedLLM, TreeConfig
+from sharedllm.encoding.kv import InjectedKV
+from sharedllm.generation.cuda_graph import Replay
+from sharedllm.hf import pieces
+from sharedllm.injection.positions import Prompt
+from sharedllm.memory.vectors import CodedVectors, VectorCodec
 
 QUESTION = "What is the name of the ferry that the keeper of the lighthouse took in spring?"
 PROFILED = 32768  # tokens whose ingest is taken apart, kernel by kernel

@@ -14,12 +14,12 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
-from benchmarks.speed.costs import Size, decode, prefill
 from transformers import DynamicCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from benchmarks.speed.baselines import Bare
 from benchmarks.speed.card import Clock, Rates
+from benchmarks.speed.costs import Size, decode, prefill
 from benchmarks.speed.ours import Row, question_cost, row
 
 PRESSES = ("SnapKV", "ExpectedAttention")

@@ -16,8 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from sharedllm.chunks import cut
-from sharedllm.document import Document
+from sharedllm.encoding.document import Document
 from sharedllm.errors import ConfigError
 from sharedllm.evaluation.methods import (
     Case,
@@ -28,11 +27,11 @@ from sharedllm.evaluation.methods import (
     Prompted,
     Ready,
 )
-from sharedllm.layout import Prompt
-from sharedllm.policy import BM25, Query, Scores
-from sharedllm.prompt import part_ids
+from sharedllm.generation.prompt import part_ids
+from sharedllm.injection.positions import Prompt
+from sharedllm.search.scorers import BM25, Query, Scores
 from sharedllm.shared_llm import SharedLLM
-from sharedllm.tree import grow
+from sharedllm.text.tree import cut, grow
 
 BETWEEN = "\n...\n"
 LEAST = 16  # tokens below which a window's rest is not worth pasting

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sharedllm.document import Document
-from sharedllm.prompt import Conversation, Literal, Part, converse, part_ids
+from sharedllm.encoding.document import Document
+from sharedllm.generation.prompt import Conversation, Literal, Part, converse, part_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

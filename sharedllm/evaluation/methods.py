@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sharedllm.document import Document
+from sharedllm.encoding.document import Document
 from sharedllm.errors import SharedLLMError, WindowError
 from sharedllm.evaluation.items import Frame, Item
-from sharedllm.hf.families import ModelShape
-from sharedllm.layout import Prompt
-from sharedllm.policy import Scores
-from sharedllm.prepare import Prepared
+from sharedllm.generation.assemble import Prepared
+from sharedllm.hf.architectures import ModelShape
+from sharedllm.injection.positions import Prompt
+from sharedllm.search.scorers import Scores
 from sharedllm.shared_llm import SharedLLM
 
 if TYPE_CHECKING:

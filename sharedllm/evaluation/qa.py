@@ -26,7 +26,7 @@ from sharedllm.evaluation.texts import (
     require_filler,
     rows,
 )
-from sharedllm.prompt import AFTER, BEFORE, part_ids
+from sharedllm.generation.prompt import AFTER, BEFORE, part_ids
 from sharedllm.shared_llm import SharedLLM
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from sharedllm import __version__
 from sharedllm.config import GenerationConfig
-from sharedllm.document import Document
+from sharedllm.encoding.document import Document
 from sharedllm.errors import BudgetError
 from sharedllm.evaluation import report
 from sharedllm.evaluation.baselines import Choice, methods, parsed

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sharedllm.evaluation.lm import Windows, is_key, items, key_tokens
 
 from sharedllm import SharedLLM
 from sharedllm.errors import ConfigError, DocumentError
-from sharedllm.evaluation.lm import Windows, is_key, items, key_tokens
 from tests.texts import FERRY, GARDEN, STORY
 
 TEXT = "\n".join(f"{i}. {STORY} {FERRY} {GARDEN}" for i in range(4))

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
-from sharedllm import SharedLLM
-from sharedllm.errors import ConfigError
 from sharedllm.evaluation.framing import frame
-from sharedllm.evaluation.items import Item
-from sharedllm.evaluation.methods import Case, DoesNotFitError, Losses, Method, Ready
 from sharedllm.evaluation.pasted import Full, Truncated, Windows
 from sharedllm.evaluation.registry import BASELINES, Choice, Missing, methods, parsed
 from sharedllm.evaluation.retrieval import BM25Ranker
 from sharedllm.evaluation.streaming import SINKS, Stream, Streaming
 from sharedllm.evaluation.yarn import Yarn, extended
+
+from sharedllm import SharedLLM
+from sharedllm.errors import ConfigError
+from sharedllm.evaluation.items import Item
+from sharedllm.evaluation.methods import Case, DoesNotFitError, Losses, Method, Ready
 from tests.evaluation.conftest import WINDOW
 from tests.models import make_model, shared, stock
 from tests.texts import FERRY, GARDEN, STORY
@@ -189,7 +189,7 @@ def test_yarn_is_applied_on_the_same_weights(llm: SharedLLM, long: Case) -> None
     ids = torch.tensor([[*b"A text of some bytes, repeated. " * 4]])
     with torch.inference_mode():
         wanted = own(input_ids=ids).logits[0]
-        from sharedllm.layout import Prompt
+        from sharedllm.injection.positions import Prompt
 
         got = model.upper.logits([Prompt(text=(tuple(ids[0].tolist()),))])[0]
     torch.testing.assert_close(got, wanted, atol=2e-4, rtol=1e-4)

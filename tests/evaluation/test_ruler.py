@@ -7,13 +7,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from sharedllm.evaluation.framing import frame
+from sharedllm.evaluation.needles import NOISE, TASKS
+from sharedllm.evaluation.sources import Filler
 
 from sharedllm.errors import ConfigError
 from sharedllm.evaluation import ruler, words
-from sharedllm.evaluation.framing import frame
 from sharedllm.evaluation.items import Item
-from sharedllm.evaluation.needles import NOISE, TASKS
-from sharedllm.evaluation.sources import Filler
 from tests.models import make_tokenizer
 
 TOKENIZER = make_tokenizer()

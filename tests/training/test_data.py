@@ -15,14 +15,15 @@ import pytest
 
 pytest.importorskip("pydantic", reason="needs the extra [train]")
 
+from sharedllm.training.tasks import MAKERS
+
 from sharedllm.errors import ConfigError
-from sharedllm.prompt import ABSENT
+from sharedllm.generation.prompt import ABSENT
 from sharedllm.training import reading
 from sharedllm.training.config import DataConfig, Source
 from sharedllm.training.data import Mixture
 from sharedllm.training.examples import Example
 from sharedllm.training.rows import endless, shuffled
-from sharedllm.training.tasks import MAKERS
 from tests.texts import STORY
 
 CITIES = [f"{a}{b}ville" for a in ("Ar", "Bo", "Cel", "Dun", "Em") for b in "abcdefgh"]

@@ -11,11 +11,12 @@ import pytest
 
 pytest.importorskip("pydantic", reason="needs the extra [train]")
 
-from sharedllm.prompt import ABSENT
-from sharedllm.training.examples import Past
 from sharedllm.training.tasks import MAKERS, WEIGHTS
 from sharedllm.training.tasks.names import DRAW
 from sharedllm.training.tasks.relations import MAGIC, RELATIONS, fact, question
+
+from sharedllm.generation.prompt import ABSENT
+from sharedllm.training.examples import Past
 from tests.texts import STORY
 
 FILLER = STORY * 6

@@ -10,11 +10,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from sharedllm.prompt import ABSENT
-from sharedllm.training.examples import Example
 from sharedllm.training.tasks.needles import absent, multi_key, multi_query, multi_value, single
 from sharedllm.training.tasks.reasoning import lists, tracking, two_hop
 from sharedllm.training.tasks.words import quotation, words
+
+from sharedllm.generation.prompt import ABSENT
+from sharedllm.training.examples import Example
 
 __all__ = ["ABSENT", "MAKERS", "WEIGHTS", "Maker"]
 

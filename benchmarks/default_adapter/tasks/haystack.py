@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from sharedllm.training.examples import Past, Span
 from sharedllm.training.tasks.relations import Fact, Relation, fact
+
+from sharedllm.training.examples import Past, Span
 
 NOISE = (
     "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again.",

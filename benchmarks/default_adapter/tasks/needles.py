@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import random
 
-from sharedllm.prompt import ABSENT
-from sharedllm.training.examples import Example, Span
 from sharedllm.training.tasks.haystack import background, hide, rivals
 from sharedllm.training.tasks.relations import (
     MAGIC,
@@ -16,6 +14,9 @@ from sharedllm.training.tasks.relations import (
     question,
     relation,
 )
+
+from sharedllm.generation.prompt import ABSENT
+from sharedllm.training.examples import Example, Span
 
 PREAMBLE = "Some special magic {kind}s are hidden within the text. "
 

@@ -7,10 +7,11 @@ import random
 import string
 from collections.abc import Callable
 
-from sharedllm.training.examples import Example, Past
 from sharedllm.training.tasks import names
 from sharedllm.training.tasks.haystack import background, hide
 from sharedllm.training.tasks.relations import RELATIONS, fact
+
+from sharedllm.training.examples import Example, Past
 
 
 def tracking(rng: random.Random, filler: str) -> Example:

@@ -6,8 +6,9 @@ import itertools
 import random
 import re
 
-from sharedllm.training.examples import Example
 from sharedllm.training.tasks.names import ADJECTIVES, NOUNS, syllables
+
+from sharedllm.training.examples import Example
 
 COUNTED = (
     "What are the {n} most common words in the above list?",

@@ -6,10 +6,8 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from sharedllm.errors import ConfigError
 from sharedllm.evaluation.framing import frame
 from sharedllm.evaluation.hops import two_hop
-from sharedllm.evaluation.items import Item
 from sharedllm.evaluation.needles import NEW_TOKENS as NEEDLE_TOKENS
 from sharedllm.evaluation.needles import TASKS as NEEDLES
 from sharedllm.evaluation.needles import Build, Sample, builder
@@ -20,6 +18,9 @@ from sharedllm.evaluation.tracing import (
     frequent_words,
     tracking,
 )
+
+from sharedllm.errors import ConfigError
+from sharedllm.evaluation.items import Item
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from sharedllm.evaluation import words
 from sharedllm.evaluation.sources import SENTENCE_END
+
+from sharedllm.evaluation import words
 
 TEMPLATE = (
     "Some special magic {kind} are hidden within the following text. Make sure to memorize it. "
