@@ -3,8 +3,8 @@
     python -m benchmarks.cpu --out benchmarks/results/cpu.json
 
 Each row of the table is a phase in a fresh process: seconds, what it must compute and move
-(speed/costs.py), and the seconds that this machine's matrix rate and copy bandwidth allow for that. The
-operating system's file cache is left as it is.
+(speed/costs.py), and the seconds that this machine's matrix rate and copy bandwidth allow for that.
+The operating system's file cache is left as it is.
 """
 
 from __future__ import annotations
@@ -275,7 +275,8 @@ def reached(result: dict[str, Any]) -> list[tuple[str, float, float | None]]:
 def in_child(kind: str, cache: Path, **options: Any) -> dict[str, Any]:
     """Run one of `CHILDREN` in a fresh process."""
     given = [f"--{name}={value}" for name, value in options.items()]
-    command = [sys.executable, "-m", "benchmarks.cpu", "--child", kind, *given, f"--started={time.time()}"]
+    command = [sys.executable, "-m", "benchmarks.cpu", f"--child={kind}", *given]
+    command.append(f"--started={time.time()}")
     environment = {**os.environ, "SHAREDLLM_CACHE": str(cache)}
     done = subprocess.run(
         command, env=environment, stdout=subprocess.PIPE, text=True, encoding="utf-8", check=True

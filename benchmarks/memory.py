@@ -226,7 +226,8 @@ def in_child(kind: str, args: argparse.Namespace, **options: Any) -> dict[str, A
     """Run one of `CHILDREN` in a fresh process."""
     given = [f"--{name}={value}" for name, value in options.items() if value is not True]
     given += [f"--{name}" for name, value in options.items() if value is True]
-    command = [sys.executable, "-m", "benchmarks.memory", "--child", kind, f"--corpus={args.corpus}", *given]
+    command = [sys.executable, "-m", "benchmarks.memory", f"--child={kind}"]
+    command += [f"--corpus={args.corpus}", *given]
     load = round(os.getloadavg()[0], 1)
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

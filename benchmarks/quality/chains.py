@@ -40,7 +40,7 @@ from rich.table import Table
 from benchmarks.quality.chunk_stores import WINDOW, BestLast, BM25Chunks, chunks, minilm_store
 from benchmarks.quality.library import SIZES, Library, library
 from sharedllm import MemoryDocument, SharedLLM, TreeMemory
-from sharedllm.evaluation import intervals, scores
+from sharedllm.evaluation import metrics
 from sharedllm_integrations.langchain import ChatSharedLLM, TreeMemoryRetriever
 from sharedllm_integrations.llamaindex import LlamaIndexSharedLLM, TreeMemoryIndex
 
@@ -234,11 +234,11 @@ def answered(method: Method, pipelines: Pipelines, n: int) -> list[dict[str, Any
         rows.append(
             {
                 "answer": answer,
-                "right": scores.contains(answer, item.answers),
-                "f1": round(scores.f1(answer, item.answers), 4),
-                "exact": scores.exact(answer, item.answers),
-                "refused": float(scores.refuses(answer)),
-                "given": scores.contains(given, item.answers),
+                "right": metrics.contains(answer, item.answers),
+                "f1": round(metrics.f1(answer, item.answers), 4),
+                "exact": metrics.exact(answer, item.answers),
+                "refused": float(metrics.refuses(answer)),
+                "given": metrics.contains(given, item.answers),
                 "seconds": round(seconds, 2),
             }
         )
@@ -276,7 +276,7 @@ def _compare(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 def _mean(rows: list[dict[str, Any]], name: str, times: int) -> str:
-    found = intervals.mean([times * row[name] for row in rows])
+    found = metrics.mean([times * row[name] for row in rows])
     digits = 0 if times == 100 else 3
     half = "" if found.half is None else f" ± {found.half:.{digits}f}"
     return f"{found.value:.{digits}f}{half}"
@@ -286,7 +286,7 @@ def _gap(one: dict[str, Any], other: dict[str, Any], n: int) -> str:
     out = []
     for name, times, digits in (("right", 100, 1), ("f1", 1, 3)):
         ours, theirs = ([times * row[name] for row in r["rows"][:n]] for r in (one, other))
-        found = intervals.difference(ours, theirs)
+        found = metrics.difference(ours, theirs)
         half = "" if found.half is None else f" ± {found.half:.{digits}f}"
         out.append(f"{name} {found.value:+.{digits}f}{half}")
     return ", ".join(out)

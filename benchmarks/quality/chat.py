@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sharedllm.evaluation.pasted import Pasted
-
+from benchmarks.quality.chat_set import PROMPTS
 from sharedllm.errors import DocumentError
+from sharedllm.evaluation.baselines import Pasted
 from sharedllm.evaluation.items import Item
 from sharedllm.evaluation.methods import Case, DoesNotFitError, Method, Ready
-from sharedllm.evaluation.report import Metric
-from sharedllm.evaluation.run import Row
+from sharedllm.evaluation.metrics import Metric, Row
+from sharedllm.evaluation.run import Session
+from sharedllm.evaluation.settings import Settings
+from sharedllm.evaluation.texts import rows
 from sharedllm.generation.prompt import part_ids
 from sharedllm.shared_llm import SharedLLM
 
@@ -51,7 +53,7 @@ class Reply(Pasted):
         return ()
 
 
-def read(rows: Sequence[Mapping[str, Any]], path: str) -> Iterator[Item]:
+def read(given: Iterable[Mapping[str, Any]], path: str) -> Iterator[Item]:
     """Items of rows of messages, or of an instruction (question) and a response (answer).
 
     Raises
@@ -59,13 +61,13 @@ def read(rows: Sequence[Mapping[str, Any]], path: str) -> Iterator[Item]:
     DocumentError
         For a row of neither form.
     """
-    for number, row in enumerate(rows, start=1):
+    for number, row in enumerate(given, start=1):
         where = f"row {number} of {path!r}"
         messages = row.get("messages")
         if messages is None:
             asked = next((row[k] for k in INSTRUCTION if isinstance(row.get(k), str)), None)
-            given = next((row[k] for k in REPLY if row.get(k)), None)
-            reply = given[0] if isinstance(given, list) else given
+            reply = next((row[k] for k in REPLY if row.get(k)), None)
+            reply = reply[0] if isinstance(reply, list) else reply
             messages = [_message("user", asked), _message("assistant", reply)]
         yield _item(messages, f"{path}:{number}", where)
 
@@ -113,12 +115,40 @@ def measure(method: Method, ready: Sequence[Ready]) -> list[Row]:
     ]
 
 
-def with_ratio(rows: Sequence[Row]) -> list[Row]:
+def with_ratio(found: Sequence[Row]) -> list[Row]:
     """The rows with the base's NLL of the same item beside their own."""
-    base = {row["item"]: row["nll"] for row in rows if row["method"] == BASE and "nll" in row}
+    base = {row["item"]: row["nll"] for row in found if row["method"] == BASE and "nll" in row}
     return [
         row | {"nll_again": row["nll"], "base_nll": base[row["item"]]}
         if row["method"] != BASE and "nll" in row
         else row
-        for row in rows
+        for row in found
     ]
+
+
+def run(settings: Settings, paths: Sequence[str], llm: SharedLLM | None = None) -> dict[str, Any]:
+    """The likelihood of reference replies without documents, with the adapter and without."""
+    if paths:
+        every = [item for path in paths for item in read(rows(path), path)]
+    else:
+        listed = [{"instruction": asked, "response": reply} for asked, reply in PROMPTS]
+        every = list(read(listed, "built-in"))
+    if not every:
+        raise DocumentError(f"no row in {', '.join(map(repr, paths))}")
+    session = Session("chat", settings, llm, budgeted=False)
+    base, batch = session.llm, settings.batch
+    if session.llm.adapter is None:
+        session.note("no adapter is loaded: both rows are the base")
+    elif llm is None:
+        base = SharedLLM.from_pretrained(
+            settings.model, adapter=None, device=settings.device, dtype=settings.dtype
+        )
+    compared: list[Method] = [
+        Reply(base, batch, BASE),
+        Reply(session.llm, batch, AS_USED),
+    ]
+    if session.llm.adapter is not None:
+        compared.append(Reply(session.llm, batch, FORCED, adapter=True))
+    items = chosen(every, settings.items, settings.seed)
+    found = session.rows(items, len(items), measure, compared)
+    return session.finish(with_ratio(found), METRICS, title="Replies without documents")

@@ -1,6 +1,7 @@
 """10,000 documents of about 1,000 tokens, some of which hold what a question is about.
 
-    python -m benchmarks.quality.corpus --data DEV_FOLDER --distractors TRAIN_FOLDER --out corpus.jsonl.xz
+    python -m benchmarks.quality.corpus --data DEV_FOLDER --distractors TRAIN_FOLDER \
+        --out corpus.jsonl.xz
 
 Books, code, manuals and papers are cut into documents; planted facts and real questions (those of
 items.py) are placed in some of them, one each, and the document stays about as long as it was. All

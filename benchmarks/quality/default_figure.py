@@ -17,7 +17,8 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from sharedllm.evaluation.intervals import mean
+
+from sharedllm.evaluation.metrics import mean
 
 Key = tuple[str, int, str, int]  # task, length, method, budget (0: its own)
 NEEDLES = {

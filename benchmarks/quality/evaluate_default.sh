@@ -1,5 +1,5 @@
 #!/bin/sh
-# Everything that the README and the model card say of the default adapter, by `sharedllm eval`.
+# Everything that the README and the model card say of the default adapter, by evaluate.py.
 #
 #     benchmarks/quality/evaluate_default.sh DATA OUT [OPTIONS of the commands]
 #
@@ -16,6 +16,12 @@ short=4K,8K long=128K,32K items=${ITEMS:-48} pasts=0,2K,4K,6K,14K,30K,62K,126K m
 [ -z "${SMALL:-}" ] || short=4K long=6K items=1 pasts=0,2K million=8K
 filler="--filler $data/books.jsonl.xz"
 turn=0
+measured() { # name, command, options
+  name=$1 command=$2
+  shift 2
+  ${PYTHON:-python} -m benchmarks.quality.evaluate "$command" --out "$out/$name.json" "$@" &&
+    ${PYTHON:-python} -m benchmarks.quality.plot "$out/$name.json" --plot "$out/$name.png"
+}
 run() { # name, command, options
   name=$1 command=$2
   shift 2
@@ -24,22 +30,22 @@ run() { # name, command, options
   [ "$wanted" ] || return 0
   turn=$((turn + 1))
   CUDA_VISIBLE_DEVICES=${CUDA_VISIBLE_DEVICES:-$((turn % ${GPUS:-1}))} \
-    ${SHAREDLLM:-sharedllm} eval "$command" --out "$out/$name.json" --plot "$out/$name.png" "$@" \
-    >"$out/$name.txt" 2>&1 || echo "$name failed: $(tail -n 1 "$out/$name.txt")" >&2 &
+    measured "$name" "$command" "$@" >"$out/$name.txt" 2>&1 ||
+    echo "$name failed: $(tail -n 1 "$out/$name.txt")" >&2 &
 }
 # Baselines that attend to everything take a minute an item at 128K: there the others run alone.
 for task in niah_single_1 niah_single_2 niah_single_3 niah_multikey_1 niah_multivalue \
   niah_multiquery niah_multikey_2 niah_multikey_3 vt two_hop cwe,fwe; do
-  run "needle-long-${task%%,*}" needle --tasks $task --lengths $long --items $items \
+  run "needle-long-${task%%,*}" ruler --tasks $task --lengths $long --items $items \
     --baselines truncated,bm25 $filler "$@"
 done
 for task in niah_single_1 niah_single_2 niah_single_3; do
-  run "needle-million-$task" needle --tasks $task --lengths $million --items $((items / 3 + 1)) \
+  run "needle-million-$task" ruler --tasks $task --lengths $million --items $((items / 3 + 1)) \
     --budget 1024 --baselines bm25 $filler "$@"
 done
 for tasks in niah_single_1,niah_single_2,niah_single_3,niah_multikey_1 \
   niah_multivalue,niah_multiquery,niah_multikey_2,niah_multikey_3 vt,two_hop,cwe,fwe; do
-  run "needle-short-${tasks%%,*}" needle --tasks $tasks --lengths $short --items $((items / 2 + 1)) \
+  run "needle-short-${tasks%%,*}" ruler --tasks $tasks --lengths $short --items $((items / 2 + 1)) \
     $filler "$@"
 done
 # left out: questions that mean something beside their passage only ("Summarize the paper.")

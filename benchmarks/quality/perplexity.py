@@ -6,18 +6,20 @@ import dataclasses
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sharedllm.evaluation.framing import frame
-from sharedllm.evaluation.pasted import Truncated
 
 from sharedllm.config import whole
-from sharedllm.errors import DocumentError
-from sharedllm.evaluation.items import Item
+from sharedllm.errors import ConfigError, DocumentError
+from sharedllm.evaluation.baselines import Truncated
+from sharedllm.evaluation.items import Item, frame
 from sharedllm.evaluation.methods import Case, Losses, Method, Ready
-from sharedllm.evaluation.report import Metric
-from sharedllm.evaluation.run import Row
+from sharedllm.evaluation.metrics import Metric, Row
+from sharedllm.evaluation.run import Session
+from sharedllm.evaluation.settings import Settings
+from sharedllm.evaluation.texts import texts
 from sharedllm.generation.prompt import part_ids
 from sharedllm.shared_llm import SharedLLM
 from sharedllm.text.tokens import Tokens, tokenize
@@ -68,7 +70,7 @@ class Windows:
 
 
 def items(
-    texts: Sequence[str],
+    given: Sequence[str],
     windows: Windows,
     n: int,
     llm: SharedLLM,
@@ -93,7 +95,7 @@ def items(
     needed = max(windows.pasts) + windows.running
     long: list[tuple[str, Tokens]] = []
     held = ""
-    for text in rng.sample(texts, len(texts)):
+    for text in rng.sample(given, len(given)):
         text = held + text
         tokens = tokenize(text, llm.tokenizer)
         held = text + "\n\n" if join and len(tokens) < needed else ""
@@ -218,3 +220,42 @@ def with_gains(rows: Sequence[Row]) -> list[Row]:
         else row
         for row in rows
     ]
+
+
+def run(
+    settings: Settings,
+    paths: Sequence[str],
+    windows: Windows,
+    llm: SharedLLM | None = None,
+    *,
+    join: bool = False,
+) -> dict[str, Any]:
+    """Perplexity after pasts of every length."""
+    documents = texts(paths, "--data")
+    if "policy" not in settings.search:
+        settings = dataclasses.replace(settings, search={**settings.search, "policy": "right"})
+    session = Session("perplexity", settings, llm)
+    if windows.running + max(session.budgets) > session.lshape.window:
+        raise ConfigError(
+            f"--running {windows.running:,} and a budget of {max(session.budgets):,} need more "
+            f"than the {session.lshape.window:,} positions that the model was trained on: "
+            "lower one of them"
+        )
+    made = items(
+        documents,
+        windows,
+        settings.items,
+        session.llm,
+        settings.seed,
+        group=settings.batch,
+        join=join,
+    )
+    n = settings.items * len(windows.pasts)
+    found = session.rows(made, n, measure)
+    return session.finish(
+        with_gains(found),
+        windows.metrics(),
+        title="Perplexity",
+        unit="tokens of past",
+        across=True,
+    )

@@ -1,7 +1,14 @@
-"""A picture of the cells: scores over lengths, or dots with intervals at one length."""
+"""A picture of a run: scores over lengths, or dots with intervals at one length.
+
+    python -m benchmarks.quality.plot RESULT.json --plot PICTURE.png
+
+RESULT is what ``sharedllm eval`` or evaluate.py wrote with `--out`.
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, ScalarFormatter
 
 from sharedllm.evaluation.items import thousands
-from sharedllm.evaluation.report import ALL, OURS, Metric
+from sharedllm.evaluation.metrics import Metric
+from sharedllm.evaluation.report import ALL, OURS
 
 Cell = dict[str, Any]
 Panel = tuple[str, Metric, str]  # heading, metric, task
@@ -26,23 +34,12 @@ WIDE = 3.0  # times the least: from there on perplexities are drawn in logarithm
 PANEL_WIDTH, PANEL_HEIGHT, DOT_HEIGHT = 4.2, 3.0, 0.24
 
 
-def draw(
-    cells: Sequence[Cell],
-    metrics: Sequence[Metric],
-    path: Path,
-    *,
-    title: str,
-    tasks: dict[str, str],
-    axis: str,
-) -> None:
-    """Write the picture to `path`.
-
-    Parameters
-    ----------
-    tasks : a panel for each of these and their mean; without, one for each metric
-    axis : what the lengths are
-    """
-    panels = _panels(cells, metrics, tasks)
+def draw(result: dict[str, Any], path: Path) -> None:
+    """Write the picture to `path`."""
+    cells, command = result["cells"], result["command"]
+    metrics = [Metric(**metric) for metric in result["metrics"]]
+    axis = "tokens of past" if command == "perplexity" else "tokens"
+    panels = _panels(cells, metrics, by_task=command == "ruler")
     lengths = sorted({cell["length"] for cell in cells})
     series = list(dict.fromkeys((c["method"], c["budget"]) for c in cells if c["items"]))
     columns = min(4, len(panels))
@@ -60,7 +57,7 @@ def draw(
         place.spines[["top", "right"]].set_visible(False)
     for place in list(axes.flat)[len(panels) :]:
         place.set_visible(False)
-    figure.suptitle(title)
+    figure.suptitle(command)
     if len(lengths) > 1:
         handles, labels = axes.flat[0].get_legend_handles_labels()
         figure.legend(
@@ -75,10 +72,12 @@ def draw(
     figure.savefig(path, dpi=130)
 
 
-def _panels(cells: Sequence[Cell], metrics: Sequence[Metric], tasks: dict[str, str]) -> list[Panel]:
-    if not tasks:
+def _panels(cells: Sequence[Cell], metrics: Sequence[Metric], *, by_task: bool) -> list[Panel]:
+    """A panel for each task and their mean, or for each metric."""
+    if not by_task:
         have = {key for cell in cells for key in cell["metrics"]}
         return [(m.title, m, ALL) for m in metrics if m.key in have]
+    tasks = dict.fromkeys(cell["task"] for cell in cells if cell["task"] != ALL)
     panels = [(task, metrics[0], task) for task in tasks]
     return [("mean", metrics[0], ALL), *panels] if len(panels) > 1 else panels
 
@@ -177,3 +176,17 @@ def _dots(
     if metric.scale == 100:
         place.set_xlim(-3, 103)
     place.grid(axis="x", alpha=0.3)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("result", type=Path)
+    parser.add_argument("--plot", type=Path, required=True)
+    args = parser.parse_args()
+    draw(json.loads(args.result.read_text(encoding="utf-8")), args.plot)
+
+
+if __name__ == "__main__":
+    main()

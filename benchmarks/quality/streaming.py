@@ -155,7 +155,7 @@ class Streaming(Prompted):
         self.window = min(2044, most) if window is None else window
         if not 8 <= self.window <= most:
             raise ConfigError(
-                f"--streaming-window is {window}; this model takes 8 to {most} entries "
+                f"a window of {window} is not possible; this model takes 8 to {most} entries "
                 f"beside {SINKS} sinks"
             )
 

@@ -6,8 +6,7 @@ import copy
 import math
 from collections.abc import Sequence
 
-from sharedllm.evaluation.pasted import Pasted
-
+from sharedllm.evaluation.baselines import Pasted
 from sharedllm.evaluation.methods import Case, DoesNotFitError, Ready
 from sharedllm.shared_llm import SharedLLM
 
@@ -52,7 +51,7 @@ class Yarn(Pasted):
             raise DoesNotFitError(f"the model's rotation is scaled already ({kind})")
         factor = self.factor(case)
         if factor > self.limit:
-            raise DoesNotFitError(f"needs a factor of {factor}; --yarn-limit is {self.limit}")
+            raise DoesNotFitError(f"needs a factor of {factor}; the limit is {self.limit}")
         return case.ids
 
     def factor(self, case: Case) -> int:

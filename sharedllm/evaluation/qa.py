@@ -19,13 +19,7 @@ from sharedllm.evaluation.methods import Method, Ready
 from sharedllm.evaluation.metrics import Metric, Row
 from sharedllm.evaluation.run import Session, answers
 from sharedllm.evaluation.settings import Settings
-from sharedllm.evaluation.texts import (
-    REPEATS,
-    SENTENCE_END,
-    Filler,
-    require_filler,
-    rows,
-)
+from sharedllm.evaluation.texts import REPEATS, Filler, planted, require_filler, rows
 from sharedllm.generation.prompt import AFTER, BEFORE, part_ids
 from sharedllm.shared_llm import SharedLLM
 
@@ -293,11 +287,7 @@ def _placed(
     text = filler.cut(asking.length - own, tokenizer, seed)
     if not passage:
         return text
-    at = int(random.Random(seed).random() * len(text))
-    found = SENTENCE_END.search(text, at)
-    place = found.end() if found else len(text)
-    parts = (text[:place].rstrip(), passage.strip(), text[place:].lstrip())
-    return "\n\n".join(part for part in parts if part)
+    return planted(text, passage, random.Random(seed).random(), "\n\n")
 
 
 def _other(question: Question, questions: Sequence[Question], rng: random.Random) -> str:

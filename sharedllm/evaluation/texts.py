@@ -79,46 +79,51 @@ class Filler:
     Parameters
     ----------
     paths : files
+
+    Attributes
+    ----------
+    texts : list of str
+    repeats : bool
+        Whether a longer stretch was asked for than the texts give.
     """
 
     def __init__(self, paths: Sequence[str | os.PathLike[str]]) -> None:
-        self._texts = texts([os.fspath(path) for path in paths], "--filler")
+        self.texts = texts([os.fspath(path) for path in paths], "--filler")
         self.repeats = False
-
-    def words(self, n: int, seed: int) -> list[str]:
-        """`n` words in the order of the texts, from a random sentence on; fewer if there are."""
-        rng = random.Random(seed)
-        order = rng.sample(range(len(self._texts)), len(self._texts))
-        first = self._texts[order[0]]
-        found = SENTENCE_END.search(first, rng.randrange(len(first)))
-        at = found.end() if found else 0
-        out: list[str] = []
-        for text in (first[at:], *(self._texts[i] for i in order[1:]), first[:at]):
-            out += text.split(maxsplit=n - len(out))[: n - len(out)]
-            if len(out) >= n:
-                break
-        return out
 
     def cut(self, tokens: int, tokenizer: PreTrainedTokenizerBase, seed: int) -> str:
         """About `tokens` tokens (never more) from a random sentence on, ending at a sentence."""
         rng = random.Random(seed)
-        order = rng.sample(range(len(self._texts)), len(self._texts))
-        text = self._texts[order[0]]
+        order = rng.sample(range(len(self.texts)), len(self.texts))
+        text = self.texts[order[0]]
         begin = SENTENCE_END.search(text, rng.randrange(len(text)))
         out = text[begin.end() if begin else 0 :]
-        sample = (out if len(out) > SAMPLE else self._texts[order[0]])[:SAMPLE]
+        sample = (out if len(out) > SAMPLE else self.texts[order[0]])[:SAMPLE]
         wanted = int(SPREAD * tokens * len(sample) / len(tokenize(sample, tokenizer)))
         at = 0
         while len(out) < wanted:
             at += 1
             self.repeats |= at >= len(order)
-            out += "\n\n" + self._texts[order[at % len(order)]]
+            out += "\n\n" + self.texts[order[at % len(order)]]
         found = tokenize(out[: max(wanted, 1)], tokenizer)
         if len(found) < tokens:
             found = tokenize(out, tokenizer)
         end = found.characters(0, min(tokens, len(found)))[1]
         ends = [m.start() for m in SENTENCE_END.finditer(out, max(0, end - 1000), end)]
         return out[: ends[-1] if ends else end].rstrip()
+
+
+def planted(text: str, passage: str, share: float, gap: str) -> str:
+    """`text` with `passage` at the first end of a sentence behind the `share` of its characters.
+
+    Parameters
+    ----------
+    gap : stands on either side of the passage
+    """
+    found = SENTENCE_END.search(text, int(share * len(text)))
+    place = found.end() if found else len(text)
+    parts = (text[:place].rstrip(), passage.strip(), text[place:].lstrip())
+    return gap.join(part for part in parts if part)
 
 
 def require_filler(filler: Filler | None, what: str) -> Filler:

@@ -1,8 +1,8 @@
-"""Trains the map of a question's search vectors, by which MaxSim compares it with documents.
+"""Training of the projection of a question's search vectors, which MaxSim compares by.
 
 What answers a question should score above every other leaf, those of the other documents of its
 batch included. Nothing else is trained, and documents' vectors stay as they are: memories that
-exist are searched by the map as well. Half of the batches compare codes of 64 bytes a token, as a
+exist are searched with it as well. Half of the batches compare codes of 64 bytes a token, as a
 memory keeps them.
 """
 
@@ -32,7 +32,7 @@ from sharedllm.text.tokens import tokenize
 from sharedllm.text.tree import cut
 from sharedllm.training.config import DataConfig, TrainConfig
 from sharedllm.training.data import Mixture
-from sharedllm.training.documents import NO_VECTORS, leaves_of, unread
+from sharedllm.training.examples import NO_VECTORS, leaves_of, unread
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -100,12 +100,12 @@ class Questions(IterableDataset[Sought]):
             )
 
 
-class QueryMap(nn.Module):
-    """The map, which starts as the identity, and how sharply scores are compared in training."""
+class QueryProjection(nn.Module):
+    """The projection, at first the identity, and how sharply scores are compared in training."""
 
     def __init__(self, hidden: int, device: torch.device) -> None:
         super().__init__()
-        self.map = nn.Parameter(torch.eye(hidden, device=device))
+        self.matrix = nn.Parameter(torch.eye(hidden, device=device))
         self.sharpness = nn.Parameter(torch.tensor(SHARPNESS, device=device))
 
     def losses(self, batch: Sequence[Sought], questions: Tensor, pasts: Tensor) -> Tensor:
@@ -120,7 +120,7 @@ class QueryMap(nn.Module):
         -------
         losses (B,)
         """
-        mapped = unit(questions @ self.map.T)
+        mapped = unit(questions @ self.matrix.T)
         begins = np.cumsum([0, *(len(x.past) for x in batch)])
         starts = [x.leaves + begin for x, begin in zip(batch, begins, strict=False)]
         bounds = torch.from_numpy(np.concatenate([*starts, begins[-1:]])).to(pasts.device)
@@ -136,16 +136,16 @@ class QueryMap(nn.Module):
 
 
 def train(llm: SharedLLM, config: TrainConfig, say: Callable[[str], object] = _nothing) -> Tensor:
-    """The map (hidden, hidden) after ``config.query_map.steps`` steps, or its minutes; halfway.
+    """The projection (hidden, hidden) after its steps, or its minutes, drawn halfway back.
 
     Parameters
     ----------
     say : gets a line of losses by task now and then
     """
-    settings, lower = config.query_map, llm.lower
+    settings, lower = config.query_projection, llm.lower
     sample = lower.vocabulary()
     codec = VectorCodec.fit(sample).to(lower.device)
-    model = QueryMap(sample.shape[1], lower.device)
+    model = QueryProjection(sample.shape[1], lower.device)
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
     dataset = Questions(config.data, llm.tokenizer, llm.tree, config.seed)
     # pickled whole: shared one by one, each array would hold a file open
@@ -177,14 +177,14 @@ def train(llm: SharedLLM, config: TrainConfig, say: Callable[[str], object] = _n
             shown = "  ".join(f"{k} {sum(v) / len(v):.2f}" for k, v in sorted(seen.items()))
             say(f"step {step + 1}  {time.perf_counter() - started:.0f} s  {shown}")
             seen.clear()
-    return halfway(model.map.detach(), sample.float())
+    return halfway(model.matrix.detach(), sample.float())
 
 
 def halfway(trained: Tensor, sample: Tensor) -> Tensor:
     """The mean of the identity and of `trained`, which maps the vectors `sample` to unit length.
 
-    What the map alone finds less well is found again by the plain vectors, and hardly anything is
-    lost of what it gains (docs/experiments.md, 23).
+    What the projection alone finds less well is found again by the plain vectors, and hardly
+    anything is lost of what it gains (docs/experiments.md, 23).
     """
     trained = trained / (sample @ trained.T).norm(dim=-1).mean()
     return (torch.eye(len(trained), device=trained.device) + trained) / 2
@@ -204,7 +204,7 @@ def _vectors(llm: SharedLLM, texts: Sequence[NDArray[np.int32]]) -> Tensor:
 def run(
     config: TrainConfig, adapter: Path, say: Callable[[str], object] = _nothing, **options: Any
 ) -> None:
-    """Train a map for the adapter in the folder `adapter`, and write it there.
+    """Train a projection for the adapter in the folder `adapter`, and write it there.
 
     Raises
     ------
@@ -213,4 +213,4 @@ def run(
     """
     tree = lora_io.Manifest.read(adapter).tree
     llm = SharedLLM.from_pretrained(config.model, adapter=None, tree=tree, **options)
-    lora_io.save_query_map(train(llm, config, say), adapter)
+    lora_io.save_query_projection(train(llm, config, say), adapter)

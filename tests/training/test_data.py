@@ -15,6 +15,7 @@ import pytest
 
 pytest.importorskip("pydantic", reason="needs the extra [train]")
 
+from sharedllm.training.rows import endless, shuffled
 from sharedllm.training.tasks import MAKERS
 
 from sharedllm.errors import ConfigError
@@ -23,7 +24,6 @@ from sharedllm.training import reading
 from sharedllm.training.config import DataConfig, Source
 from sharedllm.training.data import Mixture
 from sharedllm.training.examples import Example
-from sharedllm.training.rows import endless, shuffled
 from tests.texts import STORY
 
 CITIES = [f"{a}{b}ville" for a in ("Ar", "Bo", "Cel", "Dun", "Em") for b in "abcdefgh"]

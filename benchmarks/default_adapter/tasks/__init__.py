@@ -1,8 +1,8 @@
 """Generated retrieval tasks: made-up facts hidden in text, and questions about them.
 
 Each maker takes a random generator and filler text and gives an :class:`Example` whose answer is
-short and follows from the text, or is :data:`ABSENT`. Keys, values and wordings vary, so that what
-is learned is looking up, not a phrase.
+short and follows from the text, or says that it is not there. Keys, values and wordings vary, so
+that what is learned is looking up, not a phrase.
 """
 
 from __future__ import annotations
@@ -10,14 +10,31 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from sharedllm.training.tasks.needles import absent, multi_key, multi_query, multi_value, single
-from sharedllm.training.tasks.reasoning import lists, tracking, two_hop
-from sharedllm.training.tasks.words import quotation, words
-
-from sharedllm.generation.prompt import ABSENT
+from benchmarks.default_adapter.tasks.needles import (
+    absent,
+    multi_key,
+    multi_query,
+    multi_value,
+    single,
+)
+from benchmarks.default_adapter.tasks.reasoning import lists, tracking, two_hop
+from benchmarks.default_adapter.tasks.words import quotation, words
 from sharedllm.training.examples import Example
 
-__all__ = ["ABSENT", "MAKERS", "WEIGHTS", "Maker"]
+__all__ = [
+    "MAKERS",
+    "absent",
+    "lists",
+    "multi_key",
+    "multi_query",
+    "multi_value",
+    "quotation",
+    "retrieval",
+    "single",
+    "tracking",
+    "two_hop",
+    "words",
+]
 
 Maker = Callable[[random.Random, str], Example]
 
@@ -33,7 +50,7 @@ MAKERS: dict[str, Maker] = {
     "words": words,
     "absent": absent,
 }
-# how often each is made when a source asks for "retrieval"
+# how often each is made by `retrieval`
 WEIGHTS: dict[str, float] = {
     "single": 0.16,
     "multi_key": 0.22,
@@ -46,3 +63,9 @@ WEIGHTS: dict[str, float] = {
     "words": 0.03,
     "absent": 0.09,
 }
+
+
+def retrieval(rng: random.Random, filler: str) -> Example:
+    """An example of one of the tasks, in the shares of :data:`WEIGHTS`."""
+    (task,) = rng.choices(list(WEIGHTS), list(WEIGHTS.values()))
+    return MAKERS[task](rng, filler)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from sharedllm.training.tasks.relations import Fact, Relation, fact
-
+from benchmarks.default_adapter.tasks.relations import Fact, Relation, fact
 from sharedllm.training.examples import Past, Span
 
 NOISE = (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
-from sharedllm.training.tasks.haystack import background, hide, rivals
-from sharedllm.training.tasks.relations import (
+from benchmarks.default_adapter.tasks.haystack import background, hide, rivals
+from benchmarks.default_adapter.tasks.relations import (
     MAGIC,
     RELATIONS,
     Fact,
@@ -14,7 +14,6 @@ from sharedllm.training.tasks.relations import (
     question,
     relation,
 )
-
 from sharedllm.generation.prompt import ABSENT
 from sharedllm.training.examples import Example, Span
 

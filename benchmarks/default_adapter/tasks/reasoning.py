@@ -7,10 +7,9 @@ import random
 import string
 from collections.abc import Callable
 
-from sharedllm.training.tasks import names
-from sharedllm.training.tasks.haystack import background, hide
-from sharedllm.training.tasks.relations import RELATIONS, fact
-
+from benchmarks.default_adapter.tasks import names
+from benchmarks.default_adapter.tasks.haystack import background, hide
+from benchmarks.default_adapter.tasks.relations import RELATIONS, fact
 from sharedllm.training.examples import Example, Past
 
 

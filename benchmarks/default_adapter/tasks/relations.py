@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from sharedllm.training.tasks.names import DRAW
-from sharedllm.training.tasks.people import PEOPLE
-from sharedllm.training.tasks.things import THINGS
+from benchmarks.default_adapter.tasks.names import DRAW
+from benchmarks.default_adapter.tasks.people import PEOPLE
+from benchmarks.default_adapter.tasks.things import THINGS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,6 +1,6 @@
 """Relations of places, things and organisations, written like those of people."""
 
-from sharedllm.training.tasks.people import Row
+from benchmarks.default_adapter.tasks.people import Row
 
 THINGS: tuple[Row, ...] = (
     (

@@ -6,8 +6,7 @@ import itertools
 import random
 import re
 
-from sharedllm.training.tasks.names import ADJECTIVES, NOUNS, syllables
-
+from benchmarks.default_adapter.tasks.names import ADJECTIVES, NOUNS, syllables
 from sharedllm.training.examples import Example
 
 COUNTED = (

@@ -1,26 +1,26 @@
-"""RULER's tasks, and two hops, at a given length: items for ``sharedllm eval needle``."""
+"""RULER's tasks, and two hops, at a given length: items, and how answers are scored."""
 
 from __future__ import annotations
 
+import random
 import zlib
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
-from sharedllm.evaluation.framing import frame
-from sharedllm.evaluation.hops import two_hop
-from sharedllm.evaluation.needles import NEW_TOKENS as NEEDLE_TOKENS
-from sharedllm.evaluation.needles import TASKS as NEEDLES
-from sharedllm.evaluation.needles import Build, Sample, builder
-from sharedllm.evaluation.sources import Filler, require_filler
-from sharedllm.evaluation.tracing import (
-    NEW_TOKENS,
-    common_words,
-    frequent_words,
-    tracking,
-)
-
+from benchmarks.quality.ruler.needles import NEW_TOKENS as NEEDLE_TOKENS
+from benchmarks.quality.ruler.needles import TASKS as NEEDLES
+from benchmarks.quality.ruler.needles import Build, Sample, builder, two_hop
+from benchmarks.quality.ruler.tracing import NEW_TOKENS, common_words, frequent_words, tracking
+from sharedllm import SharedLLM
 from sharedllm.errors import ConfigError
-from sharedllm.evaluation.items import Item
+from sharedllm.evaluation import metrics
+from sharedllm.evaluation.items import Item, frame
+from sharedllm.evaluation.methods import Method, Ready
+from sharedllm.evaluation.metrics import Metric, Row
+from sharedllm.evaluation.run import Session, answers
+from sharedllm.evaluation.settings import Settings
+from sharedllm.evaluation.texts import REPEATS, SENTENCE_END, Filler, require_filler
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -32,6 +32,7 @@ SHORT_NAMES = dict(
         TASKS, ("S1", "S2", "S3", "K1", "K2", "K3", "MV", "MQ", "VT", "CW", "FW", "2H"), strict=True
     )
 )
+METRICS = (Metric(key="score", title="string_match_all", scale=100, digits=1),)
 TOLERANCE = 0.002  # of the length, by which a document may stay below it
 STEPS = 16
 
@@ -84,12 +85,27 @@ def make(
     essay: list[str] = []
     if needs_filler(task):
         filler = require_filler(filler, f"the task {task}")
-        essay = filler.words(length, own)
+        essay = _words(filler, length, own)
     build = _build(task, own, length, essay, (index + 0.5) / of)
     sample = fitted(build, tokens, length, task)
     if filler is not None and essay:
         filler.repeats |= len(sample.text.split()) > 1.05 * len(essay)
     return item(sample)
+
+
+def _words(filler: Filler, n: int, seed: int) -> list[str]:
+    """`n` words in the order of the texts, from a random sentence on; fewer if there are."""
+    rng = random.Random(seed)
+    order = rng.sample(range(len(filler.texts)), len(filler.texts))
+    first = filler.texts[order[0]]
+    found = SENTENCE_END.search(first, rng.randrange(len(first)))
+    at = found.end() if found else 0
+    out: list[str] = []
+    for text in (first[at:], *(filler.texts[i] for i in order[1:]), first[:at]):
+        out += text.split(maxsplit=n - len(out))[: n - len(out)]
+        if len(out) >= n:
+            break
+    return out
 
 
 def _build(task: str, seed: int, length: int, essay: list[str], share: float) -> Build:
@@ -147,3 +163,38 @@ def items(
     for task in tasks:
         for index in range(n):
             yield make(task, index, n, length, tokenizer, filler, seed)
+
+
+def run(
+    settings: Settings,
+    tasks: tuple[str, ...],
+    filler: Filler | None,
+    llm: SharedLLM | None = None,
+) -> dict[str, Any]:
+    """RULER's tasks at each length."""
+    for task in tasks:
+        if needs_filler(task):
+            require_filler(filler, f"the task {task}")
+    session = Session("ruler", settings, llm)
+    made = chain.from_iterable(
+        items(tasks, length, settings.items, session.llm.tokenizer, filler, settings.seed)
+        for length in settings.lengths
+    )
+    n = len(tasks) * settings.items * len(settings.lengths)
+    found = session.rows(made, n, measure)
+    if filler is not None and filler.repeats:
+        session.note(REPEATS)
+    names = {task: SHORT_NAMES[task] for task in tasks}
+    return session.finish(found, METRICS, title="RULER, string_match_all in %", tasks=names)
+
+
+def measure(method: Method, ready: Sequence[Ready]) -> list[Row]:
+    given = answers(method, ready)
+    return [
+        {
+            "score": metrics.string_match_all(text, r.case.item.answers),
+            "answer": text,
+            "gold": list(r.case.item.answers),
+        }
+        for r, text in zip(ready, given, strict=True)
+    ]

@@ -1,7 +1,8 @@
-"""RULER's retrieval tasks (arXiv:2404.06654): needles in noise, in text, and among needles.
+"""RULER's retrieval tasks (arXiv:2404.06654): needles in noise, in text, among needles; two hops.
 
 Prompts, needles and counts are RULER's own. Where RULER fills with essays, the filler is the
-user's; sentences are found by their punctuation instead of with nltk.
+user's; sentences are found by their punctuation instead of with nltk. Two hops, where one needle
+names what another one is about, are not RULER's.
 """
 
 from __future__ import annotations
@@ -12,9 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from sharedllm.evaluation.sources import SENTENCE_END
-
-from sharedllm.evaluation import words
+from benchmarks.quality.ruler import words
+from sharedllm.evaluation.texts import SENTENCE_END
 
 TEMPLATE = (
     "Some special magic {kind} are hidden within the following text. Make sure to memorize it. "
@@ -26,6 +26,14 @@ NEEDLE = "One of the special magic {kind} for {key} is: {value}."
 NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
 NEW_TOKENS = 128
 DEPTHS = 40
+KEEPERS = 4  # chains, of which one is asked for
+FIRST, SECOND = "The keeper of {place} is {keeper}.", "The secret number of {keeper} is {value}."
+TWO_HOPS = (
+    "Some facts about keepers are hidden within the following text. Make sure to memorize them. "
+    "I will quiz you about one of them afterwards.\n",
+    "\nWhat is the secret number of the keeper of {place} mentioned in the provided text?",
+    "The secret number of the keeper of {place} mentioned in the provided text is",
+)
 
 Kind = Literal["words", "numbers", "uuids"]
 
@@ -163,3 +171,25 @@ def mixed(pieces: list[str], needles: list[str], share: float, rng: random.Rando
         out += [*pieces[last:place], needle]
         last = place
     return [*out, *pieces[last:]]
+
+
+def two_hop(seed: int, essay: list[str], share: float) -> Build:
+    """A function from the number of the filler's words to a sample.
+
+    Parameters
+    ----------
+    share : where the fact stands that the question names, as a share of the document
+    """
+
+    def build(size: int) -> Sample:
+        rng = random.Random(seed)
+        draw = Drawn(rng)
+        chains = [(draw("words"), draw("words"), draw("numbers")) for _ in range(KEEPERS)]
+        firsts = [FIRST.format(place=p, keeper=k) for p, k, _ in chains]
+        seconds = [SECOND.format(keeper=k, value=v) for _, k, v in chains]
+        text = " ".join(mixed(essay_of(size, essay), [*firsts, *seconds], share, rng))
+        place, _, value = chains[0]
+        before, after, prefix = (part.format(place=place) for part in TWO_HOPS)
+        return Sample(before=before, text=text, after=after, prefix=prefix, answers=(value,))
+
+    return build

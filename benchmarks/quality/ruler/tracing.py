@@ -7,9 +7,9 @@ import random
 import string
 
 import numpy as np
-from sharedllm.evaluation.needles import NOISE, Build, Sample
 
-from sharedllm.evaluation import words
+from benchmarks.quality.ruler import words
+from benchmarks.quality.ruler.needles import NOISE, Build, Sample
 
 HOPS = 4
 TRACKING = (

@@ -20,7 +20,7 @@ def listed(kind: str) -> tuple[str, ...]:
     try:
         folder = files("wonderwords") / "assets"
     except ModuleNotFoundError as error:
-        raise MissingExtraError("wonderwords", "eval") from error
+        raise MissingExtraError("wonderwords", "bench") from error
     text = (folder / f"{kind}list.txt").read_text(encoding="utf-8")
     return tuple(sorted({line.strip() for line in text.splitlines() if line.strip()}))
 

@@ -1,4 +1,4 @@
-"""Rows of JSON Lines files as endless streams: quick to start, shuffled, never held whole."""
+"""Rows of JSON Lines files as endless streams, and stretches of their texts; never held whole."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 import json
 import lzma
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +14,8 @@ from sharedllm.errors import ConfigError
 
 Row = dict[str, Any]
 T = TypeVar("T")
+HELD = 64  # documents held at once: what is drawn from together
+AT_START = 4  # documents of each file that are read before the first example
 SKIPPED = 30_000_000  # characters at most that are passed over at the start: under a second
 
 
@@ -51,3 +53,29 @@ def shuffled(stream: Iterator[T], rng: random.Random, buffer: int) -> Iterator[T
         at = rng.randrange(buffer)
         held[at], item = item, held[at]
         yield item
+
+
+class Texts:
+    """Stretches of real text from documents, of any length."""
+
+    def __init__(self, paths: Sequence[Path], rng: random.Random) -> None:
+        self._rng = rng
+        self._streams = [shuffled(endless(path, rng), rng, AT_START) for path in paths]
+        self._held: list[str] = []
+
+    def stretch(self, characters: int) -> str:
+        """So many characters from one document, or from several one after another."""
+        out: list[str] = []
+        while (missing := characters - sum(map(len, out))) > 0:
+            text = self._next()
+            start = self._rng.randrange(max(1, len(text) - missing))
+            out.append(text[start : start + missing])
+        return "\n\n".join(out)
+
+    def _next(self) -> str:
+        # A document is drawn from several times before it goes: books are long.
+        if len(self._held) < 8 or self._rng.random() < 0.05:
+            self._held.append(str(next(self._rng.choice(self._streams))["text"]))
+            if len(self._held) > HELD:
+                self._held.pop(self._rng.randrange(len(self._held)))
+        return self._rng.choice(self._held)

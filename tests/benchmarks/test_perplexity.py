@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sharedllm.evaluation.lm import Windows, is_key, items, key_tokens
 
+from benchmarks.quality.perplexity import Windows, is_key, items, key_tokens
 from sharedllm import SharedLLM
 from sharedllm.errors import ConfigError, DocumentError
 from tests.texts import FERRY, GARDEN, STORY

@@ -8,41 +8,39 @@ import numpy as np
 import pytest
 from sharedllm.evaluation.intervals import difference, mean, ratio
 
-from sharedllm.evaluation import scores
-
 
 def test_string_match_all_is_the_share_found() -> None:
-    assert scores.string_match_all("It is ABC-1 and 22.", ["abc-1", "22", "333", "4"]) == 0.5
-    assert scores.string_match_all("", ["x"]) == 0.0
-    assert scores.string_match_all("a\x00b", ["ab"]) == 0.0
+    assert metrics.string_match_all("It is ABC-1 and 22.", ["abc-1", "22", "333", "4"]) == 0.5
+    assert metrics.string_match_all("", ["x"]) == 0.0
+    assert metrics.string_match_all("a\x00b", ["ab"]) == 0.0
 
 
 def test_f1_and_exact_match() -> None:
-    assert scores.f1("the red house", ["A red barn", "zebra"]) == pytest.approx(0.5)
-    assert scores.f1("one two three", ["two three four five"]) == pytest.approx(4 / 7)
-    assert scores.f1("", ["x"]) == 0.0
-    assert scores.exact("The  Red, house!", ["red house"]) == 1.0
-    assert scores.exact("red houses", ["red house"]) == 0.0
-    assert scores.contains("It was a red house there", ["Red house"]) == 1.0
-    assert scores.contains("the redder house", ["red"]) == 0.0
+    assert metrics.f1("the red house", ["A red barn", "zebra"]) == pytest.approx(0.5)
+    assert metrics.f1("one two three", ["two three four five"]) == pytest.approx(4 / 7)
+    assert metrics.f1("", ["x"]) == 0.0
+    assert metrics.exact("The  Red, house!", ["red house"]) == 1.0
+    assert metrics.exact("red houses", ["red house"]) == 0.0
+    assert metrics.contains("It was a red house there", ["Red house"]) == 1.0
+    assert metrics.contains("the redder house", ["red"]) == 0.0
 
 
 def test_rouge_l() -> None:
     # common subsequence "police the gunman" of 4 and 4 words
-    assert scores.rouge_l("police kill the gunman", ["police the big gunman"]) == pytest.approx(
+    assert metrics.rouge_l("police kill the gunman", ["police the big gunman"]) == pytest.approx(
         2 * 3 / 8
     )
-    assert scores.rouge_l("b a", ["a b"]) == pytest.approx(0.5)
+    assert metrics.rouge_l("b a", ["a b"]) == pytest.approx(0.5)
 
 
 def test_edit_similarity_takes_the_first_line_of_code() -> None:
-    assert scores.edit_similarity("# a comment\nabcd\nxyz", ["abce"]) == pytest.approx(6 / 8)
-    assert scores.edit_similarity("", ["abc"]) == 0.0
+    assert metrics.edit_similarity("# a comment\nabcd\nxyz", ["abce"]) == pytest.approx(6 / 8)
+    assert metrics.edit_similarity("", ["abc"]) == 0.0
 
 
 def test_the_longest_common_subsequence() -> None:
-    assert scores.common_subsequence("ABCBDAB", "BDCABA") == 4
-    assert scores.common_subsequence("abc", "xyz") == 0
+    assert metrics.common_subsequence("ABCBDAB", "BDCABA") == 4
+    assert metrics.common_subsequence("abc", "xyz") == 0
 
 
 @pytest.mark.parametrize(
@@ -58,7 +56,7 @@ def test_the_longest_common_subsequence() -> None:
     ],
 )
 def test_refusals_are_seen(text: str) -> None:
-    assert scores.refuses(text)
+    assert metrics.refuses(text)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +70,7 @@ def test_refusals_are_seen(text: str) -> None:
     ],
 )
 def test_answers_are_no_refusals(text: str) -> None:
-    assert not scores.refuses(text)
+    assert not metrics.refuses(text)
 
 
 def test_intervals() -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sharedllm.evaluation.questions import Question, read
-from sharedllm.evaluation.sources import Filler, texts
 
 from sharedllm.errors import DocumentError
+from sharedllm.evaluation.qa import Question, read
+from sharedllm.evaluation.texts import Filler, texts
 from tests.models import make_tokenizer
 
 

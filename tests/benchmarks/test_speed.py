@@ -1,4 +1,4 @@
-"""benchmarks/speed.py: what it counts, and one small run of all of it."""
+"""benchmarks/speed: what it counts, and one small run of all of it."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from benchmarks.speed import card, costs, models, ours, presses, report
 from tests.guard.counting import count
 from tests.guard.test_hot_paths import IDS, ROOTS
 from tests.models import shared
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
+ROOT = Path(__file__).parents[2]
 PHASES = {
     "remember",
     "ingest",
@@ -42,39 +42,27 @@ PHASES = {
 }
 
 
-@pytest.fixture
-def parts(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    monkeypatch.syspath_prepend(FOLDER)
-    import costs  # type: ignore[import-not-found]
-    from speed_parts import card, models, ours, presses, report  # type: ignore[import-not-found]
-
-    presses.kvpress.cache_clear()
-    return SimpleNamespace(
-        costs=costs, card=card, models=models, ours=ours, presses=presses, report=report
-    )
-
-
 @pytest.mark.parametrize("layers", [1, 3])
-def test_what_ingest_costs_is_what_it_does(parts: SimpleNamespace, layers: int) -> None:
+def test_what_ingest_costs_is_what_it_does(layers: int) -> None:
     llm = shared("llama", layers=layers)
-    size = parts.costs.Size.of(llm.model.config, 4)
+    size = costs.Size.of(llm.model.config, 4)
 
     def run() -> None:
         with torch.inference_mode():
             dict(llm.lower.encode(IDS, ROOTS))
 
     found = count(run)
-    expected = parts.ours.ingest_cost(size, 128, 64, layers, 8.0)
+    expected = ours.ingest_cost(size, 128, 64, layers, 8.0)
     assert (
         expected.flops == found.linear + found.attention / 2
     )  # causal attention sees half of its square
 
 
-def test_floors(parts: SimpleNamespace) -> None:
-    rates = parts.card.Rates(flops=100.0, copy=10.0, upload=1.0)
+def test_floors() -> None:
+    rates = card.Rates(flops=100.0, copy=10.0, upload=1.0)
     assert rates.floor(200.0, 5.0) == (2.0, "matrix rate")
     assert rates.floor(200.0, 50.0) == (5.0, "copy rate")
-    found = parts.ours.row("x", 4.0, parts.costs.Cost(flops=200.0, bytes=5.0), rates)
+    found = ours.row("x", 4.0, costs.Cost(flops=200.0, bytes=5.0), rates)
     assert (found["floor_share"], found["matrix_share"], found["rest_s"]) == (0.5, 0.5, 2.0)
 
 
@@ -109,18 +97,17 @@ class SnapKVPress:
 """
 
 
-def test_presses_leave_nothing_behind(
-    parts: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_presses_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    presses.kvpress.cache_clear()
     (tmp_path / "kvpress.py").write_text(PRESS)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "kvpress", raising=False)
-    model, _ = parts.models.made("tiny", torch.device("cpu"), torch.float32)
+    model, _ = models.made("tiny", torch.device("cpu"), torch.float32)
     before = [name for name, _ in model.named_modules()]
-    size = parts.costs.Size.of(model.config, 4)
-    rates = parts.card.Rates(flops=1e9, copy=1e9, upload=0.0)
-    clock = parts.card.Clock(torch.device("cpu"))
-    rows = list(parts.presses.pressed("SnapKV", model, 300, (9, 20), 100, size, rates, clock))
+    size = costs.Size.of(model.config, 4)
+    rates = card.Rates(flops=1e9, copy=1e9, upload=0.0)
+    clock = card.Clock(torch.device("cpu"))
+    rows = list(presses.pressed("SnapKV", model, 300, (9, 20), 100, size, rates, clock))
     assert [row["phase"] for row in rows] == [
         "SnapKV, first token",
         "SnapKV, warm question",
@@ -130,27 +117,29 @@ def test_presses_leave_nothing_behind(
     assert {row["entries"] for row in rows} == {100}
     assert [row.get("running") for row in rows] == [None, 9, 20, 20]
     assert rows[0]["stored"] == 2 * 4 * size.kv * 100 * size.layers
-    assert rows[0]["flops"] == parts.costs.prefill(size, 300).flops
+    assert rows[0]["flops"] == costs.prefill(size, 300).flops
     assert None not in ALL_ATTENTION_FUNCTIONS.values()
     assert [name for name, _ in model.named_modules()] == before
     assert not any(module._forward_hooks for module in model.modules())
     plain = [{"phase": "full attention, first token", "seconds": 1.0, "tokens": 300}]
-    reached = [row["reached"] for row in parts.report.reached(rows + plain)]
+    reached = [row["reached"] for row in report.reached(rows + plain)]
+    presses.kvpress.cache_clear()
     assert reached == [f"full prefill / SnapKV, {x}" for x in ("first token", "warm question")]
 
 
 def test_without_kvpress_the_row_says_what_to_install(
-    parts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(parts.presses, "find_spec", lambda _: None)
+    presses.kvpress.cache_clear()
+    monkeypatch.setattr(presses, "find_spec", lambda _: None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install --no-deps kvpress==0\.5\.5"):
-        parts.presses.kvpress()
+        presses.kvpress()
 
 
 def run(tmp_path: Path, *options: str) -> list[dict[str, Any]]:
     out = tmp_path / "speed.jsonl"
-    command = [sys.executable, str(FOLDER / "speed.py"), "--small", f"--out={out}", *options]
-    subprocess.run(command, check=True, capture_output=True, timeout=240)
+    command = [sys.executable, "-m", "benchmarks.speed", "--small", f"--out={out}", *options]
+    subprocess.run(command, check=True, capture_output=True, timeout=240, cwd=ROOT)
     return [json.loads(line) for line in out.read_text().splitlines()]
 
 

@@ -11,6 +11,10 @@ from sharedllm.evaluation.framing import frame
 from sharedllm.evaluation.needles import NOISE, TASKS
 from sharedllm.evaluation.sources import Filler
 
+from benchmarks.quality.ruler import items as ruler
+from benchmarks.quality.ruler import words
+from benchmarks.quality.ruler.needles import NOISE, TASKS
+from benchmarks.quality.ruler.tracing import common_words
 from sharedllm.errors import ConfigError
 from sharedllm.evaluation import ruler, words
 from sharedllm.evaluation.items import Item
@@ -123,8 +127,6 @@ def test_frequent_words_are_the_three_after_the_dots(filler: Filler) -> None:
 
 
 def test_words_do_not_run_out() -> None:
-    from sharedllm.evaluation.tracing import common_words
-
     n = len(words.single()) + 50
     text = common_words(0, 1 << 20)(n).text
     assert len(set(re.findall(r"\d+\. ([^\d]+?)(?= \d+\.|$)", text))) == n + 10

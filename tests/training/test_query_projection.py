@@ -1,4 +1,4 @@
-"""The map of a question's search vectors: it learns, is kept with an adapter, is searched by."""
+"""The projection of a question's search vectors: it learns, is kept with an adapter, is searched by."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from sharedllm.training.query_map import QueryMap, Questions, Sought
 
 from sharedllm import SharedLLM
 from sharedllm.config import AdapterConfig
@@ -17,8 +16,9 @@ from sharedllm.errors import AdapterError
 from sharedllm.hf import lora_io
 from sharedllm.hf.lora import Adapter
 from sharedllm.search.scorers import MaxSim, looked_for
-from sharedllm.training import query_map
+from sharedllm.training import query_projection
 from sharedllm.training.config import read_config
+from sharedllm.training.query_projection import QueryProjection, Questions, Sought
 from tests.models import TREE, make_model, make_tokenizer, shared
 from tests.texts import STORY
 from tests.training.test_training import toml
@@ -76,11 +76,11 @@ def test_the_loss_is_that_of_maxsim_scores() -> None:
             weights=np.array([0.5, 0.5, 0.0], np.float32),
         ),
     ]
-    model = QueryMap(4, torch.device("cpu"))
+    model = QueryProjection(4, torch.device("cpu"))
     with torch.no_grad():
-        model.map.copy_(torch.randn(4, 4, generator=generator))
+        model.matrix.copy_(torch.randn(4, 4, generator=generator))
     losses = model.losses(batch, questions, pasts)
-    similarity = unit(questions @ model.map.T) @ pasts.T
+    similarity = unit(questions @ model.matrix.T) @ pasts.T
     best = torch.stack([similarity[:, a:b].amax(1) for a, b in ((0, 3), (3, 5), (5, 7), (7, 9))])
     first = model.sharpness.exp() * (0.25 * best[:, 0] + 0.75 * best[:, 1])
     second = model.sharpness.exp() * (0.5 * best[:, 2] + 0.5 * best[:, 3])
@@ -92,31 +92,31 @@ def test_training_lowers_the_loss_and_changes_what_is_found(tmp_path: Path) -> N
     llm, folder = adapter_folder(tmp_path)
     text = toml(tmp_path, workers=0, model=str(tmp_path / "base")).read_text()
     file = tmp_path / "search.toml"
-    file.write_text(text + "\n[query_map]\nsteps = 60\nbatch = 4\nlearning_rate = 3e-3\n")
+    file.write_text(text + "\n[query_projection]\nsteps = 60\nbatch = 4\nlearning_rate = 3e-3\n")
     settings, said = read_config(file), []
-    query_map.run(settings, folder, said.append, device="cpu", dtype="float32")
+    query_projection.run(settings, folder, said.append, device="cpu", dtype="float32")
     assert said[0].startswith("step 50")
 
     found = SharedLLM.from_pretrained(tmp_path / "base", adapter=folder, dtype="float32")
-    learned = found.lower.query_map
+    learned = found.lower.query_projection
     assert learned is not None
     stream = iter(Questions(settings.data, llm.tokenizer, llm.tree, seed=77))
     batch = [next(stream) for _ in range(40)]
-    vectors = [query_map._vectors(llm, [x.question for x in batch])]
-    vectors += [query_map._vectors(llm, [x.past for x in batch])]
-    model = QueryMap(len(learned), learned.device)
+    vectors = [query_projection._vectors(llm, [x.question for x in batch])]
+    vectors += [query_projection._vectors(llm, [x.past for x in batch])]
+    model = QueryProjection(len(learned), learned.device)
     before = model.losses(batch, *vectors).mean()
     with torch.no_grad():
-        model.map.copy_(learned)
+        model.matrix.copy_(learned)
     assert model.losses(batch, *vectors).mean() < before
 
     plain, mapped = (x.score(QUESTION, x.remember(STORY))[0] for x in (llm, found))
     assert not np.allclose(plain, mapped)
 
 
-def test_a_map_comes_halfway_back() -> None:
+def test_a_projection_comes_halfway_back() -> None:
     sample = unit(torch.randn(20, 4, generator=torch.Generator().manual_seed(1)))
-    half = query_map.halfway(3 * torch.eye(4), sample)
+    half = query_projection.halfway(3 * torch.eye(4), sample)
     torch.testing.assert_close(half, torch.eye(4))  # its length is taken out first
 
 
@@ -125,7 +125,7 @@ def test_search_multiplies_the_question_alone() -> None:
     document = llm.remember(STORY)
     given = torch.randn(2, document.vectors.shape[1], document.vectors.shape[1])[0]
     sought = looked_for(QUESTION, llm.tokenizer, llm.lower)
-    llm.lower.query_map = given
+    llm.lower.query_projection = given
     (found,) = llm.score(QUESTION, document, policy="maxsim")
     by_hand = type(sought)(text=sought.text, ids=sought.ids, vectors=unit(sought.vectors @ given.T))
     (expected,) = MaxSim().score(by_hand, [document])
@@ -134,31 +134,31 @@ def test_search_multiplies_the_question_alone() -> None:
 
 def test_it_is_kept_with_the_adapter(tmp_path: Path) -> None:
     llm, folder = adapter_folder(tmp_path)
-    assert not (folder / lora_io.QUERY_MAP).exists()
+    assert not (folder / lora_io.QUERY_PROJECTION).exists()
     assert llm.adapter is not None
-    llm.adapter.query_map = torch.eye(llm.model.get_input_embeddings().embedding_dim) * 2
+    llm.adapter.query_projection = torch.eye(llm.model.get_input_embeddings().embedding_dim) * 2
     llm.save_pretrained(folder)
     again = SharedLLM.from_pretrained(tmp_path / "base", adapter=folder, dtype="float32")
     again.save_pretrained(tmp_path / "copy")
     copied = SharedLLM.from_pretrained(
         tmp_path / "base", adapter=tmp_path / "copy", dtype="float32"
     )
-    torch.testing.assert_close(copied.lower.query_map, llm.adapter.query_map)
-    llm.adapter.query_map = None
+    torch.testing.assert_close(copied.lower.query_projection, llm.adapter.query_projection)
+    llm.adapter.query_projection = None
     llm.save_pretrained(folder)
-    assert not (folder / lora_io.QUERY_MAP).exists()
+    assert not (folder / lora_io.QUERY_PROJECTION).exists()
 
 
-def test_a_map_of_another_model_is_refused(tmp_path: Path) -> None:
+def test_a_projection_of_another_model_is_refused(tmp_path: Path) -> None:
     _, folder = adapter_folder(tmp_path)
-    save_file({"query_map": torch.eye(3)}, folder / lora_io.QUERY_MAP)
+    save_file({"query_projection": torch.eye(3)}, folder / lora_io.QUERY_PROJECTION)
     with pytest.raises(AdapterError, match=r"\(3, 3\)"):
         SharedLLM.from_pretrained(tmp_path / "base", adapter=folder)
-    (folder / lora_io.QUERY_MAP).write_bytes(b"broken")
+    (folder / lora_io.QUERY_PROJECTION).write_bytes(b"broken")
     with pytest.raises(AdapterError, match="cannot be read"):
         SharedLLM.from_pretrained(tmp_path / "base", adapter=folder)
 
 
-def test_a_folder_without_an_adapter_gets_no_map(tmp_path: Path) -> None:
+def test_a_folder_without_an_adapter_gets_no_projection(tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match="no adapter"):
-        query_map.run(config(tmp_path), tmp_path)
+        query_projection.run(config(tmp_path), tmp_path)

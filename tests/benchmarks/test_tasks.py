@@ -11,10 +11,9 @@ import pytest
 
 pytest.importorskip("pydantic", reason="needs the extra [train]")
 
-from sharedllm.training.tasks import MAKERS, WEIGHTS
-from sharedllm.training.tasks.names import DRAW
-from sharedllm.training.tasks.relations import MAGIC, RELATIONS, fact, question
-
+from benchmarks.default_adapter.tasks import MAKERS, WEIGHTS
+from benchmarks.default_adapter.tasks.names import DRAW
+from benchmarks.default_adapter.tasks.relations import MAGIC, RELATIONS, fact, question
 from sharedllm.generation.prompt import ABSENT
 from sharedllm.training.examples import Past
 from tests.texts import STORY
