@@ -7,17 +7,14 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from sharedllm.evaluation.framing import frame
-from sharedllm.evaluation.needles import NOISE, TASKS
-from sharedllm.evaluation.sources import Filler
 
 from benchmarks.quality.ruler import items as ruler
 from benchmarks.quality.ruler import words
 from benchmarks.quality.ruler.needles import NOISE, TASKS
 from benchmarks.quality.ruler.tracing import common_words
 from sharedllm.errors import ConfigError
-from sharedllm.evaluation import ruler, words
-from sharedllm.evaluation.items import Item
+from sharedllm.evaluation.items import Item, frame
+from sharedllm.evaluation.texts import Filler
 from tests.models import make_tokenizer
 
 TOKENIZER = make_tokenizer()

@@ -8,11 +8,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sharedllm.evaluation.framing import frame
 
 from sharedllm import SharedLLM
 from sharedllm.errors import ConfigError
-from sharedllm.evaluation.items import Item
+from sharedllm.evaluation.baselines import (
+    BASELINES,
+    BM25Ranker,
+    Choice,
+    Full,
+    Missing,
+    Truncated,
+    Windows,
+    methods,
+    parsed,
+)
+from sharedllm.evaluation.items import Item, frame
 from sharedllm.evaluation.methods import Case, DoesNotFitError, Losses, Method, Ready
 from tests.evaluation.conftest import WINDOW
 from tests.models import stock

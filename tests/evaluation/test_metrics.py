@@ -6,7 +6,9 @@ import math
 
 import numpy as np
 import pytest
-from sharedllm.evaluation.intervals import difference, mean, ratio
+
+from sharedllm.evaluation import metrics
+from sharedllm.evaluation.metrics import difference, mean, ratio
 
 
 def test_string_match_all_is_the_share_found() -> None:

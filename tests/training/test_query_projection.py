@@ -1,4 +1,4 @@
-"""The projection of a question's search vectors: it learns, is kept with an adapter, is searched by."""
+"""The query projection: it learns, is kept with an adapter, is searched by."""
 
 from __future__ import annotations
 
