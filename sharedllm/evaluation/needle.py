@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sharedllm.errors import ConfigError
 from sharedllm.evaluation.items import Item, frame
@@ -19,9 +19,7 @@ from sharedllm.evaluation.settings import Settings
 from sharedllm.evaluation.texts import REPEATS, Filler, planted, require_filler
 from sharedllm.generation.prompt import AFTER, BEFORE, part_ids
 from sharedllm.shared_llm import SharedLLM
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from sharedllm.text.tokens import Tokenizer
 
 METRICS = (Metric(key="found", title="found", scale=100, digits=1),)
 STATEMENT = "The access code of the {thing} is {code}."
@@ -37,9 +35,7 @@ NEW_TOKENS = 24
 LEAST = 16  # tokens of text around the statements
 
 
-def items(
-    length: int, n: int, tokenizer: PreTrainedTokenizerBase, filler: Filler, seed: int
-) -> Iterator[Item]:
+def items(length: int, n: int, tokenizer: Tokenizer, filler: Filler, seed: int) -> Iterator[Item]:
     """`n` items whose prompt and answer take at most `length` tokens together.
 
     The statements that are asked for stand at evenly spread depths.
@@ -58,7 +54,7 @@ def _item(
     index: int,
     length: int,
     depth: float,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     filler: Filler,
     rng: random.Random,
 ) -> Item:

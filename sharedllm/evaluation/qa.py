@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sharedllm.errors import ConfigError, DocumentError
 from sharedllm.evaluation import metrics
@@ -22,9 +22,7 @@ from sharedllm.evaluation.settings import Settings
 from sharedllm.evaluation.texts import REPEATS, Filler, planted, require_filler, rows
 from sharedllm.generation.prompt import AFTER, BEFORE, part_ids
 from sharedllm.shared_llm import SharedLLM
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from sharedllm.text.tokens import Tokenizer
 
 CODE_SETS = ("lcc", "repobench")  # LongBench's data sets whose answers are lines of code
 SUMMARISE = "Write a summary of the text."
@@ -218,9 +216,7 @@ def drawn(questions: Sequence[Question], n: int, seed: int) -> list[Question]:
     return [group[k] for k in range(most) for group in groups if k < len(group)][:n]
 
 
-def fitting(
-    questions: Sequence[Question], length: int, tokenizer: PreTrainedTokenizerBase
-) -> list[Question]:
+def fitting(questions: Sequence[Question], length: int, tokenizer: Tokenizer) -> list[Question]:
     """Those whose passage, alone, is shorter than `length` tokens."""
     fits = {
         text: len(part_ids(text, tokenizer)) < length for text in {q.context for q in questions}
@@ -231,7 +227,7 @@ def fitting(
 def items(
     questions: Sequence[Question],
     asking: Asking,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     filler: Filler | None,
 ) -> Iterator[Item]:
     """The first ``asking.n`` of `questions` as items.
@@ -271,7 +267,7 @@ def items(
 def _placed(
     passage: str,
     asking: Asking,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     filler: Filler | None,
     *,
     seed: int,

@@ -8,14 +8,11 @@ import os
 import random
 import re
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sharedllm.errors import ConfigError, DocumentError
 from sharedllm.text.loaders import read_file
-from sharedllm.text.tokens import tokenize
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from sharedllm.text.tokens import Tokenizer, tokenize
 
 JSONL = (".jsonl", ".jsonl.xz", ".json.xz")
 REPEATS = "the filler is shorter than the longest item and was repeated"
@@ -91,7 +88,7 @@ class Filler:
         self.texts = texts([os.fspath(path) for path in paths], "--filler")
         self.repeats = False
 
-    def cut(self, tokens: int, tokenizer: PreTrainedTokenizerBase, seed: int) -> str:
+    def cut(self, tokens: int, tokenizer: Tokenizer, seed: int) -> str:
         """About `tokens` tokens (never more) from a random sentence on, ending at a sentence."""
         rng = random.Random(seed)
         order = rng.sample(range(len(self.texts)), len(self.texts))

@@ -23,7 +23,7 @@ from sharedllm.memory.vector_form import VectorForm
 from sharedllm.text.tree import Chunk, planted
 
 if TYPE_CHECKING:
-    from sharedllm.shared_llm import SharedLLM
+    from sharedllm.encoding.document_encoder import DocumentEncoder
 
 BATCH_TOKENS = 16384  # encoded and committed at once, or what the devices take in one pass
 
@@ -55,14 +55,14 @@ class PieceEncoder:
 
     def __init__(
         self,
-        llm: SharedLLM,
+        llm: DocumentEncoder,
         settings: MemorySettings,
         form: VectorForm,
         embedder: Embedder | None,
     ) -> None:
         self._llm, self._settings, self._embedder = llm, settings, embedder
         self._form = form
-        self.batch_tokens = max(BATCH_TOKENS, llm.lower.at_once)
+        self.batch_tokens = max(BATCH_TOKENS, llm.lower.batch_tokens)
 
     def encode(
         self, pieces: Sequence[Piece], done: Callable[[int], None] | None = None
@@ -72,7 +72,7 @@ class PieceEncoder:
         ends = np.cumsum([len(piece) for piece in pieces]).tolist()
         starts = [0, *ends[:-1]]
         spans = list(zip(starts, ends, strict=True))
-        with self._llm.turns.model:
+        with self._llm.lock.forward:
             vectors = self._llm.lower.vectors(ids, spans, done=done)
         nodes = self._nodes(ids, spans)
         embeddings = self._embeddings(pieces, vectors, spans)
@@ -110,7 +110,7 @@ class PieceEncoder:
         encoded = self._llm.lower.encode(ids, wanted)
         landing = Landing(self._llm.lower.device)
         while True:
-            with self._llm.turns.model, torch.inference_mode():
+            with self._llm.lock.forward, torch.inference_mode():
                 pair = next(encoded, None)
             if pair is None:
                 landing.wait()

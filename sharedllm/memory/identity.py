@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from sharedllm.config import number, one_of
-from sharedllm.encoding import fingerprint
+from sharedllm.encoding.document_encoder import fingerprint
 from sharedllm.errors import ConfigError, StoreDamagedError, StoreMismatchError
 
 if TYPE_CHECKING:
-    from sharedllm.shared_llm import SharedLLM
+    from sharedllm.encoding.document_encoder import DocumentEncoder
 
 KEEPS = ("text", "coarse", "all")
 VECTOR_FORMATS = ("compact", "exact")
@@ -61,7 +61,7 @@ class Manifest:
         What decides search vectors and KV, by name: two memories with the same values hold the
         same arrays.
     loads : mapping
-        What :func:`sharedllm.registry.loaded` needs to load the model again.
+        The arguments with which :func:`loaded_encoder` loads the model again.
     """
 
     settings: MemorySettings
@@ -113,9 +113,9 @@ class Manifest:
             )
 
 
-def manifest_of(llm: SharedLLM, settings: MemorySettings) -> Manifest:
+def manifest_of(llm: DocumentEncoder, settings: MemorySettings) -> Manifest:
     """The manifest of a memory that `llm` makes."""
-    weights, tokenizer = fingerprint.of(llm.model, llm.tokenizer)
+    weights, tokenizer = fingerprint(llm.model, llm.tokenizer)
     made_by = {
         "weights": weights,
         "tokenizer": tokenizer,

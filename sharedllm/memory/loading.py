@@ -6,18 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from sharedllm.config import InjectionConfig, TreeConfig
+from sharedllm.encoding.document_encoder import DocumentEncoder, loaded_encoder
 from sharedllm.errors import StoreMismatchError
 from sharedllm.memory.identity import Manifest, manifest_of
-from sharedllm.registry import loaded
-from sharedllm.shared_llm import SharedLLM
 
 
-def load(manifest: Manifest, folder: Path, **changes: Any) -> SharedLLM:
+def load(manifest: Manifest, folder: Path, **changes: Any) -> DocumentEncoder:
     """Load the model of `manifest`, or give the one that is loaded.
 
     Parameters
     ----------
-    changes : what :func:`sharedllm.registry.loaded` is to be given in place of the manifest's; what
+    changes : what :func:`loaded_encoder` is to be given in place of the manifest's; what
         does not fit the memory is refused when it is used
 
     Raises
@@ -38,7 +37,7 @@ def load(manifest: Manifest, folder: Path, **changes: Any) -> SharedLLM:
         "tree": TreeConfig.from_dict(given["tree"]),
         "injection": InjectionConfig.from_dict(given["injection"]),
     }
-    llm = loaded(given["model"], **{**own, **changes})
+    llm = loaded_encoder(given["model"], **{**own, **changes})
     if not changes:
         manifest.require(manifest_of(llm, manifest.settings), str(folder))
     return llm

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sharedllm.config import one_of, whole
+from sharedllm.encoding.document_encoder import loaded_encoder
 from sharedllm.errors import ConfigError, StoreMismatchError
 from sharedllm.memory.database import Database
 from sharedllm.memory.identity import Manifest, MemorySettings, manifest_of, seconds
 
 if TYPE_CHECKING:
+    from sharedllm.encoding.document_encoder import DocumentEncoder
     from sharedllm.memory.reading import MemoryReader
-    from sharedllm.shared_llm import SharedLLM
 
 NAMED_EMBEDDERS = ("states", "minilm")
 PREFILTERS = ("words", "hybrid", "dense")
@@ -66,7 +67,7 @@ class OpenMemory:
     def __init__(
         self,
         folder: Path,
-        llm: SharedLLM | None,
+        llm: DocumentEncoder | None,
         given: Mapping[str, str | None],
         searching: Searching,
         *,
@@ -88,7 +89,7 @@ class OpenMemory:
             raise
 
     @property
-    def llm(self) -> SharedLLM:
+    def llm(self) -> DocumentEncoder:
         """The model of this memory."""
         with self._loading:
             if self._llm is None:
@@ -97,7 +98,7 @@ class OpenMemory:
                 self._llm = load(self.manifest, self.folder)
             return self._llm
 
-    def serve(self, llm: SharedLLM) -> None:
+    def serve(self, llm: DocumentEncoder) -> None:
         """Take `llm` for this memory's model if it has none yet.
 
         Raises
@@ -142,9 +143,7 @@ class OpenMemory:
         text = self.database.manifest()
         if text is None:
             if self._llm is None:
-                from sharedllm.registry import loaded
-
-                self._llm = loaded()
+                self._llm = loaded_encoder()
             own = manifest_of(self._llm, MemorySettings(**self._given))
             text = self.database.found(own.to_json())
         self.database.expected = text

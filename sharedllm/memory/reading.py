@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sharedllm.config import SearchConfig
 from sharedllm.display.pictures import of_leaves
 from sharedllm.encoding.document import Document
 from sharedllm.errors import InputError
@@ -24,11 +25,11 @@ from sharedllm.memory.records import Hit, Hits
 from sharedllm.memory.shelf import ArrayReader, Run, Shelf
 from sharedllm.memory.vector_form import VectorForm
 from sharedllm.memory.writer import Writer
-from sharedllm.search.scorers import looked_for
+from sharedllm.search.scorers import looked_for, score
 from sharedllm.text.pages import page_of
 
 if TYPE_CHECKING:
-    from sharedllm.shared_llm import SharedLLM
+    from sharedllm.encoding.document_encoder import DocumentEncoder
 
 
 # chunks by words, and the query's embedding where it is needed; None in a small memory
@@ -49,7 +50,7 @@ class MemoryReader:
         self,
         database: Database,
         manifest: Manifest,
-        llm: SharedLLM,
+        llm: DocumentEncoder,
         embedder: Embedder | None,
         prefilter: str,
         candidates: int,
@@ -68,7 +69,7 @@ class MemoryReader:
         self._lock = threading.RLock()
 
     def documents_for(
-        self, query: str, llm: SharedLLM, given: Mapping[str, Any] | None
+        self, query: str, llm: DocumentEncoder, given: Mapping[str, Any] | None
     ) -> Sequence[Document]:
         """What `llm` should search for `query`, the best part last.
 
@@ -85,7 +86,7 @@ class MemoryReader:
         """The `k` leaves with the best scores."""
         parts = self._found(query, self.llm, given)
         documents = [document for document, _ in parts]
-        scores = self.llm.score(query, documents)
+        scores = score(query, documents, self.llm, SearchConfig().policy)
         found = [
             (float(score), index, int(leaf))
             for index, ((document, _), nodes) in enumerate(zip(parts, scores, strict=True))
@@ -100,7 +101,7 @@ class MemoryReader:
         )
 
     def _found(
-        self, query: str, llm: SharedLLM, given: Mapping[str, Any] | None
+        self, query: str, llm: DocumentEncoder, given: Mapping[str, Any] | None
     ) -> list[tuple[Document, dict[str, Any]]]:
         """Documents to search, each with the names and metadata of its stored document."""
         shelf = self._shelf(llm)
@@ -123,7 +124,7 @@ class MemoryReader:
             raise InputError(f"the memory holds no document{through}; add() some")
         return found
 
-    def _shelf(self, llm: SharedLLM) -> Shelf:
+    def _shelf(self, llm: DocumentEncoder) -> Shelf:
         """The shelf of documents for `llm`, which may be another object with the same weights."""
         key = (id(llm), llm.identity)
         with self._lock:
@@ -140,7 +141,7 @@ class MemoryReader:
                 )
             return self._shelves[key]
 
-    def _ranked(self, query: str, llm: SharedLLM, given: Mapping[str, Any] | None) -> _Ranked:
+    def _ranked(self, query: str, llm: DocumentEncoder, given: Mapping[str, Any] | None) -> _Ranked:
         """What the prefilter ranks by; the model is not waited for while the file is held."""
         with self.database.read() as connection:
             if not is_large(connection, given, self._candidates):
@@ -157,8 +158,8 @@ class MemoryReader:
             return every_text(connection, given)
         return self._prefilter.runs(connection, *ranked, given)
 
-    def _embedding(self, query: str, llm: SharedLLM) -> NDArray[np.float32]:
-        with llm.turns.question(), llm.turns.model:
+    def _embedding(self, query: str, llm: DocumentEncoder) -> NDArray[np.float32]:
+        with llm.lock.question(), llm.lock.forward:
             sought = looked_for(query, llm.tokenizer, llm.lower)
         return self.encoder.query(query, sought.vectors)
 

@@ -26,7 +26,7 @@ from sharedllm.text.tokens import Tokens
 from sharedllm.text.tree import Chunk, Forest, planted
 
 if TYPE_CHECKING:
-    from sharedllm.shared_llm import SharedLLM
+    from sharedllm.encoding.document_encoder import DocumentEncoder
 
 T = TypeVar("T")
 TRIES = 5  # at finding a file that compactions move
@@ -135,7 +135,7 @@ class StoredNodes(NodeCache):
         limit: int,
         reader: ArrayReader,
         settings: MemorySettings,
-        llm: SharedLLM,
+        llm: DocumentEncoder,
         chunks: Sequence[tuple[int, int, int]],
     ) -> None:
         super().__init__(limit)
@@ -194,7 +194,7 @@ class Shelf:
         reader: ArrayReader,
         settings: MemorySettings,
         form: VectorForm,
-        llm: SharedLLM,
+        llm: DocumentEncoder,
         node_cache_bytes: int,
     ) -> None:
         self._form = form

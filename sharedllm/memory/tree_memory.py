@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from sharedllm.encoding.document import Document
+    from sharedllm.encoding.document_encoder import DocumentEncoder, HasEncoder
     from sharedllm.progress import Progress
-    from sharedllm.shared_llm import SharedLLM
 
 Documents = list[StoredDocument]
 CANDIDATES = 128
@@ -35,7 +35,7 @@ class TreeMemory:
     Parameters
     ----------
     path : the folder; made when it is not there
-    llm : SharedLLM or None
+    llm : SharedLLM, DocumentEncoder or None
         Without one the model that the memory was made by is loaded when it is needed; a new memory
         takes the default model.
     keep : {"text", "coarse", "all"} or None
@@ -71,7 +71,7 @@ class TreeMemory:
         self,
         path: str | os.PathLike[str],
         *,
-        llm: SharedLLM | None = None,
+        llm: HasEncoder | None = None,
         keep: str | None = None,
         kv: str | None = None,
         vectors: str | None = None,
@@ -91,7 +91,7 @@ class TreeMemory:
         self.path = Path(path)
         self._open = OpenMemory(
             self.path,
-            llm,
+            llm.encoder if llm else None,
             settings,
             Searching(embedder=embedder, prefilter=prefilter, candidates=candidates),
             rebuild=rebuild,
@@ -243,10 +243,10 @@ class TreeMemory:
     def documents_for(
         self,
         query: str,
-        llm: SharedLLM,
+        llm: HasEncoder,
         filter: Mapping[str, Any] | None = None,
     ) -> Sequence[Document]:
-        """What `llm` should search to answer `query`: ``llm.answer(query, memory)`` calls it.
+        """Find what to search to answer `query`: ``llm.answer(query, memory)`` calls it.
 
         All documents of a small memory; of a large one, the parts that the prefilter finds.
 
@@ -255,8 +255,8 @@ class TreeMemory:
         StoreMismatchError
             If `llm` is not what the memory was made by.
         """
-        self._open.serve(llm)
-        return self._open.reader.documents_for(query, llm, filter)
+        self._open.serve(llm.encoder)
+        return self._open.reader.documents_for(query, llm.encoder, filter)
 
     # -- upkeep --------------------------------------------------------------------------------
 
@@ -335,12 +335,12 @@ class TreeMemory:
                 self.add((other.get(one) for one in chosen), progress=progress)
 
     @property
-    def llm(self) -> SharedLLM:
+    def encoder(self) -> DocumentEncoder:
         """The model of this memory, loaded when it is first needed."""
         return self._open.llm
 
-    def loaded(self, **changes: Any) -> SharedLLM:
-        """The model of this memory loaded in another way, such as ``device="cuda"``.
+    def load_encoder(self, **changes: Any) -> DocumentEncoder:
+        """Load the model of this memory in another way, such as ``device="cuda"``.
 
         Parameters
         ----------

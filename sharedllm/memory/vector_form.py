@@ -20,8 +20,8 @@ from sharedllm.memory.shards import Stored
 from sharedllm.memory.vectors import CodedVectors, VectorCodec
 
 if TYPE_CHECKING:
+    from sharedllm.encoding.document_encoder import DocumentEncoder
     from sharedllm.memory.identity import Manifest
-    from sharedllm.shared_llm import SharedLLM
 
 NAME = "vectors"
 
@@ -38,7 +38,7 @@ class VectorForm:
         self._codec = codec
 
     @classmethod
-    def of(cls, database: Database, manifest: Manifest, llm: SharedLLM) -> VectorForm:
+    def of(cls, database: Database, manifest: Manifest, llm: DocumentEncoder) -> VectorForm:
         """The form of a memory; its codec is fitted to the model where it has none yet.
 
         Raises
@@ -51,7 +51,7 @@ class VectorForm:
         with database.read() as connection:
             codec = _codec(connection, manifest.digest)
         if codec is None:
-            with llm.turns.model:
+            with llm.lock.forward:
                 fitted = VectorCodec.fit(llm.lower.vocabulary())
             with database.write() as connection:
                 _keep(connection, manifest.digest, fitted)

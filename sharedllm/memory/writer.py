@@ -23,7 +23,7 @@ from sharedllm.progress import Progress, Reporter, reporter
 from sharedllm.text.tokens import tokenize
 
 if TYPE_CHECKING:
-    from sharedllm.shared_llm import SharedLLM
+    from sharedllm.encoding.document_encoder import DocumentEncoder
 
 DOCUMENTS_AT_ONCE = 256  # committed in one transaction
 
@@ -45,7 +45,7 @@ class Writer:
     """
 
     def __init__(
-        self, database: Database, llm: SharedLLM, encoder: PieceEncoder, made_by: bytes
+        self, database: Database, llm: DocumentEncoder, encoder: PieceEncoder, made_by: bytes
     ) -> None:
         self._database, self._llm, self._encoder = database, llm, encoder
         self._made_by = made_by

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,13 +33,10 @@ from sharedllm.search.scorers import BM25, Query
 from sharedllm.search.selection import Selection, select
 from sharedllm.search.sentences import widened
 from sharedllm.shared_llm import SharedLLM
-from sharedllm.text.tokens import tokenize
+from sharedllm.text.tokens import Tokenizer, tokenize
 from sharedllm.training.config import SelectionConfig
 from sharedllm.training.examples import NO_VECTORS, Example, leaves_of, unread
 from sharedllm.training.lockstep import Most, nothing
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 PADDING = 8192  # tokens of padding that cost less than a pass of their own
 OVERHEAD = 4  # tokens a pasted window costs beside its own
@@ -80,7 +77,7 @@ class Chooser:
 
     def __init__(
         self,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: Tokenizer,
         tree: TreeConfig,
         config: SelectionConfig,
         end_id: int,
@@ -185,7 +182,7 @@ class Chooser:
 def asked(
     question: str,
     document: Document,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     prompts: Sequence[tuple[str, str]],
     rng: random.Random,
 ) -> Conversation:
@@ -312,7 +309,7 @@ def losses(
     """
     plans = [choice.plan for choice in choices]
     with layers_recomputed(llm.model) if most(checkpointing) else nullcontext():
-        memory, idle = encode(llm.lower, choices, most=most)
+        memory, idle = encode(llm.encoder.lower, choices, most=most)
         predicted, more = _predicted(llm, choices, plans, memory, most=most)
     idle += more
     out = []

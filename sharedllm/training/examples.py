@@ -6,7 +6,6 @@ Pasts become documents that no model has read: tokens and trees, without search 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,11 +13,8 @@ from numpy.typing import NDArray
 
 from sharedllm.config import TreeConfig
 from sharedllm.encoding.document import Document, NodeCache
-from sharedllm.text.tokens import tokenize
+from sharedllm.text.tokens import Tokenizer, tokenize
 from sharedllm.text.tree import cut, grow
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 Span = tuple[int, int]
 NO_VECTORS = torch.empty(0, 1)
@@ -91,7 +87,7 @@ class Past:
 
 def unread(
     text: str,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     tree: TreeConfig,
     *,
     noise: float = 0.0,

@@ -6,7 +6,7 @@ import random
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from benchmarks.quality.ruler.needles import NEW_TOKENS as NEEDLE_TOKENS
 from benchmarks.quality.ruler.needles import TASKS as NEEDLES
@@ -21,9 +21,7 @@ from sharedllm.evaluation.metrics import Metric, Row
 from sharedllm.evaluation.run import Session, answers
 from sharedllm.evaluation.settings import Settings
 from sharedllm.evaluation.texts import REPEATS, SENTENCE_END, Filler, require_filler
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from sharedllm.text.tokens import Tokenizer
 
 OTHERS = ("vt", "cwe", "fwe")
 TASKS = (*NEEDLES, *OTHERS, "two_hop")
@@ -46,7 +44,7 @@ def make(
     index: int,
     of: int,
     length: int,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     filler: Filler | None,
     seed: int,
 ) -> Item:
@@ -155,7 +153,7 @@ def items(
     tasks: tuple[str, ...],
     length: int,
     n: int,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     filler: Filler | None,
     seed: int,
 ) -> Iterator[Item]:
