@@ -138,7 +138,7 @@ class Answer:
         Raises
         ------
         MissingExtraError
-            If matplotlib is not installed (extra "eval").
+            If matplotlib is not installed (extra "plot").
         """
         from sharedllm.display.extra import figures
 

@@ -18,5 +18,5 @@ def figures() -> ModuleType:
     try:
         from sharedllm.display import plot
     except ModuleNotFoundError as error:
-        raise MissingExtraError(str(error.name), "eval") from error
+        raise MissingExtraError(str(error.name), "plot") from error
     return plot
