@@ -1,6 +1,6 @@
 """What the adapters add to calling the core directly, on the embedded default model.
 
-    python benchmarks/integrations.py --out benchmarks/results/integrations.json
+    python -m benchmarks.integrations --out benchmarks/results/integrations.json
 
 Each case runs all ways in turn, the same question over the same trees, and the answers are
 compared. The overhead is the median of the differences of neighbouring runs over the core's median,

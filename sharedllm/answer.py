@@ -135,7 +135,7 @@ class Answer(Displayed):
         Raises
         ------
         MissingExtraError
-            If matplotlib is not installed (extra "eval").
+            If matplotlib is not installed (extra "plot").
         """
         from sharedllm.display import plot
 

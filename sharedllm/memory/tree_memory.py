@@ -202,7 +202,7 @@ class TreeMemory:
         Raises
         ------
         MissingExtraError
-            If matplotlib is not installed (extra "eval").
+            If matplotlib is not installed (extra "plot").
         """
         from sharedllm.display import plot
 

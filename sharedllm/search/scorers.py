@@ -127,19 +127,21 @@ class MaxSim(LeafPolicy):
 
     Parameters
     ----------
-    query_map : float32 tensor (hidden, hidden) or None
+    query_projection : float32 tensor (hidden, hidden) or None
         What the query's vectors are multiplied by before they are compared. It is trained with an
         adapter (docs/training.md); documents are compared as they were stored.
     """
 
     name = "maxsim"
 
-    def __init__(self, query_map: Tensor | None = None) -> None:
-        self._map = query_map
+    def __init__(self, query_projection: Tensor | None = None) -> None:
+        self._projection = query_projection
 
     def leaf_scores(self, query: Query, documents: Sequence[Document]) -> list[Scores]:
         weights = token_weights(query, documents)
-        sought = query.vectors if self._map is None else unit(query.vectors @ self._map.T)
+        sought = query.vectors
+        if self._projection is not None:
+            sought = unit(sought @ self._projection.T)
         similarities = _similarities(sought, [d.vectors for d in documents])
         return [
             (weights @ _best(found, d.forest.start[d.forest.leaves])).astype(np.float32)
@@ -281,8 +283,8 @@ class Hybrid(LeafPolicy):
 
     name = "hybrid"
 
-    def __init__(self, query_map: Tensor | None = None) -> None:
-        self._parts: tuple[LeafPolicy, ...] = (MaxSim(query_map), BM25())
+    def __init__(self, query_projection: Tensor | None = None) -> None:
+        self._parts: tuple[LeafPolicy, ...] = (MaxSim(query_projection), BM25())
 
     def leaf_scores(self, query: Query, documents: Sequence[Document]) -> list[Scores]:
         total: list[Scores] = []
@@ -403,9 +405,9 @@ class LastHidden:
 def make_policy(name: str, lower: LowerModel, embedder: Embedder | None = None) -> Policy:
     """The policy called `name`; see :data:`sharedllm.config.POLICIES`."""
     makers: dict[str, Callable[[], Policy]] = {
-        "maxsim": lambda: MaxSim(lower.query_map),
+        "maxsim": lambda: MaxSim(lower.query_projection),
         "bm25": BM25,
-        "hybrid": lambda: Hybrid(lower.query_map),
+        "hybrid": lambda: Hybrid(lower.query_projection),
         "embedding": lambda: Embedding(embedder),
         "last_hidden": lambda: LastHidden(lower),
         "right": Right,

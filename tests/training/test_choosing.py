@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sharedllm.generation.prompt import ABSENT
-from sharedllm.training import frames
+from sharedllm.training import batch
 from sharedllm.training.batch import Chooser, alike
 from sharedllm.training.config import SelectionConfig
 from sharedllm.training.examples import Example
@@ -66,12 +66,19 @@ def test_lengths_are_grouped_with_little_padding() -> None:
     assert alike([5]) == [[0]]
 
 
-def test_prompts_come_in_many_frames(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frames, "OWN", 0.0)
-    choose = chooser(finest=("text",), miss=0.0)
+PROMPTS = (
+    ("", "{question}\n\n{documents}"),
+    ("Use this: {documents}", "{question}"),
+    ("Be brief.", "{documents}\nQ: {question}"),
+)
+
+
+def test_prompts_of_ones_own_are_drawn_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch, "OWN", 0.0)
+    choose = chooser(finest=("text",), miss=0.0, prompts=PROMPTS)
     first: list[bool] = []
     prompts = set()
-    for _ in range(60):
+    for _ in range(30):
         choice = choose(example(0))
         parts = choice.plan.conversation.parts
         at = next(i for i, part in enumerate(parts) if not isinstance(part, str))
@@ -81,5 +88,11 @@ def test_prompts_come_in_many_frames(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "Who?" in choice.plan.conversation.query
         first.append("Who?" in before)
         prompts.add((before, after))
-    assert len(prompts) == len(frames.FRAMES)
+    assert len(prompts) == len(PROMPTS)
     assert 0 < sum(first) < len(first)
+
+
+@pytest.mark.parametrize("prompt", [("", "{documents}"), ("{question}", "{question} {documents}")])
+def test_a_prompt_without_its_parts_is_refused(prompt: tuple[str, str]) -> None:
+    with pytest.raises(ValueError, match="holds"):
+        SelectionConfig(prompts=(prompt,))

@@ -19,8 +19,7 @@ from sharedllm.config import AdapterConfig
 from sharedllm.errors import ConfigError
 from sharedllm.hf.attention_interface import fuse_norms
 from sharedllm.hf.lora import Adapter
-from sharedllm.training.batch import Chooser, encode, losses
-from sharedllm.training.checkpointing import layers_recomputed
+from sharedllm.training.batch import Chooser, encode, layers_recomputed, losses
 from sharedllm.training.config import SelectionConfig, read_config
 from sharedllm.training.data import Mixture
 from tests.models import make_model, make_tokenizer, shared
@@ -36,7 +35,7 @@ def toml(tmp_path: Path, **changes: object) -> Path:
     lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
     lines += ["[data]", f"documents = [{json.dumps(str(texts))}]", "past_tokens = [40, 80]"]
     lines += ["running_tokens = 10"]
-    for task in ("lm", "retrieval"):
+    for task in ("lm", "planted"):
         lines += ["[[data.sources]]", f'task = "{task}"', "weight = 1.0"]
     lines += ["[search]", "budget = 300"]
     path = tmp_path / "run.toml"
