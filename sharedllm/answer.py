@@ -23,7 +23,7 @@ from sharedllm.search.passages import Citation
 from sharedllm.search.selection import Selection
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure  # of the extra "eval"
+    from matplotlib.figure import Figure  # of the extra "plot"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
