@@ -37,7 +37,7 @@ def opened(model: Any, tokenizer: Any, *, layers: int, chunk: int, attention: st
         attention=attention,
         node_cache_bytes=1 << 40,
     )
-    return SharedLLM(encoder, search=SearchConfig(rest="none"))
+    return SharedLLM(encoder, search=SearchConfig(coarse="none"))
 
 
 def row(phase: str, seconds: float, cost: Cost, rates: Rates, **more: Any) -> Row:
@@ -187,19 +187,19 @@ class Asked:
         seconds = self.clock.median(lambda: self.llm.upper.start([prompt]), 5, 2)
         return row("first token, evidence as KV", seconds, cost, self.rates, **more)
 
-    def search(self, name: str, finest: str = "text") -> Row:
+    def search(self, name: str, leaves: str = "text") -> Row:
         """From the question to its prompt: search, selection, gathering."""
-        seconds = self.clock.median(lambda: self._prompt(finest), 3, 2)
+        seconds = self.clock.median(lambda: self._prompt(leaves), 3, 2)
         query = len(self.llm.tokenizer(QUESTION)["input_ids"])
         cost = compare(self.size.width, query, self.same["tokens"])
         return row(name, seconds, cost, self.rates, **self.same)
 
-    def _prompt(self, finest: str = "text") -> Prompt:
+    def _prompt(self, leaves: str = "text") -> Prompt:
         return self.llm.prepare(
             QUESTION,
             self.document,
-            finest=finest,
-            rest="all",
+            leaves=leaves,
+            coarse="all",
             budget=self.budget,
             max_new_tokens=64,
         ).prompt
