@@ -19,7 +19,7 @@ import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-SUITE = "tests/integrations/test_langchain_chat_suite.py"
+SUITE = "tests/integrations/langchain/test_chat_suite.py"
 
 
 def run(model: str | None, device: str, report: Path) -> int:

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharedllm.config import SearchConfig
-from sharedllm.display.pictures import of_leaves
 from sharedllm.encoding.document import Document
 from sharedllm.errors import InputError
 from sharedllm.memory import rows
@@ -26,6 +25,7 @@ from sharedllm.memory.shelf import ArrayReader, Run, Shelf
 from sharedllm.memory.vector_form import VectorForm
 from sharedllm.memory.writer import Writer
 from sharedllm.search.scorers import looked_for, score
+from sharedllm.search.selection import searched_leaves
 from sharedllm.text.pages import page_of
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class MemoryReader:
         best = sorted(found, key=lambda one: (-one[0], one[1:]))[:k]
         return Hits(
             (_hit(*parts[index], leaf, score) for score, index, leaf in best),
-            of_leaves(documents, scores, [(index, leaf) for _, index, leaf in best]),
+            searched_leaves(documents, scores, [(index, leaf) for _, index, leaf in best]),
         )
 
     def _found(

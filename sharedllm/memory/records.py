@@ -6,14 +6,12 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from sharedllm.display import views
+from sharedllm.displayed import Displayed, View, view
 from sharedllm.errors import InputError
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-    from sharedllm.display.picture import Pictures
+from sharedllm.search.selection import Searched
 
 LONGEST_ID = 1024
 
@@ -108,28 +106,23 @@ class Hit:
     page: int | None = None
 
 
-class Hits(list[Hit]):
+class Hits(Displayed, list[Hit]):
     """The passages that a search found, best first; a notebook and rich's console show them.
 
     Attributes
     ----------
-    pictures : tuple of Picture
-        What shows them in their documents.
+    searched : tuple of Searched
+        What shows them in their documents, each found leaf by itself.
     """
 
-    def __init__(self, hits: Iterable[Hit] = (), pictures: Pictures = ()) -> None:
+    def __init__(self, hits: Iterable[Hit] = (), searched: tuple[Searched, ...] = ()) -> None:
         super().__init__(hits)
-        self.pictures = pictures
+        self.searched = searched
 
-    def _repr_html_(self) -> str:
-        from sharedllm.display import notebook
 
-        return notebook.cell(notebook.results(self.pictures, open_trees=True))
-
-    def __rich__(self) -> RenderableType:
-        from sharedllm.display import console
-
-        return console.Results(self.pictures)
+@view.register
+def _(hits: Hits) -> View:
+    return views.results(views.pictures(hits.searched, apart=True))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -204,10 +204,9 @@ class TreeMemory:
         MissingExtraError
             If matplotlib is not installed (extra "plot").
         """
-        from sharedllm.display.extra import figures
+        from sharedllm.display import plot
 
-        figure: Figure = figures().memory(self.list())
-        return figure
+        return plot.memory(self.list())
 
     @property
     def revision(self) -> str:

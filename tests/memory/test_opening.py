@@ -116,7 +116,7 @@ def test_the_model_is_loaded_by_its_name(tiny_folder: Path, tmp_path: Path) -> N
         memory.add(DOCUMENTS)
     with TreeMemory(tmp_path / "m") as first, TreeMemory(tmp_path / "m") as second:
         assert first.search("light")[0].id in {d.id for d in DOCUMENTS}
-        assert first.llm is second.llm
+        assert first.encoder is second.encoder
     assert loaded(str(tiny_folder), tree=tree) is loaded(str(tiny_folder), tree=tree)
     forget()
     shutil.rmtree(tmp_path / "m")

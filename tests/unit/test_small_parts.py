@@ -129,8 +129,10 @@ def test_the_public_names() -> None:
     assert sharedllm.__all__ == [
         "SharedLLM",
         "loaded",
+        "loaded_for",
         "Document",
         "TreeMemory",
+        "open_memory",
         "MemoryDocument",
         "Answer",
         "Citation",
@@ -143,6 +145,7 @@ def test_the_public_names() -> None:
         "read_file",
         "join_pages",
         "query_of",
+        "Asked",
         "SharedLLMError",
     ]
     assert set(sharedllm.__all__) <= set(dir(sharedllm))

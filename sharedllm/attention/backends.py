@@ -1,0 +1,119 @@
+"""Attention backends: the one place where a name becomes functions that are known to run here."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from sharedllm.attention import flash, reference, sdpa
+from sharedllm.attention.visibility import Segments
+from sharedllm.config import one_of
+from sharedllm.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+CPU = torch.device("cpu")
+
+
+class Attend(Protocol):
+    """The signature of :func:`sharedllm.attention.reference.attend`."""
+
+    def __call__(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        *,
+        scale: float,
+        dropout: float = 0.0,
+    ) -> Tensor: ...
+
+
+class Varlen(Protocol):
+    """The signature of :func:`sharedllm.attention.reference.varlen`."""
+
+    def __call__(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        segments: Segments,
+        *,
+        scale: float,
+        window: int | None = None,
+    ) -> Tensor: ...
+
+
+class Step(Protocol):
+    """The signature of :func:`sharedllm.attention.flash.step`."""
+
+    def __call__(
+        self, query: Tensor, key: Tensor, value: Tensor, used: Tensor, *, scale: float
+    ) -> Tensor: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Backend:
+    """Functions: over a cache with memory, over packed sequences, and one query over a buffer.
+
+    Without the last a mask says which slots of the buffer are filled.
+    """
+
+    name: str
+    attend: Attend
+    varlen: Varlen
+    step: Step | None = None
+
+
+def _newest_package() -> Backend:
+    found = flash.newest_package()
+    return Backend(name=found.name, attend=found.attend, varlen=found.varlen, step=flash.step)
+
+
+BACKENDS: dict[str, Callable[[], Backend]] = {
+    "reference": lambda: Backend(
+        name="reference", attend=reference.attend, varlen=reference.varlen
+    ),
+    "sdpa": lambda: Backend(name="sdpa", attend=sdpa.attend, varlen=sdpa.varlen),
+    "torch-flash": lambda: Backend(
+        name="torch-flash", attend=flash.attend, varlen=flash.varlen, step=flash.step
+    ),
+    "flash": _newest_package,
+}
+NAMES = ("auto", *BACKENDS)
+HALF_ON_CUDA = ("torch-flash", "flash")
+
+
+def get_backend(
+    name: str = "auto", *, device: torch.device = CPU, dtype: torch.dtype = torch.float32
+) -> Backend:
+    """Return the backend called `name` for a model of `dtype` on `device`.
+
+    ``auto`` is PyTorch's FlashAttention kernel where it runs, else SDPA. ``flash`` is the newest
+    FlashAttention package that is installed. The backend's own name says what was chosen; the
+    model's config shows it.
+
+    Raises
+    ------
+    ConfigError
+        If no backend has that name, or it does not run on `device` in `dtype`.
+    MissingExtraError
+        If it needs a package that is not installed.
+    """
+    one_of("attention", name, NAMES)
+    fits = flash.runs_on(device, dtype)
+    if name == "auto":
+        name = "torch-flash" if fits else "sdpa"
+    backend = BACKENDS[name]()
+    if name in HALF_ON_CUDA and not fits:
+        raise ConfigError(
+            f"attention {name!r} needs bfloat16 or float16 on a CUDA card of compute capability "
+            f"8.0 or newer; this is {dtype} on {device}: use 'auto' or 'sdpa'"
+        )
+    logger.debug("attention: %s, for %s on %s", backend.name, dtype, device)
+    return backend
