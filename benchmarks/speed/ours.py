@@ -16,7 +16,7 @@ from benchmarks.speed.models import text
 from sharedllm import Document, InjectionConfig, SearchConfig, SharedLLM, TreeConfig
 from sharedllm.encoding.document_encoder import DocumentEncoder
 from sharedllm.encoding.kv import InjectedKV
-from sharedllm.generation.cuda_graph import Replay
+from sharedllm.generation.cuda_graph import StepGraph
 from sharedllm.injection.positions import Prompt
 from sharedllm.memory.vectors import CodedVectors, VectorCodec
 
@@ -216,11 +216,11 @@ class Asked:
         new, seen = 32, more["running"] + more["entries"]
         cost = decode(self.size, new, seen)
         session = upper.start([prompt])
-        replay = Replay(upper, upper.start([prompt]), 2 * new, graph=clock.cuda)
+        step_graph = StepGraph(upper, upper.start([prompt]), 2 * new, graph=clock.cuda)
         replayed = "decode, CUDA graph" if clock.cuda else "decode, fixed shapes"
         steps: dict[str, Callable[[], None]] = {
             "decode": lambda: upper.step(session, [1]),
-            replayed: lambda: replay.step([1]),
+            replayed: lambda: step_graph.step([1]),
         }
         for name, step in steps.items():
             step()
