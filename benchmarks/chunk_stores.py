@@ -21,7 +21,7 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from library import Volume
 
 from sharedllm.hf.minilm import MiniLM
-from sharedllm.tokens import tokenize
+from sharedllm.text.tokens import tokenize
 
 WINDOW = 256
 K1, B = 1.5, 0.75

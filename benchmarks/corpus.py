@@ -22,7 +22,7 @@ from typing import Any
 from items import Item, evidence_spans, facts, place, questions, read_jsonl
 
 from sharedllm import SharedLLM
-from sharedllm.tokens import tokenize
+from sharedllm.text.tokens import tokenize
 
 KINDS = ("books", "code", "docs", "papers")
 PARTS = ("tune", "report")

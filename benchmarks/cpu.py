@@ -52,7 +52,7 @@ def peak_gib() -> float:
 def child_cut(args: argparse.Namespace) -> dict[str, Any]:
     """Write the book, cut to `args.tokens` tokens; fills the cache of converted weights."""
     from sharedllm import SharedLLM
-    from sharedllm.tokens import tokenize
+    from sharedllm.text.tokens import tokenize
 
     llm = SharedLLM.from_pretrained()
     text = args.book.read_text(encoding="utf-8")

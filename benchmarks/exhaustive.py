@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sharedllm import TreeMemory
-from sharedllm.chunks import Chunk
 from sharedllm.memory.pieces import unpacked
-from sharedllm.tree import planted
+from sharedllm.text.tree import Chunk, planted
 
 BLOCK, UNPACKED = 16_384, 1 << 20  # tokens at once
 MISSES = 8  # leaves that do not fit before the search stops

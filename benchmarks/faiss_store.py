@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from sharedllm import SharedLLM
 from sharedllm.hf.minilm import MiniLM
-from sharedllm.tokens import tokenize
+from sharedllm.text.tokens import tokenize
 
 WINDOW, K = 256, 4  # 1,024 tokens are found, as many as the memory's budget
 

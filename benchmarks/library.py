@@ -12,7 +12,7 @@ from typing import Any
 
 from items import Item, facts, place, questions, read_jsonl
 
-from sharedllm.tokens import tokenize
+from sharedllm.text.tokens import tokenize
 
 SIZES = (32_768, 32_768, 65_536, 65_536, 131_072)  # tokens of the documents, about
 

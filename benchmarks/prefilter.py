@@ -34,7 +34,7 @@ from torch import Tensor
 
 from sharedllm import MemoryDocument, TreeMemory
 from sharedllm.memory.prefilter import WORDS_WEIGHT, by_words, fused
-from sharedllm.tokens import tokenize
+from sharedllm.text.tokens import tokenize
 
 KS = (16, 32, 64, 128, 256, 512)
 DEEPEST = max(KS)

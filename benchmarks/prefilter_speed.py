@@ -29,7 +29,7 @@ from prefilter import MiniLMs, by_embedding
 
 from sharedllm import TreeMemory
 from sharedllm.memory.prefilter import by_words
-from sharedllm.tokens import tokenize
+from sharedllm.text.tokens import tokenize
 
 K = 128
 

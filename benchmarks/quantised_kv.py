@@ -26,17 +26,17 @@ from cpu import hardware
 from items import Item, facts, is_right, place, read_jsonl
 
 from sharedllm import Document, SharedLLM
-from sharedllm.document import NodeCache
+from sharedllm.encoding.document import NodeCache
+from sharedllm.encoding.kv import NodeKV
+from sharedllm.encoding.lower_model import NodeRequest
 from sharedllm.evaluation.framing import frame
 from sharedllm.evaluation.intervals import difference, mean
 from sharedllm.evaluation.items import Item as Case_Item
 from sharedllm.evaluation.memory import Memory
 from sharedllm.evaluation.methods import Case
-from sharedllm.injection import NodeKV
-from sharedllm.lower_model import NodeRequest
+from sharedllm.generation.prompt import part_ids
 from sharedllm.memory import kv
-from sharedllm.prompt import part_ids
-from sharedllm.tokens import tokenize
+from sharedllm.text.tokens import tokenize
 
 FORMS = ("exact", "bf16", "int8", "int4")
 PAST, RUNNING, BUDGET, NEW = 2048, 256, 1024, 16

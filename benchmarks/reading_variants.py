@@ -18,11 +18,10 @@ import untrained
 from rich.console import Console
 from untrained import Method, Placed, line, load_items, run
 
-import sharedllm.evidence as evidence
-import sharedllm.prompt as prompt
+import sharedllm.generation.prompt as prompt
+import sharedllm.search.passages as evidence
 from sharedllm import SharedLLM, TreeConfig
-from sharedllm.chunks import cut
-from sharedllm.tree import grow
+from sharedllm.text.tree import cut, grow
 
 PROMPTS = {
     "short": ("", "\n\nQuestion: {question}\nAnswer:"),

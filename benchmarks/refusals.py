@@ -23,7 +23,7 @@ from sharedllm import SharedLLM
 from sharedllm.evaluation import qa, scores
 from sharedllm.evaluation.questions import read
 from sharedllm.evaluation.sources import Filler, rows
-from sharedllm.prompt import ABSENT, part_ids
+from sharedllm.generation.prompt import ABSENT, part_ids
 
 # without those that mean nothing beside another text (evaluate_default.sh)
 SKIP = ("PolicyQA", "T0:", "SciTLDR", "CRD3", "QMSum", "Scisumm")

@@ -33,11 +33,11 @@ from torch import Tensor
 from untrained import Placed, found, place_all
 
 from sharedllm import Document, SharedLLM
-from sharedllm.chunks import cut
-from sharedllm.evidence import cite, windows
 from sharedllm.memory.vectors import VectorCodec
-from sharedllm.policy import Query, token_weights
-from sharedllm.tokens import tokenize
+from sharedllm.search.passages import cite, windows
+from sharedllm.search.scorers import Query, token_weights
+from sharedllm.text.tokens import tokenize
+from sharedllm.text.tree import cut
 
 BLOCK = 16384
 QUERY = 20  # tokens of the query whose time is taken

@@ -29,12 +29,11 @@ from rich.progress import track
 from rich.table import Table
 
 from sharedllm import Document, SearchConfig, SharedLLM, TreeConfig
-from sharedllm.chunks import cut
 from sharedllm.config import POLICIES
-from sharedllm.policy import BM25, Query
-from sharedllm.prompt import AFTER, BEFORE
+from sharedllm.generation.prompt import AFTER, BEFORE
+from sharedllm.search.scorers import BM25, Query
 from sharedllm.shared_llm import Prepared
-from sharedllm.tree import grow
+from sharedllm.text.tree import cut, grow
 
 BASELINE = "BM25 windows"
 BEST_LAST = "BM25 windows, best last"

@@ -15,21 +15,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sharedllm.answer import Answer, Citation, Timings, Usage
     from sharedllm.config import GenerationConfig, InjectionConfig, SearchConfig, TreeConfig
-    from sharedllm.document import Document
+    from sharedllm.encoding.document import Document
     from sharedllm.errors import SharedLLMError
     from sharedllm.memory.records import MemoryDocument
     from sharedllm.memory.tree_memory import TreeMemory
-    from sharedllm.pdf import join_pages
-    from sharedllm.query import query_of
-    from sharedllm.readers import read_file
     from sharedllm.registry import loaded
+    from sharedllm.search.query import query_of
     from sharedllm.shared_llm import SharedLLM
+    from sharedllm.text.loaders import read_file
+    from sharedllm.text.pdf import join_pages
 
 __version__ = "0.1.0"
 _HOMES = {
     "SharedLLM": "shared_llm",
     "loaded": "registry",
-    "Document": "document",
+    "Document": "encoding.document",
     "TreeMemory": "memory.tree_memory",
     "MemoryDocument": "memory.records",
     "Answer": "answer",
@@ -40,9 +40,9 @@ _HOMES = {
     "InjectionConfig": "config",
     "SearchConfig": "config",
     "GenerationConfig": "config",
-    "read_file": "readers",
-    "join_pages": "pdf",
-    "query_of": "query",
+    "read_file": "text.loaders",
+    "join_pages": "text.pdf",
+    "query_of": "search.query",
     "SharedLLMError": "errors",
 }
 __all__ = [  # in reading order

@@ -2,7 +2,7 @@
 
 import sys
 
-from sharedllm.cli import main
+from sharedllm.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from sharedllm.document import Document
+from sharedllm.encoding.document import Document
 from sharedllm.errors import InputError
 
 if TYPE_CHECKING:

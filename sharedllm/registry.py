@@ -6,9 +6,9 @@ import threading
 from typing import Any
 
 from sharedllm.config import InjectionConfig, TreeConfig
+from sharedllm.encoding.replicas import IngestDevices, further_devices
 from sharedllm.hf.loading import resolve_device, resolve_dtype
 from sharedllm.hf.pieces import require_compiling
-from sharedllm.replicas import IngestDevices, further_devices
 from sharedllm.shared_llm import SharedLLM
 
 _models: dict[tuple[Any, ...], SharedLLM] = {}

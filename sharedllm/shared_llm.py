@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sharedllm import evidence, fingerprint, pictures
 from sharedllm.answer import Answer
 from sharedllm.config import (
     GenerationConfig,
@@ -23,28 +22,31 @@ from sharedllm.config import (
     changed,
 )
 from sharedllm.context import Context, contexts, found, one, owned
-from sharedllm.document import Document
-from sharedllm.encoder import NodeEncoder, request
+from sharedllm.display import pictures
+from sharedllm.encoding import fingerprint
+from sharedllm.encoding.document import Document
+from sharedllm.encoding.document_reader import DocumentReader
+from sharedllm.encoding.model_lock import Turns
+from sharedllm.encoding.node_encoder import NodeEncoder, request
+from sharedllm.encoding.replicas import IngestDevices, further_devices, lower_model
 from sharedllm.errors import InputError
-from sharedllm.generation import Decoder
-from sharedllm.hf import adapter_files, cross, pieces, sharing
-from sharedllm.hf.adapter import Adapter
+from sharedllm.generation.assemble import Prepared, Preparer
+from sharedllm.generation.decoding import Decoder
+from sharedllm.generation.prompt import ABSENT, Question, asked, converse, part_ids
+from sharedllm.generation.stream import AnswerStream, answer_all
+from sharedllm.hf import cross, lora_io, pieces, sharing
+from sharedllm.hf.architectures import inspect
+from sharedllm.hf.attention_interface import activate
 from sharedllm.hf.copies import first_layers
-from sharedllm.hf.families import inspect
-from sharedllm.hf.interface import activate
 from sharedllm.hf.loading import end_ids, load, resolve_device, resolve_dtype
-from sharedllm.hf.rotation import Rotation
-from sharedllm.policy import Embedder, Scores, looked_for, make_policy
-from sharedllm.prepare import Prepared, Preparer
+from sharedllm.hf.lora import Adapter
+from sharedllm.hf.rope import Rotation
+from sharedllm.injection.upper_model import UpperModel
 from sharedllm.progress import Progress
-from sharedllm.prompt import ABSENT, Question, asked, converse, part_ids
-from sharedllm.reading import DocumentReader
-from sharedllm.replicas import IngestDevices, further_devices, lower_model
-from sharedllm.search import Selection, select
-from sharedllm.sentences import widened
-from sharedllm.stream import AnswerStream, answer_all
-from sharedllm.turns import Turns
-from sharedllm.upper_model import UpperModel
+from sharedllm.search import passages
+from sharedllm.search.scorers import Embedder, Scores, looked_for, make_policy
+from sharedllm.search.selection import Selection, select
+from sharedllm.search.sentences import widened
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -107,7 +109,7 @@ class SharedLLM:
         self.adapter: Adapter | None = None
         self._adapted = ""
         if adapter is not None:
-            self.adapt(adapter_files.load(model, adapter))
+            self.adapt(lora_io.load(model, adapter))
         self.reader = DocumentReader(self.lower, tokenizer, self.tree, self.turns, node_cache_bytes)
         self.encoder = NodeEncoder(self.lower, self.tree, self.turns)
         self.preparer = Preparer(tokenizer, self.encoder, self.upper, self.shape.window)
@@ -157,8 +159,8 @@ class SharedLLM:
         further = further_devices(ingest_devices, where)
         if compile_ingest:
             pieces.require_compiling(where)
-        folder = adapter_files.find(adapter, name_or_path, injection)
-        tree, injection, search = adapter_files.settings(folder, tree, injection, search)
+        folder = lora_io.find(adapter, name_or_path, injection)
+        tree, injection, search = lora_io.settings(folder, tree, injection, search)
         dtype = resolve_dtype(dtype, where)
         model, tokenizer = load(name_or_path, device=where, dtype=dtype, **options)
         llm = cls(
@@ -278,7 +280,7 @@ class SharedLLM:
         Parameters
         ----------
         question : str or chat messages
-            See :func:`sharedllm.prompt.converse` for the form of messages.
+            See :func:`sharedllm.generation.prompt.converse` for the form of messages.
         context : a document, a TreeMemory or the folder of one, or several of them
         progress : True for a bar on long encoding, or a function of (tokens done, tokens in all)
         options : fields of SearchConfig (budget, policy, search, finest, rest, ...) and of
@@ -359,7 +361,7 @@ class SharedLLM:
             given,
             search,
             self.tree,
-            overhead=evidence.overheads(documents, self.tokenizer),
+            overhead=passages.overheads(documents, self.tokenizer),
             ready=ready,
             widen=lambda d, node: widened(documents[d], node, search.sentences),
         )

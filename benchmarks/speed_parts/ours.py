@@ -13,11 +13,11 @@ import torch
 from costs import Cost, Size, compare, decode, read_chunks
 
 from sharedllm import Document, InjectionConfig, SearchConfig, SharedLLM, TreeConfig
+from sharedllm.encoding.kv import InjectedKV
+from sharedllm.generation.cuda_graph import Replay
 from sharedllm.hf import pieces
-from sharedllm.injection import InjectedKV
-from sharedllm.layout import Prompt
+from sharedllm.injection.positions import Prompt
 from sharedllm.memory.vectors import CodedVectors, VectorCodec
-from sharedllm.replay import Replay
 from speed_parts.card import Clock, Rates
 from speed_parts.models import text
 

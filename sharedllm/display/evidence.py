@@ -10,7 +10,7 @@ from sharedllm.display.picture import NEAR, Excerpt, Picture, Ranked
 from sharedllm.display.plain import escaped, flowing, one_line
 from sharedllm.display.strip import placed, told
 from sharedllm.display.style import level_class
-from sharedllm.pages import BREAK
+from sharedllm.text.pages import BREAK
 
 BEGINS = 200  # characters of a passage in the list of citations
 CUT_OFF = " .,:;!?)]\u201d\u2019"  # what a passage that begins between two words may begin with

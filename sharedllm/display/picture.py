@@ -6,7 +6,7 @@ import bisect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from sharedllm.pages import page_of
+from sharedllm.text.pages import page_of
 
 NEAR = 280  # characters around a passage that are shown at once
 FAR = 2500  # characters around a passage that a reader may open

@@ -13,7 +13,7 @@ from sharedllm.evaluation.methods import Case, DoesNotFitError, Method, Ready
 from sharedllm.evaluation.pasted import Pasted
 from sharedllm.evaluation.report import Metric
 from sharedllm.evaluation.run import Row
-from sharedllm.prompt import part_ids
+from sharedllm.generation.prompt import part_ids
 from sharedllm.shared_llm import SharedLLM
 
 BASE, AS_USED, FORCED = "base (adapter=None)", "with adapter", "adapter forced on"

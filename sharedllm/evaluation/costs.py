@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sharedllm.hf.families import ModelShape
+from sharedllm.hf.architectures import ModelShape
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

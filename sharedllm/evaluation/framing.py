@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sharedllm.document import Document
+from sharedllm.encoding.document import Document
 from sharedllm.evaluation.items import Item
-from sharedllm.prompt import Conversation, Literal, Part, converse, part_ids
+from sharedllm.generation.prompt import Conversation, Literal, Part, converse, part_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -18,9 +18,9 @@ from sharedllm.evaluation.methods import Case, Losses, Method, Ready
 from sharedllm.evaluation.pasted import Truncated
 from sharedllm.evaluation.report import Metric
 from sharedllm.evaluation.run import Row
-from sharedllm.prompt import part_ids
+from sharedllm.generation.prompt import part_ids
 from sharedllm.shared_llm import SharedLLM
-from sharedllm.tokens import Tokens, tokenize
+from sharedllm.text.tokens import Tokens, tokenize
 
 QUERY_TOKENS = 256  # of the running text's beginning, where a policy needs a query
 TRIES = 20

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from sharedllm.document import Document
+from sharedllm.encoding.document import Document
 from sharedllm.errors import WindowError
 from sharedllm.evaluation.methods import Case, DoesNotFitError, Prompted, Ready
-from sharedllm.layout import Prompt
-from sharedllm.prepare import Prepared
+from sharedllm.generation.assemble import Prepared
+from sharedllm.injection.positions import Prompt
 from sharedllm.shared_llm import SharedLLM
 
 

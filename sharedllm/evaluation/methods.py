@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sharedllm.document import Document
+from sharedllm.encoding.document import Document
 from sharedllm.errors import SharedLLMError
 from sharedllm.evaluation.costs import Size
 from sharedllm.evaluation.framing import Frame
 from sharedllm.evaluation.items import Item
-from sharedllm.layout import Prompt
-from sharedllm.policy import Scores
-from sharedllm.prepare import Prepared
+from sharedllm.generation.assemble import Prepared
+from sharedllm.injection.positions import Prompt
+from sharedllm.search.scorers import Scores
 from sharedllm.shared_llm import SharedLLM
 
 if TYPE_CHECKING:

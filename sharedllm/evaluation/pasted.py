@@ -5,11 +5,11 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 
-from sharedllm.document import Document
+from sharedllm.encoding.document import Document
 from sharedllm.evaluation.methods import Case, DoesNotFitError, Prompted, Ready
 from sharedllm.evaluation.retrieval import Ranker, windows_of
-from sharedllm.layout import Prompt
-from sharedllm.prompt import part_ids
+from sharedllm.generation.prompt import part_ids
+from sharedllm.injection.positions import Prompt
 from sharedllm.shared_llm import SharedLLM
 
 BETWEEN = "\n...\n"

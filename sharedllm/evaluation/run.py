@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from itertools import groupby, islice
 from typing import Any
 
-from sharedllm.document import Document
+from sharedllm.encoding.document import Document
 from sharedllm.evaluation.framing import frame
 from sharedllm.evaluation.items import Item
 from sharedllm.evaluation.methods import Case, DoesNotFitError, Method, Ready

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sharedllm.errors import ConfigError, DocumentError
-from sharedllm.readers import read_file
-from sharedllm.tokens import tokenize
+from sharedllm.text.loaders import read_file
+from sharedllm.text.tokens import tokenize
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -17,14 +17,14 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
+from sharedllm.attention.context import AttentionContext
 from sharedllm.attention.visibility import NEVER, Keys, Visibility
 from sharedllm.errors import ConfigError
 from sharedllm.evaluation.methods import Case, Losses, Prompted, Ready, token_losses
-from sharedllm.hf.adapter import acting
 from sharedllm.hf.loading import end_ids
-from sharedllm.hf.rotation import Rotation
-from sharedllm.injection import AttentionContext
-from sharedllm.layout import Prompt
+from sharedllm.hf.lora import acting
+from sharedllm.hf.rope import Rotation
+from sharedllm.injection.positions import Prompt
 from sharedllm.shared_llm import SharedLLM
 
 SINKS = 4

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from sharedllm.hf.rotation import Rotation
+from sharedllm.hf.rope import Rotation
 
 SPARE = 64  # slots for the first tokens of an answer
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from sharedllm.attention.context import AttentionContext, LayerMemory
 from sharedllm.attention.select import Attend
-from sharedllm.hf.families import ModelShape
-from sharedllm.hf.rotation import Rotation
-from sharedllm.injection import AttentionContext, LayerMemory
+from sharedllm.hf.architectures import ModelShape
+from sharedllm.hf.rope import Rotation
 
 
 class CrossInjection(nn.Module):

@@ -21,7 +21,7 @@ from transformers.activations import SiLUActivation
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from sharedllm.errors import ConfigError, UnsupportedModelError
-from sharedllm.hf.families import parameter_device
+from sharedllm.hf.architectures import parameter_device
 
 BACKEND = "inductor"  # of torch.compile
 DEVICES = ("cuda",)  # on a CPU no pass is LONG

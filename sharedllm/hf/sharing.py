@@ -10,8 +10,8 @@ import torch
 from huggingface_hub import HfApi
 
 from sharedllm.errors import AdapterError
-from sharedllm.hf import adapter_files
-from sharedllm.hf.adapter import Adapter
+from sharedllm.hf import lora_io
+from sharedllm.hf.lora import Adapter
 
 
 def save_merged(model: Any, tokenizer: Any, adapter: Adapter, folder: Path) -> None:
@@ -76,8 +76,8 @@ def save(
         return
     name = str(getattr(llm.model.config, "_name_or_path", ""))
     base = Path(name).name if Path(name).is_dir() else name
-    manifest = adapter_files.Manifest(base=base, adapter=adapter.config, **settings)
-    adapter_files.save(adapter, folder, manifest, dtype)
+    manifest = lora_io.Manifest(base=base, adapter=adapter.config, **settings)
+    lora_io.save(adapter, folder, manifest, dtype)
 
 
 def push(repo: str, save_to: Any, options: dict[str, Any]) -> str:

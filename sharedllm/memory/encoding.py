@@ -11,9 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sharedllm.chunks import Chunk
-from sharedllm.injection import NodeKV
-from sharedllm.lower_model import NodeRequest, unit
+from sharedllm.encoding.kv import NodeKV
+from sharedllm.encoding.lower_model import NodeRequest, unit
 from sharedllm.memory import kv
 from sharedllm.memory.embedders import Embedder
 from sharedllm.memory.identity import MemorySettings
@@ -21,7 +20,7 @@ from sharedllm.memory.landing import Landing
 from sharedllm.memory.pieces import Piece
 from sharedllm.memory.shards import Stored
 from sharedllm.memory.vector_form import VectorForm
-from sharedllm.tree import planted
+from sharedllm.text.tree import Chunk, planted
 
 if TYPE_CHECKING:
     from sharedllm.shared_llm import SharedLLM

@@ -12,7 +12,7 @@ from sharedllm.errors import DocumentError
 from sharedllm.memory.records import MemoryDocument
 from sharedllm.memory.tree_memory import TreeMemory
 from sharedllm.progress import Progress
-from sharedllm.readers import STDIN, read_file
+from sharedllm.text.loaders import STDIN, read_file
 
 SUFFIXES = (".txt", ".text", ".md", ".markdown", ".rst", ".html", ".htm", ".xhtml", ".pdf")
 CHARACTERS_AT_ONCE = 400_000  # of files that are added together: small batches encode slowly

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from sharedllm import fingerprint
 from sharedllm.config import number, one_of
+from sharedllm.encoding import fingerprint
 from sharedllm.errors import ConfigError, StoreDamagedError, StoreMismatchError
 
 if TYPE_CHECKING:

@@ -14,13 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sharedllm.chunks import Chunk
-from sharedllm.compression import kept_count
 from sharedllm.config import TreeConfig
-from sharedllm.injection import NodeKV
-from sharedllm.lower_model import NodeRequest
+from sharedllm.encoding.kv import NodeKV
+from sharedllm.encoding.lower_model import NodeRequest
+from sharedllm.encoding.pooling import kept_count
 from sharedllm.memory.shards import Stored
-from sharedllm.tree import planted
+from sharedllm.text.tree import Chunk, planted
 
 COARSE, FINE = "coarse", "fine"
 GROUP = 32  # values that share a scale in int4

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sharedllm.chunks import cut
 from sharedllm.errors import StoreDamagedError
-from sharedllm.tokens import Tokens
+from sharedllm.text.tokens import Tokens
+from sharedllm.text.tree import cut
 
 KEY_BYTES = 20
 

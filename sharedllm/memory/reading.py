@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sharedllm.document import Document
+from sharedllm.display.pictures import of_leaves
+from sharedllm.encoding.document import Document
 from sharedllm.errors import InputError
 from sharedllm.memory import rows
 from sharedllm.memory.database import Database
@@ -23,9 +24,8 @@ from sharedllm.memory.records import Hit, Hits
 from sharedllm.memory.shelf import ArrayReader, Run, Shelf
 from sharedllm.memory.vector_form import VectorForm
 from sharedllm.memory.writer import Writer
-from sharedllm.pages import page_of
-from sharedllm.pictures import of_leaves
-from sharedllm.policy import looked_for
+from sharedllm.search.scorers import looked_for
+from sharedllm.text.pages import page_of
 
 if TYPE_CHECKING:
     from sharedllm.shared_llm import SharedLLM

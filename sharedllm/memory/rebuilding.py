@@ -14,7 +14,7 @@ from sharedllm.memory.database import Database
 from sharedllm.memory.pieces import Piece, pieces
 from sharedllm.memory.reading import MemoryReader
 from sharedllm.memory.writer import insert_encoded
-from sharedllm.tokens import tokenize
+from sharedllm.text.tokens import tokenize
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from sharedllm.errors import StoreDamagedError
 from sharedllm.memory import rows, shards
 from sharedllm.memory.encoding import EncodedPiece
 from sharedllm.memory.pieces import Piece, packed, pieces
-from sharedllm.tokens import tokenize
+from sharedllm.text.tokens import tokenize
 
 if TYPE_CHECKING:
     from sharedllm.memory.reading import MemoryReader

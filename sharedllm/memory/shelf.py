@@ -11,20 +11,19 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sharedllm.chunks import Chunk
-from sharedllm.document import Document, NodeCache
+from sharedllm.encoding.document import Document, NodeCache
+from sharedllm.encoding.kv import NodeKV
+from sharedllm.encoding.lower_model import NodeRequest
 from sharedllm.errors import StoreDamagedError
-from sharedllm.injection import NodeKV
-from sharedllm.lower_model import NodeRequest
 from sharedllm.memory import kv, rows
 from sharedllm.memory.database import Database
 from sharedllm.memory.identity import MemorySettings
 from sharedllm.memory.pieces import unpacked
 from sharedllm.memory.shards import COLUMNS, FOLDER, Place, Shards
 from sharedllm.memory.vector_form import NAME, VectorForm
-from sharedllm.pages import page_starts
-from sharedllm.tokens import Tokens
-from sharedllm.tree import Forest, planted
+from sharedllm.text.pages import page_starts
+from sharedllm.text.tokens import Tokens
+from sharedllm.text.tree import Chunk, Forest, planted
 
 if TYPE_CHECKING:
     from sharedllm.shared_llm import SharedLLM

@@ -18,7 +18,7 @@ from sharedllm.memory.revision import Revision
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from sharedllm.document import Document
+    from sharedllm.encoding.document import Document
     from sharedllm.progress import Progress
     from sharedllm.shared_llm import SharedLLM
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sharedllm.document import SearchVectors
+from sharedllm.encoding.document import SearchVectors
 from sharedllm.errors import StoreDamagedError
 from sharedllm.memory import rows
 from sharedllm.memory.database import Database
@@ -64,7 +64,7 @@ class VectorForm:
         return {NAME: Stored.of(kept.cpu().numpy())}
 
     def joined(self, chunks: Sequence[NDArray[np.generic]], device: torch.device) -> SearchVectors:
-        """What :attr:`sharedllm.document.Document.vectors` holds, for these chunks in order."""
+        """The search vectors of a document that consists of these chunks, in order."""
         whole = torch.from_numpy(np.concatenate(chunks)).to(device)
         return whole if self._codec is None else CodedVectors(self._codec, whole)
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sharedllm.config import whole
-from sharedllm.document import SearchVectors
+from sharedllm.encoding.document import SearchVectors
 from sharedllm.errors import ConfigError, InputError
 
 BYTES = 64
@@ -209,7 +209,7 @@ _NAMES = ("projection", "levels")
 
 @dataclass(frozen=True, eq=False)
 class CodedVectors:
-    """A document's search vectors as codes: what :class:`sharedllm.document.Document` may hold.
+    """A document's search vectors as codes.
 
     Attributes
     ----------

@@ -20,7 +20,7 @@ from sharedllm.memory.pieces import Piece, pieces
 from sharedllm.memory.records import MemoryDocument, metadata_json
 from sharedllm.memory.rows import chunks_of_keys
 from sharedllm.progress import Progress, Reporter, reporter
-from sharedllm.tokens import tokenize
+from sharedllm.text.tokens import tokenize
 
 if TYPE_CHECKING:
     from sharedllm.shared_llm import SharedLLM

@@ -20,17 +20,17 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div
 
 from sharedllm.config import SearchConfig, TreeConfig
-from sharedllm.document import Document
-from sharedllm.injection import InjectedKV
-from sharedllm.layout import Prompt
-from sharedllm.lower_model import LowerModel, NodeRequest
-from sharedllm.policy import BM25, Query
-from sharedllm.prepare import Plan, make_plan
-from sharedllm.prompt import ABSENT, Conversation
-from sharedllm.search import Selection, select
-from sharedllm.sentences import widened
+from sharedllm.encoding.document import Document
+from sharedllm.encoding.kv import InjectedKV
+from sharedllm.encoding.lower_model import LowerModel, NodeRequest
+from sharedllm.generation.assemble import Plan, make_plan
+from sharedllm.generation.prompt import ABSENT, Conversation
+from sharedllm.injection.positions import Prompt
+from sharedllm.search.scorers import BM25, Query
+from sharedllm.search.selection import Selection, select
+from sharedllm.search.sentences import widened
 from sharedllm.shared_llm import SharedLLM
-from sharedllm.tokens import tokenize
+from sharedllm.text.tokens import tokenize
 from sharedllm.training.checkpointing import layers_recomputed
 from sharedllm.training.config import SelectionConfig
 from sharedllm.training.documents import NO_VECTORS, leaves_of, unread

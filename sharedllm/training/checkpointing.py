@@ -13,7 +13,7 @@ from typing import Any
 
 from torch.utils.checkpoint import checkpoint
 
-from sharedllm.hf.adapter import acting, acting_role
+from sharedllm.hf.lora import acting, acting_role
 
 
 @contextmanager

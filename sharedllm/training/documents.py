@@ -8,11 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sharedllm.chunks import cut
 from sharedllm.config import TreeConfig
-from sharedllm.document import Document, NodeCache
-from sharedllm.tokens import tokenize
-from sharedllm.tree import grow
+from sharedllm.encoding.document import Document, NodeCache
+from sharedllm.text.tokens import tokenize
+from sharedllm.text.tree import cut, grow
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -9,8 +9,8 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-from sharedllm.document import Document
-from sharedllm.prompt import Conversation, Message, converse
+from sharedllm.encoding.document import Document
+from sharedllm.generation.prompt import Conversation, Message, converse
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

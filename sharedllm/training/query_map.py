@@ -22,14 +22,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from sharedllm.chunks import cut
 from sharedllm.config import TreeConfig
-from sharedllm.hf import adapter_files
-from sharedllm.lower_model import unit
+from sharedllm.encoding.lower_model import unit
+from sharedllm.hf import lora_io
 from sharedllm.memory.vectors import VectorCodec
-from sharedllm.policy import Query, token_weights
+from sharedllm.search.scorers import Query, token_weights
 from sharedllm.shared_llm import SharedLLM
-from sharedllm.tokens import tokenize
+from sharedllm.text.tokens import tokenize
+from sharedllm.text.tree import cut
 from sharedllm.training.config import DataConfig, TrainConfig
 from sharedllm.training.data import Mixture
 from sharedllm.training.documents import NO_VECTORS, leaves_of, unread
@@ -211,6 +211,6 @@ def run(
     AdapterError
         If there is no adapter in the folder.
     """
-    tree = adapter_files.Manifest.read(adapter).tree
+    tree = lora_io.Manifest.read(adapter).tree
     llm = SharedLLM.from_pretrained(config.model, adapter=None, tree=tree, **options)
-    adapter_files.save_query_map(train(llm, config, say), adapter)
+    lora_io.save_query_map(train(llm, config, say), adapter)

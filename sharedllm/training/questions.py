@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sharedllm.errors import ConfigError
-from sharedllm.prompt import ABSENT
+from sharedllm.generation.prompt import ABSENT
 from sharedllm.training import reading
 from sharedllm.training.examples import Example, Past, Span
 from sharedllm.training.reading import Question

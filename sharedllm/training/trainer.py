@@ -23,12 +23,12 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from sharedllm.config import AdapterConfig, InjectionConfig, TreeConfig
 from sharedllm.errors import ConfigError
-from sharedllm.hf import adapter_files
-from sharedllm.hf.adapter import Adapter
+from sharedllm.generation.prompt import turn_end
+from sharedllm.hf import lora_io
 from sharedllm.hf.loading import DEFAULT_NAME, load, resolve_device, resolve_dtype
+from sharedllm.hf.lora import Adapter
 from sharedllm.hf.norms import fuse_norms
 from sharedllm.hf.shards import divide
-from sharedllm.prompt import turn_end
 from sharedllm.shared_llm import SharedLLM
 from sharedllm.training.batch import Choice, Chooser, losses
 from sharedllm.training.config import TrainConfig
@@ -161,7 +161,7 @@ class Trainer:
                 **settings,
                 **options,
             )
-        folder = adapter_files.find(config.start, config.model, settings["injection"])
+        folder = lora_io.find(config.start, config.model, settings["injection"])
         for turn in range(self.accelerator.num_processes):  # the host holds one whole base
             if turn == self.accelerator.process_index:
                 model, tokenizer = load(
@@ -245,7 +245,7 @@ class Trainer:
         if not self.accelerator.is_main_process:
             return
         train = self.config.model_dump(mode="json")
-        manifest = adapter_files.Manifest(
+        manifest = lora_io.Manifest(
             base=str(self.config.model or DEFAULT_NAME),
             adapter=self.adapter.config,
             tree=self.llm.tree,
@@ -253,7 +253,7 @@ class Trainer:
             search=self.config.search,
             notes={"steps": self.step, "minutes": round(self.seconds / 60, 1), "train": train},
         )
-        adapter_files.save(self.adapter, self.out, manifest, torch.bfloat16)
+        lora_io.save(self.adapter, self.out, manifest, torch.bfloat16)
         # the weights too: step, optimizer and weights are always of one moment
         state = {
             "weights": self.adapter.weights(),

@@ -14,7 +14,7 @@ from sharedllm.display import page
 from sharedllm.display.page import Answered
 from sharedllm.display.picture import Excerpt, Picture, Span
 from sharedllm.errors import ConfigError
-from sharedllm.pages import page_starts
+from sharedllm.text.pages import page_starts
 from tests.display.html_tree import Parsed, check
 from tests.display.test_notebook import ATTACK
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from sharedllm import SharedLLM
-from sharedllm.injection import InjectedKV, gather
-from sharedllm.layout import Prompt
-from sharedllm.lower_model import NodeRequest
-from sharedllm.upper_model import UpperModel
+from sharedllm.encoding.kv import InjectedKV, gather
+from sharedllm.encoding.lower_model import NodeRequest
+from sharedllm.injection.positions import Prompt
+from sharedllm.injection.upper_model import UpperModel
 from tests.equivalence.oracle import Node, Piece
 from tests.models import some_ids
 

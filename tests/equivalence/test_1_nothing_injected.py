@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sharedllm.layout import Prompt
+from sharedllm.injection.positions import Prompt
 from tests.equivalence.prompts import CLOSE, by_cache
 from tests.models import FAMILIES, make_model, shared, some_ids, stock
 

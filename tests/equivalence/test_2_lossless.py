@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from sharedllm import SharedLLM, TreeConfig
-from sharedllm.layout import Prompt
-from sharedllm.prepare import make_plan
-from sharedllm.prompt import converse
+from sharedllm.generation.assemble import make_plan
+from sharedllm.generation.prompt import converse
+from sharedllm.injection.positions import Prompt
 from tests.equivalence import oracle
 from tests.equivalence.oracle import Node
 from tests.equivalence.prompts import CLOSE, by_cache

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from sharedllm import GenerationConfig, SharedLLM
-from sharedllm.generation import Row
+from sharedllm.generation.decoding import Row
 from sharedllm.hf.loading import end_ids
-from sharedllm.layout import Prompt
+from sharedllm.injection.positions import Prompt
 from tests.equivalence.oracle import Piece
 from tests.equivalence.prompts import (
     CLOSE,

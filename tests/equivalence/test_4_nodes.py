@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from sharedllm import TreeConfig
-from sharedllm.compression import kept_positions
-from sharedllm.hf.rotation import Rotation
-from sharedllm.injection import NodeKV
-from sharedllm.lower_model import NodeRequest
+from sharedllm.encoding.kv import NodeKV
+from sharedllm.encoding.lower_model import NodeRequest
+from sharedllm.encoding.pooling import kept_positions
+from sharedllm.hf.rope import Rotation
 from tests.equivalence import oracle
 from tests.models import FAMILIES, TREE, shared, some_ids, stock
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sharedllm import SharedLLM
 from sharedllm.errors import ModelError
-from sharedllm.layout import Prompt
+from sharedllm.injection.positions import Prompt
 from tests.equivalence.prompts import CLOSE, SCENE, by_cache, by_keyword, prompt_of
 from tests.models import FAMILIES, shared, some_ids
 

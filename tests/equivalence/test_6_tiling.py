@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from sharedllm import SharedLLM, TreeConfig
-from sharedllm.chunks import cut
+from sharedllm.encoding.lower_model import NodeRequest
 from sharedllm.errors import ConfigError, DocumentError
-from sharedllm.lower_model import NodeRequest
-from sharedllm.tree import grow
+from sharedllm.text.tree import cut, grow
 from tests.models import shared
 
 

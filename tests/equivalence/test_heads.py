@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from sharedllm import SharedLLM
-from sharedllm.heads import KEPT, Heads, shared_head
-from sharedllm.hf.interface import activate
-from sharedllm.layout import Prompt
+from sharedllm.hf.attention_interface import activate
+from sharedllm.injection.positions import Prompt
+from sharedllm.injection.prefix_cache import KEPT, Heads, shared_head
 from tests.equivalence.prompts import CLOSE, SCENE, memory_of, node, prompt_of
 from tests.guard.counting import count
 from tests.guard.test_hot_paths import LAYER, OUTPUT

@@ -11,8 +11,8 @@ from sharedllm import SharedLLM
 from sharedllm.attention import flash, flex, reference
 from sharedllm.attention.segments import Segments
 from sharedllm.attention.select import HALF_ON_CUDA, NAMES, get_backend
+from sharedllm.encoding.lower_model import NodeRequest
 from sharedllm.errors import ConfigError, MissingExtraError
-from sharedllm.lower_model import NodeRequest
 from tests.models import FAMILIES, shared, some_ids
 
 CPU = torch.device("cpu")

@@ -17,9 +17,9 @@ from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.utils import counters
 
 from sharedllm import SharedLLM, loaded
+from sharedllm.encoding.lower_model import LowerModel, NodeRequest
 from sharedllm.errors import ConfigError, UnsupportedModelError
 from sharedllm.hf import pieces
-from sharedllm.lower_model import LowerModel, NodeRequest
 from sharedllm.registry import forget
 from tests.equivalence.test_4_nodes import assert_same
 from tests.models import FAMILIES, make_model, shared, some_ids

@@ -16,8 +16,8 @@ from transformers import (
 
 from sharedllm import InjectionConfig, SharedLLM, TreeConfig
 from sharedllm.errors import ConfigError, ModelError, UnsupportedModelError, WindowError
-from sharedllm.hf.families import inspect
-from sharedllm.layout import Prompt
+from sharedllm.hf.architectures import inspect
+from sharedllm.injection.positions import Prompt
 from tests.equivalence.prompts import memory_of, node
 from tests.models import make_model, make_tokenizer, shared, some_ids
 

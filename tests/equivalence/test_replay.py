@@ -7,8 +7,8 @@ import torch
 
 from sharedllm import SharedLLM
 from sharedllm.errors import ConfigError
-from sharedllm.layout import Prompt
-from sharedllm.replay import ROUND, WARM_UP, Replay
+from sharedllm.generation.cuda_graph import ROUND, WARM_UP, Replay
+from sharedllm.injection.positions import Prompt
 from tests.equivalence.prompts import CLOSE, prompt_of
 from tests.equivalence.test_3_generation import BATCH
 from tests.models import FAMILIES, TREE, make_model, make_tokenizer, shared, some_ids

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sharedllm import SharedLLM
-from sharedllm.cli import main
+from sharedllm.cli.main import main
 from tests.texts import FERRY, GARDEN, STORY
 
 CELL = {
@@ -260,7 +260,7 @@ def test_chat_with_an_adapter_compares_with_the_base(tmp_path: Path, folder: str
     from sharedllm.config import AdapterConfig
     from sharedllm.evaluation.settings import Settings
     from sharedllm.evaluation.tasks import run_chat
-    from sharedllm.hf.adapter import Adapter
+    from sharedllm.hf.lora import Adapter
 
     llm = SharedLLM.from_pretrained(folder, adapter=None, device="cpu")
     adapter = Adapter(llm.model, AdapterConfig(rank=2))

@@ -189,7 +189,7 @@ def test_yarn_is_applied_on_the_same_weights(llm: SharedLLM, long: Case) -> None
     ids = torch.tensor([[*b"A text of some bytes, repeated. " * 4]])
     with torch.inference_mode():
         wanted = own(input_ids=ids).logits[0]
-        from sharedllm.layout import Prompt
+        from sharedllm.injection.positions import Prompt
 
         got = model.upper.logits([Prompt(text=(tuple(ids[0].tolist()),))])[0]
     torch.testing.assert_close(got, wanted, atol=2e-4, rtol=1e-4)

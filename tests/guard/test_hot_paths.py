@@ -19,10 +19,10 @@ import pytest
 import torch
 
 from sharedllm import SharedLLM
-from sharedllm.injection import gather
-from sharedllm.layout import Prompt
-from sharedllm.lower_model import NodeRequest
-from sharedllm.replay import ROUND, Replay
+from sharedllm.encoding.kv import gather
+from sharedllm.encoding.lower_model import NodeRequest
+from sharedllm.generation.cuda_graph import ROUND, Replay
+from sharedllm.injection.positions import Prompt
 from tests.guard.counting import Counted, count
 from tests.models import shared, some_ids
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sharedllm.cli import main
+from sharedllm.cli.main import main
 from sharedllm.memory.files import walk
 from sharedllm.registry import forget
 from tests.models import make_model, make_tokenizer

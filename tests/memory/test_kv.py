@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sharedllm import TreeConfig, TreeMemory
-from sharedllm.injection import NodeKV
-from sharedllm.lower_model import NodeRequest
+from sharedllm.encoding.kv import NodeKV
+from sharedllm.encoding.lower_model import NodeRequest
 from sharedllm.memory import kv
 from tests.conftest import DOCUMENTS, Make
 

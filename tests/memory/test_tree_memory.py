@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 from sharedllm import MemoryDocument, SharedLLM, TreeMemory
 from sharedllm.context import contexts
-from sharedllm.encoder import request
+from sharedllm.encoding.node_encoder import request
 from sharedllm.errors import ConfigError, DocumentError, InputError
 from tests.conftest import DOCUMENTS, Make
 from tests.texts import FERRY, GARDEN, STORY

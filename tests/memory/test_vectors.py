@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.numpy import load, save
 
-import sharedllm.policy as policy_file
+import sharedllm.search.scorers as policy_file
 from sharedllm import Document, SharedLLM
+from sharedllm.encoding.lower_model import unit
 from sharedllm.errors import ConfigError, InputError
-from sharedllm.lower_model import unit
 from sharedllm.memory.vectors import BLOCK, CodedVectors, VectorCodec
 
 HIDDEN = 96

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from sharedllm import SearchConfig, TreeConfig
-from sharedllm.chunks import cut
-from sharedllm.tree import Forest, grow
+from sharedllm.text.tree import Forest, cut, grow
 
 LENGTHS = st.integers(min_value=1, max_value=200)
 CHUNKS = st.integers(min_value=1, max_value=70)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sharedllm import Document, SharedLLM
-from sharedllm.tokens import tokenize
+from sharedllm.text.tokens import tokenize
 from tests.models import make_tokenizer, shared
 from tests.property.strategies import UNICODE
 

@@ -10,12 +10,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharedllm.chunks import cut
-from sharedllm.document import Document, NodeCache
-from sharedllm.lower_model import unit
-from sharedllm.policy import BM25, MaxSim, Query, Right
-from sharedllm.tokens import tokenize
-from sharedllm.tree import grow
+from sharedllm.encoding.document import Document, NodeCache
+from sharedllm.encoding.lower_model import unit
+from sharedllm.search.scorers import BM25, MaxSim, Query, Right
+from sharedllm.text.tokens import tokenize
+from sharedllm.text.tree import cut, grow
 from tests.models import make_tokenizer
 
 TOKENIZER = make_tokenizer()

@@ -12,10 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sharedllm import SearchConfig, TreeConfig
-from sharedllm.chunks import cut
 from sharedllm.errors import BudgetError
-from sharedllm.search import Selection, select, with_neighbours
-from sharedllm.tree import grow
+from sharedllm.search.selection import Selection, select, with_neighbours
+from sharedllm.text.tree import cut, grow
 from tests.property.strategies import Problem, problems, searches
 
 AMPLE = 10**6

@@ -8,8 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharedllm.chunks import cut
-from sharedllm.tree import Forest, grow
+from sharedllm.text.tree import Forest, cut, grow
 from tests.property.strategies import CHUNKS, HEIGHTS, LENGTHS
 
 SEEDS = st.integers(0, 2**32 - 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sharedllm.prompt import ABSENT
+from sharedllm.generation.prompt import ABSENT
 from sharedllm.training import frames
 from sharedllm.training.batch import Chooser, alike
 from sharedllm.training.config import SelectionConfig

@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("pydantic", reason="needs the extra [train]")
 
 from sharedllm.errors import ConfigError
-from sharedllm.prompt import ABSENT
+from sharedllm.generation.prompt import ABSENT
 from sharedllm.training import reading
 from sharedllm.training.config import DataConfig, Source
 from sharedllm.training.data import Mixture

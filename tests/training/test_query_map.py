@@ -11,11 +11,11 @@ from safetensors.torch import save_file
 
 from sharedllm import SharedLLM
 from sharedllm.config import AdapterConfig
+from sharedllm.encoding.lower_model import unit
 from sharedllm.errors import AdapterError
-from sharedllm.hf import adapter_files
-from sharedllm.hf.adapter import Adapter
-from sharedllm.lower_model import unit
-from sharedllm.policy import MaxSim, looked_for
+from sharedllm.hf import lora_io
+from sharedllm.hf.lora import Adapter
+from sharedllm.search.scorers import MaxSim, looked_for
 from sharedllm.training import query_map
 from sharedllm.training.config import read_config
 from sharedllm.training.query_map import QueryMap, Questions, Sought
@@ -134,7 +134,7 @@ def test_search_multiplies_the_question_alone() -> None:
 
 def test_it_is_kept_with_the_adapter(tmp_path: Path) -> None:
     llm, folder = adapter_folder(tmp_path)
-    assert not (folder / adapter_files.QUERY_MAP).exists()
+    assert not (folder / lora_io.QUERY_MAP).exists()
     assert llm.adapter is not None
     llm.adapter.query_map = torch.eye(llm.model.get_input_embeddings().embedding_dim) * 2
     llm.save_pretrained(folder)
@@ -146,15 +146,15 @@ def test_it_is_kept_with_the_adapter(tmp_path: Path) -> None:
     torch.testing.assert_close(copied.lower.query_map, llm.adapter.query_map)
     llm.adapter.query_map = None
     llm.save_pretrained(folder)
-    assert not (folder / adapter_files.QUERY_MAP).exists()
+    assert not (folder / lora_io.QUERY_MAP).exists()
 
 
 def test_a_map_of_another_model_is_refused(tmp_path: Path) -> None:
     _, folder = adapter_folder(tmp_path)
-    save_file({"query_map": torch.eye(3)}, folder / adapter_files.QUERY_MAP)
+    save_file({"query_map": torch.eye(3)}, folder / lora_io.QUERY_MAP)
     with pytest.raises(AdapterError, match=r"\(3, 3\)"):
         SharedLLM.from_pretrained(tmp_path / "base", adapter=folder)
-    (folder / adapter_files.QUERY_MAP).write_bytes(b"broken")
+    (folder / lora_io.QUERY_MAP).write_bytes(b"broken")
     with pytest.raises(AdapterError, match="cannot be read"):
         SharedLLM.from_pretrained(tmp_path / "base", adapter=folder)
 

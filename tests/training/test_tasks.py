@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("pydantic", reason="needs the extra [train]")
 
-from sharedllm.prompt import ABSENT
+from sharedllm.generation.prompt import ABSENT
 from sharedllm.training.examples import Past
 from sharedllm.training.tasks import MAKERS, WEIGHTS
 from sharedllm.training.tasks.names import DRAW

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from sharedllm import SharedLLM
-from sharedllm.cli import main
+from sharedllm.cli.main import main
 from sharedllm.config import AdapterConfig
 from sharedllm.errors import ConfigError
-from sharedllm.hf.adapter import Adapter
+from sharedllm.hf.lora import Adapter
 from sharedllm.hf.norms import fuse_norms
 from sharedllm.training.batch import Chooser, encode, losses
 from sharedllm.training.checkpointing import layers_recomputed

@@ -11,13 +11,13 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from sharedllm import InjectionConfig, SharedLLM
+from sharedllm.attention.context import AttentionContext
 from sharedllm.attention.visibility import Keys, Visibility
 from sharedllm.config import AdapterConfig
 from sharedllm.errors import AdapterError, InputError
-from sharedllm.hf import adapter_files
-from sharedllm.hf.adapter import Adapter, acting
-from sharedllm.injection import AttentionContext
-from sharedllm.layout import Prompt
+from sharedllm.hf import lora_io
+from sharedllm.hf.lora import Adapter, acting
+from sharedllm.injection.positions import Prompt
 from tests.models import FAMILIES, make_model, make_tokenizer, shared
 from tests.texts import STORY
 
@@ -180,29 +180,29 @@ def test_wrong_adapters_are_refused(tmp_path: Path) -> None:
     llm.save_pretrained(tmp_path / "good")
     model = make_model("qwen3")
     with pytest.raises(AdapterError, match="do not fit"):
-        adapter_files.load(model, tmp_path / "good")
+        lora_io.load(model, tmp_path / "good")
     Adapter(model, AdapterConfig())  # nothing was left on it
     with pytest.raises(AdapterError, match=r"sharedllm\.json is missing"):
-        adapter_files.load(make_model("llama"), tmp_path)
+        lora_io.load(make_model("llama"), tmp_path)
     manifest = tmp_path / "good" / "sharedllm.json"
     changed = json.loads(manifest.read_text())
     for key, value in (("adapter", {"rank": 0}), ("search", {"budgte": 1}), ("tree", 3)):
         manifest.write_text(json.dumps({**changed, key: value}))
         with pytest.raises(AdapterError, match="no manifest"):
-            adapter_files.load(make_model("llama"), tmp_path / "good")
+            lora_io.load(make_model("llama"), tmp_path / "good")
     manifest.write_text(json.dumps(changed))
     (tmp_path / "good" / "upper" / "adapter_model.safetensors").unlink()
     with pytest.raises(AdapterError, match="cannot be read"):
-        adapter_files.load(make_model("llama"), tmp_path / "good")
+        lora_io.load(make_model("llama"), tmp_path / "good")
 
 
 def test_the_default_adapter_is_for_the_default_model_and_its_injection() -> None:
-    shipped = adapter_files.find("default", None, None)
+    shipped = lora_io.find("default", None, None)
     assert shipped is not None
-    assert adapter_files.find("default", None, InjectionConfig(layers=3)) == shipped
-    assert adapter_files.find("default", None, InjectionConfig(mode="cross")) is None
-    assert adapter_files.find("default", "another/model", None) is None
-    assert adapter_files.find(None, None, None) is None
+    assert lora_io.find("default", None, InjectionConfig(layers=3)) == shipped
+    assert lora_io.find("default", None, InjectionConfig(mode="cross")) is None
+    assert lora_io.find("default", "another/model", None) is None
+    assert lora_io.find(None, None, None) is None
 
 
 def test_matrices_in_float32_act_on_a_base_in_bfloat16() -> None:

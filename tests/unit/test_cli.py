@@ -15,7 +15,7 @@ import pytest
 
 import sharedllm
 from sharedllm.answer import Answer, Timings, Usage
-from sharedllm.cli import main
+from sharedllm.cli.main import main
 from sharedllm.config import POLICIES, GenerationConfig, SearchConfig
 from sharedllm.display.console import Results, position_bar, summary
 from sharedllm.display.picture import Excerpt, Picture, Span
@@ -24,7 +24,7 @@ from tests.models import make_model, make_tokenizer
 from tests.texts import STORY
 
 TEXT = STORY.replace("\r\n", "\n")  # as it is read from a file
-COMMAND = [sys.executable, "-c", "import sys; from sharedllm.cli import main; sys.exit(main())"]
+COMMAND = [sys.executable, "-m", "sharedllm"]
 
 
 @pytest.fixture(scope="module")
@@ -288,7 +288,7 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_help_loads_no_torch() -> None:
     check = (
-        "import sys; from sharedllm.cli import main; main(['ask', '--help']); "
+        "import sys; from sharedllm.cli.main import main; main(['ask', '--help']); "
         "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'numpy')))"
     )
     assert subprocess.run([sys.executable, "-c", check], stdout=subprocess.DEVNULL).returncode == 0

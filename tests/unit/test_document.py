@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from sharedllm import Document, SharedLLM
-from sharedllm.document import NodeCache, document_id
-from sharedllm.injection import NodeKV, gather
-from sharedllm.lower_model import NodeRequest
+from sharedllm.encoding.document import NodeCache, document_id
+from sharedllm.encoding.kv import NodeKV, gather
+from sharedllm.encoding.lower_model import NodeRequest
 from tests.texts import STORY
 
 

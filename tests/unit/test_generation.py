@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sharedllm import GenerationConfig
-from sharedllm.generation import Decoder, Row
-from sharedllm.layout import Prompt
-from sharedllm.turns import Turns
+from sharedllm.encoding.model_lock import Turns
+from sharedllm.generation.decoding import Decoder, Row
+from sharedllm.injection.positions import Prompt
 from tests.models import VOCABULARY, make_tokenizer
 
 TOKENIZER = make_tokenizer()

@@ -6,7 +6,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from sharedllm.lists import Lists
+from sharedllm.generation.lists import Lists
 from tests.models import make_tokenizer
 
 BYTES = make_tokenizer()

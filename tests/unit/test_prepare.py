@@ -6,8 +6,8 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 
 from sharedllm import Document, SharedLLM
-from sharedllm.layout import Prompt
-from sharedllm.prompt import Conversation, Part, part_ids
+from sharedllm.generation.prompt import Conversation, Part, part_ids
+from sharedllm.injection.positions import Prompt
 
 
 def prompt(llm: SharedLLM, *parts: Part, rest: str = "all") -> Prompt:

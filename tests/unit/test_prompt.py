@@ -6,8 +6,8 @@ import pytest
 
 from sharedllm import Document, SharedLLM
 from sharedllm.errors import ConfigError, InputError
-from sharedllm.prompt import AFTER, BEFORE, converse, part_ids, turn_end
-from sharedllm.tokens import special_tokens
+from sharedllm.generation.prompt import AFTER, BEFORE, converse, part_ids, turn_end
+from sharedllm.text.tokens import special_tokens
 from tests.models import make_tokenizer
 from tests.texts import FERRY, GARDEN
 

@@ -6,8 +6,8 @@ import pytest
 
 from sharedllm import MemoryDocument, SharedLLM
 from sharedllm.errors import InputError
-from sharedllm.prompt import asked
-from sharedllm.query import query_of
+from sharedllm.generation.prompt import asked
+from sharedllm.search.query import query_of
 from tests.conftest import Make
 from tests.texts import STORY
 

@@ -10,9 +10,9 @@ import pytest
 from pypdf import PdfWriter
 from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject
 
-from sharedllm import readers
 from sharedllm.errors import DocumentError
-from sharedllm.readers import read_file
+from sharedllm.text import loaders
+from sharedllm.text.loaders import read_file
 
 PAGE = b"""<!DOCTYPE html><html><head><title> The
  ferry </title><style>p { color: red }</style></head><body><!-- a secret -->
@@ -66,7 +66,7 @@ def test_text(tmp_path: Path, data: bytes, text: str) -> None:
     path = tmp_path / "notes_of_may.txt"
     path.write_bytes(data)
     read = read_file(path)
-    assert read == readers.SourceText(text=text, title="notes of may", source=str(path))
+    assert read == loaders.SourceText(text=text, title="notes of may", source=str(path))
 
 
 def test_markdown_is_kept_as_text(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_standard_input(
     monkeypatch: pytest.MonkeyPatch, data: bytes, text: str, title: str
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
-    assert read_file("-") == readers.SourceText(text=text, title=title, source="standard input")
+    assert read_file("-") == loaders.SourceText(text=text, title=title, source="standard input")
 
 
 def test_a_pipe_has_no_size_but_is_read(tmp_path: Path) -> None:

@@ -13,13 +13,13 @@ import torch
 
 from sharedllm import SharedLLM, TreeMemory, loaded
 from sharedllm.config import AdapterConfig
+from sharedllm.encoding.kv import NodeKV
+from sharedllm.encoding.lower_model import LowerModel, NodeRequest
+from sharedllm.encoding.replicas import LEAST_TOKENS, Replicas, further_devices
 from sharedllm.errors import ConfigError
-from sharedllm.hf.adapter import Adapter
 from sharedllm.hf.copies import first_layers
-from sharedllm.injection import NodeKV
-from sharedllm.lower_model import LowerModel, NodeRequest
+from sharedllm.hf.lora import Adapter
 from sharedllm.registry import forget
-from sharedllm.replicas import LEAST_TOKENS, Replicas, further_devices
 from tests.conftest import DOCUMENTS, WIDE
 from tests.models import FAMILIES, TREE, make_model, shared, some_ids
 from tests.texts import STORY

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sharedllm import SharedLLM, TreeConfig
-from sharedllm.document import Document
-from sharedllm.sentences import widened
+from sharedllm.encoding.document import Document
+from sharedllm.search.sentences import widened
 from sharedllm.training.documents import unread
 from tests.models import make_tokenizer
 

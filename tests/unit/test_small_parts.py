@@ -11,7 +11,7 @@ import pytest
 
 import sharedllm
 from sharedllm import Answer, Citation, Timings, Usage, errors
-from sharedllm.layout import Prompt
+from sharedllm.injection.positions import Prompt
 from sharedllm.progress import reporter
 
 ROOT = Path(__file__).parents[2]

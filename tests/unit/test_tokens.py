@@ -6,7 +6,7 @@ import pytest
 from tokenizers import normalizers
 
 from sharedllm.errors import DocumentError
-from sharedllm.tokens import tokenize
+from sharedllm.text.tokens import tokenize
 from tests.models import SPECIAL, make_tokenizer
 
 TOKENIZER = make_tokenizer()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from sharedllm.prompt import ABSENT
+from sharedllm.generation.prompt import ABSENT
 from sharedllm.training.examples import Example
 from sharedllm.training.tasks.needles import absent, multi_key, multi_query, multi_value, single
 from sharedllm.training.tasks.reasoning import lists, tracking, two_hop

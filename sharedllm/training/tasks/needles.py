@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from sharedllm.prompt import ABSENT
+from sharedllm.generation.prompt import ABSENT
 from sharedllm.training.examples import Example, Span
 from sharedllm.training.tasks.haystack import background, hide, rivals
 from sharedllm.training.tasks.relations import (

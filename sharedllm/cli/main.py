@@ -1,0 +1,375 @@
+"""The command line: ``sharedllm ask PATH... -q QUESTION``.
+
+Only typer and rich are imported at the top: help and usage errors must not wait for torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sharedllm import __version__
+from sharedllm.cli.evaluation import app as evaluation
+from sharedllm.cli.memory import IngestDevices, opened
+from sharedllm.cli.memory import app as memories
+from sharedllm.cli.terminal import Screen
+from sharedllm.cli.training import app as training
+from sharedllm.config import (
+    FINEST,
+    INJECTION_MODES,
+    POLICIES,
+    SEARCHES,
+    GenerationConfig,
+    InjectionConfig,
+    SearchConfig,
+    one_of,
+)
+from sharedllm.display import page
+from sharedllm.display.console import summary
+from sharedllm.display.plain import one_line
+from sharedllm.errors import (
+    ConfigError,
+    InputError,
+    SharedLLMError,
+    WindowError,
+)
+from sharedllm.text.loaders import STDIN, read_file
+
+if TYPE_CHECKING:
+    from sharedllm.context import Source
+    from sharedllm.shared_llm import SharedLLM
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+app.add_typer(evaluation, name="eval")
+app.add_typer(memories)
+app.add_typer(training)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 2 for bad input, 130 when interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal without Unicode still gets answers
+    try:
+        code = app(args=argv, prog_name="sharedllm", standalone_mode=False)
+        sys.stdout.flush()
+    except (SharedLLMError, typer.TyperException) as error:
+        plain = error.format_message() if isinstance(error, typer.TyperException) else str(error)
+        sys.stderr.write(f"sharedllm: {one_line(plain)}\n")
+        return 2
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except BrokenPipeError:  # the reader left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return int(code or 0)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"sharedllm {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Answers with citations from whole long documents, on a local language model.
+
+    [bold]Example:[/bold]  sharedllm ask book.txt -q "Who buys the house?"
+    """
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+# The options of `ask`, in the order of its help.
+Paths = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="PATH", help="Text, Markdown, HTML or PDF files; - is standard input."),
+]
+Questions = Annotated[
+    list[str],
+    typer.Option(
+        "-q", "--question", metavar="TEXT", help="What to ask. Again for a further question."
+    ),
+]
+Store = Annotated[
+    str | None,
+    typer.Option("--store", metavar="DIR", help="Also search the memory that index made there."),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Hugging Face name, folder or .gguf file of a Llama, Mistral, Qwen2, Qwen3, "
+        "Phi-3 or SmolLM2 model.",
+        show_default="the embedded SmolLM2-135M-Instruct",
+    ),
+]
+AdapterName = Annotated[
+    str | None,
+    typer.Option(
+        "--adapter",
+        metavar="NAME",
+        help="Folder or hub name of a trained adapter; none is the base model.",
+        show_default="the default model's own",
+    ),
+]
+Policy = Annotated[
+    str | None,
+    typer.Option(
+        metavar="P",
+        help=f"What scores a passage: {', '.join(POLICIES)}.",
+        show_default=SearchConfig().policy,
+    ),
+]
+Search = Annotated[
+    str | None,
+    typer.Option(
+        metavar="S",
+        help=f"How passages are selected: {', '.join(SEARCHES)}.",
+        show_default=SearchConfig().search,
+    ),
+]
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N",
+        help="Attention entries for evidence and memory.",
+        show_default=str(SearchConfig().budget),
+    ),
+]
+Finest = Annotated[
+    str | None,
+    typer.Option(
+        metavar="text|kv",
+        help=f"How selected passages enter the model: {', '.join(FINEST)}.",
+        show_default=SearchConfig().finest,
+    ),
+]
+Injection = Annotated[
+    str | None,
+    typer.Option(
+        metavar="joint|cross",
+        help=f"How memory enters the model: {', '.join(INJECTION_MODES)}.",
+        show_default=InjectionConfig().mode,
+    ),
+]
+MaxNewTokens = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N",
+        help="Longest answer, in tokens.",
+        show_default=str(GenerationConfig().max_new_tokens),
+    ),
+]
+Temperature = Annotated[
+    str | None,
+    typer.Option(
+        metavar="T",
+        help="0 always takes the likeliest token.",
+        show_default=f"{GenerationConfig().temperature:g}",
+    ),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(metavar="D", help="cpu, cuda or cuda:N.", show_default="cuda if there is one"),
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TYPE",
+        help="float32, bfloat16 or float16.",
+        show_default="float32 on cpu, bfloat16 on cuda",
+    ),
+]
+Html = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Also write one page with the evidence in its text."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+@app.command()
+def ask(
+    questions: Questions,
+    paths: Paths = None,
+    store: Store = None,
+    model: Model = None,
+    adapter: AdapterName = None,
+    policy: Policy = None,
+    search: Search = None,
+    budget: Budget = None,
+    finest: Finest = None,
+    injection: Injection = None,
+    max_new_tokens: MaxNewTokens = None,
+    temperature: Temperature = None,
+    device: Device = None,
+    ingest_devices: IngestDevices = None,
+    dtype: Dtype = None,
+    html: Html = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask a question about documents of any length; print the answer and where it was found.
+
+    [bold]Examples:[/bold]
+
+      sharedllm ask book.txt -q "Who buys the house?"
+
+      sharedllm ask report.pdf notes.md -q "What was decided?" --budget 2048
+
+      sharedllm ask --store library -q "Which book has a furmity seller?"
+
+      curl -s https://example.org/page.html | sharedllm ask - -q "Who wrote this?" --json
+    """
+    paths = paths or []
+    _check(paths, store, questions, policy, injection, html, as_json=as_json)
+    entries = _parsed("budget", budget, int)
+    longest = _parsed("max-new-tokens", max_new_tokens, int)
+    warmth = _parsed("temperature", temperature, float)
+    selecting = _given(policy=policy, search=search, budget=entries, finest=finest)
+    decoding = _given(max_new_tokens=longest, temperature=warmth)
+    SearchConfig(**selecting)  # what is wrong is said before files are read
+    inject = InjectionConfig(**_given(mode=injection)) if injection else None
+    for_answer = GenerationConfig(**decoding)
+    place = _given(device=device, dtype=dtype, ingest_devices=ingest_devices)
+    _check_place(**place)
+    screen = Screen(silent=as_json)
+    with screen.busy("opening the files"):
+        texts = [read_file(path) for path in paths]
+    named = _given(model=model, adapter=adapter, injection=inject) | place
+    with screen.busy("loading the model"):
+        llm, stored = _loaded(store, named)
+    _require_room(llm, questions, llm.search.replace(**selecting), for_answer)
+    documents = [*stored, *(screen.remember(llm, text) for text in texts)]
+    _answer(screen, llm, questions, documents, {**selecting, **decoding}, html, as_json=as_json)
+
+
+def _loaded(store: str | None, named: dict[str, Any]) -> tuple[SharedLLM, list[Source]]:
+    """The model, and the memory in `store` where one is given."""
+    if store is not None:
+        memory = opened(store, named)
+        return memory.llm, [memory]
+    from sharedllm.shared_llm import SharedLLM
+
+    named["adapter"] = _adapter(named.get("adapter"))
+    return SharedLLM.from_pretrained(named.pop("model", None), **named), []
+
+
+def _answer(
+    screen: Screen,
+    llm: SharedLLM,
+    questions: Sequence[str],
+    documents: Sequence[Source],
+    options: dict[str, Any],
+    html: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Answer the questions one by one, and write the page when all are answered."""
+    answers = []
+    for question in questions:
+        if as_json:
+            with screen.busy("answering"):
+                answer = llm.answer(question, documents, **options)
+            typer.echo(json.dumps(answer.to_dict()))
+        else:
+            answer = screen.answer(llm, question, documents, options, len(questions) > 1)
+        answers.append(
+            page.Answered(
+                question=question,
+                text=answer.text,
+                pictures=answer.pictures,
+                summary=summary(answer, "--max-new-tokens"),
+            )
+        )
+    if html is not None:
+        page.write(html, answers)
+        if not as_json:
+            screen.say(f"page written: {html}")
+
+
+def _adapter(given: str | None) -> str | None:
+    """What from_pretrained is given for ``--adapter``."""
+    return None if given == "none" else given or "default"
+
+
+def _check_place(
+    device: str | None = None, dtype: str | None = None, ingest_devices: str | None = None
+) -> None:
+    """Refuse a device or a type that is not there before files are read."""
+    if (device, dtype, ingest_devices) != (None, None, None):
+        from sharedllm.encoding.replicas import further_devices
+        from sharedllm.hf.loading import resolve_device, resolve_dtype
+
+        resolve_dtype(dtype, where := resolve_device(device))
+        further_devices(ingest_devices, where)
+
+
+def _require_room(
+    llm: SharedLLM, questions: Sequence[str], search: SearchConfig, generation: GenerationConfig
+) -> None:
+    """Refuse what no prompt has room for before a long document is read."""
+    window, new = llm.shape.window, generation.max_new_tokens
+    asked = max(len(llm.tokenizer(question, verbose=False)["input_ids"]) for question in questions)
+    if search.budget + asked + new > window:
+        raise WindowError(
+            f"the budget of {search.budget:,} entries, a question of {asked:,} tokens and an "
+            f"answer of up to {new:,} need more than the {window:,} positions that the model was "
+            "trained on: lower --budget or --max-new-tokens, or shorten the question"
+        )
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """The options that were given; the others are the model's to decide."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _parsed(name: str, given: str | None, kind: type[int] | type[float]) -> float | None:
+    """The value of a numeric option; typer's own message does not say what was given."""
+    try:
+        return None if given is None else kind(given)
+    except ValueError as error:
+        wanted = "a whole number" if kind is int else "a number"
+        raise ConfigError(f"--{name} is {given!r}; it must be {wanted}") from error
+
+
+def _check(
+    paths: Sequence[str],
+    store: str | None,
+    questions: Sequence[str],
+    policy: str | None,
+    injection: str | None,
+    html: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Refuse what is known to be wrong before files are read and the model is loaded."""
+    if not paths and store is None:
+        raise typer.BadParameter("Missing argument 'PATH': name files, or a memory with --store")
+    if not all(question.strip() for question in questions):
+        raise InputError("the question is empty; ask something after -q")
+    if as_json and len(questions) > 1:
+        raise ConfigError(
+            f"--json prints one object, and -q was given {len(questions)} times; give it once"
+        )
+    if paths.count(STDIN) > 1:
+        raise InputError("- (standard input) was given more than once; it can be read once")
+    for name, value, allowed in (
+        ("policy", policy, POLICIES),
+        ("injection", injection, INJECTION_MODES),
+    ):
+        if value is not None:
+            one_of(name, value, allowed)
+    if html is not None:
+        read = [path for path in (*paths, store or STDIN) if path != STDIN]
+        page.check(html, read)

@@ -1,0 +1,237 @@
+"""The commands that work on memories: ``sharedllm index``, ``docs``, ``remove``, ``verify``...
+
+Only typer and rich are imported at the top: help and usage errors must not wait for torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sharedllm.cli.terminal import Screen, documents_table
+from sharedllm.display.plain import counted, one_line
+from sharedllm.memory.database import FILE
+
+if TYPE_CHECKING:
+    from sharedllm.memory.tree_memory import TreeMemory
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+
+Store = Annotated[str, typer.Option("--store", metavar="DIR", help="The folder of the memory.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+Paths = Annotated[
+    list[str],
+    typer.Argument(metavar="PATH", help="Text, Markdown, HTML or PDF files, and folders."),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Hugging Face name, folder or .gguf file; a memory keeps the one it has.",
+        show_default="the memory's, or the embedded SmolLM2-135M-Instruct",
+    ),
+]
+Adapter = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Folder or hub name of an adapter, or none."),
+]
+Keep = Annotated[
+    str | None,
+    typer.Option(
+        metavar="text|coarse|all",
+        help="KV that is kept beside the text: none, of every chunk's root, of every level.",
+        show_default="the memory's, or text",
+    ),
+]
+Form = Annotated[
+    str | None,
+    typer.Option(
+        metavar="bf16|int8|int4|exact",
+        help="How KV is stored.",
+        show_default="the memory's, or bf16",
+    ),
+]
+Embedder = Annotated[
+    str | None,
+    typer.Option(
+        metavar="states|minilm",
+        help="What embeds chunks for the prefilter; minilm needs the extra embed.",
+        show_default="the memory's, or states",
+    ),
+]
+Rebuild = Annotated[
+    bool, typer.Option("--rebuild", help="Encode all again where model or settings differ.")
+]
+Device = Annotated[
+    str | None,
+    typer.Option(metavar="D", help="cpu, cuda or cuda:N.", show_default="cuda if there is one"),
+]
+IngestDevices = Annotated[
+    str | None,
+    typer.Option(
+        metavar="D,D",
+        help="CUDA devices that read documents beside --device, such as cuda:1,cuda:2, or all.",
+    ),
+]
+Dtype = Annotated[str | None, typer.Option(metavar="TYPE", help="float32, bfloat16 or float16.")]
+Compile = Annotated[
+    bool,
+    typer.Option("--compile", help="Compile what can be for a CUDA device; for large libraries."),
+]
+
+
+@app.command()
+def index(
+    paths: Paths,
+    store: Store,
+    model: Model = None,
+    adapter: Adapter = None,
+    keep: Keep = None,
+    kv: Form = None,
+    embedder: Embedder = None,
+    rebuild: Rebuild = False,
+    device: Device = None,
+    ingest_devices: IngestDevices = None,
+    dtype: Dtype = None,
+    compiled: Compile = False,
+    as_json: AsJson = False,
+) -> None:
+    """Read files and folders into a memory on disk; what did not change is left alone.
+
+    [bold]Example:[/bold]  sharedllm index books/ notes.md --store library
+    """
+    screen = Screen(silent=as_json)
+    place = {"device": device, "dtype": dtype, "ingest_devices": ingest_devices}
+    work = {"compile_ingest": compiled or None}
+    with screen.busy("opening the memory"):
+        memory = opened(
+            store,
+            {"model": model, "adapter": adapter, **place, **work},
+            {"keep": keep, "kv": kv, "embedder": embedder},
+            rebuild=rebuild,
+            create=True,
+        )
+    from sharedllm.memory.files import index as read_into
+
+    with memory:
+        done = read_into(memory, paths, progress=screen.shows_work)
+        held = len(memory)
+    if as_json:
+        typer.echo(json.dumps({**dataclasses.asdict(done), "documents": held}))
+    else:
+        for why in done.failed.values():
+            screen.say(f"not read: {one_line(why)}")
+        screen.say(
+            f"{len(done.added):,} added, {len(done.updated):,} updated, "
+            f"{len(done.unchanged):,} unchanged; the memory holds {counted(held, 'document')}"
+        )
+    if done.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def docs(store: Store, as_json: AsJson = False) -> None:
+    """List the documents of a memory."""
+    with opened(store) as memory:
+        found = memory.list()
+    if as_json:
+        typer.echo(json.dumps([dataclasses.asdict(document) for document in found]))
+    else:
+        Screen(silent=False).show(documents_table(found))
+
+
+@app.command()
+def remove(
+    ids: Annotated[list[str], typer.Argument(metavar="ID", help="As docs lists them.")],
+    store: Store,
+    as_json: AsJson = False,
+) -> None:
+    """Remove documents from a memory, all that are named or none; the files stay."""
+    with opened(store) as memory:
+        memory.delete(ids)
+        held = len(memory)
+    removed = list(dict.fromkeys(ids))
+    if as_json:
+        typer.echo(json.dumps({"removed": removed, "documents": held}))
+    else:
+        Screen(silent=False).say(
+            f"{len(removed):,} removed; the memory holds {counted(held, 'document')}"
+        )
+
+
+@app.command()
+def verify(
+    store: Store,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Encode what is broken again from the text.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Read a whole memory and compare it with its checksums; exit code 0 only when it is clean."""
+    with opened(store) as memory:
+        report = memory.verify(repair=repair)
+    if as_json:
+        typer.echo(json.dumps({"clean": report.clean, **dataclasses.asdict(report)}))
+    else:
+        screen = Screen(silent=False)
+        for problem in report.problems:
+            screen.say(f"{problem.file}: {one_line(problem.what)}")
+        state = "clean" if report.clean else _counted(len(report.problems), "problem")
+        repaired = f", {_counted(report.repaired, 'chunk')} repaired" if repair else ""
+        screen.say(
+            f"{report.documents:,} documents, {report.chunks:,} chunks, {report.bytes:,} bytes: "
+            f"{state}{repaired}"
+        )
+    if not report.clean:
+        raise typer.Exit(1)
+
+
+@app.command()
+def compact(store: Store, as_json: AsJson = False) -> None:
+    """Give back the disk space of what was removed from a memory."""
+    with opened(store) as memory:
+        memory.compact()
+        held = len(memory)
+    if as_json:
+        typer.echo(json.dumps({"documents": held}))
+    else:
+        Screen(silent=False).say(f"packed; the memory holds {counted(held, 'document')}")
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def opened(
+    store: str,
+    model: dict[str, Any] | None = None,
+    settings: dict[str, Any] | None = None,
+    *,
+    rebuild: bool = False,
+    create: bool = False,
+) -> TreeMemory:
+    """The memory in `store`.
+
+    Parameters
+    ----------
+    model : what :func:`sharedllm.registry.loaded` takes, None where nothing was given; without a
+        model's name it changes how the memory's own is loaded
+    """
+    from sharedllm.memory.tree_memory import TreeMemory
+
+    given = {name: value for name, value in (model or {}).items() if value is not None}
+    if given.get("adapter") == "none":
+        given["adapter"] = None
+    llm = None
+    if given and "model" not in given and (Path(store) / FILE).is_file():
+        with TreeMemory(store, create=False) as there:
+            llm = there.loaded(**given)
+    elif given:
+        from sharedllm.registry import loaded
+
+        llm = loaded(given.pop("model", None), **given)
+    return TreeMemory(store, llm=llm, rebuild=rebuild, create=create, **(settings or {}))

@@ -1,0 +1,158 @@
+"""What a person sees: answers and evidence on standard output, the work on standard error."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.status import Status
+from rich.table import Table
+from rich.text import Text
+
+from sharedllm.display.console import Results, summary
+from sharedllm.display.plain import one_line, printable
+
+if TYPE_CHECKING:
+    from sharedllm.answer import Answer
+    from sharedllm.context import Source
+    from sharedllm.encoding.document import Document
+    from sharedllm.generation.stream import AnswerStream
+    from sharedllm.memory.records import StoredDocument
+    from sharedllm.shared_llm import SharedLLM
+    from sharedllm.text.loaders import SourceText
+
+PIPED_WIDTH = 120  # columns where there is no terminal to ask
+
+
+class Screen:
+    """Shows reading, searching and answering as they happen.
+
+    Parameters
+    ----------
+    silent : nothing but errors, unless standard error is a terminal
+
+    Attributes
+    ----------
+    shows_work : whether progress is to be seen
+    """
+
+    def __init__(self, *, silent: bool) -> None:
+        self._out, self._err = _console(sys.stdout), Console(stderr=True)
+        self._silent = silent
+        self.shows_work = self._err.is_terminal or not silent
+
+    @contextmanager
+    def busy(self, doing: str) -> Iterator[Status]:
+        """Show that something slow happens, and what it logs (the conversion of a model)."""
+        with self._err.status(doing) as status:
+            handler = _Notice(self._err, status) if self.shows_work else logging.NullHandler()
+            logger = logging.getLogger("sharedllm")
+            level = logger.level
+            logger.addHandler(handler)
+            logger.setLevel(logging.INFO)
+            try:
+                yield status
+            finally:
+                logger.removeHandler(handler)
+                logger.setLevel(level)
+
+    def remember(self, llm: SharedLLM, text: SourceText) -> Document:
+        """Read one document, under its title."""
+        if not self._silent:
+            heading = Text(one_line(text.title), style="bold")
+            heading.append(f"  {one_line(text.source)}, ", style="not bold dim")
+            heading.append(f"{len(text.text):,} characters", style="not bold dim")
+            self._print(heading)
+        return llm.remember(
+            text.text, title=text.title, source=text.source, progress=self.shows_work
+        )
+
+    def answer(
+        self,
+        llm: SharedLLM,
+        question: str,
+        context: Sequence[Source],
+        options: dict[str, Any],
+        repeat: bool,
+    ) -> Answer:
+        """Print the answer as it comes, then its evidence and what it took; return it."""
+        self._out.print()
+        if repeat:
+            self._print(Text(one_line(question), style="bold cyan"))
+        with self.busy("searching") as status:
+            stream = llm.stream(question, context, **options)
+            status.update("reading the evidence")
+            first = _first_words(stream)
+        self._write(first)
+        for piece in stream:
+            self._write(piece)
+        self._write("\n\n")
+        answer = stream.answer
+        self._out.print(Results(answer.pictures))
+        self._print(Text(summary(answer, "--max-new-tokens"), style="dim"))
+        return answer
+
+    def say(self, text: str) -> None:
+        """Print one line about the work."""
+        self._print(Text(printable(text)))
+
+    def show(self, table: Table) -> None:
+        """Print a table."""
+        self._out.print(table)
+
+    def _print(self, text: Text) -> None:
+        """Print a paragraph: broken between words on a terminal, one line elsewhere."""
+        self._out.print(text, soft_wrap=not self._out.is_terminal)
+
+    def _write(self, piece: str) -> None:
+        self._out.file.write(printable(piece))
+        self._out.file.flush()
+
+
+class _Notice(logging.Handler):
+    """Shows log messages in the spinner, or as lines where standard error is no terminal."""
+
+    def __init__(self, console: Console, status: Status) -> None:
+        super().__init__(level=logging.INFO)
+        self._console, self._status = console, status
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._console.is_terminal:
+            self._status.update(escape(record.getMessage()))
+        else:
+            self._console.print(record.getMessage(), markup=False, soft_wrap=True)
+
+
+def _console(stream: Any) -> Console:
+    piped = not stream.isatty() and "COLUMNS" not in os.environ
+    return Console(file=stream, width=PIPED_WIDTH if piped else None, highlight=False)
+
+
+def _first_words(stream: AnswerStream) -> str:
+    """The first piece of an answer that shows, without the white space before it."""
+    return next((piece.lstrip() for piece in stream if piece.strip()), "")
+
+
+def documents_table(documents: Sequence[StoredDocument]) -> Table:
+    """A row for each document of a memory."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("id", no_wrap=True, overflow="fold")
+    table.add_column("title", ratio=1, no_wrap=True, overflow="ellipsis")
+    table.add_column("source", ratio=1, no_wrap=True, overflow="ellipsis")
+    table.add_column("tokens", justify="right", no_wrap=True)
+    table.add_column("bytes", justify="right", no_wrap=True)
+    for document in documents:
+        table.add_row(
+            Text(one_line(document.id)),
+            Text(one_line(document.title)),
+            Text(one_line(document.source)),
+            f"{document.tokens:,}",
+            f"{document.bytes:,}",
+        )
+    return table

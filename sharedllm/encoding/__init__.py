@@ -1,0 +1,1 @@
+"""Text -> search vectors and position-free KV."""

@@ -1,0 +1,195 @@
+"""A document as the model knows it: text, tokens, context trees, search states, encoded nodes."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sharedllm.display.picture import Excerpt, Picture
+from sharedllm.encoding.kv import NodeKV
+from sharedllm.encoding.lower_model import NodeRequest
+from sharedllm.text.tokens import Tokens
+from sharedllm.text.tree import Forest
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+T = TypeVar("T")
+BEGINNING = 600  # characters that a picture of a document shows
+
+
+class NodeCache:
+    """Encoded nodes of one document, the least recently used dropped beyond `limit` bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.nbytes = 0
+        self._nodes: OrderedDict[NodeRequest, NodeKV] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type[NodeCache], tuple[int]]:
+        return NodeCache, (self.limit,)  # another process starts with an empty one
+
+    def __contains__(self, request: NodeRequest) -> bool:
+        return request in self._nodes
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def get(self, request: NodeRequest) -> NodeKV | None:
+        with self._lock:
+            found = self._nodes.get(request)
+            if found is not None:
+                self._nodes.move_to_end(request)
+            return found
+
+    def put(self, request: NodeRequest, kv: NodeKV) -> None:
+        with self._lock:
+            old = self._nodes.pop(request, None)
+            self.nbytes += kv.nbytes - (old.nbytes if old else 0)
+            self._nodes[request] = kv
+            while self.nbytes > self.limit and len(self._nodes) > 1:
+                self.nbytes -= self._nodes.popitem(last=False)[1].nbytes
+
+
+class CompactVectors(Protocol):
+    """Search vectors in fewer bytes than float16 takes: what policies ask of them."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(T, hidden)"""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def joined(self, others: Sequence[SearchVectors]) -> CompactVectors | None:
+        """These and then all `others` as one; None where they are not of one kind."""
+        ...
+
+    def similarities(self, query: Tensor) -> Tensor:
+        """The cosine of each of `query` (Q, hidden) with every token's; float32 (Q, T)."""
+        ...
+
+    def float(self) -> Tensor:
+        """All of them unpacked; float32 (T, hidden)."""
+        ...
+
+
+SearchVectors = Tensor | CompactVectors
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Document:
+    """One remembered document. Made by :meth:`sharedllm.SharedLLM.remember`.
+
+    A notebook and rich's console show its chunks, how it begins and its first trees.
+
+    Attributes
+    ----------
+    id : str
+        Hash of the text, the model and the tree settings: the same text gives the same id.
+    title, source : str
+    text : str
+    tokens : Tokens
+    forest : Forest
+        The context trees, one a chunk.
+    vectors : float16 tensor (T, hidden), or the same in a compact form
+        Search vectors: see :meth:`sharedllm.encoding.lower_model.LowerModel.vectors`.
+    nodes : NodeCache
+        KV encoded so far.
+    made_by : tuple
+        What identifies the model and the tree settings that read it.
+    remember_s : float
+        Seconds it took to read.
+    offset : int
+        Characters before `text`, where this is a part of a longer text.
+    whole : int
+        Characters of that longer text; 0 where `text` is all of it.
+    pages : tuple of int
+        Characters of the whole text at which its pages start; empty where it has no form feeds.
+    """
+
+    id: str
+    title: str
+    source: str
+    text: str = field(repr=False)
+    tokens: Tokens = field(repr=False)
+    forest: Forest = field(repr=False)
+    vectors: SearchVectors = field(repr=False)
+    nodes: NodeCache = field(repr=False)
+    made_by: tuple[object, ...] = field(default=(), repr=False)
+    remember_s: float = field(default=0.0, repr=False)
+    offset: int = field(default=0, repr=False)
+    whole: int = field(default=0, repr=False)
+    pages: tuple[int, ...] = field(default=(), repr=False)
+    _derived: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def derived(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What a policy computes from this document once and keeps."""
+        if key not in self._derived:
+            self._derived[key] = make()
+        return self._derived[key]  # type: ignore[no-any-return]
+
+    @cached_property
+    def leaf_of_token(self) -> NDArray[np.int32]:
+        """For each token the rank of its leaf; shape (T,)."""
+        starts = self.forest.start[self.forest.leaves]
+        ranks = np.searchsorted(starts, np.arange(len(self)), side="right") - 1
+        return ranks.astype(np.int32)
+
+    def text_of(self, start: int, end: int) -> str:
+        """The text that the tokens [`start`, `end`) cover."""
+        first, last = self.tokens.characters(start, end)
+        return self.text[first:last]
+
+    def picture(self) -> Picture:
+        """Names, length, where chunks start (in characters of the whole text): plain values."""
+        starts = self.tokens.spans[self.forest.start[self.forest.roots], 0]
+        return Picture(
+            document=self.id,
+            title=self.title,
+            source=self.source,
+            characters=max(self.whole, self.offset + len(self.text)),
+            chunks=tuple(self.offset + int(start) for start in starts),
+            pages=self.pages,
+        )
+
+    def _repr_html_(self) -> str:
+        from sharedllm.display import notebook
+
+        drawn = notebook.document(self._outline(), self.forest.drawn(), len(self.forest.roots))
+        return notebook.cell(drawn)
+
+    def __rich__(self) -> RenderableType:
+        from sharedllm.display import console
+
+        return console.Outline(self._outline())
+
+    def _outline(self) -> Picture:
+        """A picture that holds how the text begins."""
+        return replace(self.picture(), excerpts=(Excerpt(start=0, text=self.text[:BEGINNING]),))
+
+
+def document_id(text: str, *settings: object) -> str:
+    """32 hex digits of SHA-256 over the text and what decides its trees and states."""
+    digest = hashlib.sha256(repr(settings).encode())
+    digest.update(b"\0")
+    digest.update(text.encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()[:32]

@@ -1,0 +1,87 @@
+"""Position-free KV of nodes, and of the nodes at one place of a prompt.
+
+Shapes: M injection layers, G key/value heads, K kept entries of a node, S memory entries, D head
+dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sharedllm.config import Positions
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NodeKV:
+    """The kept KV of one node, position-free.
+
+    Attributes
+    ----------
+    keys, values : (M, G, K, D) for K kept entries; keys without rotation
+    """
+
+    keys: Tensor
+    values: Tensor
+
+    def __len__(self) -> int:
+        return self.keys.shape[2]
+
+    @property
+    def nbytes(self) -> int:
+        return self.keys.nbytes + self.values.nbytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InjectedKV:
+    """The memory at one place of one prompt: kept entries of its nodes, in document order.
+
+    Attributes
+    ----------
+    keys, values : (M, G, S, D); keys position-free, rotated when the place is known
+    chunk : int64 (S,)
+        The ordinal of each entry's chunk at this place.
+    n_chunks : int
+        Chunks at this place, those that kept nothing included.
+    """
+
+    keys: Tensor
+    values: Tensor
+    chunk: Tensor
+    n_chunks: int
+
+    def __len__(self) -> int:
+        return self.keys.shape[2]
+
+    def positions(self, scheme: Positions) -> Tensor:
+        """int64 (S,): where each key stands, counted from the first position of the memory."""
+        if scheme == "chunk":
+            return self.chunk
+        return torch.arange(len(self), device=self.keys.device)
+
+    def extent(self, scheme: Positions) -> int:
+        """Positions this memory takes: the running text goes on after them."""
+        return self.n_chunks if scheme == "chunk" else len(self)
+
+
+def gather(nodes: Sequence[NodeKV], chunks: Sequence[int], n_chunks: int) -> InjectedKV:
+    """Put the kept entries of `nodes` together; `chunks` gives each node's chunk ordinal.
+
+    Raises
+    ------
+    ValueError
+        If there is no node.
+    """
+    if not nodes:
+        raise ValueError("gather needs at least one node")
+    ordinals = np.repeat(np.asarray(chunks, np.int64), [len(node) for node in nodes])
+    return InjectedKV(
+        keys=torch.cat([node.keys for node in nodes], dim=2),
+        values=torch.cat([node.values for node in nodes], dim=2),
+        chunk=torch.from_numpy(ordinals).to(nodes[0].keys.device),
+        n_chunks=n_chunks,
+    )

@@ -1,0 +1,374 @@
+"""Node ids -> position-free KV of the injection layers, and search states (paper, section 3.2).
+
+The lower model is the first M layers of the same checkpoint, under the adapter's role "lower" where
+there is one; search states are always the base's. A node is encoded alone, with
+node-local positions, so the KV of its first tokens is also the KV of every node that starts where
+it starts: nodes that share a start share one pass. Passes are packed into one row, without padding;
+of the last injection layer only keys and values of the kept tokens are computed.
+
+Shapes: M injection layers, T tokens, G key/value heads, K kept entries, D head dim.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sharedllm.attention.segments import Segments
+from sharedllm.encoding.kv import NodeKV
+from sharedllm.encoding.pooling import kept_positions
+from sharedllm.errors import WindowError
+from sharedllm.hf.architectures import ModelShape, parameter_device
+from sharedllm.hf.attention_interface import require_active
+from sharedllm.hf.cache import CaptureCache
+from sharedllm.hf.loading import multiplies_bf16
+from sharedllm.hf.lora import Adapter, acting
+from sharedllm.hf.rope import Rotation
+
+BATCH_TOKENS = {"cpu": 2048, "cuda": 65536}  # on the CPU what its caches hold
+SEARCH_LAYERS = 1
+CENTRE_TOKENS, CENTRE_SPAN = 4096, 512  # read to find the centre of search vectors
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, order=True)
+class NodeRequest:
+    """Tokens [start, end) of a document, kept at `ratio` tokens an entry.
+
+    They are read with the `context` tokens in front of them.
+    """
+
+    start: int
+    end: int
+    ratio: float
+    context: int = 0
+
+    @property
+    def first(self) -> int:
+        """The first token that is read."""
+        return self.start - self.context
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodedBatch:
+    """The KV of several nodes, one after the other.
+
+    Attributes
+    ----------
+    keys, values : (M, G, K, D), K the entries of all nodes
+    counts : entries of each node
+    """
+
+    requests: Sequence[NodeRequest]
+    counts: Sequence[int]
+    keys: Tensor
+    values: Tensor
+
+    def to(self, device: torch.device, *, non_blocking: bool) -> Self:
+        """The same on another device."""
+        keys, values = (x.to(device, non_blocking=non_blocking) for x in (self.keys, self.values))
+        return dataclasses.replace(self, keys=keys, values=values)
+
+    def nodes(self) -> Iterator[tuple[NodeRequest, NodeKV]]:
+        """Each node with its KV; one that is kept does not keep the whole batch."""
+        keys, values = (torch.split(x, list(self.counts), dim=2) for x in (self.keys, self.values))
+        for request, k, v in zip(self.requests, keys, values, strict=True):
+            yield request, NodeKV(keys=k.contiguous(), values=v.contiguous())
+
+
+Part = TypeVar("Part")
+Out = TypeVar("Out", EncodedBatch, Tensor)
+
+
+class LowerModel:
+    """The first `layers` layers of `model`, as a compressor.
+
+    Parameters
+    ----------
+    model : the transformers causal LM, under our attention
+    layers : int
+        Injection layers M.
+
+    Attributes
+    ----------
+    batch_tokens : int
+        Most tokens of one batch, but for a single pass that is longer.
+    query_map : float32 tensor (hidden, hidden) or None
+        The adapter's, by which MaxSim compares a question with what was stored.
+    """
+
+    query_map: Tensor | None = None
+
+    def __init__(self, model: Any, shape: ModelShape, rotation: Rotation, layers: int) -> None:
+        self._model = model
+        self._rotation = rotation
+        self._window = shape.window
+        self.layers = layers
+        self._encoder = _first_layers(model.get_decoder(), layers - 1)
+        self._last = model.get_decoder().layers[layers - 1]
+        self._keys_values = shape.family.keys_values
+        self._searcher = _first_layers(model.get_decoder(), SEARCH_LAYERS)
+        self.device = parameter_device(model)
+        self.batch_tokens = BATCH_TOKENS[self.device.type]
+        self.search_in_bf16 = _gains_from_bf16(model)
+
+    @property
+    def at_once(self) -> int:
+        """Tokens that are read at once where there are enough."""
+        return self.batch_tokens
+
+    def adapt(self, adapter: Adapter) -> None:
+        """Take `adapter`, which is on the model."""
+        found = adapter.query_map
+        self.query_map = None if found is None else found.to(self.device, torch.float32)
+
+    def encode(
+        self,
+        ids: NDArray[np.int32],
+        requests: Sequence[NodeRequest],
+        *,
+        done: Callable[[int], None] | None = None,
+    ) -> Iterator[tuple[NodeRequest, NodeKV]]:
+        """Encode nodes of one document, yielding each as its batch is ready.
+
+        Gradients are kept unless the caller is in inference mode.
+
+        Parameters
+        ----------
+        ids : (T,) the document's tokens
+        requests : the nodes; one pass serves all that are read from the same token on
+        done : called with the number of tokens just encoded, without their context
+        """
+        groups = _grouped(requests)
+        lengths = [_length(group) for group in groups]
+
+        def work(lower: LowerModel, batch: list[list[NodeRequest]]) -> EncodedBatch:
+            return lower._encode_batch(ids, batch)
+
+        alone = torch.is_grad_enabled()
+        for batch, encoded in self._batches(groups, lengths, work, alone=alone):
+            yield from encoded.nodes()
+            del encoded  # the next batch needs its memory
+            if done:
+                done(sum(_length(group) - group[0].context for group in batch))
+
+    def _batches(
+        self,
+        parts: Sequence[Part],
+        lengths: Sequence[int],
+        work: Callable[[LowerModel, list[Part]], Out],
+        *,
+        alone: bool,
+    ) -> Iterator[tuple[list[Part], Out]]:
+        """Batches of `parts`, of these `lengths`, in order, each with what `work` makes of it.
+
+        Parameters
+        ----------
+        work : called with the lower model that is to do it
+        alone : this one does it all, although it has others beside it
+        """
+        for one in self._cut(lengths):
+            batch = list(parts[one])
+            yield batch, work(self, batch)
+
+    def passes(self, requests: Sequence[NodeRequest]) -> int:
+        """How many batches :meth:`encode` makes of `requests` where gradients are kept."""
+        return len(list(self._cut([_length(group) for group in _grouped(requests)])))
+
+    def _cut(self, lengths: Sequence[int]) -> Iterator[slice]:
+        """What each batch takes of passes of these `lengths`."""
+        at = 0
+        while at < len(lengths):
+            first, at = at, at + self._fitting(lengths[at:])
+            yield slice(first, at)
+
+    def _fitting(self, lengths: Sequence[int]) -> int:
+        """How many passes of these `lengths`, from the first on, make one batch."""
+        total = 0
+        for count, length in enumerate(lengths):
+            total += length
+            if total > self.batch_tokens:
+                return max(1, count)
+        return len(lengths)
+
+    def _encode_batch(self, ids: NDArray[np.int32], batch: list[list[NodeRequest]]) -> EncodedBatch:
+        spans = [(group[0].first, max(r.end for r in group)) for group in batch]
+        requests = [request for group in batch for request in group]
+        lengths = [_length(group) for group in batch]
+        firsts = np.repeat(np.cumsum([0, *lengths[:-1]]), [len(group) for group in batch])
+        # Tokens that several nodes keep stand here several times.
+        places = [r.context + kept_positions(r.end - r.start, r.ratio) for r in requests]
+        kept, positions = (
+            torch.from_numpy(np.concatenate(x)).to(self.device)
+            for x in ([p + f for p, f in zip(places, firsts, strict=True)], places)
+        )
+        cache = CaptureCache(self._rotation, kept, positions)
+        with acting("lower"):
+            hidden = self._run(self._encoder, ids, spans, cache)
+            normed = self._last.input_layernorm(hidden.index_select(0, kept))
+            last = self._keys_values(self._last.self_attn, normed)
+        keys, values = (
+            torch.stack([*below, above.transpose(0, 1)])
+            for below, above in zip((cache.keys, cache.values), last, strict=True)
+        )
+        counts = [len(place) for place in places]
+        return EncodedBatch(requests=requests, counts=counts, keys=keys, values=values)
+
+    def states(
+        self,
+        ids: NDArray[np.int32],
+        spans: Sequence[tuple[int, int]],
+        *,
+        done: Callable[[int], None] | None = None,
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Hidden states after one layer, each span [start, end) read alone.
+
+        On a CPU that multiplies bfloat16 the products of float32 weights are taken in it: faster,
+        and the same leaves are found (docs/architecture.md).
+
+        Yields
+        ------
+        (index of the span, tensor (end - start, hidden))
+        """
+        order = sorted(range(len(spans)), key=lambda i: spans[i][0] - spans[i][1])
+        lengths = [spans[i][1] - spans[i][0] for i in order]
+
+        def work(lower: LowerModel, rows: list[int]) -> Tensor:
+            with torch.inference_mode(), self._search_precision():
+                return lower._run(lower._searcher, ids, [spans[i] for i in rows])
+
+        for rows, hidden in self._batches(order, lengths, work, alone=False):
+            own = [spans[i][1] - spans[i][0] for i in rows]
+            yield from zip(rows, torch.split(hidden, own), strict=True)
+            if done:
+                done(len(hidden))
+
+    def vectors(
+        self,
+        ids: NDArray[np.int32],
+        spans: Sequence[tuple[int, int]],
+        *,
+        done: Callable[[int], None] | None = None,
+    ) -> Tensor:
+        """Search vectors, what MaxSim compares: states after one layer, centred, of unit length.
+
+        They are centred on the mean state of the model's vocabulary, which no document shifts, so
+        that vectors of a short and of a long document compare.
+
+        Returns
+        -------
+        float16 tensor (T, hidden)
+            For all `ids`; tokens outside of `spans` are zero.
+        """
+        out: Tensor | None = None
+        for index, states in self.states(ids, spans, done=done):
+            centred = unit(states.float() - self._centre).half()
+            if out is None:
+                out = centred.new_zeros(len(ids), centred.shape[1])
+            out[slice(*spans[index])] = centred
+        if out is None:
+            raise ValueError("vectors need at least one span")
+        return out
+
+    def vocabulary(self) -> Tensor:
+        """Search vectors of a fixed sample of the vocabulary; float16 (tokens, hidden).
+
+        They depend on the model alone; compact forms are fitted to them.
+        """
+        return self.vectors(*self._sample())
+
+    def _sample(self) -> tuple[NDArray[np.int32], list[tuple[int, int]]]:
+        """Tokens drawn from the vocabulary, and the spans in which they are read."""
+        size = self._model.get_input_embeddings().num_embeddings
+        sample = np.random.default_rng(0).permutation(size)[:CENTRE_TOKENS].astype(np.int32)
+        length = min(CENTRE_SPAN, self._window)
+        starts = range(0, len(sample), length)
+        return sample, [(start, min(start + length, len(sample))) for start in starts]
+
+    @cached_property
+    def _centre(self) -> Tensor:
+        """The mean state over a fixed sample of the vocabulary; float32 (hidden,)."""
+        sample, spans = self._sample()
+        total = sum(states.float().sum(0) for _, states in self.states(sample, spans))
+        return torch.as_tensor(total) / len(sample)
+
+    def _search_precision(self) -> AbstractContextManager[object]:
+        if self.search_in_bf16:
+            return torch.autocast("cpu", torch.bfloat16)
+        return nullcontext()
+
+    def _run(
+        self,
+        layers: nn.Module,
+        ids: NDArray[np.int32],
+        spans: Sequence[tuple[int, int]],
+        cache: CaptureCache | None = None,
+    ) -> Tensor:
+        """Last hidden states (T, hidden) of `spans`, each read alone, one after the other."""
+        require_active(self._model, cached=cache is not None)
+        lengths = [end - start for start, end in spans]
+        segments = Segments.of(lengths, self.device)
+        if segments.longest > self._window:
+            raise WindowError(
+                f"{segments.longest} tokens cannot be read at once: the model was trained on "
+                f"{self._window}; shorten the question, or make chunks smaller (tree.chunk)"
+            )
+        tokens = np.concatenate([ids[start:end] for start, end in spans]).astype(np.int64)
+        positions = np.concatenate([np.arange(length) for length in lengths])
+        out = layers(
+            input_ids=torch.from_numpy(tokens)[None].to(self.device),
+            position_ids=torch.from_numpy(positions)[None].to(self.device),
+            past_key_values=cache,
+            use_cache=cache is not None,
+            shared=segments,
+        )
+        hidden: Tensor = out.last_hidden_state[0]
+        return hidden
+
+
+def _grouped(requests: Sequence[NodeRequest]) -> list[list[NodeRequest]]:
+    """Those that one pass serves together, the longest pass first."""
+    passes: dict[int, list[NodeRequest]] = {}
+    for request in requests:
+        passes.setdefault(request.first, []).append(request)
+    return sorted(passes.values(), key=_length, reverse=True)
+
+
+def _length(group: Sequence[NodeRequest]) -> int:
+    """Tokens of the pass that serves `group`, all of which are read from one place."""
+    return max(request.end for request in group) - group[0].first
+
+
+def unit(x: Tensor) -> Tensor:
+    """`x` scaled to unit length along its last dimension."""
+    length: Tensor = x.norm(dim=-1, keepdim=True)
+    return x / length.clamp_min(1e-12)
+
+
+def _gains_from_bf16(model: Any) -> bool:
+    """Whether plain float32 weights stand on a CPU that multiplies bfloat16."""
+    return (
+        parameter_device(model).type == "cpu"
+        and model.dtype == torch.float32
+        and not getattr(model, "is_quantized", False)
+        and multiplies_bf16()
+    )
+
+
+def _first_layers(decoder: Any, layers: int) -> nn.Module:
+    """A view of `decoder` with its first `layers` layers, the same weights, and no final norm."""
+    view: Any = copy.copy(decoder)
+    view.config = copy.copy(decoder.config)
+    view.config.num_hidden_layers = layers
+    view._modules = {**decoder._modules, "norm": nn.Identity()}
+    first: nn.Module = view
+    return first

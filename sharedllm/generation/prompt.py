@@ -1,0 +1,222 @@
+"""A question or chat messages -> the model's chat format, cut where documents stand in it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sharedllm.encoding.document import Document
+from sharedllm.errors import ConfigError, InputError
+from sharedllm.search.query import query_of
+from sharedllm.text.tokens import special_tokens, tokenize
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+ROLES = ("system", "user", "assistant", "tool")
+BEFORE = "Read the text below and answer the question about it.\n\nText:\n"
+AFTER = "\n\nQuestion: {question}\nGive a short answer, using only the text."
+
+ABSENT = "not in the documents"  # what an adapter learned to say where the text does not tell
+
+Message = Mapping[str, Any]
+Question = str | Sequence[Message]
+
+
+@dataclass(frozen=True, slots=True)
+class Literal:
+    """Somebody's text that spells special tokens: it is tokenised as the plain text it is."""
+
+    text: str
+
+
+Part = str | Literal | Document
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Conversation:
+    """A prompt before search.
+
+    Attributes
+    ----------
+    parts : tuple of (str, Literal or Document)
+        The chat format, a document where its evidence and memory will stand.
+    query : str
+        What is searched for: the question in the last user message.
+    """
+
+    parts: tuple[Part, ...]
+    query: str
+
+    @property
+    def documents(self) -> tuple[Document, ...]:
+        return tuple(part for part in self.parts if isinstance(part, Document))
+
+
+def converse(
+    question: str | Sequence[Message],
+    context: Sequence[Document],
+    tokenizer: PreTrainedTokenizerBase,
+) -> Conversation:
+    """Put documents and question (or messages) into the model's chat format.
+
+    Parameters
+    ----------
+    question : str, or messages
+        A message is ``{"role", "content"}``; content is a str or a list of parts,
+        ``{"type": "text", "text"}`` or ``{"type": "document", "document"}``.
+    context : documents that stand in no message; they go to the front of the last user message.
+
+    Raises
+    ------
+    InputError
+        For an empty question, or a message that is not of this form.
+    """
+    if isinstance(question, str):
+        if not question.strip():
+            raise InputError("the question is empty; ask something")
+        after = AFTER.format(question=question.strip())
+        content: list[Part] = [BEFORE, *context, after] if context else [question]
+        return Conversation(parts=_rendered([("user", content)], tokenizer), query=question.strip())
+    turns = [_turn(message, index) for index, message in enumerate(_messages(question))]
+    users = [index for index, (role, _) in enumerate(turns) if role == "user"]
+    if not users:
+        raise InputError("the messages hold no user message; the last one is what gets answered")
+    last = turns[users[-1]][1]
+    query = query_of(_text(last))
+    if not query:
+        raise InputError("the last user message has no text; ask something")
+    if context:
+        last[:0] = [*context, "\n\n"]
+    parts = _rendered(turns, tokenizer)
+    documents = [part for part in parts if isinstance(part, Document)]
+    if len({(document.id, document.offset) for document in documents}) < len(documents):
+        raise InputError("a document stands in the messages twice; give each one once")
+    return Conversation(parts=parts, query=query)
+
+
+def asked(question: Question) -> str:
+    """What a memory is searched for: the question, or that in the last user message.
+
+    Raises
+    ------
+    InputError
+        If it is not of the form that :func:`converse` takes.
+    """
+    if isinstance(question, str):
+        return question.strip()
+    turns = [_turn(message, index) for index, message in enumerate(_messages(question))]
+    users = [parts for role, parts in turns if role == "user"]
+    return query_of(_text(users[-1])) if users else ""
+
+
+def _text(parts: Sequence[Part]) -> str:
+    """What is said, a line for each document's place."""
+    return "".join(part if isinstance(part, str) else "\n" for part in parts)
+
+
+def _messages(question: object) -> Sequence[Message]:
+    if not isinstance(question, list | tuple):
+        raise InputError(f"the question is {question!r}; give a str, or a list of chat messages")
+    return question
+
+
+def _turn(message: Message, index: int) -> tuple[str, list[Part]]:
+    """Role and parts of one message."""
+    if not isinstance(message, Mapping) or "role" not in message or "content" not in message:
+        raise InputError(f"message {index} is {message!r}; it needs 'role' and 'content'")
+    role, content = message["role"], message["content"]
+    if role not in ROLES:
+        raise InputError(f"message {index} has role {role!r}; allowed: {', '.join(ROLES)}")
+    if isinstance(content, str):
+        return role, [content]
+    parts: list[Part] = []
+    for part in content if isinstance(content, Sequence) else [content]:
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if kind == "text" and isinstance(part.get("text"), str):
+            parts.append(part["text"])
+        elif kind == "document" and isinstance(part.get("document"), Document):
+            parts.append(part["document"])
+        else:
+            raise InputError(
+                f"message {index} has the part {part!r}; allowed: a str, "
+                "{'type': 'text', 'text'} and {'type': 'document', 'document'} "
+                "with what remember() returned"
+            )
+    return role, parts
+
+
+def _rendered(
+    turns: Sequence[tuple[str, Sequence[Part]]], tokenizer: PreTrainedTokenizerBase
+) -> tuple[Part, ...]:
+    """Apply the chat template with a mark in each document's place, then cut at the marks.
+
+    Text that spells a special token is kept apart as well, so that nobody's question or message
+    can end a chat turn.
+    """
+    mark = f"\u27e6{uuid.uuid4().hex}\u27e7"  # cannot stand in anyone's text
+    special = special_tokens(tokenizer)
+    apart: list[Part] = []
+    messages = []
+    for role, parts in turns:
+        content = ""
+        for part in parts:
+            if isinstance(part, str) and any(token in part for token in special):
+                part = Literal(part)
+            content += part if isinstance(part, str) else mark
+            if not isinstance(part, str):
+                apart.append(part)
+        messages.append({"role": role, "content": content})
+    if tokenizer.chat_template:
+        try:
+            text = tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True
+            )
+        except Exception as error:  # a template raises whatever it likes
+            raise InputError(
+                f"the model's chat template refuses these messages: {error}"
+            ) from error
+    else:
+        text = "\n\n".join(message["content"] for message in messages) + "\n\nAnswer:"
+        text = (tokenizer.bos_token or "") + text
+    pieces = str(text).split(mark)
+    if len(pieces) != len(apart) + 1:
+        raise InputError(
+            "the model's chat template drops or repeats a message that holds a document (or the "
+            "spelling of a special token); put the documents into the last user message"
+        )
+    out: list[Part] = [pieces[0]]
+    for part, piece in zip(apart, pieces[1:], strict=True):
+        out += [part, piece]
+    return tuple(out)
+
+
+def turn_end(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token id that ends the assistant's turn in the model's chat format.
+
+    Raises
+    ------
+    ConfigError
+        If nothing ends it: there is neither a chat template nor an end-of-text token.
+    """
+    if tokenizer.chat_template:
+        mark = uuid.uuid4().hex
+        turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": mark}]
+        text = str(tokenizer.apply_chat_template(turns, tokenize=False))
+        after = part_ids(text.rpartition(mark)[2], tokenizer)
+        if after:
+            return after[0]
+    if tokenizer.eos_token_id is None:
+        raise ConfigError(
+            "the tokenizer has neither a chat template that ends a turn nor an eos_token; set one"
+        )
+    return int(tokenizer.eos_token_id)
+
+
+def part_ids(part: str | Literal, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Token ids of one part of a conversation."""
+    if isinstance(part, Literal):
+        return list(map(int, tokenize(part.text, tokenizer).ids))
+    return list(tokenizer(part, add_special_tokens=False, verbose=False)["input_ids"])

@@ -1,0 +1,256 @@
+"""Adapters on disk: one PEFT folder a role, and a manifest of what they were trained with.
+
+::
+
+    sharedllm.json                   base model, settings, how it was trained
+    lower/adapter_config.json        a LoRA of the library PEFT
+    lower/adapter_model.safetensors
+    upper/...
+    cross.safetensors                cross-attention, for injection mode "cross"
+    query_map.safetensors            a map of a question's search vectors, where one was trained
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sharedllm.config import AdapterConfig, InjectionConfig, SearchConfig, TreeConfig
+from sharedllm.errors import AdapterError, ConfigError
+from sharedllm.hf.loading import DEFAULT_NAME
+from sharedllm.hf.lora import Adapter
+
+MANIFEST, CROSS = "sharedllm.json", "cross.safetensors"
+QUERY_MAP = "query_map.safetensors"
+PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PEFT_PREFIX = "base_model.model."
+PEFT_NAMES = {"down": "lora_A.weight", "up": "lora_B.weight"}
+SHIPPED = Path(__file__).parent.parent / "checkpoints"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    """What an adapter belongs to and the settings it was trained for.
+
+    Attributes
+    ----------
+    base : str
+        Name of the model it adapts.
+    search : the fields of SearchConfig that are this adapter's defaults
+    notes : anything about the training
+    """
+
+    base: str
+    adapter: AdapterConfig
+    tree: TreeConfig = field(default_factory=TreeConfig)
+    injection: InjectionConfig = field(default_factory=InjectionConfig)
+    search: Mapping[str, Any] = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """The manifest in `folder`.
+
+        Raises
+        ------
+        AdapterError
+            If it is not there or not well formed.
+        """
+        path = folder / MANIFEST
+        if not path.is_file():
+            raise AdapterError(
+                f"there is no adapter in {str(folder)!r} ({MANIFEST} is missing); give a folder "
+                "that save_pretrained or sharedllm train wrote, or a hub name"
+            )
+        try:
+            given = json.loads(path.read_text(encoding="utf-8"))
+            SearchConfig.from_dict(given["search"])
+            return cls(
+                base=given["base"],
+                adapter=AdapterConfig.from_dict(given["adapter"]),
+                tree=TreeConfig.from_dict(given["tree"]),
+                injection=InjectionConfig.from_dict(given["injection"]),
+                search=given["search"],
+                notes=given["notes"],
+            )
+        except (json.JSONDecodeError, KeyError, TypeError, ConfigError) as error:
+            raise AdapterError(
+                f"{path} is no manifest of an adapter: {type(error).__name__} {error}"
+            ) from error
+
+
+def settings(
+    folder: Path | None,
+    tree: TreeConfig | None,
+    injection: InjectionConfig | None,
+    search: SearchConfig | None,
+) -> tuple[TreeConfig | None, InjectionConfig | None, SearchConfig | None]:
+    """What was given, and where nothing was, what the adapter in `folder` was trained with."""
+    if folder is None:
+        return tree, injection, search
+    manifest = Manifest.read(folder)
+    search = search or SearchConfig.from_dict(manifest.search)
+    return tree or manifest.tree, injection or manifest.injection, search
+
+
+def find(
+    name: str | os.PathLike[str] | None, model: object, injection: InjectionConfig | None
+) -> Path | None:
+    """The folder of the adapter called `name`, for a model called `model` (None: the default).
+
+    "default" is the one that is shipped for the default model and its way of injection; there is
+    none for another model, or where `injection` asks for the other way.
+
+    Raises
+    ------
+    AdapterError
+        If there is no such adapter.
+    """
+    if name is None:
+        return None
+    if name == "default":
+        shipped = SHIPPED / DEFAULT_NAME
+        if model is not None or not (shipped / MANIFEST).is_file():
+            return None
+        fits = injection is None or injection.mode == Manifest.read(shipped).injection.mode
+        return shipped if fits else None
+    path = Path(name)
+    if path.exists():
+        return path
+    try:
+        return Path(snapshot_download(str(name)))
+    except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise AdapterError(
+            f"adapter is {str(name)!r}, which is no folder, and the hub gives none: {first} "
+            "(allowed: 'default', None, a folder or a hub name)"
+        ) from error
+
+
+def save(adapter: Adapter, folder: Path, manifest: Manifest, dtype: torch.dtype) -> None:
+    """Write `adapter` to `folder`, weights first: a folder with a manifest is a whole adapter."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MANIFEST).unlink(missing_ok=True)
+    weights = {name: tensor.to(dtype) for name, tensor in adapter.weights().items()}
+    for role in adapter.config.roles:
+        own = folder / role
+        own.mkdir(exist_ok=True)
+        matrices = {
+            _peft_name(name, role): tensor
+            for name, tensor in weights.items()
+            if f".{role}." in name
+        }
+        save_file(matrices, own / PEFT_WEIGHTS, metadata={"format": "pt"})
+        config = _peft_config(manifest, sorted({n.split(".")[-3] for n in matrices}))
+        (own / PEFT_CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    crosses = {n: t for n, t in weights.items() if n.startswith("cross/")}
+    if crosses:
+        save_file(crosses, folder / CROSS, metadata={"format": "pt"})
+    if adapter.query_map is None:
+        (folder / QUERY_MAP).unlink(missing_ok=True)
+    else:
+        save_query_map(adapter.query_map, folder)
+    (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+
+
+def save_query_map(query_map: Tensor, folder: Path) -> None:
+    """Write it beside the adapter in `folder`, in half precision."""
+    tensor = query_map.detach().to("cpu", torch.float16).contiguous()
+    scratch = folder / f"{QUERY_MAP}.tmp"  # one that is there stays whole until the new one is
+    save_file({"query_map": tensor}, scratch, metadata={"format": "pt"})
+    scratch.replace(folder / QUERY_MAP)
+
+
+def _load_query_map(folder: Path, hidden: int) -> Tensor | None:
+    if not (folder / QUERY_MAP).is_file():
+        return None
+    try:
+        found = load_file(folder / QUERY_MAP)["query_map"]
+    except (OSError, SafetensorError, KeyError) as error:
+        raise AdapterError(
+            f"{QUERY_MAP} in {str(folder)!r} cannot be read: {error}; copy it again"
+        ) from error
+    if found.shape != (hidden, hidden):
+        raise AdapterError(
+            f"{QUERY_MAP} in {str(folder)!r} holds a map of shape {tuple(found.shape)}, and the "
+            f"model needs {(hidden, hidden)}; use the base that it was trained for"
+        )
+    return found
+
+
+def load(model: Any, folder: Path) -> Adapter:
+    """Put the adapter of `folder` on `model`, in the model's dtype.
+
+    Raises
+    ------
+    AdapterError
+        If files are missing, broken or of another model.
+    """
+    manifest = Manifest.read(folder)
+    weights: dict[str, Tensor] = {}
+    try:
+        for role in manifest.adapter.roles:
+            for name, tensor in load_file(folder / role / PEFT_WEIGHTS).items():
+                weights[_own_name(name, role)] = tensor
+        if manifest.injection.mode == "cross":
+            weights |= load_file(folder / CROSS)
+    except (OSError, SafetensorError, KeyError) as error:
+        raise AdapterError(
+            f"the adapter in {str(folder)!r} cannot be read: {error}; copy it again"
+        ) from error
+    query_map = _load_query_map(folder, model.get_input_embeddings().embedding_dim)
+    adapter = Adapter(model, manifest.adapter)
+    adapter.query_map = query_map
+    try:
+        adapter.set(weights)
+    except AdapterError:
+        adapter.remove()
+        raise
+    for parameter in adapter.parameters().values():
+        parameter.data = parameter.data.to(model.dtype)
+        parameter.requires_grad_(False)
+    return adapter
+
+
+def _peft_name(name: str, role: str) -> str:
+    """model/layers/0/self_attn/q_proj.lower.down -> PEFT's name."""
+    linear, _, part = name.split(f".{role}.")[0], role, name.rpartition(".")[2]
+    return f"{PEFT_PREFIX}{linear.replace('/', '.')}.{PEFT_NAMES[part]}"
+
+
+def _own_name(name: str, role: str) -> str:
+    for part, peft in PEFT_NAMES.items():
+        if name.endswith("." + peft):
+            linear = name.removeprefix(PEFT_PREFIX).removesuffix("." + peft)
+            return f"{linear.replace('.', '/')}.{role}.{part}"
+    raise KeyError(name)
+
+
+def _peft_config(manifest: Manifest, linears: list[str]) -> dict[str, Any]:
+    return {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": manifest.base,
+        "r": manifest.adapter.rank,
+        "lora_alpha": manifest.adapter.alpha,
+        "lora_dropout": 0.0,
+        "target_modules": linears,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+    }

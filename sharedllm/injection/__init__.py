@@ -1,0 +1,1 @@
+"""Selected nodes -> KV in the upper model."""

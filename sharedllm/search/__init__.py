@@ -1,0 +1,1 @@
+"""A question -> scored nodes -> selected passages."""

@@ -1,0 +1,393 @@
+"""Policies: how well each node of the context trees matches the query.
+
+A policy gives every node of every document a score; higher is better, and scores compare across
+all documents of one call. ``maxsim``, ``bm25``, ``hybrid`` and ``right`` score leaves and give an
+inner node the best of its leaves, so that ranking leaves is exact; ``embedding`` and
+``last_hidden`` (the paper's) score each node by itself.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from abc import ABC, abstractmethod
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sharedllm.encoding.document import Document, SearchVectors
+from sharedllm.encoding.lower_model import LowerModel, unit
+from sharedllm.errors import ConfigError, InputError
+from sharedllm.text.tokens import tokenize
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Scores = NDArray[np.float32]
+Embedder = Callable[[list[str]], NDArray[np.float32]]
+
+WORD = re.compile(r"\w+")
+BLOCK = 1 << 24  # numbers of search vectors that are widened to float32 at once
+TOGETHER = 1 << 18  # tokens of documents whose similarities are held at once
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Query:
+    """What is looked for.
+
+    Attributes
+    ----------
+    text : str
+    ids : int32 (Q,)
+    vectors : float32 (Q, hidden)
+        Search vectors, as a document's.
+    """
+
+    text: str
+    ids: NDArray[np.int32]
+    vectors: Tensor
+
+
+def looked_for(text: str, tokenizer: PreTrainedTokenizerBase, lower: LowerModel) -> Query:
+    """`text` as what is looked for.
+
+    Raises
+    ------
+    InputError
+        If there is nothing in it.
+    WindowError
+        If it is longer than what the model reads at once.
+    """
+    if not text.strip():
+        raise InputError("the question is empty; ask something")
+    ids = tokenize(text, tokenizer).ids
+    vectors = lower.vectors(ids, [(0, len(ids))]).float()
+    return Query(text=text, ids=ids, vectors=vectors)
+
+
+class Policy(Protocol):
+    """Scores nodes."""
+
+    name: str
+
+    def score(self, query: Query, documents: Sequence[Document]) -> list[Scores]:
+        """One array (nodes,) a document, in the order of its forest."""
+        ...
+
+
+class LeafPolicy(ABC):
+    """A policy that scores leaves; an inner node gets the maximum of its leaves."""
+
+    name = ""
+
+    def score(self, query: Query, documents: Sequence[Document]) -> list[Scores]:
+        leaves = self.leaf_scores(query, documents)
+        return [d.forest.from_leaves(x) for d, x in zip(documents, leaves, strict=True)]
+
+    @abstractmethod
+    def leaf_scores(self, query: Query, documents: Sequence[Document]) -> list[Scores]:
+        """One array (leaves,) a document."""
+
+
+class MaxSim(LeafPolicy):
+    """Late interaction on search vectors: each query token's best match in a leaf, rare ones first.
+
+    score(leaf) = sum over query tokens of idf(token)^2 * max over the leaf's tokens of the cosine
+    of their search vectors. idf(t) = ln(1 + leaves / (1 + leaves that hold t)), squared as in the
+    product of two tf-idf vectors.
+
+    Parameters
+    ----------
+    query_map : float32 tensor (hidden, hidden) or None
+        What the query's vectors are multiplied by before they are compared. It is trained with an
+        adapter (docs/training.md); documents are compared as they were stored.
+    """
+
+    name = "maxsim"
+
+    def __init__(self, query_map: Tensor | None = None) -> None:
+        self._map = query_map
+
+    def leaf_scores(self, query: Query, documents: Sequence[Document]) -> list[Scores]:
+        weights = token_weights(query, documents)
+        sought = query.vectors if self._map is None else unit(query.vectors @ self._map.T)
+        similarities = _similarities(sought, [d.vectors for d in documents])
+        return [
+            (weights @ _best(found, d.forest.start[d.forest.leaves])).astype(np.float32)
+            for d, found in zip(documents, similarities, strict=True)
+        ]
+
+
+def _best(similarity: Tensor, starts: NDArray[np.int32]) -> Scores:
+    """The maximum of `similarity` (Q, T) in each leaf; shape (Q, leaves).
+
+    On a card it is found there: what crosses to the host is as many times smaller as a leaf has
+    tokens.
+    """
+    if similarity.device.type == "cpu":
+        return np.maximum.reduceat(similarity.numpy(), starts, axis=1)
+    bounds = torch.from_numpy(np.append(starts, similarity.shape[1])).to(similarity.device)
+    best = torch.segment_reduce(similarity.T.contiguous(), "max", offsets=bounds)
+    out: Scores = best.T.cpu().numpy()
+    return out
+
+
+def _similarities(query: Tensor, documents: Sequence[SearchVectors]) -> Iterator[Tensor]:
+    """The cosine of every query token with every token; (Q, T) a document.
+
+    Compact vectors are compared many documents at once: what a comparison prepares for a query
+    takes as long as comparing a short document.
+    """
+    for group in _groups(documents):
+        first = group[0]
+        joined = None if isinstance(first, Tensor) else first.joined(group[1:])
+        if joined is None:
+            yield from (_similarity(query, vectors) for vectors in group)
+        else:
+            lengths = [len(vectors) for vectors in group]
+            yield from torch.split(joined.similarities(query), lengths, dim=1)
+
+
+def _groups(documents: Sequence[SearchVectors]) -> Iterator[list[SearchVectors]]:
+    """Neighbours whose similarities fit into memory together."""
+    group: list[SearchVectors] = []
+    held = 0
+    for vectors in documents:
+        if group and held + len(vectors) > TOGETHER:
+            yield group
+            group, held = [], 0
+        group.append(vectors)
+        held += len(vectors)
+    if group:
+        yield group
+
+
+def _similarity(query: Tensor, vectors: SearchVectors) -> Tensor:
+    """For one document; float32 (Q, T)."""
+    if not isinstance(vectors, Tensor):
+        return vectors.similarities(query)
+    out = query.new_empty(len(query), len(vectors))
+    step = max(1, BLOCK // vectors.shape[1])
+    for block in range(0, len(vectors), step):
+        part = vectors[block : block + step].float()
+        torch.mm(query, part.T, out=out[:, block : block + step])
+    return out
+
+
+def token_weights(query: Query, documents: Sequence[Document]) -> Scores:
+    """Squared idf of the query's tokens over the leaves of all documents; shape (Q,)."""
+    leaves = sum(len(d.forest.leaves) for d in documents)
+    held = np.zeros(len(query.ids))
+    for document in documents:
+        counts = document.derived("token_leaves", partial(_token_leaves, document))
+        held += [counts[int(token)] for token in query.ids]
+    return (np.log1p(leaves / (1 + held)) ** 2).astype(np.float32)
+
+
+def _token_leaves(document: Document) -> Counter[int]:
+    """For each token id, how many leaves hold it."""
+    pairs = np.unique(np.stack([document.tokens.ids, document.leaf_of_token]), axis=1)
+    ids, counts = np.unique(pairs[0], return_counts=True)
+    return Counter(dict(zip(ids.tolist(), counts.tolist(), strict=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class WordIndex:
+    """Where the words of a document stand.
+
+    Attributes
+    ----------
+    leaves : word -> leaf rank -> occurrences
+    lengths : float (leaves,), words a leaf
+    """
+
+    leaves: dict[str, dict[int, int]]
+    lengths: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, document: Document) -> WordIndex:
+        starts = document.tokens.spans[document.forest.start[document.forest.leaves], 0]
+        found = [(m.start(), m.group().lower()) for m in WORD.finditer(document.text)]
+        where = np.searchsorted(starts, [at for at, _ in found], side="right") - 1
+        leaves: dict[str, dict[int, int]] = defaultdict(lambda: defaultdict(int))
+        for leaf, (_, word) in zip(np.maximum(where, 0).tolist(), found, strict=True):
+            leaves[word][leaf] += 1
+        lengths = np.bincount(np.maximum(where, 0), minlength=len(starts)).astype(np.float64)
+        return cls(leaves={w: dict(at) for w, at in leaves.items()}, lengths=lengths)
+
+
+class BM25(LeafPolicy):
+    """Okapi BM25 over leaves, with statistics pooled over all documents of the call."""
+
+    name = "bm25"
+
+    def __init__(self, k1: float = 1.2, b: float = 0.75) -> None:
+        self.k1, self.b = k1, b
+
+    def leaf_scores(self, query: Query, documents: Sequence[Document]) -> list[Scores]:
+        indexes = [d.derived("words", partial(WordIndex.of, d)) for d in documents]
+        leaves = sum(len(index.lengths) for index in indexes)
+        mean = max(sum(float(index.lengths.sum()) for index in indexes) / leaves, 1.0)
+        out = [np.zeros(len(index.lengths), dtype=np.float64) for index in indexes]
+        for word in sorted({m.group().lower() for m in WORD.finditer(query.text)}):
+            held = sum(len(index.leaves.get(word, ())) for index in indexes)
+            idf = math.log1p((leaves - held + 0.5) / (held + 0.5))
+            for index, scores in zip(indexes, out, strict=True):
+                at = index.leaves.get(word)
+                if not at:
+                    continue
+                ranks = np.fromiter(at.keys(), dtype=np.int64)
+                count = np.fromiter(at.values(), dtype=np.float64)
+                norm = self.k1 * (1 - self.b + self.b * index.lengths[ranks] / mean)
+                scores[ranks] += idf * count * (self.k1 + 1) / (count + norm)
+        return [scores.astype(np.float32) for scores in out]
+
+
+class Hybrid(LeafPolicy):
+    """The sum of MaxSim and BM25, each standardised over all leaves of the call.
+
+    Standardised scores keep how far ahead a leaf is, which ranks lose; docs/experiments.md has the
+    comparison with reciprocal rank fusion.
+    """
+
+    name = "hybrid"
+
+    def __init__(self, query_map: Tensor | None = None) -> None:
+        self._parts: tuple[LeafPolicy, ...] = (MaxSim(query_map), BM25())
+
+    def leaf_scores(self, query: Query, documents: Sequence[Document]) -> list[Scores]:
+        total: list[Scores] = []
+        for part in self._parts:
+            scores = _standardised(part.leaf_scores(query, documents))
+            total = scores if not total else [a + b for a, b in zip(total, scores, strict=True)]
+        return total
+
+
+def _standardised(scores: list[Scores]) -> list[Scores]:
+    """Mean 0 and deviation 1 over all arrays together; all zero where they do not differ."""
+    every = np.concatenate(scores)
+    deviation = float(every.std()) or 1.0
+    return [((x - every.mean()) / deviation).astype(np.float32) for x in scores]
+
+
+class Right(LeafPolicy):
+    """The later, the better: the paper's choice for language modelling (no query)."""
+
+    name = "right"
+
+    def leaf_scores(self, query: Query, documents: Sequence[Document]) -> list[Scores]:
+        before, out = 0, []
+        for document in documents:
+            leaves = len(document.forest.leaves)
+            out.append(np.arange(before, before + leaves, dtype=np.float32))
+            before += leaves
+        return out
+
+
+class Embedding:
+    """Cosine of one vector a node with one vector of the query.
+
+    Without `embedder` the vectors are means of search vectors; with one, the mean of the
+    embedded texts of the node's leaves.
+    """
+
+    name = "embedding"
+
+    def __init__(self, embedder: Embedder | None = None) -> None:
+        self._embedder = embedder
+
+    def score(self, query: Query, documents: Sequence[Document]) -> list[Scores]:
+        out = []
+        for document in documents:
+            # keyed by the embedder itself, which is kept alive so that no other takes its place
+            key = ("node vectors", self._embedder)
+            nodes = document.derived(key, partial(self._node_vectors, document))
+            out.append((nodes @ self._query_vector(query, document)).numpy())
+        return out
+
+    def _node_vectors(self, document: Document) -> Tensor:
+        """The sum over each node's leaves, of unit length; float32 (nodes, dims)."""
+        forest = document.forest
+        leaves = self._leaf_vectors(document)
+        sums = np.concatenate([np.zeros_like(leaves[:1]), np.cumsum(leaves, axis=0)])
+        return unit(torch.from_numpy(sums[forest.last_leaf] - sums[forest.first_leaf])).float()
+
+    def _leaf_vectors(self, document: Document) -> NDArray[np.float64]:
+        """(leaves, dims)"""
+        starts = document.forest.start[document.forest.leaves]
+        ends = document.forest.end[document.forest.leaves]
+        if self._embedder is None:
+            vectors = document.vectors.float().cpu().numpy()
+            return np.add.reduceat(vectors, starts, axis=0, dtype=np.float64)
+        spans = zip(starts.tolist(), ends.tolist(), strict=True)
+        return _checked(self._embedder([document.text_of(*s) for s in spans]), len(starts))
+
+    def _query_vector(self, query: Query, document: Document) -> Tensor:
+        if self._embedder is None:
+            vector = query.vectors.mean(0)
+        else:
+            vector = torch.from_numpy(_checked(self._embedder([query.text]), 1)[0])
+        return unit(vector.float().cpu())
+
+
+def _checked(vectors: NDArray[np.float32], rows: int) -> NDArray[np.float64]:
+    array = np.asarray(vectors, dtype=np.float64)
+    if array.ndim != 2 or len(array) != rows or not np.isfinite(array).all():
+        raise ConfigError(
+            f"the embedder returned an array of shape {array.shape}; it must return {rows} rows of "
+            "finite numbers, one a text"
+        )
+    return array
+
+
+class LastHidden:
+    """The paper's policy: cosine of the last positions' states after one layer (section 3.2).
+
+    Each node is read alone. Scores are comparable only between siblings, so no exactness is
+    claimed for a budget search over them.
+    """
+
+    name = "last_hidden"
+
+    def __init__(self, lower: LowerModel) -> None:
+        self._lower = lower
+
+    def score(self, query: Query, documents: Sequence[Document]) -> list[Scores]:
+        last = next(self._lower.states(query.ids, [(0, len(query.ids))]))[1][-1]
+        target = unit(last.float()).cpu()
+        return [(unit(self._ends(d)) @ target).cpu().numpy() for d in documents]
+
+    def _ends(self, document: Document) -> Tensor:
+        """The last state of every node; (nodes, hidden)."""
+
+        def read() -> Tensor:
+            forest = document.forest
+            spans = list(zip(forest.start.tolist(), forest.end.tolist(), strict=True))
+            ends = torch.empty(len(spans), document.vectors.shape[1])
+            for node, states in self._lower.states(document.tokens.ids, spans):
+                ends[node] = states[-1].float()
+            return ends
+
+        return document.derived("node_ends", read)
+
+
+def make_policy(name: str, lower: LowerModel, embedder: Embedder | None = None) -> Policy:
+    """The policy called `name`; see :data:`sharedllm.config.POLICIES`."""
+    makers: dict[str, Callable[[], Policy]] = {
+        "maxsim": lambda: MaxSim(lower.query_map),
+        "bm25": BM25,
+        "hybrid": lambda: Hybrid(lower.query_map),
+        "embedding": lambda: Embedding(embedder),
+        "last_hidden": lambda: LastHidden(lower),
+        "right": Right,
+    }
+    if name not in makers:
+        raise ConfigError(f"policy is {name!r}; allowed: {', '.join(makers)}")
+    return makers[name]()

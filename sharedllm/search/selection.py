@@ -1,0 +1,351 @@
+"""Scores -> selected nodes, under one budget of attention entries.
+
+Both searches start with the best nodes and stop when the budget is spent; what they select is, in
+every chunk, a set of disjoint nodes.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sharedllm.config import SearchConfig, TreeConfig
+from sharedllm.display.picture import Pictures
+from sharedllm.encoding.pooling import kept_count
+from sharedllm.errors import BudgetError
+from sharedllm.search.scorers import Scores
+from sharedllm.text.tree import Forest
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SelectedNode:
+    """One node that goes into the prompt.
+
+    Attributes
+    ----------
+    document : int
+        Index among the documents of the call.
+    node : int
+        Index in its forest.
+    start, end : int
+        Tokens [start, end) of the document that enter: the node's, and where it is pasted as text
+        those of the sentences that its edges cut.
+    ratio : float
+        Tokens per kept entry.
+    as_text : bool
+        Pasted as tokens rather than injected as KV.
+    fine : bool
+        Selected for its score, rather than brought along as the coarse rest.
+    score : float
+    """
+
+    document: int
+    node: int
+    start: int
+    end: int
+    ratio: float
+    as_text: bool
+    fine: bool
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Selection:
+    """What a search found; a notebook and rich's console show it.
+
+    Attributes
+    ----------
+    nodes : tuple of SelectedNode
+        In the order of the documents, and in document order within each.
+    budget, spent : int
+        Attention entries allowed and (at most) taken.
+    root_ratio : float or None
+        Tokens per entry of unexpanded roots; None without a coarse rest.
+    left_out : int
+        Chunks of which nothing was selected.
+    pictures : tuple of Picture
+        What shows it in its documents; :meth:`sharedllm.SharedLLM.select` gives it.
+    """
+
+    nodes: tuple[SelectedNode, ...]
+    budget: int
+    spent: int
+    root_ratio: float | None
+    left_out: int
+    pictures: Pictures = field(default=(), repr=False, compare=False)
+
+    def _repr_html_(self) -> str:
+        from sharedllm.display import notebook
+
+        return notebook.cell(notebook.results(self.pictures, open_trees=True))
+
+    def __rich__(self) -> RenderableType:
+        from sharedllm.display import console
+
+        return console.Results(self.pictures)
+
+
+Ready = Callable[[int, int, float], bool]  # document, node, ratio -> is its KV encoded?
+Widen = Callable[[int, int], tuple[int, int]]  # document, node -> the tokens that are pasted
+
+
+class _Searcher:
+    """The state of one search: what each chunk contributes so far and what it costs."""
+
+    def __init__(
+        self,
+        forests: Sequence[Forest],
+        scores: Sequence[Scores],
+        search: SearchConfig,
+        tree: TreeConfig,
+        overhead: Sequence[int],
+        ready: Ready,
+        widen: Widen | None,
+    ) -> None:
+        self.forests, self.scores, self.search, self.tree = forests, scores, search, tree
+        # an order by place has no matches that a leaf's edge could cut
+        self.matched = search.policy != "right"
+        self.overhead, self.ready = overhead, ready
+        self.widen = functools.cache(widen) if widen and self.matched else None
+        self.chunks: dict[tuple[int, int], list[SelectedNode]] = {}  # (document, root) -> nodes
+        self.spent = 0
+        self.found = False  # whether any node was selected for its score
+        self.least = sys.maxsize  # entries of the smallest contribution that did not fit
+        self.root_ratio: float | None = None
+
+    def cost(self, nodes: Sequence[SelectedNode]) -> int:
+        """Attention entries that `nodes` of one chunk take; text that several paste counts once."""
+        entries = pasted = 0
+        for node in sorted(nodes, key=lambda n: n.start):
+            if not node.as_text:
+                entries += kept_count(node.end - node.start, node.ratio)
+                continue
+            entries += max(0, node.end - max(node.start, pasted)) + self.overhead[node.document]
+            pasted = max(pasted, node.end)
+        return entries
+
+    def make(self, document: int, node: int, ratio: float, *, fine: bool) -> SelectedNode:
+        as_text = fine and self.search.finest == "text"
+        extent = self.widen if as_text and self.widen else self.own
+        start, end = extent(document, node)
+        return SelectedNode(
+            document=document,
+            node=node,
+            start=start,
+            end=end,
+            ratio=1.0 if as_text else ratio,
+            as_text=as_text,
+            fine=fine,
+            score=float(self.scores[document][node]),
+        )
+
+    def put(self, document: int, root: int, nodes: list[SelectedNode]) -> bool:
+        """Let a chunk contribute `nodes` instead of what it did, if the budget allows.
+
+        The best ones are taken as they were cut where there is no room for whole sentences.
+        """
+        old = self.cost(self.chunks.get((document, root), []))
+        room = self.search.budget - self.spent + old
+        if not self.found and self.cost(nodes) > room:
+            nodes = [self.as_cut(node) for node in nodes]
+        cost = self.cost(nodes)
+        if cost > room:
+            self.least = min(self.least, cost - old)
+            return False
+        self.chunks[document, root] = nodes
+        self.spent += cost - old
+        self.found = self.found or any(node.fine for node in nodes)
+        return True
+
+    def as_cut(self, node: SelectedNode) -> SelectedNode:
+        """`node` without the sentences around it."""
+        start, end = self.own(node.document, node.node)
+        return replace(node, start=start, end=end)
+
+    def own(self, document: int, node: int) -> tuple[int, int]:
+        """The tokens of a node itself."""
+        forest = self.forests[document]
+        return int(forest.start[node]), int(forest.end[node])
+
+    def start_coarse(self) -> None:
+        """Give every chunk its root, as finely as the share of the rest allows.
+
+        Where all roots do not fit at the tree's ratio, it doubles until they do; at one entry a
+        root, the worst-scored ones drop out.
+        """
+        if self.search.rest == "none":
+            return
+        share = int(self.search.budget * self.search.rest_share)
+        roots = [(d, int(r)) for d, forest in enumerate(self.forests) for r in forest.roots]
+        ratio = float(self.tree.root_ratio)
+        if self.search.rest == "ready":
+            roots = [(d, r) for d, r in roots if self.ready(d, r, ratio)]
+        else:
+            lengths = [int(self.forests[d].end[r] - self.forests[d].start[r]) for d, r in roots]
+            while sum(kept_count(n, ratio) for n in lengths) > share and ratio < max(lengths):
+                ratio *= 2
+        self.root_ratio = ratio
+        for document, root in sorted(roots, key=lambda at: -self.scores[at[0]][at[1]]):
+            node = self.make(document, root, ratio, fine=False)
+            if self.spent + self.cost([node]) > share:
+                break
+            self.put(document, root, [node])
+
+    def partition(self, document: int, root: int, chosen: set[int]) -> list[SelectedNode]:
+        """The chunk cut into the `chosen` leaves and, with a rest, the largest nodes between them.
+
+        A leaf between two levels that was not chosen is kept at the ratio of the level above: the
+        finest one is for chosen leaves.
+        """
+        forest, out, open_nodes = self.forests[document], [], [root]
+        while open_nodes:
+            node = open_nodes.pop()
+            level = int(forest.level[node])
+            if node in chosen:
+                out.append(self.make(document, node, self.tree.finest, fine=True))
+            elif any(forest.start[node] <= forest.start[c] < forest.end[node] for c in chosen):
+                open_nodes += [int(forest.right[node]), int(forest.left[node])]
+            elif self.search.rest == "all":
+                kept = min(level, max(self.tree.height - 1, 0))
+                out.append(self.make(document, node, self.tree.ratio(kept), fine=False))
+        return out
+
+    def result(self) -> Selection:
+        nodes = sorted(
+            (n for chunk in self.chunks.values() for n in chunk),
+            key=lambda n: (n.document, n.start),
+        )
+        if not nodes:
+            raise BudgetError(
+                f"budget is {self.search.budget}, too small for anything: the smallest choice "
+                f"takes {self.least} entries. Allow at least that, or make leaves smaller "
+                "(tree.height, tree.chunk)"
+            )
+        return Selection(
+            nodes=tuple(nodes),
+            budget=self.search.budget,
+            spent=self.spent,
+            root_ratio=self.root_ratio,
+            left_out=sum(len(f.roots) for f in self.forests)
+            - sum(bool(chunk) for chunk in self.chunks.values()),
+        )
+
+
+def budget_search(searcher: _Searcher) -> None:
+    """The best leaves of all chunks first, each bringing the siblings on its way."""
+    shares = searcher.search.neighbours if searcher.matched else ()
+    ranked: list[tuple[float, int, int]] = []
+    of_leaves = [s[f.leaves] for f, s in zip(searcher.forests, searcher.scores, strict=True)]
+    neutral = float(np.concatenate(of_leaves).mean())
+    for document, (forest, scores) in enumerate(zip(searcher.forests, of_leaves, strict=True)):
+        near = with_neighbours(scores, shares, neutral)
+        ranked += [(-float(s), document, int(n)) for s, n in zip(near, forest.leaves, strict=True)]
+    ranked.sort()
+    chosen: dict[tuple[int, int], set[int]] = {}
+    misses = 0
+    for _, document, leaf in ranked:
+        forest = searcher.forests[document]
+        root = int(forest.roots[forest.tree[leaf]])
+        leaves = chosen.get((document, root), set()) | {leaf}
+        if searcher.put(document, root, searcher.partition(document, root, leaves)):
+            chosen[document, root] = leaves
+            continue
+        misses += 1
+        if misses > 8 and chosen:  # what is left of the budget is smaller than a leaf
+            break
+
+
+def with_neighbours(scores: Scores, shares: Sequence[float], neutral: float) -> Scores:
+    """Each leaf's score plus `shares` of those at distance 1, 2, ... on either side.
+
+    What answers a question is often cut by a leaf's edge; the piece with fewer matches then rises
+    with the other one. Beyond either end of the document stands the `neutral` score, so that a
+    short document does not lose against a long one for want of neighbours.
+    """
+    reach = len(shares)
+    padded = np.pad(scores, reach, constant_values=neutral)
+    out = scores.copy()
+    for distance, share in enumerate(shares, start=1):
+        for side in (reach - distance, reach + distance):
+            out += share * padded[side : side + len(scores)]
+    return out
+
+
+def path_search(searcher: _Searcher) -> None:
+    """One path down every chunk, both children of its last split preserved (paper, section 3.2).
+
+    With the budget of the paper (none) every chunk is expanded. Under a smaller one the
+    best-scored chunks are, and the others stay at their coarse root.
+    """
+    order = [
+        (-float(scores[root]), document, int(root))
+        for document, (forest, scores) in enumerate(
+            zip(searcher.forests, searcher.scores, strict=True)
+        )
+        for root in forest.roots
+    ]
+    for _, document, root in sorted(order):
+        searcher.put(document, root, _path(searcher, document, root))
+
+
+def _path(searcher: _Searcher, document: int, root: int) -> list[SelectedNode]:
+    forest, scores, tree = searcher.forests[document], searcher.scores[document], searcher.tree
+    preserved, node = [], root
+    while forest.left[node] >= 0:
+        left, right = int(forest.left[node]), int(forest.right[node])
+        best, other = (left, right) if scores[left] > scores[right] else (right, left)
+        last = forest.left[best] < 0
+        preserved.append((other, last))
+        node = best
+    preserved.append((node, True))
+    rest, nodes = searcher.search.rest, []
+    for n, fine in preserved:
+        ratio = tree.finest if fine else tree.ratio(int(forest.level[n]))
+        if fine or rest == "all" or (rest == "ready" and searcher.ready(document, n, ratio)):
+            nodes.append(searcher.make(document, n, ratio, fine=fine))
+    return nodes
+
+
+SEARCHES: dict[str, Callable[[_Searcher], None]] = {"budget": budget_search, "path": path_search}
+
+
+def select(
+    forests: Sequence[Forest],
+    scores: Sequence[Scores],
+    search: SearchConfig,
+    tree: TreeConfig,
+    *,
+    overhead: Sequence[int] | None = None,
+    ready: Ready = lambda document, node, ratio: False,
+    widen: Widen | None = None,
+) -> Selection:
+    """Select nodes of `forests` by `scores` under ``search.budget``.
+
+    Parameters
+    ----------
+    forests, scores : one of each a document
+    overhead : tokens that a leaf pasted as text costs beside its own, for each document
+    ready : says whether a node is encoded already, for ``rest="ready"``
+    widen : gives the tokens that are pasted for a node; its own where there is none
+
+    Raises
+    ------
+    BudgetError
+        If not even one node fits.
+    """
+    for array in scores:
+        if not np.isfinite(array).all():
+            raise BudgetError("the policy gave a score that is not a finite number")
+    costs = overhead or [0] * len(forests)
+    searcher = _Searcher(forests, scores, search, tree, costs, ready, widen)
+    searcher.start_coarse()
+    SEARCHES[search.search](searcher)
+    return searcher.result()

@@ -1,0 +1,1 @@
+"""Files and texts -> tokens, chunks and context trees."""

@@ -1,0 +1,92 @@
+"""Text -> token ids with their character spans."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sharedllm.errors import DocumentError
+from sharedllm.text.pages import as_read
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tokens:
+    """A text's tokens.
+
+    Attributes
+    ----------
+    ids : int32 array, shape (T,)
+    spans : int32 array, shape (T, 2)
+        Characters [start, end) of the text that each token covers.
+    """
+
+    ids: NDArray[np.int32]
+    spans: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def characters(self, start: int, end: int) -> tuple[int, int]:
+        """Characters [start, end) that the tokens [`start`, `end`) cover."""
+        if start >= end:
+            return (0, 0)
+        return int(self.spans[start:end, 0].min()), int(self.spans[start:end, 1].max())
+
+
+def tokenize(text: str, tokenizer: PreTrainedTokenizerBase) -> Tokens:
+    """Tokenise `text` without special tokens.
+
+    A form feed, which ends a page, is read as the line feed that it looks like; spans count in
+    `text` itself. What looks like a special token in it (a document may show ``<|im_end|>``) is
+    read as the plain characters it is, so that no document can end a chat turn.
+
+    Raises
+    ------
+    DocumentError
+        If `text` is empty, is only white space, is no valid Unicode, or gives no token.
+    """
+    if not isinstance(text, str):
+        raise DocumentError(f"a document's text is a str; {type(text).__name__} was given")
+    if not text.strip():
+        raise DocumentError("the document has no text: it is empty or only white space")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DocumentError(
+            f"the text is no valid Unicode: character {error.start} is half of a surrogate pair; "
+            "decode the file with its own encoding, or with errors='replace'"
+        ) from error
+    text = as_read(text)
+    # verbose=False: a text longer than the window is the normal case here, not a mistake.
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    ids, spans = encoded["input_ids"], encoded["offset_mapping"]
+    if not set(special_tokens(tokenizer).values()).isdisjoint(ids):
+        ids, spans = _without_special(text, tokenizer)
+    if not ids:
+        raise DocumentError("the tokenizer gives no token for this text")
+    return Tokens(ids=np.asarray(ids, dtype=np.int32), spans=np.asarray(spans, dtype=np.int32))
+
+
+def special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """Spelling -> id of every token that stands for no text: chat turns, ends, padding."""
+    added = tokenizer.added_tokens_decoder.items()
+    special = {token.content: token_id for token_id, token in added if token.special}
+    return special | dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
+
+
+def _without_special(
+    text: str, tokenizer: PreTrainedTokenizerBase
+) -> tuple[list[int], list[tuple[int, int]]]:
+    """Ids and spans of `text`; a copy does it, because the setting would show in other threads."""
+    plain = copy.deepcopy(tokenizer.backend_tokenizer)
+    plain.no_truncation()
+    plain.encode_special_tokens = True
+    encoding = plain.encode(text, add_special_tokens=False)
+    return encoding.ids, encoding.offsets

@@ -1,0 +1,189 @@
+"""Token ids -> chunks -> context trees: nested token spans (paper, sections 3.1 and 3.2).
+
+A chunk is a span of consecutive tokens; a binary tree grows over each.
+
+The trees of one document are kept as one :class:`Forest` of parallel arrays, because policies and
+search work on all of a document's nodes at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sharedllm.config import TreeConfig, number, whole
+from sharedllm.display.picture import Span, Tree
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+Ints = NDArray[np.int32]
+SHOWN = 3  # trees that are drawn: the others look alike
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chunk:
+    """Tokens [start, end) of a document; the `index`-th chunk of it."""
+
+    index: int
+    start: int
+    end: int
+
+    def __len__(self) -> int:
+        return self.end - self.start
+
+
+def cut(n_tokens: int, chunk: int) -> tuple[Chunk, ...]:
+    """Cut `n_tokens` into chunks of `chunk` tokens; the last one holds the remainder."""
+    whole("the number of tokens", n_tokens, least=0)
+    whole("chunk", chunk, least=1)
+    starts = range(0, n_tokens, chunk)
+    return tuple(
+        Chunk(index=i, start=s, end=min(s + chunk, n_tokens)) for i, s in enumerate(starts)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forest:
+    """The context trees of one document; a notebook and rich's console draw the first ones.
+
+    Nodes are in depth-first order, tree after tree, a parent before its children and the left
+    child before the right one. All arrays have shape (nodes,).
+
+    Attributes
+    ----------
+    tree : index of the node's chunk
+    level : 0 at a root
+    start, end : the node's tokens [start, end) in the document
+    parent, left, right : node indices, -1 where there is none
+    context : int
+        Tokens of its chunk in front of a node that the lower model reads with it, not kept.
+    """
+
+    tree: Ints
+    level: Ints
+    start: Ints
+    end: Ints
+    parent: Ints
+    left: Ints
+    right: Ints
+    context: int = 0
+
+    def __len__(self) -> int:
+        return len(self.tree)
+
+    @cached_property
+    def roots(self) -> Ints:
+        """Node indices of the roots, in document order."""
+        return np.flatnonzero(self.parent < 0).astype(np.int32)
+
+    @cached_property
+    def leaves(self) -> Ints:
+        """Node indices of the leaves, in document order; their spans tile the document."""
+        return np.flatnonzero(self.left < 0).astype(np.int32)
+
+    @cached_property
+    def first_leaf(self) -> Ints:
+        """For each node, the rank among :attr:`leaves` of its first leaf."""
+        return np.searchsorted(self.start[self.leaves], self.start).astype(np.int32)
+
+    @cached_property
+    def last_leaf(self) -> Ints:
+        """For each node, one past the rank of its last leaf."""
+        return np.searchsorted(self.start[self.leaves], self.end).astype(np.int32)
+
+    def before(self, node: int) -> int:
+        """How many tokens in front of `node` are read with it."""
+        chunk = self.roots[self.tree[node]]
+        return min(self.context, int(self.start[node] - self.start[chunk]))
+
+    def from_leaves(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Give each node the maximum over its leaves; `values` has shape (leaves,)."""
+        bounds = np.stack([self.first_leaf, self.last_leaf], axis=1).ravel()
+        padded = np.append(values, -np.inf).astype(np.float32)  # the last bound is one past the end
+        return np.maximum.reduceat(padded, bounds)[::2]
+
+    def nodes_of(self, tree: int) -> range:
+        """The nodes of the `tree`-th tree, its root first."""
+        last = self.roots[tree + 1] if tree + 1 < len(self.roots) else len(self)
+        return range(int(self.roots[tree]), int(last))
+
+    def drawn(self, most: int = SHOWN) -> tuple[Tree, ...]:
+        """The first `most` trees as plain values, their spans in tokens."""
+        spans = (self.start.tolist(), self.end.tolist(), self.level.tolist())
+        return tuple(
+            Tree(
+                chunk=tree,
+                nodes=tuple(
+                    Span(start=spans[0][n], end=spans[1][n], level=spans[2][n])
+                    for n in self.nodes_of(tree)
+                ),
+            )
+            for tree in range(min(most, len(self.roots)))
+        )
+
+    def _repr_html_(self) -> str:
+        from sharedllm.display import notebook
+
+        return notebook.cell(notebook.forest(self.drawn(), len(self.roots)))
+
+    def __rich__(self) -> RenderableType:
+        from sharedllm.display import console
+
+        return console.Trees(self.drawn(), len(self.roots))
+
+
+def grow(
+    chunks: Sequence[Chunk],
+    height: int,
+    *,
+    leaf: int = 1,
+    context: int = 0,
+    noise: float = 0.0,
+    rng: np.random.Generator | None = None,
+) -> Forest:
+    """Grow one tree of at most `height` levels below the root over each chunk.
+
+    A node of l tokens splits at floor(l/2 - eps) with eps ~ N(0, (noise * l)^2) and eps = 0 without
+    noise (paper, section 3.2: sigma = l/5 or l/10 in training). Both children keep at least one
+    token. A node of at most `leaf` tokens stays a leaf, so that a short chunk is not cut into
+    crumbs that hold too little to be found.
+
+    Raises
+    ------
+    ConfigError
+        If `height` or `noise` is negative, or `leaf` is less than 1.
+    """
+    whole("height", height, least=0)
+    number("noise", noise, least=0)
+    whole("leaf", leaf, least=1)
+    rng = rng or np.random.default_rng()
+    rows: list[list[int]] = []  # tree, level, start, end, parent, left, right
+
+    def add(tree: int, level: int, start: int, end: int, parent: int) -> int:
+        node = len(rows)
+        rows.append([tree, level, start, end, parent, -1, -1])
+        length = end - start
+        if level < height and length > leaf:
+            shift = rng.normal(0.0, noise * length) if noise else 0.0
+            middle = start + int(np.clip(np.floor(length / 2 - shift), 1, length - 1))
+            rows[node][5] = add(tree, level + 1, start, middle, node)
+            rows[node][6] = add(tree, level + 1, middle, end, node)
+        return node
+
+    for chunk in chunks:
+        add(chunk.index, 0, chunk.start, chunk.end, -1)
+    columns = np.asarray(rows, dtype=np.int32).reshape(-1, 7).T
+    names = ("tree", "level", "start", "end", "parent", "left", "right")
+    arrays = {name: np.ascontiguousarray(c) for name, c in zip(names, columns, strict=True)}
+    return Forest(**arrays, context=context)
+
+
+def planted(chunks: Sequence[Chunk], tree: TreeConfig) -> Forest:
+    """The trees over `chunks` as `tree` has them, split in the middle."""
+    return grow(chunks, tree.height, leaf=tree.leaf, context=tree.context)
