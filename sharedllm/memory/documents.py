@@ -1,4 +1,4 @@
-"""What goes into a tree memory and what it tells about itself: plain values."""
+"""What goes into a memory and what it tells about itself: plain values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LONGEST_ID = 1024
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MemoryDocument:
-    """A document of a tree memory.
+    """A document of a memory.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ class MemoryDocument:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredDocument:
-    """What a tree memory tells about one document, without its text.
+    """What a memory tells about one document, without its text.
 
     Attributes
     ----------
@@ -134,14 +134,14 @@ class Hits(list[Hit]):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Problem:
-    """Something broken in a tree memory.
+    """Something broken in a memory.
 
     Attributes
     ----------
     what : str
         What is broken and what to do.
-    file : str
-        The file it lies in, relative to the memory's folder.
+    table : str
+        The table it lies in, or the name of the whole file.
     documents : tuple of str
         Ids of the documents it belongs to.
     chunk : int or None
@@ -149,7 +149,7 @@ class Problem:
     """
 
     what: str
-    file: str
+    table: str
     documents: tuple[str, ...] = ()
     chunk: int | None = None
 
@@ -165,7 +165,7 @@ class Report:
     problems : tuple of Problem
         Empty when all is well.
     repaired : int
-        Chunks that were encoded again.
+        Problems that were mended.
     """
 
     documents: int

@@ -1,18 +1,20 @@
-"""Search vectors in 64 bytes a token, compared as they lie.
+"""Search vectors, KV and token places as the bytes that a memory stores, and back.
 
-A search vector is projected on the directions along which the model's vocabulary differs most and
-turned at random within them, so that all coordinates weigh alike; of each coordinate the sign is
-kept, one bit. The query is not rounded. Its similarity with a token is a sum of one number a byte,
-read from a table of what each of the 256 values of that byte adds: nothing is unpacked.
+Search vectors take 64 bytes a token, and are compared as they lie. A search vector is projected on
+the directions along which the model's vocabulary differs most and turned at random within them, so
+that all coordinates weigh alike; of each coordinate the sign is kept, one bit. The query is not
+rounded. Its similarity with a token is a sum of one number a byte, read from a table of what each
+of the 256 values of that byte adds: nothing is unpacked. Signs, because for their bytes many coarse
+coordinates keep more of MaxSim's decisions than few fine ones, and no codebook has to be trained
+(docs/experiments.md, 8).
 
-Why signs: for their bytes, many coarse coordinates keep more of MaxSim's decisions than few fine
-ones, and no codebook has to be trained (docs/experiments.md).
-
-Shapes: T tokens, Q query tokens, 8 bits a byte.
+Shapes: T tokens, Q query tokens, K kept entries of a node, M injection layers, G key/value heads,
+D head dim. Numbers are little-endian.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -22,14 +24,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sharedllm.config import whole
+from sharedllm.config import TreeConfig, whole
 from sharedllm.encoding.document import SearchVectors
+from sharedllm.encoding.kv import NodeKV
+from sharedllm.encoding.lower_model import NodeRequest
 from sharedllm.errors import ConfigError, InputError
+from sharedllm.text.tree import Chunk, planted
 
-BYTES = 64
+VECTOR_BYTES = 64  # of a token
 BLOCK = {"cpu": 16384, "cuda": 32768}  # tokens at once; on the CPU what its caches hold
 SEED = 0
+GROUP = 32  # values of KV that share a scale in int4
 
+# -- search vectors --------------------------------------------------------------------------------
 
 @dataclass(frozen=True, eq=False)
 class VectorCodec:
@@ -47,7 +54,7 @@ class VectorCodec:
     levels: Tensor
 
     @classmethod
-    def fit(cls, sample: Tensor, *, size: int = BYTES, seed: int = SEED) -> Self:
+    def fit(cls, sample: Tensor, *, size: int = VECTOR_BYTES, seed: int = SEED) -> Self:
         """Choose the directions from `sample`, which no document needs to be part of.
 
         Takes about a second. The same sample and seed give the same codec on the same machine;
@@ -259,3 +266,180 @@ def _patterns(device: torch.device) -> Tensor:
 
 def _generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def vectors_to_bytes(vectors: Tensor, codec: VectorCodec | None) -> bytes:
+    """Search vectors (T, hidden) as codes, or without a codec as float16 numbers."""
+    return _to_bytes(vectors.half() if codec is None else codec.encode(vectors))
+
+
+def vectors_from_bytes(
+    chunks: Sequence[bytes], hidden: int, codec: VectorCodec | None, device: torch.device
+) -> SearchVectors:
+    """The search vectors of neighbouring chunks, one after the other."""
+    data = bytearray().join(chunks)
+    if codec is None:
+        return torch.frombuffer(data, dtype=torch.float16).view(-1, hidden).to(device)
+    codes = torch.frombuffer(data, dtype=torch.uint8).view(-1, codec.size)
+    return CodedVectors(codec, codes.to(device))
+
+
+# -- token places ----------------------------------------------------------------------------------
+
+
+def layout_to_bytes(ids: NDArray[np.int32], spans: NDArray[np.int32]) -> bytes:
+    """Token ids (T,) and their character spans (T, 2), deflated: about 3 bytes a token."""
+    starts = np.diff(spans[:, 0], prepend=np.int32(0))
+    columns = np.stack([ids, starts, spans[:, 1] - spans[:, 0]]).astype("<i4")
+    return zlib.compress(columns.tobytes(), 6)
+
+
+def layout_from_bytes(data: bytes, tokens: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Token ids (T,) and spans (T, 2) from what :func:`layout_to_bytes` gave.
+
+    Raises
+    ------
+    ValueError
+        If it is not of so many tokens.
+    """
+    work = zlib.decompressobj()
+    columns = np.frombuffer(work.decompress(data, 12 * tokens + 1), "<i4").reshape(3, tokens)
+    starts = np.cumsum(columns[1], dtype=np.int32)
+    spans = np.stack([starts, starts + columns[2]], axis=1).astype(np.int32)
+    return columns[0].astype(np.int32), spans
+
+
+# -- KV --------------------------------------------------------------------------------------------
+
+
+def kept_nodes(length: int, tree: TreeConfig, keep: str) -> tuple[NodeRequest, ...]:
+    """The nodes of a chunk of `length` tokens whose KV is kept, in the order of their rows.
+
+    With ``keep="all"`` that is every node at every ratio that search takes it at: a leaf at the
+    finest ratio where it is chosen, and at that of the level above where it is not. Verbatim nodes
+    (ratio 1) are left out: they would be as large as the whole KV.
+
+    Returns
+    -------
+    tuple of NodeRequest
+        With tokens counted from the chunk's first one; the root first.
+    """
+    root = NodeRequest(start=0, end=length, ratio=float(tree.root_ratio))
+    if keep == "text":
+        return ()
+    if keep == "coarse":
+        return (root,)
+    forest = planted([Chunk(index=0, start=0, end=length)], tree)
+    out: dict[NodeRequest, None] = {root: None}
+    for node in range(len(forest)):
+        level, leaf = int(forest.level[node]), forest.left[node] < 0
+        ratios = [tree.ratio(min(level, max(tree.height - 1, 0)) if leaf else level)]
+        ratios += [tree.ratio(level), tree.finest] if leaf else []
+        for ratio in ratios:
+            request = NodeRequest(
+                start=int(forest.start[node]),
+                end=int(forest.end[node]),
+                ratio=float(ratio),
+                context=forest.before(node),
+            )
+            if ratio > 1:
+                out[request] = None
+    return tuple(out)
+
+
+def kv_to_bytes(node: NodeKV, form: str) -> bytes:
+    """The KV of a node.
+
+    Parameters
+    ----------
+    form : {"exact", "bf16", "int8", "int4"}
+        At most 1/256, 1/250 and (of a group of 32) 1/13 of the largest value is lost; "exact" is
+        the model's own type.
+    """
+    values = torch.stack([node.keys, node.values]).detach().cpu()  # (2, M, G, K, D)
+    if form == "exact":
+        return _to_bytes(values)
+    if form == "bf16":
+        return _to_bytes(values.to(torch.bfloat16))
+    return b"".join(map(_to_bytes, (_int8 if form == "int8" else _int4)(values.float())))
+
+
+def kv_from_bytes(
+    data: bytes, shape: tuple[int, int, int, int], form: str, dtype: torch.dtype
+) -> NodeKV:
+    """The KV of a node of `shape` (M, G, K, D) from what :func:`kv_to_bytes` gave, on the CPU.
+
+    Parameters
+    ----------
+    dtype : the model's own
+
+    Raises
+    ------
+    ValueError
+        If there are not as many bytes as that takes.
+    """
+    rest = bytearray(data)
+    full = (2, *shape)
+    if form in ("exact", "bf16"):
+        values = _taken(rest, full, torch.bfloat16 if form == "bf16" else dtype)
+    elif form == "int8":
+        codes = _taken(rest, full, torch.int8)
+        values = codes.float() * _taken(rest, (*full[:-1], 1), torch.bfloat16).float()
+    else:
+        group = _group(shape[-1])
+        groups = -(-shape[-1] // group)
+        packed = _taken(rest, (*full[:-1], groups, group // 2), torch.uint8)
+        scale, least = (
+            _taken(rest, (*full[:-1], groups, 1), torch.bfloat16).float() for _ in range(2)
+        )
+        codes = torch.stack([packed & 15, packed >> 4], dim=-1).flatten(-2)
+        values = (codes.float() * scale + least).flatten(-2)[..., : shape[-1]]
+    if rest:
+        raise ValueError(f"{len(rest)} bytes are left over")
+    return NodeKV(keys=values[0], values=values[1])
+
+
+def _int8(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Round with one scale for each entry, layer and head."""
+    scale = _scale(values.abs().amax(-1) / 127)
+    rounded = (values / scale.float()[..., None]).round().clamp(-127, 127).to(torch.int8)
+    return rounded, scale
+
+
+def _scale(scale: Tensor) -> Tensor:
+    """`scale` in bfloat16 (for its range), rounded up so that nothing is clipped, never zero."""
+    short = scale.clamp_min(1e-30).to(torch.bfloat16)
+    return torch.where(short.float() < scale, (short.float() * (1 + 2.0**-7)).bfloat16(), short)
+
+
+def _int4(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Round groups of 32 values between their own least and largest, in 15 steps."""
+    head_dim = values.shape[-1]
+    group = _group(head_dim)
+    missing = -head_dim % group
+    if missing:  # the last group is filled up with the last value
+        values = torch.cat([values, values[..., -1:].expand(*values.shape[:-1], missing)], -1)
+    grouped = values.reshape(*values.shape[:-1], -1, group)
+    least = grouped.amin(-1).to(torch.bfloat16)
+    scale = _scale((grouped.amax(-1) - least.float()).clamp_min(0) / 15)
+    steps = (grouped - least.float()[..., None]) / scale.float()[..., None]
+    codes = steps.round().clamp(0, 15).to(torch.uint8)
+    return codes[..., 0::2] | (codes[..., 1::2] << 4), scale, least
+
+
+def _group(head_dim: int) -> int:
+    return min(GROUP, head_dim + head_dim % 2)
+
+
+def _to_bytes(values: Tensor) -> bytes:
+    return values.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+
+
+def _taken(data: bytearray, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Take an array of `shape` from the front of `data`."""
+    size = int(np.prod(shape)) * dtype.itemsize
+    if len(data) < size:
+        raise ValueError(f"{size:,} bytes are needed and {len(data):,} are there")
+    out = torch.frombuffer(data[:size], dtype=dtype).view(shape)
+    del data[:size]
+    return out
