@@ -39,7 +39,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from sharedllm import MemoryDocument, SharedLLM, TreeMemory
+from sharedllm import MemoryDocument, SharedLLM, TreeMemory, loaded_for
 from sharedllm.evaluation import intervals, scores
 from sharedllm_integrations.langchain import ChatSharedLLM, TreeMemoryRetriever
 from sharedllm_integrations.llamaindex import LlamaIndexSharedLLM, TreeMemoryIndex
@@ -173,7 +173,7 @@ class Pipelines:
         if method.context.startswith("trees"):
             memory = self.memory(method.model)
             extra = {} if method.context == "trees" else {"repeat_question": False}
-            chat = ChatSharedLLM(llm=memory.llm, memory=memory, **self.own, **extra)
+            chat = ChatSharedLLM(llm=loaded_for(memory), memory=memory, **self.own, **extra)
             found_by: BaseRetriever = TreeMemoryRetriever(memory=memory, k=DOCUMENTS)
         else:
             llm = self.base if method.model == "base" else self.merged
@@ -185,7 +185,7 @@ class Pipelines:
         """LlamaIndex's query engine with its own prompt."""
         if method.context == "trees":
             memory = self.memory(method.model)
-            ours = LlamaIndexSharedLLM(llm=memory.llm, memory=memory, **self.own)
+            ours = LlamaIndexSharedLLM(llm=loaded_for(memory), memory=memory, **self.own)
             engine: RetrieverQueryEngine = TreeMemoryIndex(memory, llm=ours).as_query_engine(
                 similarity_top_k=DOCUMENTS, text_qa_template=DEFAULT_TEXT_QA_PROMPT
             )

@@ -96,7 +96,7 @@ def child_ask(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "phases": phases,
         "first_piece_s": streamed,
-        "search_in_bf16": llm.lower.search_in_bf16,
+        "search_in_bf16": llm.encoder.lower.search_in_bf16,
         "dtype": str(llm.model.dtype).removeprefix("torch."),
         "document_tokens": len(document),
         "query_tokens": [len(llm.tokenizer(q)["input_ids"]) for q in QUESTIONS],

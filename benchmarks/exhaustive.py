@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sharedllm import TreeMemory
+from sharedllm import TreeMemory, loaded_for
 from sharedllm.memory.pieces import unpacked
 from sharedllm.text.tree import Chunk, planted
 
@@ -53,7 +53,7 @@ class Everything:
     """
 
     def __init__(self, memory: TreeMemory, device: str) -> None:
-        self.llm, self.device = memory.llm, device
+        self.llm, self.device = loaded_for(memory), device
         reader = memory._open.reader
         self.codec = reader._form._codec.to(device)
         with memory._database.read() as connection:

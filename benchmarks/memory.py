@@ -27,6 +27,8 @@ from corpus import Text, read
 from cpu import hardware
 from items import is_right
 
+from sharedllm import loaded_for
+
 SIZES = (10, 1_000, 10_000)
 LONG = 1_000  # documents that are joined into one of about 1M tokens
 BETWEEN = "\n\n"
@@ -90,7 +92,7 @@ def child_grow(args: argparse.Namespace) -> dict[str, Any]:
 
     texts = read(args.corpus, args.size)
     memory = TreeMemory(args.store)
-    memory.llm.lower.vocabulary()  # loaded and warm: what is timed is adding
+    loaded_for(memory).encoder.lower.vocabulary()  # loaded and warm: what is timed is adding
     if args.long:
         new = [MemoryDocument(id="long", text=joined(texts), title="long")]
     else:
@@ -112,7 +114,7 @@ def child_grow(args: argparse.Namespace) -> dict[str, Any]:
     }
     memory.close()
     out |= {"bytes": sizes(args.store), "parts": parts(args.store)}
-    memory = TreeMemory(args.store, llm=memory.llm)
+    memory = TreeMemory(args.store, llm=loaded_for(memory))
     return out | {"one_more_s": one_more(memory, texts)}
 
 
@@ -143,8 +145,8 @@ def child_ask(args: argparse.Namespace) -> dict[str, Any]:
     memory = TreeMemory(args.store, create=False)
     held = len(memory)
     opened = time.perf_counter()
-    llm = memory.llm
-    llm.lower.vocabulary()
+    llm = loaded_for(memory)
+    llm.encoder.lower.vocabulary()
     out = {"documents": held, "import_s": imported - started, "open_s": opened - imported}
     out |= {"model_s": time.perf_counter() - opened, "rss_mib": [rss_mib()]}
     search_s, processor_s, found = [], [], []
@@ -192,7 +194,7 @@ def child_append(args: argparse.Namespace) -> dict[str, Any]:
 
     texts = read(args.corpus, args.size + 2)
     memory = TreeMemory(args.store)
-    memory.llm.lower.vocabulary()
+    loaded_for(memory).encoder.lower.vocabulary()
     encoded: list[int] = []
     own = PieceEncoder.encode
 

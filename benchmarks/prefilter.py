@@ -88,7 +88,7 @@ def ask(everything: Everything, texts: Sequence[Text]) -> Iterator[Asked]:
         if text.item is None:
             raise ValueError(f"the text {text.id!r} holds no item; give those that do")
         ids = tokenize(text.item.question, llm.tokenizer).ids
-        vectors = llm.lower.vectors(ids, [(0, len(ids))]).float()
+        vectors = llm.encoder.lower.vectors(ids, [(0, len(ids))]).float()
         own = np.isin(leaves.chunk, of_document[text.id])
         touching = [own & (leaves.start < end) & (start < leaves.end) for start, end in text.spans]
         gold = set(leaves.chunk[np.logical_or.reduce(touching)].tolist())

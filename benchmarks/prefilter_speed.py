@@ -27,7 +27,7 @@ from cpu import hardware
 from exhaustive import Everything
 from prefilter import MiniLMs, by_embedding
 
-from sharedllm import TreeMemory
+from sharedllm import TreeMemory, loaded_for
 from sharedllm.memory.prefilter import by_words
 from sharedllm.text.tokens import tokenize
 
@@ -65,7 +65,7 @@ def main() -> None:
     texts = read(args.corpus)
     asked = [t.item.question for t in texts if t.item and t.part == "tune"][: args.questions]
     memory = TreeMemory(args.store, create=False)
-    reader, llm = memory._open.reader, memory.llm
+    reader, llm = memory._open.reader, loaded_for(memory)
     dense = reader._prefilter._dense
 
     def words(question: str) -> None:
@@ -85,7 +85,7 @@ def main() -> None:
 
     def exact(question: str) -> None:
         ids = tokenize(question, llm.tokenizer).ids
-        best = everything.best(llm.lower.vectors(ids, [(0, len(ids))]).float())
+        best = everything.best(llm.encoder.lower.vectors(ids, [(0, len(ids))]).float())
         everything.scores(best, ids, None)
 
     rows["no prefilter"] = timed(exact, asked[: args.exact])

@@ -77,7 +77,7 @@ def forms_of(llm: SharedLLM, document: Document) -> dict[str, Document]:
     """The document with its nodes in every form."""
     exact = NodeCache(CACHE_BYTES)
     return {
-        form: dataclasses.replace(document, nodes=Stored(exact, form, llm.shape.head_dim))
+        form: dataclasses.replace(document, nodes=Stored(exact, form, llm.encoder.shape.head_dim))
         for form in FORMS
     }
 

@@ -34,16 +34,16 @@ class Searched:
     """A model that searches with or without the map, in either form of vectors."""
 
     def __init__(self, llm: SharedLLM, forms: list[str]) -> None:
-        self.llm, self._map, self._forms = llm, llm.lower.query_map, forms
-        codec = VectorCodec.fit(llm.lower.vocabulary())
-        self._codec = codec.to(llm.lower.device)
+        self.llm, self._map, self._forms = llm, llm.encoder.lower.query_map, forms
+        codec = VectorCodec.fit(llm.encoder.lower.vocabulary())
+        self._codec = codec.to(llm.encoder.lower.device)
 
     def forms(self, document: Document) -> dict[str, Document]:
         coded = CodedVectors(self._codec, self._codec.encode(document.vectors))
         return {"whole": document, "64 bytes": dataclasses.replace(document, vectors=coded)}
 
     def use(self, mapped: bool) -> None:
-        self.llm.lower.query_map = self._map if mapped else None
+        self.llm.encoder.lower.query_map = self._map if mapped else None
 
     def methods(self) -> Iterator[tuple[str, str]]:
         """The name and the form of vectors of each method, which is in use until the next one."""
@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=None)
     args = parser.parse_args()
     llm = SharedLLM.from_pretrained(adapter=args.adapter)
-    if llm.lower.query_map is None:
+    if llm.encoder.lower.query_map is None:
         raise SystemExit(
             f"the adapter {args.adapter!r} has no map; train one: sharedllm train-search"
         )
@@ -120,7 +120,7 @@ def main() -> None:
     tasks(searched, args, hits)
     show(hits)
     if args.out:
-        about = {"date": time.strftime("%Y-%m-%d"), "device": str(llm.lower.device)}
+        about = {"date": time.strftime("%Y-%m-%d"), "device": str(llm.encoder.lower.device)}
         about |= {"threads": torch.get_num_threads(), "length": args.length}
         args.out.write_text(json.dumps({**about, "hits": hits}) + "\n", encoding="utf-8")
 

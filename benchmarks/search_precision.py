@@ -28,14 +28,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=None)
     args = parser.parse_args()
     llm = SharedLLM.from_pretrained(device="cpu", dtype="float32")
-    if not llm.lower.search_in_bf16:
+    if not llm.encoder.lower.search_in_bf16:
         raise SystemExit("this processor does not multiply bfloat16: there is nothing to compare")
     text = BOOK.read_text(encoding="utf-8")
     questions = [s.strip() for s in text.split(". ")[100:2000:30] if 30 < len(s) < 200]
     best: dict[bool, dict[str, list[set[int]]]] = {}
     for in_bf16 in (True, False):
-        llm.lower.search_in_bf16 = in_bf16
-        vars(llm.lower).pop("_centre", None)  # computed in the same precision
+        llm.encoder.lower.search_in_bf16 = in_bf16
+        vars(llm.encoder.lower).pop("_centre", None)  # computed in the same precision
         document = llm.remember(text)
         leaves = document.forest.leaves
         best[in_bf16] = {

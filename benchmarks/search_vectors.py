@@ -173,7 +173,7 @@ def candidates(llm: SharedLLM, books: list[str], which: str) -> list[Candidate]:
     """All forms; those that need training data get the whole vocabulary, read in random order."""
     out = [Candidate(EXACT, 1152, 0.0, lambda document: products(document.vectors))]
     started = time.perf_counter()
-    sample = llm.lower.vocabulary()
+    sample = llm.encoder.lower.vocabulary()
     read_s = time.perf_counter() - started
     out += [signs(sample, size) for size in (64, 32)]
     for candidate in out[1:]:
@@ -182,11 +182,13 @@ def candidates(llm: SharedLLM, books: list[str], which: str) -> list[Candidate]:
         return out
     started = time.perf_counter()
     ids = np.random.default_rng(1).permutation(llm.model.config.vocab_size).astype(np.int32)
-    vocabulary = llm.lower.vectors(ids, [(c.start, c.end) for c in cut(len(ids), 512)]).float()
+    vocabulary = llm.encoder.lower.vectors(
+        ids, [(c.start, c.end) for c in cut(len(ids), 512)]
+    ).float()
     table = torch.empty_like(vocabulary)
     table[torch.from_numpy(ids).long()] = vocabulary
     text = tokenize(books[0][:200_000], llm.tokenizer).ids
-    read = llm.lower.vectors(text, [(c.start, c.end) for c in cut(len(text), 1024)]).float()
+    read = llm.encoder.lower.vectors(text, [(c.start, c.end) for c in cut(len(text), 1024)]).float()
     context = read - table[torch.from_numpy(text).long()]
     read_s = time.perf_counter() - started
     rest = [table_alone(table)]
@@ -214,7 +216,7 @@ class Asked:
         vectors, weights = [], []
         for placed in group:
             ids = tokenize(placed.item.question, llm.tokenizer).ids
-            vectors.append(llm.lower.vectors(ids, [(0, len(ids))]).float())
+            vectors.append(llm.encoder.lower.vectors(ids, [(0, len(ids))]).float())
             query = Query(text=placed.item.question, ids=ids, vectors=vectors[-1])
             weights.append(token_weights(query, [placed.document]))
         return cls(group, vectors, weights)

@@ -32,7 +32,6 @@ from speed_parts.report import Report, Row, reached, table
 from sharedllm import SharedLLM
 from sharedllm.attention.flash import PACKAGES, has_flash
 from sharedllm.attention.select import get_backend
-from sharedllm.hf import pieces
 from sharedllm.memory.vectors import VectorCodec
 
 UNITS = {"K": 1024, "M": 1024**2}
@@ -111,22 +110,6 @@ class Run:
             self.model, self.tokenizer, layers=layers, chunk=self.args.chunk, attention="auto"
         )
 
-    def compiled(self, tokens: int) -> None:
-        """Ingest and the fastest kernel's prefill, with compiled pieces."""
-        size, clock, found, layers = self.size, self.clock, self.rates, self.size.layers
-
-        def ingest() -> Iterator[Row]:
-            return ours.compiled(self.opened(layers), tokens, size, found, clock)
-
-        def full() -> Iterator[Row]:
-            fastest = ["auto", *packages(clock.device)][-1]
-            yield from baselines.full_attention(
-                self.model, tokens, size, found, clock, fastest, compiled=True
-            )
-
-        self.rows("ingest, compiled", ingest, tokens=tokens)
-        self.rows("full attention, compiled", full, self.prefill_s(tokens), tokens=tokens)
-
     def context(self, tokens: int) -> None:
         """Everything at one length of context."""
         args, size, clock, found = self.args, self.size, self.clock, self.rates
@@ -157,8 +140,6 @@ class Run:
         needs = {x: self.prefill_s(tokens) for x in each if fits and x.startswith("full")}
         for phase, make in each.items():
             self.rows(phase, make, needs.get(phase, 0.0), tokens=tokens)
-        if tokens in args.compiled:
-            self.compiled(tokens)
         self.presses(tokens, asked, running)
 
     def prefill_s(self, tokens: int) -> float:
@@ -226,9 +207,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--sweep", type=number, default=0, help="which context has the sweeps; 0: none"
     )
-    parser.add_argument(
-        "--compiled", type=numbers, default="32K,128K", help="contexts to ingest compiled, too"
-    )
     parser.add_argument("--chunks", type=numbers, default="512,2048")
     parser.add_argument("--budgets", type=numbers, default="1K,2K")
     parser.add_argument("--minutes", type=float, default=60, help="start nothing after these")
@@ -241,8 +219,7 @@ def arguments() -> argparse.Namespace:
         args.model, args.device, args.contexts = "tiny", "cpu", [512, 1024, 2048]
         args.layers, args.chunk, args.budget = [1, 2], 64, 128
         args.sweep, args.chunks, args.budgets = 512, [128], [64]
-        args.compiled = [512]
-        baselines.BLOCK, pieces.LONG = 64, 128
+        baselines.BLOCK = 64
     return args
 
 

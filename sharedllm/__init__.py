@@ -13,13 +13,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sharedllm.answer import Answer, Citation, Timings, Usage
+    from sharedllm.answer import Answer, Timings, Usage
     from sharedllm.config import GenerationConfig, InjectionConfig, SearchConfig, TreeConfig
     from sharedllm.encoding.document import Document
     from sharedllm.errors import SharedLLMError
     from sharedllm.memory.records import MemoryDocument
+    from sharedllm.memory.resolve import open_memory
     from sharedllm.memory.tree_memory import TreeMemory
-    from sharedllm.registry import loaded
+    from sharedllm.registry import loaded, loaded_for
+    from sharedllm.search.passages import Citation
     from sharedllm.search.query import query_of
     from sharedllm.shared_llm import SharedLLM
     from sharedllm.text.loaders import read_file
@@ -29,11 +31,13 @@ __version__ = "0.1.0"
 _HOMES = {
     "SharedLLM": "shared_llm",
     "loaded": "registry",
+    "loaded_for": "registry",
     "Document": "encoding.document",
     "TreeMemory": "memory.tree_memory",
+    "open_memory": "memory.resolve",
     "MemoryDocument": "memory.records",
     "Answer": "answer",
-    "Citation": "answer",
+    "Citation": "search.passages",
     "Usage": "answer",
     "Timings": "answer",
     "TreeConfig": "config",
@@ -48,8 +52,10 @@ _HOMES = {
 __all__ = [  # in reading order
     "SharedLLM",
     "loaded",
+    "loaded_for",
     "Document",
     "TreeMemory",
+    "open_memory",
     "MemoryDocument",
     "Answer",
     "Citation",

@@ -1,10 +1,21 @@
-"""What a question gives back: the answer, its evidence, what was used and how long it took."""
+"""Answers: what a question gives back, whole or as a stream.
+
+An answer holds its text, the evidence it was read from, what was used, and how long it took.
+"""
 
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from sharedllm.config import GenerationConfig
+from sharedllm.generation.assemble import Prepared
+from sharedllm.generation.decoding import Decoder
+from sharedllm.generation.logits_processors import Row
+from sharedllm.search.passages import Citation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -14,40 +25,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Citation:
-    """Selected evidence: a span of a document that the model was given verbatim.
-
-    Attributes
-    ----------
-    source : str
-        The document's source (a path), else its title.
-    char_start, char_end : int
-        Characters [char_start, char_end) of the document's text; `text` is exactly these.
-    level : int
-        Tree level of the nodes; 0 is a root.
-    score : float
-        The policy's score of the best node.
-    text : str
-    document, title : str
-        The document's id (in its memory) and title.
-    page : int or None
-        The page on which it begins, from 1; None where the text has no pages (form feeds).
-    """
-
-    source: str
-    char_start: int
-    char_end: int
-    level: int
-    score: float
-    text: str
-    document: str = ""
-    title: str = ""
-    page: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Usage:
-    """What an answer was made of.
+    """Tokens and KV entries that an answer took.
 
     Attributes
     ----------
@@ -61,7 +40,7 @@ class Usage:
         All running tokens, evidence included.
     new_tokens : int
     coarse_ratio : float or None
-        Tokens per entry of the unexpanded chunks; None without a coarse rest.
+        Tokens per entry of the unexpanded chunks; None without a coarse level.
     left_out_chunks : int
         Chunks of which nothing was selected.
     """
@@ -103,9 +82,9 @@ class Answer:
     finish_reason : str
         "stop" (the model ended, or a stop text came) or "length" (max_new_tokens).
     pictures : tuple of Picture
-        What shows the evidence in its documents: see :mod:`sharedllm.display.picture`.
+        The evidence in its documents, to be shown: see :mod:`sharedllm.display.picture`.
     question : str
-        What was asked: the last words of the user.
+        The last words of the user.
     """
 
     text: str
@@ -175,3 +154,101 @@ class Answer:
         from sharedllm.display import console
 
         return console.answer(self)
+
+
+class AnswerStream(Iterator[str]):
+    """Parts of an answer's text as they come; :attr:`answer` when they have all come.
+
+    Iterating runs the model; leaving off stops it.
+    """
+
+    def __init__(
+        self, decoder: Decoder, prepared: Prepared, generation: GenerationConfig, load_s: float
+    ) -> None:
+        self._prepared, self._load_s = prepared, load_s
+        self._row = Row()
+        self._watch = _Stopwatch()
+        self._parts = decoder.run([prepared.prompt], generation, [self._row])
+
+    @property
+    def citations(self) -> tuple[Citation, ...]:
+        """The selected evidence, known before the first part."""
+        return self._prepared.citations
+
+    def __next__(self) -> str:
+        for row, part in self._parts:
+            if row < 0:
+                self._watch.split()
+                continue
+            return part
+        if len(self._watch.splits) < 2:
+            self._watch.split()
+        raise StopIteration
+
+    @property
+    def answer(self) -> Answer:
+        """The whole answer; reads what has not been read yet."""
+        for _ in self:
+            pass
+        return _answer(self._prepared, self._row, self._watch, self._load_s)
+
+
+def answer_all(
+    decoder: Decoder, prepared: Sequence[Prepared], generation: GenerationConfig, load_s: float
+) -> list[Answer]:
+    """Run prepared questions as one batch: those with documents, then those without."""
+    out: dict[int, Answer] = {}
+    for reads in (True, False):
+        group = [i for i, p in enumerate(prepared) if p.prompt.reads == reads]
+        if not group:
+            continue
+        rows = [Row() for _ in group]
+        watch = _Stopwatch()
+        for index, _ in decoder.run([prepared[i].prompt for i in group], generation, rows):
+            if index < 0:
+                watch.split()
+        watch.split()
+        for i, row in zip(group, rows, strict=True):
+            out[i] = _answer(prepared[i], row, watch, load_s)
+    return [out[i] for i in range(len(prepared))]
+
+
+class _Stopwatch:
+    """Seconds between splits."""
+
+    def __init__(self) -> None:
+        self._last = time.perf_counter()
+        self.splits: list[float] = []
+
+    def split(self) -> None:
+        now = time.perf_counter()
+        self.splits.append(now - self._last)
+        self._last = now
+
+
+def _answer(prepared: Prepared, row: Row, watch: _Stopwatch, load_s: float) -> Answer:
+    prefill_s, decode_s = watch.splits[0], watch.splits[1]
+    selection = prepared.selection
+    return Answer(
+        text=row.text.strip(),
+        citations=prepared.citations,
+        usage=Usage(
+            context_tokens=prepared.context_tokens,
+            injected_tokens=prepared.prompt.injected_tokens,
+            evidence_tokens=prepared.evidence_tokens,
+            prompt_tokens=prepared.prompt.running_tokens,
+            new_tokens=len(row.ids),
+            coarse_ratio=selection.root_ratio if selection else None,
+            left_out_chunks=selection.left_out if selection else 0,
+        ),
+        timings=Timings(
+            load_s=load_s,
+            remember_s=prepared.remember_s,
+            search_s=prepared.search_s,
+            prefill_s=prepared.encode_s + prefill_s,
+            decode_s=decode_s,
+        ),
+        finish_reason=row.finish_reason or "length",
+        pictures=selection.pictures if selection else (),
+        question=prepared.question,
+    )

@@ -1,17 +1,23 @@
-"""Loaded models of this process, by what they were loaded from, so that nobody loads one twice."""
+"""Loaded models of this process, by what they were loaded from: none is loaded twice."""
 
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sharedllm.config import InjectionConfig, TreeConfig
-from sharedllm.encoding.replicas import IngestDevices, further_devices
-from sharedllm.hf.loading import resolve_device, resolve_dtype
-from sharedllm.hf.pieces import require_compiling
+from sharedllm.encoding.document_encoder import (
+    DocumentEncoder,
+    HasEncoder,
+    forget_encoders,
+    loaded_encoder,
+)
 from sharedllm.shared_llm import SharedLLM
 
-_models: dict[tuple[Any, ...], SharedLLM] = {}
+if TYPE_CHECKING:
+    from sharedllm.config import InjectionConfig, TreeConfig
+    from sharedllm.memory.tree_memory import TreeMemory
+
+_models: dict[DocumentEncoder, SharedLLM] = {}
 _lock = threading.Lock()
 
 
@@ -23,42 +29,52 @@ def loaded(
     dtype: str | None = None,
     tree: TreeConfig | None = None,
     injection: InjectionConfig | None = None,
-    ingest_devices: IngestDevices = None,
-    compile_ingest: bool = False,
 ) -> SharedLLM:
-    """The model loaded with these settings: the first call loads it, others get the same one.
+    """Load a model once a process: the first call loads it, later ones get the same object.
 
     Parameters
     ----------
-    model, adapter, device, dtype, tree, injection, ingest_devices, compile_ingest : as in
-        :meth:`SharedLLM.from_pretrained`
+    model, adapter, device, dtype, tree, injection : as in :meth:`SharedLLM.from_pretrained`
 
     Raises
     ------
     ModelNotFoundError, UnsupportedModelError, AdapterError, ConfigError
     """
-    where = resolve_device(device)
-    further = further_devices(ingest_devices, where)
-    if compile_ingest:
-        require_compiling(where)
-    kind = resolve_dtype(dtype, where)
-    key = (model, adapter, where, kind, tree, injection, further, compile_ingest)
-    with _lock:
-        if key not in _models:
-            _models[key] = SharedLLM.from_pretrained(
-                model,
-                adapter=adapter,
-                device=where,
-                dtype=kind,
-                tree=tree,
-                injection=injection,
-                ingest_devices=further,
-                compile_ingest=compile_ingest,
-            )
-        return _models[key]
+    return _of(
+        loaded_encoder(
+            model, adapter=adapter, device=device, dtype=dtype, tree=tree, injection=injection
+        )
+    )
+
+
+def loaded_for(memory: TreeMemory, **changes: Any) -> SharedLLM:
+    """Give the model that `memory` was made by, loaded once a process.
+
+    Parameters
+    ----------
+    changes : ``adapter``, ``device``, ``dtype``, ``tree`` and ``injection`` to load it with in
+        place of the memory's own
+
+    Raises
+    ------
+    TreeMemoryMismatchError
+        If the memory names no model, or the weights under that name are others now.
+    ModelNotFoundError, AdapterError
+    """
+    return _of(memory.load_encoder(**changes) if changes else memory.encoder)
 
 
 def forget() -> None:
     """Let go of all models, so that their memory can be used for others."""
     with _lock:
         _models.clear()
+        forget_encoders()
+
+
+def _of(owner: HasEncoder) -> SharedLLM:
+    """Give the one SharedLLM of an encoder; `owner` may be one already."""
+    encoder = owner.encoder
+    with _lock:
+        if encoder not in _models:
+            _models[encoder] = SharedLLM(encoder)
+        return _models[encoder]

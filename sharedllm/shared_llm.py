@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from sharedllm.answer import Answer
+from sharedllm.answer import Answer, AnswerStream, answer_all
 from sharedllm.config import (
     GenerationConfig,
     InjectionConfig,
@@ -21,37 +20,30 @@ from sharedllm.config import (
     TreeConfig,
     changed,
 )
-from sharedllm.context import Context, contexts, found, one, owned
 from sharedllm.display import pictures
-from sharedllm.encoding import fingerprint
 from sharedllm.encoding.document import Document
-from sharedllm.encoding.document_reader import DocumentReader
-from sharedllm.encoding.model_lock import Turns
-from sharedllm.encoding.node_encoder import NodeEncoder, request
-from sharedllm.encoding.replicas import IngestDevices, further_devices, lower_model
+from sharedllm.encoding.document_encoder import NODE_CACHE_BYTES, DocumentEncoder
 from sharedllm.errors import InputError
-from sharedllm.generation.assemble import Prepared, Preparer
+from sharedllm.generation.assemble import Prepared, make_plan, require_window
 from sharedllm.generation.decoding import Decoder
-from sharedllm.generation.prompt import ABSENT, Question, asked, converse, part_ids
-from sharedllm.generation.stream import AnswerStream, answer_all
-from sharedllm.hf import cross, lora_io, pieces, sharing
-from sharedllm.hf.architectures import inspect
-from sharedllm.hf.attention_interface import activate
-from sharedllm.hf.copies import first_layers
-from sharedllm.hf.loading import end_ids, load, resolve_device, resolve_dtype
+from sharedllm.generation.prompt import (
+    ABSENT,
+    Conversation,
+    Question,
+    converse,
+    parse,
+    part_ids,
+)
+from sharedllm.hf import sharing
+from sharedllm.hf.loading import end_ids
 from sharedllm.hf.lora import Adapter
-from sharedllm.hf.rope import Rotation
 from sharedllm.injection.upper_model import UpperModel
+from sharedllm.memory.resolve import Context, per_question, resolve, resolve_some
 from sharedllm.progress import Progress
 from sharedllm.search import passages
-from sharedllm.search.scorers import Embedder, Scores, looked_for, make_policy
+from sharedllm.search.scorers import Embedder, Scores, score
 from sharedllm.search.selection import Selection, select
 from sharedllm.search.sentences import widened
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-NODE_CACHE_BYTES = 512 << 20
 
 
 class SharedLLM:
@@ -59,60 +51,38 @@ class SharedLLM:
 
     Make one with :meth:`from_pretrained`. It may be used from several threads.
 
+    Parameters
+    ----------
+    encoder : the reading half, with the model
+    search, generation : settings; None takes the adapter's, or the defaults
+    embedder : texts -> array (texts, dims), for the scorer "embedding"
+
     Attributes
     ----------
-    model : the transformers model
-    tokenizer : the Hugging Face tokenizer
-    adapter : the trained roles, or None: the base plays them
-    tree, injection, search, generation : the settings
-    loaded_from : names of model and adapter, where it was loaded by name
+    encoder : DocumentEncoder
+        Model, tokenizer, adapter and the settings of trees and injection.
+    upper : UpperModel
+    search, generation : the settings
     """
-
-    loaded_from: tuple[str | None, ...] | None = None
 
     def __init__(
         self,
-        model: Any,
-        tokenizer: PreTrainedTokenizerBase,
+        encoder: DocumentEncoder,
         *,
-        adapter: Path | None = None,
-        tree: TreeConfig | None = None,
-        injection: InjectionConfig | None = None,
         search: SearchConfig | None = None,
         generation: GenerationConfig | None = None,
-        attention: str = "auto",
         embedder: Embedder | None = None,
-        node_cache_bytes: int = NODE_CACHE_BYTES,
-        ingest_devices: Sequence[torch.device] = (),
-        compile_ingest: bool = False,
-        load_s: float = 0.0,
     ) -> None:
-        self.model, self.tokenizer = model, tokenizer
-        self.tree = tree or TreeConfig()
-        self.injection = injection or InjectionConfig()
-        self.search = search or SearchConfig()
+        self.encoder = encoder
+        self.search = search or encoder.search or SearchConfig()
         self.generation = generation or GenerationConfig()
-        self.shape = inspect(model)
-        layers = self.shape.injected(self.injection, self.tree)
-        copies = [first_layers(model, layers, device) for device in ingest_devices]
-        self._embedder, self._load_s = embedder, load_s
-        rotation = Rotation(model.get_decoder().rotary_emb)
-        backend = activate(model, attention)
-        if self.injection.mode == "cross":
-            cross.install(model, self.shape, rotation, layers, backend.attend)
-        self.lower = lower_model(model, self.shape, rotation, layers, copies, backend.name)
-        if compile_ingest:
-            pieces.compile_ingest(model, *copies)
-        self.upper = UpperModel(model, self.shape, rotation, self.injection)
-        self.turns = Turns()
-        self.decoder = Decoder(self.upper, tokenizer, end_ids(model, tokenizer), self.turns)
-        self.adapter: Adapter | None = None
-        self._adapted = ""
-        if adapter is not None:
-            self.adapt(lora_io.load(model, adapter))
-        self.reader = DocumentReader(self.lower, tokenizer, self.tree, self.turns, node_cache_bytes)
-        self.encoder = NodeEncoder(self.lower, self.tree, self.turns)
-        self.preparer = Preparer(tokenizer, self.encoder, self.upper, self.shape.window)
+        self._embedder = embedder
+        self.upper = UpperModel(encoder.model, encoder.shape, encoder.rotation, encoder.injection)
+        self.decoder = Decoder(
+            self.upper, self.tokenizer, end_ids(self.model, self.tokenizer), encoder.lock
+        )
+        if encoder.adapter is not None:
+            self.adapt(encoder.adapter)
 
     @classmethod
     def from_pretrained(
@@ -129,8 +99,6 @@ class SharedLLM:
         attention: str = "auto",
         embedder: Embedder | None = None,
         node_cache_bytes: int = NODE_CACHE_BYTES,
-        ingest_devices: IngestDevices = None,
-        compile_ingest: bool = False,
         **options: Any,
     ) -> SharedLLM:
         """Load a model.
@@ -146,45 +114,63 @@ class SharedLLM:
         attention : "auto", or a backend (docs/speed.md names them)
         embedder : texts -> array (texts, dims), for policy="embedding"
         node_cache_bytes : most bytes of encoded nodes kept for each document
-        ingest_devices : CUDA devices that read documents, too: ["cuda:1", "cuda:2"] or "all"
-        compile_ingest : a tenth faster ingest on a CUDA device, for seconds of compiling here
         options : passed to transformers (``revision``, ``quantization_config``, ...)
 
         Raises
         ------
         ModelNotFoundError, UnsupportedModelError, AdapterError, ConfigError
         """
-        started = time.perf_counter()
-        where = resolve_device(device)
-        further = further_devices(ingest_devices, where)
-        if compile_ingest:
-            pieces.require_compiling(where)
-        folder = lora_io.find(adapter, name_or_path, injection)
-        tree, injection, search = lora_io.settings(folder, tree, injection, search)
-        dtype = resolve_dtype(dtype, where)
-        model, tokenizer = load(name_or_path, device=where, dtype=dtype, **options)
-        llm = cls(
-            model,
-            tokenizer,
-            adapter=folder,
+        encoder = DocumentEncoder.load(
+            name_or_path,
+            device=device,
+            dtype=dtype,
+            adapter=adapter,
             tree=tree,
             injection=injection,
-            search=search,
-            generation=generation,
             attention=attention,
-            embedder=embedder,
             node_cache_bytes=node_cache_bytes,
-            ingest_devices=further,
-            compile_ingest=compile_ingest,
-            load_s=time.perf_counter() - started,
+            **options,
         )
-        llm.loaded_from = tuple(n if n is None else os.fspath(n) for n in (name_or_path, folder))
-        return llm
+        return cls(encoder, search=search, generation=generation, embedder=embedder)
+
+    @property
+    def model(self) -> Any:
+        """The transformers model."""
+        return self.encoder.model
+
+    @property
+    def tokenizer(self) -> Any:
+        """The Hugging Face tokenizer."""
+        return self.encoder.tokenizer
+
+    @property
+    def adapter(self) -> Adapter | None:
+        """The trained roles; None where the base plays them."""
+        return self.encoder.adapter
+
+    @property
+    def tree(self) -> TreeConfig:
+        """The settings of context trees."""
+        return self.encoder.tree
+
+    @property
+    def injection(self) -> InjectionConfig:
+        """The settings of injection."""
+        return self.encoder.injection
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """Decides a document's trees and states, besides its text."""
+        return self.encoder.identity
+
+    @property
+    def window(self) -> int:
+        """Positions that the model was trained on; prompt and answer must fit."""
+        return self.encoder.shape.window
 
     def adapt(self, adapter: Adapter) -> None:
         """Take note of `adapter`, which is on this model; documents read before are refused."""
-        self.adapter, self._adapted = adapter, adapter.fingerprint()
-        self.lower.adapt(adapter)
+        self.encoder.adapt(adapter)
         self.decoder.refusal_id = part_ids(ABSENT, self.tokenizer)[0]
 
     def save_pretrained(
@@ -223,9 +209,9 @@ class SharedLLM:
     ) -> Document:
         """Read a text of any length so that questions can be asked about it.
 
-        Cuts it into chunks, grows a context tree over each, and computes what search compares.
-        KV is encoded when a question needs it; :meth:`encode` does it ahead, and so does a GPU for
-        the coarse level that ``rest="ready"`` waits for.
+        Cuts it into chunks, grows a context tree over each, and computes the search vectors. KV is
+        encoded when a question needs it; :meth:`encode` does it ahead, and so does a GPU for the
+        coarse level that ``rest="ready"`` waits for.
 
         Parameters
         ----------
@@ -239,18 +225,10 @@ class SharedLLM:
         DocumentError
             If there is no text.
         """
-        document = self.reader.read(
-            text, title=title, source=source, identity=self.identity, progress=progress
-        )
+        document = self.encoder.read(text, title=title, source=source, progress=progress)
         if self.search.rest == "ready":
             self.encoder.encode_roots_at_once(document)
         return document
-
-    @property
-    def identity(self) -> tuple[object, ...]:
-        """What decides a document's trees and states, besides its text."""
-        base, tree = fingerprint.of(self.model, self.tokenizer), dataclasses.astuple(self.tree)
-        return (*base, str(self.model.dtype), self.lower.layers, tree, self._adapted)
 
     def encode(
         self, document: Document, *, progress: Progress = None, background: bool = False
@@ -262,8 +240,19 @@ class SharedLLM:
         Parameters
         ----------
         background : return at once and go on in a thread, between questions
+
+        Raises
+        ------
+        InputError
+            If it is no document, or another model read it.
         """
-        return self.encoder.encode_roots(one(document, self), progress, background=background)
+        if not isinstance(document, Document):
+            raise InputError(
+                f"{type(document).__name__} was given; give a document returned by remember(). A "
+                "TreeMemory encodes what it keeps when documents are added (keep=...)"
+            )
+        self.encoder.require_own(document)
+        return self.encoder.encode_roots(document, progress, background=background)
 
     # -- answering -----------------------------------------------------------------------------
 
@@ -280,7 +269,7 @@ class SharedLLM:
         Parameters
         ----------
         question : str or chat messages
-            See :func:`sharedllm.generation.prompt.converse` for the form of messages.
+            See :func:`sharedllm.generation.prompt.parse` for the form of messages.
         context : a document, a TreeMemory or the folder of one, or several of them
         progress : True for a bar on long encoding, or a function of (tokens done, tokens in all)
         options : fields of SearchConfig (budget, policy, search, finest, rest, ...) and of
@@ -290,10 +279,7 @@ class SharedLLM:
         ------
         InputError, WindowError, ConfigError, BudgetError
         """
-        stream = self.stream(question, context, progress=progress, **options)
-        for _ in stream:
-            pass
-        return stream.answer
+        return self.stream(question, context, progress=progress, **options).answer
 
     def stream(
         self,
@@ -303,9 +289,73 @@ class SharedLLM:
         progress: Progress = None,
         **options: Any,
     ) -> AnswerStream:
-        """Like :meth:`answer`, as an iterator over pieces of text; ``.answer`` holds the rest."""
+        """Like :meth:`answer`, as an iterator over parts of text; ``.answer`` holds the rest."""
         prepared = self.prepare(question, context, progress=progress, **options)
-        return AnswerStream(self.decoder, prepared, self._settings(options)[1], self._load_s)
+        generation = self._settings(options)[1]
+        return AnswerStream(self.decoder, prepared, generation, self.encoder.load_s)
+
+    def prepare(
+        self,
+        question: Question,
+        context: Context = (),
+        *,
+        scores: Sequence[Scores] | None = None,
+        progress: Progress = None,
+        **options: Any,
+    ) -> Prepared:
+        """Search, encode what is missing and lay out the prompt; :meth:`generate` runs it.
+
+        Parameters
+        ----------
+        scores : of every node, as :meth:`score` gives them; None computes them
+        """
+        started = time.perf_counter()
+        search, generation = self._settings(options)
+        new_tokens = generation.max_new_tokens
+
+        asked = parse(question)
+        documents = resolve(context, self.encoder, asked.query)
+        conversation = converse(asked, documents, self.tokenizer)
+        require_window(conversation, self.tokenizer, self.window, new_tokens)
+        selection = self._select(asked.query, conversation.documents, scores, search)
+        searched = time.perf_counter()
+        prepared = self.assemble(conversation, selection, new_tokens, progress)
+        return replace(
+            prepared, search_s=searched - started, encode_s=time.perf_counter() - searched
+        )
+
+    def assemble(
+        self,
+        conversation: Conversation,
+        selection: Selection | None,
+        new_tokens: int,
+        progress: Progress = None,
+    ) -> Prepared:
+        """Encode the selected nodes that are missing, and put text and KV at their places.
+
+        Raises
+        ------
+        WindowError
+            If prompt, memory and `new_tokens` do not fit the trained window.
+        """
+        plan = make_plan(conversation, selection, self.tokenizer)
+        memory = plan.encode(self.encoder, progress)
+        prompt = plan.prompt(memory, self.tokenizer)
+        self.upper.require_room(prompt, new_tokens)
+        return Prepared(
+            prompt=prompt,
+            citations=plan.citations(),
+            context_tokens=sum(map(len, conversation.documents)),
+            evidence_tokens=sum(map(len, plan.pasted)),
+            selection=selection,
+            remember_s=sum(document.remember_s for document in conversation.documents),
+            question=conversation.query,
+        )
+
+    def generate(self, prepared: Sequence[Prepared], **options: Any) -> list[Answer]:
+        """Run prepared questions as one batch."""
+        generation = self._settings(options)[1]
+        return answer_all(self.decoder, prepared, generation, self.encoder.load_s)
 
     def answer_batch(
         self,
@@ -324,21 +374,19 @@ class SharedLLM:
         """
         if isinstance(questions, str) or not isinstance(questions, Sequence) or not questions:
             raise InputError(f"questions is {questions!r}; give a list of questions")
+        contexts = per_question(context, len(questions))
         prepared = [
             self.prepare(question, documents, progress=progress, **options)
-            for question, documents in zip(
-                questions, contexts(context, len(questions)), strict=True
-            )
+            for question, documents in zip(questions, contexts, strict=True)
         ]
         return self.generate(prepared, **options)
 
+    # -- searching -----------------------------------------------------------------------------
+
     def score(self, query: str, context: Context, *, policy: str | None = None) -> list[Scores]:
-        """The policy's score of every node; one array a document, in the order of its forest."""
-        documents = owned(context, self, query)
-        with self.turns.question(), self.turns.model:
-            sought = looked_for(query, self.tokenizer, self.lower)
-            chosen = make_policy(policy or self.search.policy, self.lower, self._embedder)
-            return chosen.score(sought, documents)
+        """Score every node for `query`; one array a document, in the order of its forest."""
+        documents = resolve_some(context, self.encoder, query)
+        return score(query, documents, self.encoder, policy or self.search.policy, self._embedder)
 
     def select(
         self,
@@ -348,52 +396,41 @@ class SharedLLM:
         scores: Sequence[Scores] | None = None,
         **options: Any,
     ) -> Selection:
-        """The nodes that answer `query` best under the budget; `scores` as :meth:`score` gives."""
-        documents = owned(context, self, query)
-        search = self._settings(options)[0]
-        given = scores or self.score(query, documents, policy=search.policy)
+        """Select the nodes that answer `query` best under the budget.
 
-        def ready(document: int, node: int, ratio: float) -> bool:
-            return request(documents[document], node, ratio) in documents[document].nodes
+        Parameters
+        ----------
+        scores : of every node, as :meth:`score` gives them; None computes them
+        """
+        documents = resolve_some(context, self.encoder, query)
+        selection = self._select(query, documents, scores, self._settings(options)[0])
+        if selection is None:
+            raise InputError("there is no document to search; give what remember() returned")
+        return selection
 
+    def _select(
+        self,
+        query: str,
+        documents: Sequence[Document],
+        scores: Sequence[Scores] | None,
+        search: SearchConfig,
+    ) -> Selection | None:
+        """Select nodes of `documents`; None where there are none to search."""
+        if not documents:
+            return None
+        for document in documents:
+            self.encoder.require_own(document)
+        given = scores or score(query, documents, self.encoder, search.policy, self._embedder)
         selection = select(
             [d.forest for d in documents],
             given,
             search,
             self.tree,
             overhead=passages.overheads(documents, self.tokenizer),
-            ready=ready,
+            ready=lambda d, node, ratio: documents[d].request(node, ratio) in documents[d].nodes,
             widen=lambda d, node: widened(documents[d], node, search.sentences),
         )
         return pictures.illustrated(selection, documents, given)
-
-    def prepare(
-        self,
-        question: Question,
-        context: Context = (),
-        *,
-        scores: Sequence[Scores] | None = None,
-        progress: Progress = None,
-        **options: Any,
-    ) -> Prepared:
-        """Search, encode what is missing and lay out the prompt; :meth:`generate` runs it."""
-        started = time.perf_counter()
-        new_tokens = self._settings(options)[1].max_new_tokens
-        conversation = converse(question, found(context, self, asked(question)), self.tokenizer)
-        self.preparer.require_window(conversation, new_tokens)
-        selection = None
-        if conversation.documents:
-            query, documents = conversation.query, conversation.documents
-            selection = self.select(query, documents, scores=scores, **options)
-        searched = time.perf_counter()
-        prepared = self.preparer.prepare(conversation, selection, new_tokens, progress)
-        return dataclasses.replace(
-            prepared, search_s=searched - started, encode_s=time.perf_counter() - searched
-        )
-
-    def generate(self, prepared: Sequence[Prepared], **options: Any) -> list[Answer]:
-        """Run prepared questions as one batch."""
-        return answer_all(self.decoder, prepared, self._settings(options)[1], self._load_s)
 
     def _settings(self, options: dict[str, Any]) -> tuple[SearchConfig, GenerationConfig]:
         """This question's settings: the model's, with `options` changed."""

@@ -45,7 +45,7 @@ def model_name(engine: Engine) -> str:
     """What the model is called, which is loaded for it."""
     if engine.settings.model is not None:
         return engine.settings.model
-    named = engine.llm.loaded_from
+    named = engine.llm.encoder.loaded_from
     if named is not None:
         return named[0] or DEFAULT_MODEL
     config = engine.llm.model.config

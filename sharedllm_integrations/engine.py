@@ -171,7 +171,9 @@ class Engine:
         if own.llm is not None:
             return own.llm
         if own.model is None and self.memory is not None:
-            return self.memory.llm
+            from sharedllm import loaded_for
+
+            return loaded_for(self.memory)
         from sharedllm import loaded
 
         return loaded(own.model, adapter=own.adapter, device=own.device, dtype=own.dtype)

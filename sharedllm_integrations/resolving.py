@@ -122,7 +122,7 @@ class Resolver:
         try:
             if origin.id not in memory:
                 return None
-            if memory is not self.memory and memory.llm.identity != self.llm.identity:
+            if memory is not self.memory and memory.encoder.identity != self.llm.identity:
                 return None
             text = memory.get(origin.id).text
         except SharedLLMError:

@@ -39,7 +39,7 @@ def save(memory: TreeMemory, folder: str | os.PathLike[str]) -> None:
     if not (to / MEMORY_FILE).exists():
         memory.export(to)
         return
-    with TreeMemory(to, create=False, llm=memory.llm) as other:
+    with TreeMemory(to, create=False, llm=memory.encoder) as other:
         ids = [stored.id for stored in memory.list()]
         there = [stored.id for stored in other.list()]
         kept = {id for id in there if id in memory and memory.get(id) == other.get(id)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from sharedllm import InjectionConfig, SearchConfig, SharedLLM, TreeConfig
+from sharedllm.encoding.document_encoder import DocumentEncoder
 
 TREE = TreeConfig(chunk=64, height=2, ratios=(4, 1), root_ratio=8)
 VOCABULARY = 264  # 256 bytes, the special tokens, and some that nothing produces
@@ -134,20 +135,18 @@ def shared(
     node_cache_bytes: int = 1 << 20,
     sizes: dict[str, Any] | None = None,
     device: str = "cpu",
-    ingest_devices: Sequence[torch.device] = (),
     **injection: Any,
 ) -> SharedLLM:
     """The same weights as :func:`stock`, under our attention."""
-    return SharedLLM(
+    encoder = DocumentEncoder(
         make_model(family, **(sizes or {})).to(device),
         make_tokenizer(),
         tree=tree,
         injection=InjectionConfig(**injection),
-        search=search,
         attention=attention,
         node_cache_bytes=node_cache_bytes,
-        ingest_devices=ingest_devices,
     )
+    return SharedLLM(encoder, search=search)
 
 
 def some_ids(n: int, seed: int = 0) -> tuple[int, ...]:

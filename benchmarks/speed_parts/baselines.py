@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -14,7 +13,6 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, DynamicCache
 
 from sharedllm.attention.select import get_backend
-from sharedllm.hf import pieces
 from sharedllm.hf.cache import InjectionCache
 from speed_parts.card import Clock, Rates
 from speed_parts.ours import Row, question_cost, row
@@ -22,7 +20,6 @@ from speed_parts.ours import Row, question_cost, row
 BLOCK = 1024  # tokens that StreamingLLM reads at once
 SINKS = 4
 PLAIN = "plain_causal"
-COMPILED = " and compiled pieces"
 ENCODER_LAYERS, ENCODER_WIDTH, ENCODER_HEADS, ENCODER_INNER = 24, 1024, 16, 4096  # CEPE's 435M
 
 
@@ -156,21 +153,13 @@ def full_attention(
     rates: Rates,
     clock: Clock,
     attention: str = "auto",
-    *,
-    compiled: bool = False,
 ) -> Iterator[Row]:
-    """All of the context as prompt, through PyTorch's flash kernel on CUDA, or another.
-
-    With `compiled` also the rotation and the MLP's gate are compiled, and only reading is measured.
-    """
+    """All of the context as prompt, through PyTorch's flash kernel on CUDA, or another."""
     if why := too_large(tokens, size, clock):  # known before minutes are spent
         raise MemoryError(why)
     name = "full attention" if attention == "auto" else f"full attention by {attention}"
-    name += COMPILED if compiled else ""
-    fused = pieces.compiled_pieces(model, clock.compiler) if compiled else nullcontext()
-    with Bare(model, attention) as bare, fused:
-        for length in (pieces.LONG, 2 * pieces.LONG) if compiled else (512,):
-            bare.read(min(tokens, length), DynamicCache())
+    with Bare(model, attention) as bare:
+        bare.read(min(tokens, 512), DynamicCache())
         clock.fresh()
         cache = DynamicCache()
         seconds = clock.seconds(lambda: bare.read(tokens, cache))
@@ -185,8 +174,6 @@ def full_attention(
             peak=clock.peak(),
             tokens_s=tokens / seconds,
         )
-        if compiled:
-            return
         seconds = _decoding_s(bare, cache, clock)
         cost = decode(size, 32, tokens)
         yield row(f"{name}, decode", seconds, cost, rates, tokens=tokens, tokens_s=32 / seconds)

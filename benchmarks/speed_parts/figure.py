@@ -12,8 +12,6 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from speed_parts.baselines import COMPILED
-
 Row = dict[str, Any]
 SHADES = ("#7fb2e5", "#3d85c6", "#0b3d66")  # of ours, by injection layers
 OURS = ("remember", "ingest")  # both read the context: search vectors, coarse level
@@ -50,9 +48,9 @@ def _method(row: Row) -> str:
 
 
 def _full(row: Row) -> list[str]:
-    """The lines of full attention that `row` is on: no other row here has compiled pieces."""
+    """The lines of full attention that `row` is on."""
     method, _, part = str(row["phase"]).partition(", ")
-    if not method.startswith("full attention") or part != "first token" or COMPILED in method:
+    if not method.startswith("full attention") or part != "first token":
         return []
     return [FULL, PYTORCH] if method == "full attention" else [FULL]
 

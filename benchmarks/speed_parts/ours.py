@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -13,9 +12,9 @@ import torch
 from costs import Cost, Size, compare, decode, read_chunks
 
 from sharedllm import Document, InjectionConfig, SearchConfig, SharedLLM, TreeConfig
+from sharedllm.encoding.document_encoder import DocumentEncoder
 from sharedllm.encoding.kv import InjectedKV
 from sharedllm.generation.cuda_graph import Replay
-from sharedllm.hf import pieces
 from sharedllm.injection.positions import Prompt
 from sharedllm.memory.vectors import CodedVectors, VectorCodec
 from speed_parts.card import Clock, Rates
@@ -30,15 +29,15 @@ def opened(model: Any, tokenizer: Any, *, layers: int, chunk: int, attention: st
     """The model under our attention, with a cache that keeps every node."""
     height = 3 if chunk >= 512 else 1
     ratios = (16.0, 8.0, 1.0) if height == 3 else (1.0,)
-    return SharedLLM(
+    encoder = DocumentEncoder(
         model,
         tokenizer,
         tree=TreeConfig(chunk=chunk, height=height, ratios=ratios),
         injection=InjectionConfig(layers=layers),
-        search=SearchConfig(rest="none"),
         attention=attention,
         node_cache_bytes=1 << 40,
     )
+    return SharedLLM(encoder, search=SearchConfig(rest="none"))
 
 
 def row(phase: str, seconds: float, cost: Cost, rates: Rates, **more: Any) -> Row:
@@ -78,7 +77,7 @@ def phases(
     codec: VectorCodec,
 ) -> Iterator[Row]:
     """Every phase of one context, M and budget; what came before an error is kept."""
-    chunk, layers = llm.tree.chunk, llm.lower.layers
+    chunk, layers = llm.tree.chunk, llm.encoder.lower.layers
     same = {
         "tokens": tokens,
         "layers": layers,
@@ -123,56 +122,12 @@ def phases(
 
 def codec_of(llm: SharedLLM) -> VectorCodec:
     """How the model's search vectors are kept; it takes seconds, and depends on the model alone."""
-    return VectorCodec.fit(llm.lower.vocabulary()).to(llm.lower.device)
+    return VectorCodec.fit(llm.encoder.lower.vocabulary()).to(llm.encoder.lower.device)
 
 
 def as_stored(document: Document, codec: VectorCodec) -> Document:
     """`document` with its search vectors in 64 bytes a token, as a TreeMemory keeps them."""
     return replace(document, vectors=CodedVectors(codec, codec.encode(document.vectors)))
-
-
-def compiled(
-    llm: SharedLLM, tokens: int, size: Size, rates: Rates, clock: Clock, times: int = 3
-) -> Iterator[Row]:
-    """Ingest with and without compiled pieces, in turn; `plain_s` is without them.
-
-    `compile_s` is what compiling took in this process, and `differs` how far what is kept lies from
-    plain ingest's.
-    """
-    chunk, layers = llm.tree.chunk, llm.lower.layers
-
-    def encoded(length: int, seed: int) -> tuple[float, Document]:
-        document = llm.remember(text(length, seed))
-        return clock.seconds(lambda: llm.encode(document)), document
-
-    with pieces.compiled_pieces(llm.model, clock.compiler) as changed:
-        compile_s = clock.seconds(lambda: pieces.warm(changed, llm.lower.device, llm.model.dtype))
-        encoded(tokens, 4)
-    plain_s, with_s = [], []
-    for _ in range(times):
-        seconds, plain = encoded(tokens, 5)
-        plain_s.append(seconds)
-        with pieces.compiled_pieces(llm.model, clock.compiler):
-            seconds, fused = encoded(tokens, 5)
-        with_s.append(seconds)
-        differs = _difference(plain, fused)
-        del plain, fused
-    with pieces.compiled_pieces(llm.model, clock.compiler):
-        parts = _parts_of_ingest(llm, min(tokens, PROFILED), clock)
-    yield row(
-        "ingest, compiled",
-        statistics.median(with_s),
-        ingest_cost(size, tokens, chunk, layers, llm.tree.root_ratio),
-        rates,
-        plain_s=statistics.median(plain_s),
-        all_s={"plain": plain_s, "compiled": with_s},
-        compile_s=compile_s,
-        differs=differs,
-        parts=parts,
-        tokens=tokens,
-        layers=layers,
-        chunk=chunk,
-    )
 
 
 def _difference(one: Document, other: Document) -> float:

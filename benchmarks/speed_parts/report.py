@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from speed_parts.baselines import COMPILED
 from speed_parts.presses import PRESSES
 
 Row = dict[str, Any]
@@ -115,7 +114,7 @@ def _compared(
 ) -> Iterator[tuple[str, float | None, float | None]]:
     """What stands above and below the line in the ratios of `row`; None where it is not there."""
     phase, seconds = row["phase"], row["seconds"]
-    full = _full(others, compiled=False)
+    full = _full(others)
     bare = others.get("bare model, first token")
     method, _, part = phase.partition(", ")
     if phase == "ingest":
@@ -124,10 +123,6 @@ def _compared(
         yield f"full prefill / search vectors and {name}", full, seconds + row["remember_s"]
         yield f"StreamingLLM / {name}", others.get("StreamingLLM, reads the context"), seconds
         yield f"CEPE's shape, ingest / {name}", others.get("CEPE's shape, ingest"), seconds
-    if phase == "ingest, compiled":
-        yield f"plain / compiled ingest, M = {row['layers']}", row["plain_s"], seconds
-        name = f"full prefill, compiled too / compiled ingest, M = {row['layers']}"
-        yield name, _full(others, compiled=True), seconds
     if method in PRESSES and part in ("first token", "warm question"):
         yield f"full prefill / {phase}", full, seconds
     if method in PRESSES and part == "decode":
@@ -152,8 +147,8 @@ def _compared(
         yield name, row["above_weights"], float(2**30)
 
 
-def _full(others: dict[str, float], *, compiled: bool) -> float | None:
-    """Seconds of the fastest full prefill; those with compiled pieces count if `compiled`."""
+def _full(others: dict[str, float]) -> float | None:
+    """Seconds of the fastest full prefill."""
     full = {p: s for p, s in others.items() if p.startswith("full attention")}
     first = {p: s for p, s in full.items() if p.endswith(", first token")}
-    return min((s for p, s in first.items() if compiled or COMPILED not in p), default=None)
+    return min(first.values(), default=None)

@@ -15,8 +15,8 @@ import typer
 
 from sharedllm import __version__
 from sharedllm.cli.evaluation import app as evaluation
-from sharedllm.cli.memory import IngestDevices, opened
 from sharedllm.cli.memory import app as memories
+from sharedllm.cli.memory import opened
 from sharedllm.cli.terminal import Screen
 from sharedllm.cli.training import app as training
 from sharedllm.config import (
@@ -41,7 +41,7 @@ from sharedllm.errors import (
 from sharedllm.text.loaders import STDIN, read_file
 
 if TYPE_CHECKING:
-    from sharedllm.context import Source
+    from sharedllm.memory.resolve import Source
     from sharedllm.shared_llm import SharedLLM
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -214,7 +214,6 @@ def ask(
     max_new_tokens: MaxNewTokens = None,
     temperature: Temperature = None,
     device: Device = None,
-    ingest_devices: IngestDevices = None,
     dtype: Dtype = None,
     html: Html = None,
     as_json: AsJson = False,
@@ -241,7 +240,7 @@ def ask(
     SearchConfig(**selecting)  # what is wrong is said before files are read
     inject = InjectionConfig(**_given(mode=injection)) if injection else None
     for_answer = GenerationConfig(**decoding)
-    place = _given(device=device, dtype=dtype, ingest_devices=ingest_devices)
+    place = _given(device=device, dtype=dtype)
     _check_place(**place)
     screen = Screen(silent=as_json)
     with screen.busy("opening the files"):
@@ -257,8 +256,10 @@ def ask(
 def _loaded(store: str | None, named: dict[str, Any]) -> tuple[SharedLLM, list[Source]]:
     """The model, and the memory in `store` where one is given."""
     if store is not None:
+        from sharedllm.registry import loaded_for
+
         memory = opened(store, named)
-        return memory.llm, [memory]
+        return loaded_for(memory), [memory]
     from sharedllm.shared_llm import SharedLLM
 
     named["adapter"] = _adapter(named.get("adapter"))
@@ -303,23 +304,19 @@ def _adapter(given: str | None) -> str | None:
     return None if given == "none" else given or "default"
 
 
-def _check_place(
-    device: str | None = None, dtype: str | None = None, ingest_devices: str | None = None
-) -> None:
+def _check_place(device: str | None = None, dtype: str | None = None) -> None:
     """Refuse a device or a type that is not there before files are read."""
-    if (device, dtype, ingest_devices) != (None, None, None):
-        from sharedllm.encoding.replicas import further_devices
+    if (device, dtype) != (None, None):
         from sharedllm.hf.loading import resolve_device, resolve_dtype
 
-        resolve_dtype(dtype, where := resolve_device(device))
-        further_devices(ingest_devices, where)
+        resolve_dtype(dtype, resolve_device(device))
 
 
 def _require_room(
     llm: SharedLLM, questions: Sequence[str], search: SearchConfig, generation: GenerationConfig
 ) -> None:
     """Refuse what no prompt has room for before a long document is read."""
-    window, new = llm.shape.window, generation.max_new_tokens
+    window, new = llm.window, generation.max_new_tokens
     asked = max(len(llm.tokenizer(question, verbose=False)["input_ids"]) for question in questions)
     if search.budget + asked + new > window:
         raise WindowError(

@@ -70,18 +70,7 @@ Device = Annotated[
     str | None,
     typer.Option(metavar="D", help="cpu, cuda or cuda:N.", show_default="cuda if there is one"),
 ]
-IngestDevices = Annotated[
-    str | None,
-    typer.Option(
-        metavar="D,D",
-        help="CUDA devices that read documents beside --device, such as cuda:1,cuda:2, or all.",
-    ),
-]
 Dtype = Annotated[str | None, typer.Option(metavar="TYPE", help="float32, bfloat16 or float16.")]
-Compile = Annotated[
-    bool,
-    typer.Option("--compile", help="Compile what can be for a CUDA device; for large libraries."),
-]
 
 
 @app.command()
@@ -95,9 +84,7 @@ def index(
     embedder: Embedder = None,
     rebuild: Rebuild = False,
     device: Device = None,
-    ingest_devices: IngestDevices = None,
     dtype: Dtype = None,
-    compiled: Compile = False,
     as_json: AsJson = False,
 ) -> None:
     """Read files and folders into a memory on disk; what did not change is left alone.
@@ -105,12 +92,11 @@ def index(
     [bold]Example:[/bold]  sharedllm index books/ notes.md --store library
     """
     screen = Screen(silent=as_json)
-    place = {"device": device, "dtype": dtype, "ingest_devices": ingest_devices}
-    work = {"compile_ingest": compiled or None}
+    place = {"device": device, "dtype": dtype}
     with screen.busy("opening the memory"):
         memory = opened(
             store,
-            {"model": model, "adapter": adapter, **place, **work},
+            {"model": model, "adapter": adapter, **place},
             {"keep": keep, "kv": kv, "embedder": embedder},
             rebuild=rebuild,
             create=True,
@@ -218,7 +204,7 @@ def opened(
 
     Parameters
     ----------
-    model : what :func:`sharedllm.registry.loaded` takes, None where nothing was given; without a
+    model : what :func:`loaded_encoder` takes, None where nothing was given; without a
         model's name it changes how the memory's own is loaded
     """
     from sharedllm.memory.tree_memory import TreeMemory
@@ -229,9 +215,9 @@ def opened(
     llm = None
     if given and "model" not in given and (Path(store) / FILE).is_file():
         with TreeMemory(store, create=False) as there:
-            llm = there.loaded(**given)
+            llm = there.load_encoder(**given)
     elif given:
-        from sharedllm.registry import loaded
+        from sharedllm.encoding.document_encoder import loaded_encoder
 
-        llm = loaded(given.pop("model", None), **given)
+        llm = loaded_encoder(given.pop("model", None), **given)
     return TreeMemory(store, llm=llm, rebuild=rebuild, create=create, **(settings or {}))

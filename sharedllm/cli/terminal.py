@@ -19,11 +19,10 @@ from sharedllm.display.console import Results, summary
 from sharedllm.display.plain import one_line, printable
 
 if TYPE_CHECKING:
-    from sharedllm.answer import Answer
-    from sharedllm.context import Source
+    from sharedllm.answer import Answer, AnswerStream
     from sharedllm.encoding.document import Document
-    from sharedllm.generation.stream import AnswerStream
     from sharedllm.memory.records import StoredDocument
+    from sharedllm.memory.resolve import Source
     from sharedllm.shared_llm import SharedLLM
     from sharedllm.text.loaders import SourceText
 

@@ -147,6 +147,15 @@ class Document:
             self._derived[key] = make()
         return self._derived[key]  # type: ignore[no-any-return]
 
+    def request(self, node: int, ratio: float) -> NodeRequest:
+        """Ask the lower model for `node` at `ratio` tokens a kept entry."""
+        return NodeRequest(
+            start=int(self.forest.start[node]),
+            end=int(self.forest.end[node]),
+            ratio=float(ratio),
+            context=self.forest.before(node),
+        )
+
     @cached_property
     def leaf_of_token(self) -> NDArray[np.int32]:
         """For each token the rank of its leaf; shape (T,)."""

@@ -12,12 +12,11 @@ Shapes: M injection layers, T tokens, G key/value heads, K kept entries, D head 
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -73,20 +72,11 @@ class EncodedBatch:
     keys: Tensor
     values: Tensor
 
-    def to(self, device: torch.device, *, non_blocking: bool) -> Self:
-        """The same on another device."""
-        keys, values = (x.to(device, non_blocking=non_blocking) for x in (self.keys, self.values))
-        return dataclasses.replace(self, keys=keys, values=values)
-
     def nodes(self) -> Iterator[tuple[NodeRequest, NodeKV]]:
         """Each node with its KV; one that is kept does not keep the whole batch."""
         keys, values = (torch.split(x, list(self.counts), dim=2) for x in (self.keys, self.values))
         for request, k, v in zip(self.requests, keys, values, strict=True):
             yield request, NodeKV(keys=k.contiguous(), values=v.contiguous())
-
-
-Part = TypeVar("Part")
-Out = TypeVar("Out", EncodedBatch, Tensor)
 
 
 class LowerModel:
@@ -121,11 +111,6 @@ class LowerModel:
         self.batch_tokens = BATCH_TOKENS[self.device.type]
         self.search_in_bf16 = _gains_from_bf16(model)
 
-    @property
-    def at_once(self) -> int:
-        """Tokens that are read at once where there are enough."""
-        return self.batch_tokens
-
     def adapt(self, adapter: Adapter) -> None:
         """Take `adapter`, which is on the model."""
         found = adapter.query_map
@@ -151,34 +136,10 @@ class LowerModel:
         groups = _grouped(requests)
         lengths = [_length(group) for group in groups]
 
-        def work(lower: LowerModel, batch: list[list[NodeRequest]]) -> EncodedBatch:
-            return lower._encode_batch(ids, batch)
-
-        alone = torch.is_grad_enabled()
-        for batch, encoded in self._batches(groups, lengths, work, alone=alone):
-            yield from encoded.nodes()
-            del encoded  # the next batch needs its memory
-            if done:
-                done(sum(_length(group) - group[0].context for group in batch))
-
-    def _batches(
-        self,
-        parts: Sequence[Part],
-        lengths: Sequence[int],
-        work: Callable[[LowerModel, list[Part]], Out],
-        *,
-        alone: bool,
-    ) -> Iterator[tuple[list[Part], Out]]:
-        """Batches of `parts`, of these `lengths`, in order, each with what `work` makes of it.
-
-        Parameters
-        ----------
-        work : called with the lower model that is to do it
-        alone : this one does it all, although it has others beside it
-        """
         for one in self._cut(lengths):
-            batch = list(parts[one])
-            yield batch, work(self, batch)
+            yield from self._encode_batch(ids, groups[one]).nodes()
+            if done:
+                done(sum(_length(group) - group[0].context for group in groups[one]))
 
     def passes(self, requests: Sequence[NodeRequest]) -> int:
         """How many batches :meth:`encode` makes of `requests` where gradients are kept."""
@@ -242,13 +203,11 @@ class LowerModel:
         order = sorted(range(len(spans)), key=lambda i: spans[i][0] - spans[i][1])
         lengths = [spans[i][1] - spans[i][0] for i in order]
 
-        def work(lower: LowerModel, rows: list[int]) -> Tensor:
+        for one in self._cut(lengths):
+            rows = order[one]
             with torch.inference_mode(), self._search_precision():
-                return lower._run(lower._searcher, ids, [spans[i] for i in rows])
-
-        for rows, hidden in self._batches(order, lengths, work, alone=False):
-            own = [spans[i][1] - spans[i][0] for i in rows]
-            yield from zip(rows, torch.split(hidden, own), strict=True)
+                hidden = self._run(self._searcher, ids, [spans[i] for i in rows])
+            yield from zip(rows, torch.split(hidden, lengths[one]), strict=True)
             if done:
                 done(len(hidden))
 

@@ -1,4 +1,4 @@
-"""Who may run the model: one at a time, questions before background work."""
+"""Model lock: one forward pass at a time, questions before background encoding."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Turns:
+class ModelLock:
     """A lock on the model that background work takes only while no question is open.
 
     Attributes
     ----------
-    model : threading.RLock
-        Held while the model runs.
+    forward : threading.RLock
+        Held during a forward pass.
     """
 
     def __init__(self) -> None:
-        self.model = threading.RLock()
-        self._quiet = threading.Condition()
-        self._open = 0
+        self.forward = threading.RLock()
+        self._idle = threading.Condition()
+        self._questions = 0
 
     @contextmanager
     def question(self) -> Iterator[None]:
         """Keep background work waiting from here to the end of the block."""
-        with self._quiet:
-            self._open += 1
+        with self._idle:
+            self._questions += 1
         try:
             yield
         finally:
-            with self._quiet:
-                self._open -= 1
-                self._quiet.notify_all()
+            with self._idle:
+                self._questions -= 1
+                self._idle.notify_all()
 
-    def wait(self) -> None:
+    def wait_for_idle(self) -> None:
         """Return once no question is open."""
-        with self._quiet:
-            self._quiet.wait_for(lambda: not self._open)
+        with self._idle:
+            self._idle.wait_for(lambda: not self._questions)

@@ -46,7 +46,7 @@ class Reply(Pasted):
 
     def body(self, case: Case, budget: int | None) -> Sequence[int]:
         if self.room(case) < 0:
-            raise DoesNotFitError(f"beyond the trained window of {self.llm.shape.window:,}")
+            raise DoesNotFitError(f"beyond the trained window of {self.llm.window:,}")
         return ()
 
 

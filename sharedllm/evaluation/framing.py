@@ -6,14 +6,11 @@ Every method gets the same head and tail; only what stands between them differs.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from sharedllm.encoding.document import Document
 from sharedllm.evaluation.items import Item
 from sharedllm.generation.prompt import Conversation, Literal, Part, converse, part_ids
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from sharedllm.text.tokens import Tokenizer
 
 MARK = "\u27e6document\u27e7\u2063\u27e6here\u27e7"
 
@@ -45,7 +42,7 @@ class Frame:
         return Conversation(parts=(*self.left, document, *self.right), query=query)
 
 
-def frame(item: Item, tokenizer: PreTrainedTokenizerBase) -> Frame:
+def frame(item: Item, tokenizer: Tokenizer) -> Frame:
     """The chat format of `item`, cut where its document stands."""
     left: tuple[Part, ...] = (item.before,)
     right: tuple[Part, ...] = (item.after,)
@@ -77,5 +74,5 @@ def _cut(parts: tuple[Part, ...]) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
     raise ValueError("the chat template lost the place of the document")
 
 
-def _ids(part: Part, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def _ids(part: Part, tokenizer: Tokenizer) -> list[int]:
     return part_ids(part, tokenizer) if isinstance(part, str | Literal) else []

@@ -43,7 +43,7 @@ class Memory(Prompted):
         )
         conversation = case.frame.conversation(document, item.query)
         try:
-            made = llm.preparer.prepare(conversation, selection, case.frame.following)
+            made = llm.assemble(conversation, selection, case.frame.following)
         except WindowError as error:
             raise DoesNotFitError(f"beyond the trained window at {budget:,} entries") from error
         last = (*made.prompt.text[-1], *case.frame.prefix)

@@ -6,7 +6,6 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,9 +20,7 @@ from sharedllm.generation.assemble import Prepared
 from sharedllm.injection.positions import Prompt
 from sharedllm.search.scorers import Scores
 from sharedllm.shared_llm import SharedLLM
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from sharedllm.text.tokens import Tokenizer
 
 Losses = NDArray[np.float64]
 LOGIT_CELLS = 1 << 29  # of all logits that are held at once
@@ -93,7 +90,7 @@ class Method(ABC):
 
     name: str
     budgeted: bool
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: Tokenizer
 
     @abstractmethod
     def prepare(self, case: Case, budget: int | None) -> Ready:
@@ -129,7 +126,7 @@ class Prompted(Method):
 
     def __init__(self, llm: SharedLLM, batch: int = 8) -> None:
         self.llm, self.batch, self.tokenizer = llm, batch, llm.tokenizer
-        self.size = Size.of(llm.model, llm.shape)
+        self.size = Size.of(llm.model, llm.encoder.shape)
 
     def runs(self, ready: Ready) -> SharedLLM:
         """The model that takes this prompt."""
@@ -157,7 +154,7 @@ class Prompted(Method):
         for llm, group in self._groups(ready, most=max(1, LOGIT_CELLS // cells)):
             prompts = [_extended(ready[i].prompt, targets[i]) for i in group]
             keep = 1 + max(len(targets[i]) for i in group)
-            with torch.inference_mode(), llm.turns.model:
+            with torch.inference_mode(), llm.encoder.lock.forward:
                 logits = llm.upper.logits(prompts, keep=keep)
             for i, row in zip(group, logits, strict=True):
                 out[i] = token_losses(row[-len(targets[i]) - 1 : -1], targets[i])

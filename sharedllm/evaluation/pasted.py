@@ -46,7 +46,7 @@ class Pasted(Prompted):
     def room(self, case: Case) -> int:
         """Tokens of a document that fit the trained window."""
         own = len(case.frame.head) + len(case.frame.tail)
-        return self.llm.shape.window - own - case.frame.following
+        return self.llm.window - own - case.frame.following
 
     @abstractmethod
     def body(self, case: Case, budget: int | None) -> Sequence[int]:
@@ -69,7 +69,7 @@ class Full(Pasted):
     def body(self, case: Case, budget: int | None) -> Sequence[int]:
         ids, room = case.ids, self.room(case)
         if len(ids) > room:
-            raise DoesNotFitError(f"beyond the trained window of {self.llm.shape.window:,}")
+            raise DoesNotFitError(f"beyond the trained window of {self.llm.window:,}")
         return ids
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from sharedllm.errors import ConfigError
 from sharedllm.evaluation import scores
@@ -16,9 +15,7 @@ from sharedllm.evaluation.report import Metric
 from sharedllm.evaluation.run import Row, answers
 from sharedllm.evaluation.sources import SENTENCE_END, Filler, require_filler
 from sharedllm.generation.prompt import AFTER, BEFORE, part_ids
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from sharedllm.text.tokens import Tokenizer
 
 METRICS = (
     Metric(key="f1", title="F1", scale=100, digits=1),
@@ -64,9 +61,7 @@ def drawn(questions: Sequence[Question], n: int, seed: int) -> list[Question]:
     return [group[k] for k in range(most) for group in groups if k < len(group)][:n]
 
 
-def fitting(
-    questions: Sequence[Question], length: int, tokenizer: PreTrainedTokenizerBase
-) -> list[Question]:
+def fitting(questions: Sequence[Question], length: int, tokenizer: Tokenizer) -> list[Question]:
     """Those whose passage, alone, is shorter than `length` tokens."""
     fits = {
         text: len(part_ids(text, tokenizer)) < length for text in {q.context for q in questions}
@@ -77,7 +72,7 @@ def fitting(
 def items(
     questions: Sequence[Question],
     asking: Asking,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     filler: Filler | None,
 ) -> Iterator[Item]:
     """The first ``asking.n`` of `questions` as items.
@@ -117,7 +112,7 @@ def items(
 def _placed(
     passage: str,
     asking: Asking,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     filler: Filler | None,
     *,
     seed: int,

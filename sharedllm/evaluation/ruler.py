@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 from sharedllm.errors import ConfigError
 from sharedllm.evaluation.framing import frame
@@ -20,9 +19,7 @@ from sharedllm.evaluation.tracing import (
     frequent_words,
     tracking,
 )
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from sharedllm.text.tokens import Tokenizer
 
 OTHERS = ("vt", "cwe", "fwe")
 TASKS = (*NEEDLES, *OTHERS, "two_hop")
@@ -44,7 +41,7 @@ def make(
     index: int,
     of: int,
     length: int,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     filler: Filler | None,
     seed: int,
 ) -> Item:
@@ -138,7 +135,7 @@ def items(
     tasks: tuple[str, ...],
     length: int,
     n: int,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     filler: Filler | None,
     seed: int,
 ) -> Iterator[Item]:

@@ -75,7 +75,7 @@ class Session:
 
     def _budgets(self) -> tuple[int, ...]:
         """The budgets asked for, or of the default ones those that leave room for a question."""
-        window, asked = self.llm.shape.window, self.settings.budgets
+        window, asked = self.llm.window, self.settings.budgets
         most = max(asked or BUDGETS)
         if asked and most >= window:
             raise BudgetError(
@@ -186,7 +186,7 @@ class Session:
             "model": self.settings.model or "default",
             "adapter": None if self.llm.adapter is None else self.settings.adapter,
             "dtype": str(self.llm.model.dtype).removeprefix("torch."),
-            "window": self.llm.shape.window,
+            "window": self.llm.window,
             "settings": settings,
             "search": dataclasses.asdict(search),
             "generation": dataclasses.asdict(self.llm.generation),

@@ -8,14 +8,11 @@ import os
 import random
 import re
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sharedllm.errors import ConfigError, DocumentError
 from sharedllm.text.loaders import read_file
-from sharedllm.text.tokens import tokenize
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from sharedllm.text.tokens import Tokenizer, tokenize
 
 JSONL = (".jsonl", ".jsonl.xz", ".json.xz")
 SPREAD = 1.2  # more characters are drawn than the estimate says, then cut to the tokens
@@ -98,7 +95,7 @@ class Filler:
                 break
         return out
 
-    def cut(self, tokens: int, tokenizer: PreTrainedTokenizerBase, seed: int) -> str:
+    def cut(self, tokens: int, tokenizer: Tokenizer, seed: int) -> str:
         """About `tokens` tokens (never more) from a random sentence on, ending at a sentence."""
         rng = random.Random(seed)
         order = rng.sample(range(len(self._texts)), len(self._texts))

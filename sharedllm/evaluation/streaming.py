@@ -151,7 +151,7 @@ class Streaming(Prompted):
 
     def __init__(self, llm: SharedLLM, batch: int = 8, *, window: int | None = None) -> None:
         super().__init__(llm, batch)
-        most = llm.shape.window - SINKS
+        most = llm.window - SINKS
         self.window = min(2044, most) if window is None else window
         if not 8 <= self.window <= most:
             raise ConfigError(
@@ -193,7 +193,7 @@ class Streaming(Prompted):
             if not tokens or step == new_tokens - 1:
                 break
             new = [[tokens[row]] if row in tokens else [] for row in range(len(ready))]
-            with self.llm.turns.model:
+            with self.llm.encoder.lock.forward:
                 logits = stream.feed(new)
             tokens = {row: int(logits[row, -1].argmax()) for row in tokens}
         decode = self.llm.tokenizer.decode
@@ -230,7 +230,7 @@ class Streaming(Prompted):
             # of each row, the first slot of this block whose logits are wanted
             begin = [min(max(f - start, 0), len(row)) for f, row in zip(first, rows, strict=True)]
             least = min((b for b, row in zip(begin, rows, strict=True) if b < len(row)), default=-1)
-            with self.llm.turns.model:
+            with self.llm.encoder.lock.forward:
                 logits = stream.feed(rows, width - least if least >= 0 else 1, block)
             for index, row in enumerate(rows):
                 if begin[index] < len(row):

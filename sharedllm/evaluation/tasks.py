@@ -159,10 +159,10 @@ def run_perplexity(
     if "policy" not in settings.search:
         settings = dataclasses.replace(settings, search={**settings.search, "policy": "right"})
     session = Session("perplexity", settings, llm)
-    if windows.running + max(session.budgets) > session.llm.shape.window:
+    if windows.running + max(session.budgets) > session.llm.window:
         raise ConfigError(
             f"--running {windows.running:,} and a budget of {max(session.budgets):,} need more "
-            f"than the {session.llm.shape.window:,} positions that the model was trained on: "
+            f"than the {session.llm.window:,} positions that the model was trained on: "
             "lower one of them"
         )
     made = lm.items(

@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Sequence
 
+from sharedllm.encoding.document_encoder import DocumentEncoder
 from sharedllm.evaluation.methods import Case, DoesNotFitError, Ready
 from sharedllm.evaluation.pasted import Pasted
 from sharedllm.shared_llm import SharedLLM
@@ -15,7 +16,7 @@ def extended(llm: SharedLLM, factor: int) -> SharedLLM:
     """`llm` with YaRN by `factor`: a model with another rotation on the same weights."""
     shared = {id(p): p for p in (*llm.model.parameters(), *llm.model.buffers())}
     model = copy.deepcopy(llm.model, shared)
-    config, window = model.config, llm.shape.window
+    config, window = model.config, llm.window
     config.rope_parameters = {
         **config.rope_parameters,
         "rope_type": "yarn",
@@ -26,7 +27,9 @@ def extended(llm: SharedLLM, factor: int) -> SharedLLM:
     decoder = model.get_decoder()
     rotary = type(decoder.rotary_emb)(config).to(llm.upper.device)
     decoder.rotary_emb = rotary
-    return SharedLLM(model, llm.tokenizer, tree=llm.tree, generation=llm.generation)
+    return SharedLLM(
+        DocumentEncoder(model, llm.tokenizer, tree=llm.tree), generation=llm.generation
+    )
 
 
 class Yarn(Pasted):
@@ -56,7 +59,7 @@ class Yarn(Pasted):
 
     def factor(self, case: Case) -> int:
         """The smallest whole factor by which prompt and answer fit."""
-        window = self.llm.shape.window
+        window = self.llm.window
         return math.ceil((len(case.ids) + window - self.room(case)) / window)
 
     def runs(self, ready: Ready) -> SharedLLM:

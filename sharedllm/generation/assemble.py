@@ -4,23 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from sharedllm.answer import Citation
 from sharedllm.encoding.document import Document
+from sharedllm.encoding.document_encoder import DocumentEncoder
 from sharedllm.encoding.kv import InjectedKV, NodeKV, gather
 from sharedllm.encoding.lower_model import NodeRequest
-from sharedllm.encoding.node_encoder import NodeEncoder, request
 from sharedllm.errors import WindowError
 from sharedllm.generation.prompt import Conversation, part_ids
 from sharedllm.injection.positions import Prompt
-from sharedllm.injection.upper_model import UpperModel
 from sharedllm.progress import Progress
 from sharedllm.search import passages
+from sharedllm.search.passages import Citation
 from sharedllm.search.selection import SelectedNode, Selection
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from sharedllm.text.tokens import Tokenizer
 
 AFTER_EVIDENCE = "\n\n"
 
@@ -72,9 +68,18 @@ class Plan:
     injected: tuple[tuple[SelectedNode, ...], ...]
 
     def requests(self, index: int) -> list[NodeRequest]:
-        """What the lower model has to encode of the `index`-th document."""
+        """The nodes of the `index`-th document that the lower model has to encode."""
         document = self.conversation.documents[index]
-        return [request(document, node.node, node.ratio) for node in self.injected[index]]
+        return [document.request(node.node, node.ratio) for node in self.injected[index]]
+
+    def encode(
+        self, encoder: DocumentEncoder, progress: Progress = None
+    ) -> list[InjectedKV | None]:
+        """Encode the injected KV of every document, in their order."""
+        return [
+            self.memory(i, encoder.encode(document, self.requests(i), progress))
+            for i, document in enumerate(self.conversation.documents)
+        ]
 
     def memory(self, index: int, encoded: Mapping[NodeRequest, NodeKV]) -> InjectedKV | None:
         """The injected KV of the `index`-th document."""
@@ -85,10 +90,16 @@ class Plan:
         chunks = [int(forest.tree[node.node]) for node in self.injected[index]]
         return gather([encoded[r] for r in requests], chunks, len(forest.roots))
 
+    def citations(self) -> tuple[Citation, ...]:
+        """Cite what was selected for its score, best first."""
+        pairs = zip(self.conversation.documents, self.windows, strict=True)
+        found = [citation for document, own in pairs for citation in passages.cite(document, own)]
+        return tuple(sorted(found, key=lambda citation: -citation.score))
+
     def prompt(
         self,
         memory: Sequence[InjectedKV | None],
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: Tokenizer,
         *,
         then: Sequence[int] = (),
     ) -> Prompt:
@@ -120,14 +131,14 @@ class Plan:
         )
 
 
-def _sink(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def _sink(tokenizer: Tokenizer) -> list[int]:
     """What stands before memory where nothing else does: the start of a text, or a new line."""
     start = tokenizer.bos_token_id
     return part_ids("\n", tokenizer) if start is None else [int(start)]
 
 
 def make_plan(
-    conversation: Conversation, selection: Selection | None, tokenizer: PreTrainedTokenizerBase
+    conversation: Conversation, selection: Selection | None, tokenizer: Tokenizer
 ) -> Plan:
     """Sort what was selected by document, and by how it enters."""
     documents = conversation.documents
@@ -147,66 +158,25 @@ def make_plan(
     )
 
 
-class Preparer:
-    """Puts evidence and memory at the documents' places."""
+def require_window(
+    conversation: Conversation, tokenizer: Tokenizer, window: int, new_tokens: int
+) -> None:
+    """Refuse a question that leaves no room for any evidence, before searching for it.
 
-    def __init__(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        encoder: NodeEncoder,
-        upper: UpperModel,
-        window: int,
-    ) -> None:
-        self._tokenizer, self._encoder, self._upper = tokenizer, encoder, upper
-        self._window = window
+    Parameters
+    ----------
+    window : int
+        Tokens that the model was trained on.
 
-    def require_window(self, conversation: Conversation, new_tokens: int) -> None:
-        """Refuse a question that leaves no room for any evidence, before searching for it.
-
-        Raises
-        ------
-        WindowError
-        """
-        texts = [part for part in conversation.parts if not isinstance(part, Document)]
-        own = sum(len(part_ids(part, self._tokenizer)) for part in texts)
-        if own + new_tokens >= self._window:
-            raise WindowError(
-                f"the question and instructions take {own} tokens and the answer up to "
-                f"{new_tokens}; the model was trained on {self._window}: "
-                "shorten the question, or pass long text as context"
-            )
-
-    def prepare(
-        self,
-        conversation: Conversation,
-        selection: Selection | None,
-        new_tokens: int,
-        progress: Progress = None,
-    ) -> Prepared:
-        """Encode what is missing and lay out the prompt.
-
-        Raises
-        ------
-        WindowError
-            If prompt, memory and `new_tokens` do not fit the trained window.
-        """
-        plan = make_plan(conversation, selection, self._tokenizer)
-        documents = conversation.documents
-        memory = [
-            plan.memory(i, self._encoder.encode(document, plan.requests(i), progress))
-            for i, document in enumerate(documents)
-        ]
-        prompt = plan.prompt(memory, self._tokenizer)
-        self._upper.require_room(prompt, new_tokens)
-        citations = [
-            c for d, w in zip(documents, plan.windows, strict=True) for c in passages.cite(d, w)
-        ]
-        return Prepared(
-            prompt=prompt,
-            citations=tuple(sorted(citations, key=lambda c: -c.score)),
-            context_tokens=sum(map(len, documents)),
-            evidence_tokens=sum(map(len, plan.pasted)),
-            selection=selection,
-            remember_s=sum(d.remember_s for d in documents),
-            question=conversation.query,
+    Raises
+    ------
+    WindowError
+    """
+    texts = [part for part in conversation.parts if not isinstance(part, Document)]
+    own = sum(len(part_ids(part, tokenizer)) for part in texts)
+    if own + new_tokens >= window:
+        raise WindowError(
+            f"the question and instructions take {own} tokens and the answer up to "
+            f"{new_tokens}; the model was trained on {window}: "
+            "shorten the question, or pass long text as context"
         )

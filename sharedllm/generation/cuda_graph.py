@@ -1,9 +1,10 @@
 """Decoding in steps of one shape, which CUDA replays as a graph.
 
-A step of the upper model makes new tensors for every token: its keys grow, and the host launches each kernel. Here buffers have their final size from the start, what
-counts up lives on the device, and a mask says which slots are filled; a token then costs one
-launch. Without a graph the same steps run one by one, which tests on a CPU use. A graph of one
-answer serves later ones that fit into its buffers.
+A step of the upper model makes new tensors for every token: its keys grow, and the host launches
+each kernel. Here buffers have their final size from the start, what counts up lives on the
+device, and a mask says which slots are filled; a token then costs one launch. Without a graph the
+same steps run one by one, which tests on a CPU use. A graph of one answer serves later ones that
+fit into its buffers.
 
 Shapes: B batch, C slots of a cache, V vocabulary.
 """

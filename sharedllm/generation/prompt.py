@@ -5,15 +5,12 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sharedllm.encoding.document import Document
 from sharedllm.errors import ConfigError, InputError
 from sharedllm.search.query import query_of
-from sharedllm.text.tokens import special_tokens, tokenize
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from sharedllm.text.tokens import Tokenizer, special_tokens, tokenize
 
 ROLES = ("system", "user", "assistant", "tool")
 BEFORE = "Read the text below and answer the question about it.\n\nText:\n"
@@ -22,7 +19,6 @@ AFTER = "\n\nQuestion: {question}\nGive a short answer, using only the text."
 ABSENT = "not in the documents"  # what an adapter learned to say where the text does not tell
 
 Message = Mapping[str, Any]
-Question = str | Sequence[Message]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,75 +51,93 @@ class Conversation:
         return tuple(part for part in self.parts if isinstance(part, Document))
 
 
-def converse(
-    question: str | Sequence[Message],
-    context: Sequence[Document],
-    tokenizer: PreTrainedTokenizerBase,
-) -> Conversation:
-    """Put documents and question (or messages) into the model's chat format.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """A question as it was parsed, before there are documents to it.
+
+    Attributes
+    ----------
+    turns : tuple of (role, parts)
+        Chat messages.
+    query : str
+        The text that is searched for: the question in the last user message.
+    plain : bool
+        A question alone, which the default instructions are put around.
+    """
+
+    turns: tuple[tuple[str, tuple[Part, ...]], ...]
+    query: str
+    plain: bool = False
+
+
+Question = str | Sequence[Message] | Asked
+
+
+def parse(question: Question) -> Asked:
+    """Parse a question or chat messages, once; what is parsed already is given back.
 
     Parameters
     ----------
     question : str, or messages
         A message is ``{"role", "content"}``; content is a str or a list of parts,
         ``{"type": "text", "text"}`` or ``{"type": "document", "document"}``.
-    context : documents that stand in no message; they go to the front of the last user message.
 
     Raises
     ------
     InputError
         For an empty question, or a message that is not of this form.
     """
+    if isinstance(question, Asked):
+        return question
     if isinstance(question, str):
         if not question.strip():
             raise InputError("the question is empty; ask something")
-        after = AFTER.format(question=question.strip())
-        content: list[Part] = [BEFORE, *context, after] if context else [question]
-        return Conversation(parts=_rendered([("user", content)], tokenizer), query=question.strip())
-    turns = [_turn(message, index) for index, message in enumerate(_messages(question))]
-    users = [index for index, (role, _) in enumerate(turns) if role == "user"]
+        return Asked(turns=(("user", (question,)),), query=question.strip(), plain=True)
+    if not isinstance(question, list | tuple):
+        raise InputError(f"the question is {question!r}; give a str, or a list of chat messages")
+    turns = tuple(_turn(message, index) for index, message in enumerate(question))
+    users = [parts for role, parts in turns if role == "user"]
     if not users:
         raise InputError("the messages hold no user message; the last one is what gets answered")
-    last = turns[users[-1]][1]
-    query = query_of(_text(last))
+    query = query_of(_text(users[-1]))
     if not query:
         raise InputError("the last user message has no text; ask something")
-    if context:
+    return Asked(turns=turns, query=query)
+
+
+def converse(question: Question, context: Sequence[Document], tokenizer: Tokenizer) -> Conversation:
+    """Put documents and question (or messages) into the model's chat format.
+
+    Parameters
+    ----------
+    question : as :func:`parse` takes it
+    context : documents that stand in no message; they go to the front of the last user message.
+
+    Raises
+    ------
+    InputError
+        If the question is not of the form that :func:`parse` takes, or names a document twice.
+    """
+    asked = parse(question)
+    turns = [(role, list(parts)) for role, parts in asked.turns]
+    last = next(parts for role, parts in reversed(turns) if role == "user")
+    if context and asked.plain:
+        last[:] = [BEFORE, *context, AFTER.format(question=asked.query)]
+    elif context:
         last[:0] = [*context, "\n\n"]
     parts = _rendered(turns, tokenizer)
     documents = [part for part in parts if isinstance(part, Document)]
     if len({(document.id, document.offset) for document in documents}) < len(documents):
         raise InputError("a document stands in the messages twice; give each one once")
-    return Conversation(parts=parts, query=query)
-
-
-def asked(question: Question) -> str:
-    """What a memory is searched for: the question, or that in the last user message.
-
-    Raises
-    ------
-    InputError
-        If it is not of the form that :func:`converse` takes.
-    """
-    if isinstance(question, str):
-        return question.strip()
-    turns = [_turn(message, index) for index, message in enumerate(_messages(question))]
-    users = [parts for role, parts in turns if role == "user"]
-    return query_of(_text(users[-1])) if users else ""
+    return Conversation(parts=parts, query=asked.query)
 
 
 def _text(parts: Sequence[Part]) -> str:
-    """What is said, a line for each document's place."""
+    """The text of `parts`, with a line break at each document's place."""
     return "".join(part if isinstance(part, str) else "\n" for part in parts)
 
 
-def _messages(question: object) -> Sequence[Message]:
-    if not isinstance(question, list | tuple):
-        raise InputError(f"the question is {question!r}; give a str, or a list of chat messages")
-    return question
-
-
-def _turn(message: Message, index: int) -> tuple[str, list[Part]]:
+def _turn(message: Message, index: int) -> tuple[str, tuple[Part, ...]]:
     """Role and parts of one message."""
     if not isinstance(message, Mapping) or "role" not in message or "content" not in message:
         raise InputError(f"message {index} is {message!r}; it needs 'role' and 'content'")
@@ -131,7 +145,7 @@ def _turn(message: Message, index: int) -> tuple[str, list[Part]]:
     if role not in ROLES:
         raise InputError(f"message {index} has role {role!r}; allowed: {', '.join(ROLES)}")
     if isinstance(content, str):
-        return role, [content]
+        return role, (content,)
     parts: list[Part] = []
     for part in content if isinstance(content, Sequence) else [content]:
         kind = part.get("type") if isinstance(part, Mapping) else None
@@ -145,11 +159,11 @@ def _turn(message: Message, index: int) -> tuple[str, list[Part]]:
                 "{'type': 'text', 'text'} and {'type': 'document', 'document'} "
                 "with what remember() returned"
             )
-    return role, parts
+    return role, tuple(parts)
 
 
 def _rendered(
-    turns: Sequence[tuple[str, Sequence[Part]]], tokenizer: PreTrainedTokenizerBase
+    turns: Sequence[tuple[str, Sequence[Part]]], tokenizer: Tokenizer
 ) -> tuple[Part, ...]:
     """Apply the chat template with a mark in each document's place, then cut at the marks.
 
@@ -193,7 +207,7 @@ def _rendered(
     return tuple(out)
 
 
-def turn_end(tokenizer: PreTrainedTokenizerBase) -> int:
+def turn_end(tokenizer: Tokenizer) -> int:
     """The token id that ends the assistant's turn in the model's chat format.
 
     Raises
@@ -215,7 +229,7 @@ def turn_end(tokenizer: PreTrainedTokenizerBase) -> int:
     return int(tokenizer.eos_token_id)
 
 
-def part_ids(part: str | Literal, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def part_ids(part: str | Literal, tokenizer: Tokenizer) -> list[int]:
     """Token ids of one part of a conversation."""
     if isinstance(part, Literal):
         return list(map(int, tokenize(part.text, tokenizer).ids))

@@ -8,7 +8,6 @@ role is an adapter in the format of the library PEFT.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -145,21 +144,6 @@ class Adapter:
         with torch.no_grad():
             for name, parameter in own.items():
                 parameter.copy_(weights[name])
-
-    def lower_on(self, model: Any) -> Adapter | None:
-        """The same lower role on `model`, a copy of the base or of its first layers.
-
-        None where the base itself plays it.
-        """
-        if "lower" not in self.config.roles:
-            return None
-        other = Adapter(model, dataclasses.replace(self.config, roles=("lower",)))
-        own, there = self.weights(), other.parameters()
-        other.set({name: own[name] for name in there})
-        for name, parameter in there.items():
-            parameter.data = parameter.data.to(own[name].dtype)
-            parameter.requires_grad_(False)
-        return other
 
     def fingerprint(self) -> str:
         """What tells this adapter's memory from another's: a digest of the lower role."""

@@ -95,16 +95,13 @@ class Manifest:
 
 
 def settings(
-    folder: Path | None,
-    tree: TreeConfig | None,
-    injection: InjectionConfig | None,
-    search: SearchConfig | None,
+    folder: Path | None, tree: TreeConfig | None, injection: InjectionConfig | None
 ) -> tuple[TreeConfig | None, InjectionConfig | None, SearchConfig | None]:
-    """What was given, and where nothing was, what the adapter in `folder` was trained with."""
+    """Fill in the settings that the adapter in `folder` was trained with; its search is third."""
     if folder is None:
-        return tree, injection, search
+        return tree, injection, None
     manifest = Manifest.read(folder)
-    search = search or SearchConfig.from_dict(manifest.search)
+    search = SearchConfig.from_dict(manifest.search)
     return tree or manifest.tree, injection or manifest.injection, search
 
 

@@ -50,9 +50,20 @@ def save_merged(model: Any, tokenizer: Any, adapter: Adapter, folder: Path) -> N
 class Adapted(Protocol):
     """What is saved of a SharedLLM."""
 
-    model: Any
-    tokenizer: Any
-    adapter: Adapter | None
+    @property
+    def model(self) -> Any:
+        """The base."""
+        ...
+
+    @property
+    def tokenizer(self) -> Any:
+        """Its tokenizer."""
+        ...
+
+    @property
+    def adapter(self) -> Adapter | None:
+        """The trained roles."""
+        ...
 
 
 def save(

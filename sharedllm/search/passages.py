@@ -8,19 +8,46 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from sharedllm.answer import Citation
 from sharedllm.encoding.document import Document
 from sharedllm.search.selection import SelectedNode
 from sharedllm.text.pages import page_of
-from sharedllm.text.tokens import tokenize
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from sharedllm.text.tokens import Tokenizer, tokenize
 
 BETWEEN = "\n...\n"
 DIGITS = 4  # of scores that are shown
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Citation:
+    """Selected evidence: a span of a document that the model was given verbatim.
+
+    Attributes
+    ----------
+    source : str
+        The document's source (a path), else its title.
+    char_start, char_end : int
+        Characters [char_start, char_end) of the document's text; `text` is exactly these.
+    level : int
+        Tree level of the nodes; 0 is a root.
+    score : float
+        The scorer's value for the best node.
+    text : str
+    document, title : str
+        The document's id (in its memory) and title.
+    page : int or None
+        The page on which it begins, from 1; None where the text has no pages (form feeds).
+    """
+
+    source: str
+    char_start: int
+    char_end: int
+    level: int
+    score: float
+    text: str
+    document: str = ""
+    title: str = ""
+    page: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +93,7 @@ def pasted(
     document: Document,
     found: Sequence[Window],
     heading: str,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     *,
     order: Callable[[Window], float] = lambda window: window.score,
 ) -> list[int]:
@@ -85,13 +112,13 @@ def pasted(
     return ids
 
 
-def overhead(heading: str, tokenizer: PreTrainedTokenizerBase) -> int:
+def overhead(heading: str, tokenizer: Tokenizer) -> int:
     """Tokens a window costs beside its own."""
     texts = [BETWEEN, heading] if heading else [BETWEEN]
     return sum(len(tokenize(text, tokenizer)) for text in texts)
 
 
-def overheads(documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def overheads(documents: Sequence[Document], tokenizer: Tokenizer) -> list[int]:
     """Tokens a window of each document costs beside its own."""
     labels = [label(index, document, len(documents)) for index, document in enumerate(documents)]
     return [overhead(text, tokenizer) for text in labels]

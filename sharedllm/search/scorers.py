@@ -15,7 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -23,12 +23,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sharedllm.encoding.document import Document, SearchVectors
+from sharedllm.encoding.document_encoder import DocumentEncoder
 from sharedllm.encoding.lower_model import LowerModel, unit
 from sharedllm.errors import ConfigError, InputError
-from sharedllm.text.tokens import tokenize
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from sharedllm.text.tokens import Tokenizer, tokenize
 
 Scores = NDArray[np.float32]
 Embedder = Callable[[list[str]], NDArray[np.float32]]
@@ -55,7 +53,7 @@ class Query:
     vectors: Tensor
 
 
-def looked_for(text: str, tokenizer: PreTrainedTokenizerBase, lower: LowerModel) -> Query:
+def looked_for(text: str, tokenizer: Tokenizer, lower: LowerModel) -> Query:
     """`text` as what is looked for.
 
     Raises
@@ -70,6 +68,30 @@ def looked_for(text: str, tokenizer: PreTrainedTokenizerBase, lower: LowerModel)
     ids = tokenize(text, tokenizer).ids
     vectors = lower.vectors(ids, [(0, len(ids))]).float()
     return Query(text=text, ids=ids, vectors=vectors)
+
+
+def score(
+    text: str,
+    documents: Sequence[Document],
+    encoder: DocumentEncoder,
+    policy: str,
+    embedder: Embedder | None = None,
+) -> list[Scores]:
+    """Score every node of `documents` for the question `text`.
+
+    Parameters
+    ----------
+    policy : the name of a scorer
+    embedder : texts -> array (texts, dims), for "embedding"
+
+    Returns
+    -------
+    list of float32 arrays (nodes,)
+        One a document, in the order of its forest.
+    """
+    with encoder.lock.question(), encoder.lock.forward:
+        query = looked_for(text, encoder.tokenizer, encoder.lower)
+        return make_policy(policy, encoder.lower, embedder).score(query, documents)
 
 
 class Policy(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +12,38 @@ from numpy.typing import NDArray
 from sharedllm.errors import DocumentError
 from sharedllm.text.pages import as_read
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+
+class Tokenizer(Protocol):
+    """The part of a fast Hugging Face tokenizer that is used outside of hf/."""
+
+    bos_token: Any
+    bos_token_id: Any
+    eos_token_id: Any
+    chat_template: Any
+    all_special_ids: Any
+    all_special_tokens: Any
+    added_tokens_decoder: Any
+    backend_tokenizer: Any
+
+    def __len__(self) -> int:
+        """Token ids there are."""
+        ...
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Token ids, offsets and masks of texts."""
+        ...
+
+    def decode(self, *args: Any, **kwargs: Any) -> Any:
+        """The text of token ids."""
+        ...
+
+    def apply_chat_template(self, *args: Any, **kwargs: Any) -> Any:
+        """Messages in the model's chat format."""
+        ...
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> Any:
+        """Write the tokenizer into a folder."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +70,7 @@ class Tokens:
         return int(self.spans[start:end, 0].min()), int(self.spans[start:end, 1].max())
 
 
-def tokenize(text: str, tokenizer: PreTrainedTokenizerBase) -> Tokens:
+def tokenize(text: str, tokenizer: Tokenizer) -> Tokens:
     """Tokenise `text` without special tokens.
 
     A form feed, which ends a page, is read as the line feed that it looks like; spans count in
@@ -74,16 +104,14 @@ def tokenize(text: str, tokenizer: PreTrainedTokenizerBase) -> Tokens:
     return Tokens(ids=np.asarray(ids, dtype=np.int32), spans=np.asarray(spans, dtype=np.int32))
 
 
-def special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+def special_tokens(tokenizer: Tokenizer) -> dict[str, int]:
     """Spelling -> id of every token that stands for no text: chat turns, ends, padding."""
     added = tokenizer.added_tokens_decoder.items()
     special = {token.content: token_id for token_id, token in added if token.special}
     return special | dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
 
 
-def _without_special(
-    text: str, tokenizer: PreTrainedTokenizerBase
-) -> tuple[list[int], list[tuple[int, int]]]:
+def _without_special(text: str, tokenizer: Tokenizer) -> tuple[list[int], list[tuple[int, int]]]:
     """Ids and spans of `text`; a copy does it, because the setting would show in other threads."""
     plain = copy.deepcopy(tokenizer.backend_tokenizer)
     plain.no_truncation()

@@ -11,7 +11,6 @@ import random
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -30,16 +29,13 @@ from sharedllm.search.scorers import BM25, Query
 from sharedllm.search.selection import Selection, select
 from sharedllm.search.sentences import widened
 from sharedllm.shared_llm import SharedLLM
-from sharedllm.text.tokens import tokenize
+from sharedllm.text.tokens import Tokenizer, tokenize
 from sharedllm.training.checkpointing import layers_recomputed
 from sharedllm.training.config import SelectionConfig
 from sharedllm.training.documents import NO_VECTORS, leaves_of, unread
 from sharedllm.training.examples import Example
 from sharedllm.training.frames import framed
 from sharedllm.training.lockstep import Most, nothing
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 PADDING = 8192  # tokens of padding that cost less than a pass of their own
 OVERHEAD = 4  # tokens a pasted window costs beside its own
@@ -79,7 +75,7 @@ class Chooser:
 
     def __init__(
         self,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: Tokenizer,
         tree: TreeConfig,
         config: SelectionConfig,
         end_id: int,
@@ -250,7 +246,7 @@ def losses(
     """
     plans = [choice.plan for choice in choices]
     with layers_recomputed(llm.model) if most(checkpointing) else nullcontext():
-        memory, idle = encode(llm.lower, choices, most=most)
+        memory, idle = encode(llm.encoder.lower, choices, most=most)
         predicted, more = _predicted(llm, choices, plans, memory, most=most)
     idle += more
     out = []

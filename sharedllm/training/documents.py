@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from sharedllm.config import TreeConfig
 from sharedllm.encoding.document import Document, NodeCache
-from sharedllm.text.tokens import tokenize
+from sharedllm.text.tokens import Tokenizer, tokenize
 from sharedllm.text.tree import cut, grow
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 NO_VECTORS = torch.empty(0, 1)
 
 
 def unread(
     text: str,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     tree: TreeConfig,
     *,
     noise: float = 0.0,

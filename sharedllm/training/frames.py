@@ -7,13 +7,10 @@ the question often stands before the documents, or the documents in the system m
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
 
 from sharedllm.encoding.document import Document
 from sharedllm.generation.prompt import Conversation, Message, converse
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from sharedllm.text.tokens import Tokenizer
 
 OWN = 0.5  # the share of the library's own frame
 HERE = "{documents}"
@@ -52,7 +49,7 @@ FRAMES: tuple[tuple[str, str], ...] = (
 def framed(
     question: str,
     document: Document,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     rng: random.Random,
 ) -> Conversation:
     """`question` about `document` in the library's own frame, or in one of the others."""

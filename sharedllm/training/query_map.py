@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,14 +28,11 @@ from sharedllm.hf import lora_io
 from sharedllm.memory.vectors import VectorCodec
 from sharedllm.search.scorers import Query, token_weights
 from sharedllm.shared_llm import SharedLLM
-from sharedllm.text.tokens import tokenize
+from sharedllm.text.tokens import Tokenizer, tokenize
 from sharedllm.text.tree import cut
 from sharedllm.training.config import DataConfig, TrainConfig
 from sharedllm.training.data import Mixture
 from sharedllm.training.documents import NO_VECTORS, leaves_of, unread
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 MOST_LEAVES = 8  # that hold the evidence; summaries have more
 LOG_EVERY = 50
@@ -71,9 +68,7 @@ class Sought:
 class Questions(IterableDataset[Sought]):
     """Those examples of the mixture that have a question and evidence, without end."""
 
-    def __init__(
-        self, data: DataConfig, tokenizer: PreTrainedTokenizerBase, tree: TreeConfig, seed: int
-    ) -> None:
+    def __init__(self, data: DataConfig, tokenizer: Tokenizer, tree: TreeConfig, seed: int) -> None:
         self._data, self._tokenizer, self._tree, self._seed = data, tokenizer, tree, seed
 
     def __iter__(self) -> Iterator[Sought]:
@@ -142,7 +137,7 @@ def train(llm: SharedLLM, config: TrainConfig, say: Callable[[str], object] = _n
     ----------
     say : gets a line of losses by task now and then
     """
-    settings, lower = config.query_map, llm.lower
+    settings, lower = config.query_map, llm.encoder.lower
     sample = lower.vocabulary()
     codec = VectorCodec.fit(sample).to(lower.device)
     model = QueryMap(sample.shape[1], lower.device)
@@ -198,7 +193,7 @@ def _vectors(llm: SharedLLM, texts: Sequence[NDArray[np.int32]]) -> Tensor:
         for start, text in zip(starts, texts, strict=False)
         for chunk in cut(len(text), llm.tree.chunk)
     ]
-    return llm.lower.vectors(np.concatenate(texts), spans).float().clone()
+    return llm.encoder.lower.vectors(np.concatenate(texts), spans).float().clone()
 
 
 def run(

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from sharedllm.config import AdapterConfig, InjectionConfig, TreeConfig
+from sharedllm.encoding.document_encoder import DocumentEncoder
 from sharedllm.errors import ConfigError
 from sharedllm.generation.prompt import turn_end
 from sharedllm.hf import lora_io
@@ -172,7 +173,7 @@ class Trainer:
                 )
                 divide(model, device)
             self.accelerator.wait_for_everyone()
-        return SharedLLM(model, tokenizer, adapter=folder, **settings)
+        return SharedLLM(DocumentEncoder(model, tokenizer, adapter=folder, **settings))
 
     def run(self) -> None:
         """Train up to ``config.steps`` or ``config.minutes``, and save."""

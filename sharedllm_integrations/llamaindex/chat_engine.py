@@ -54,6 +54,6 @@ def _history(llm: LlamaIndexSharedLLM, messages: Any) -> ChatMemoryBuffer:
     """
     return ChatMemoryBuffer.from_defaults(
         chat_history=messages,
-        token_limit=int(llm.engine.llm.shape.window * HISTORY),
+        token_limit=int(llm.engine.llm.window * HISTORY),
         tokenizer_fn=llm.count,
     )

@@ -33,7 +33,7 @@ def memory_of(llm: SharedLLM, nodes: Sequence[Node]) -> InjectedKV:
         request = NodeRequest(start=0, end=len(n.ids), ratio=float(ratio))
         ids = np.asarray(n.ids, dtype=np.int32)
         with torch.no_grad():
-            ((_, kv),) = llm.lower.encode(ids, [request])
+            ((_, kv),) = llm.encoder.lower.encode(ids, [request])
         encoded.append(kv)
     chunks = [n.chunk for n in nodes]
     return gather(encoded, chunks, max(chunks) + 1)

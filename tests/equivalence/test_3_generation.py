@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sharedllm import GenerationConfig, SharedLLM
-from sharedllm.generation.decoding import Row
+from sharedllm.generation.logits_processors import Row
 from sharedllm.hf.loading import end_ids
 from sharedllm.injection.positions import Prompt
 from tests.equivalence.oracle import Piece

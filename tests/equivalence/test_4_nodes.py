@@ -40,7 +40,7 @@ def assert_same(a: NodeKV, b: NodeKV) -> None:
 def test_batched_and_prefix_shared_nodes_are_nodes_encoded_alone(
     family: str, batch_tokens: int
 ) -> None:
-    lower = shared(family).lower
+    lower = shared(family).encoder.lower
     lower.batch_tokens = batch_tokens
     together = dict(lower.encode(IDS, REQUESTS))
     assert sorted(together) == sorted(REQUESTS)
@@ -51,7 +51,7 @@ def test_batched_and_prefix_shared_nodes_are_nodes_encoded_alone(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_context_is_read_and_not_kept(family: str) -> None:
-    lower = shared(family).lower
+    lower = shared(family).encoder.lower
     ((_, whole),) = lower.encode(IDS, [NodeRequest(start=10, end=60, ratio=1.0)])
     nodes = [
         NodeRequest(start=30, end=60, ratio=1.0, context=20),
@@ -75,7 +75,7 @@ def test_a_document_s_nodes_are_read_with_what_stands_before_them_in_their_chunk
     for request, kv in document.nodes._nodes.items():
         chunk = request.start - request.start % llm.tree.chunk
         assert request.context == min(context, request.start - chunk)
-        ((_, alone),) = llm.lower.encode(document.tokens.ids, [request])
+        ((_, alone),) = llm.encoder.lower.encode(document.tokens.ids, [request])
         assert_same(kv, alone)
 
 
@@ -85,7 +85,7 @@ def _moved(request: NodeRequest) -> NodeRequest:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_keys_are_those_before_the_rotation(family: str) -> None:
-    encoded = dict(shared(family).lower.encode(IDS, REQUESTS))
+    encoded = dict(shared(family).encoder.lower.encode(IDS, REQUESTS))
     for request, kv in encoded.items():
         kept = tuple(kept_positions(request.end - request.start, request.ratio).tolist())
         node = oracle.Node(tuple(IDS[request.start : request.end].tolist()), kept, 0)
@@ -98,8 +98,8 @@ def test_keys_are_those_before_the_rotation(family: str) -> None:
 
 @pytest.mark.parametrize("layers", [1, 2])
 def test_fewer_injection_layers_are_the_bottom_ones(layers: int) -> None:
-    every = dict(shared("llama").lower.encode(IDS, REQUESTS))
-    for request, kv in shared("llama", layers=layers).lower.encode(IDS, REQUESTS):
+    every = dict(shared("llama").encoder.lower.encode(IDS, REQUESTS))
+    for request, kv in shared("llama", layers=layers).encoder.lower.encode(IDS, REQUESTS):
         assert_same(
             kv, NodeKV(keys=every[request].keys[:layers], values=every[request].values[:layers])
         )
@@ -130,7 +130,7 @@ def test_coarser_from_finer_is_direct_encoding(length: int, steps: int) -> None:
     assert llm.encoder.from_finer(document, coarser) is None  # nothing to take it from yet
     llm.encoder.encode(document, [finer])
     found = llm.encoder.from_finer(document, coarser)
-    ((_, direct),) = llm.lower.encode(document.tokens.ids, [coarser])
+    ((_, direct),) = llm.encoder.lower.encode(document.tokens.ids, [coarser])
     assert found is not None
     assert_same(found, direct)
     assert llm.encoder.from_finer(document, NodeRequest(start=0, end=length, ratio=12.0)) is None

@@ -31,7 +31,7 @@ def test_encoded_nodes_keep_as_many_entries_as_they_should(
     lengths = (1, 2, 3, 10, 31, 32, 33, 64)
     requests = [NodeRequest(start=0, end=n, ratio=ratio) for n in lengths]
     ids = np.arange(64, dtype=np.int32)
-    for request, kv in tiny_llm.lower.encode(ids, requests):
+    for request, kv in tiny_llm.encoder.lower.encode(ids, requests):
         assert len(kv) == math.ceil(request.end / ratio)
         assert kv.keys.shape == kv.values.shape == (3, 2, len(kv), 8)
 

@@ -95,8 +95,8 @@ def test_nodes_by_every_backend(family: str, attention: str) -> None:
         NodeRequest(start=20, end=40, ratio=2.5, context=5),
         NodeRequest(start=40, end=60, ratio=32.0),
     ]
-    expected = dict(shared(family, attention="reference").lower.encode(ids, requests))
-    for request, kv in shared(family, attention=attention).lower.encode(ids, requests):
+    expected = dict(shared(family, attention="reference").encoder.lower.encode(ids, requests))
+    for request, kv in shared(family, attention=attention).encoder.lower.encode(ids, requests):
         for found, wanted in (
             (kv.keys, expected[request].keys),
             (kv.values, expected[request].values),
@@ -124,7 +124,7 @@ def test_nothing_is_computed_beyond_what_is_kept(
         NodeRequest(start=0, end=32, ratio=8.0),
         NodeRequest(start=32, end=48, ratio=4.0),
     ]
-    dict(llm.lower.encode(ids, requests))
+    dict(llm.encoder.lower.encode(ids, requests))
     whole = [
         (f"{i} {name}", 48) for i in range(layers - 1) for name in ("q_proj", "k_proj", "o_proj")
     ]
@@ -132,11 +132,11 @@ def test_nothing_is_computed_beyond_what_is_kept(
 
 
 def test_batches_hold_no_more_tokens_than_they_should(tiny_llm: SharedLLM) -> None:
-    tiny_llm.lower.batch_tokens = 100
-    assert tiny_llm.lower._fitting([60, 40, 1]) == 2
-    assert tiny_llm.lower._fitting([60, 41, 1]) == 1
-    assert tiny_llm.lower._fitting([300, 41]) == 1
-    assert tiny_llm.lower._fitting([20, 20]) == 2
+    tiny_llm.encoder.lower.batch_tokens = 100
+    assert tiny_llm.encoder.lower._fitting([60, 40, 1]) == 2
+    assert tiny_llm.encoder.lower._fitting([60, 41, 1]) == 1
+    assert tiny_llm.encoder.lower._fitting([300, 41]) == 1
+    assert tiny_llm.encoder.lower._fitting([20, 20]) == 2
 
 
 # -- choosing ------------------------------------------------------------------------------------

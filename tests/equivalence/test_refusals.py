@@ -15,6 +15,7 @@ from transformers import (
 )
 
 from sharedllm import InjectionConfig, SharedLLM, TreeConfig
+from sharedllm.encoding.document_encoder import DocumentEncoder
 from sharedllm.errors import ConfigError, ModelError, UnsupportedModelError, WindowError
 from sharedllm.hf.architectures import inspect
 from sharedllm.injection.positions import Prompt
@@ -40,14 +41,14 @@ SMALL: dict[str, Any] = {"vocab_size": 264, "bos_token_id": None, "eos_token_id"
 def test_other_architectures_are_refused(config: PretrainedConfig) -> None:
     model = AutoModelForCausalLM.from_config(config)
     with pytest.raises(UnsupportedModelError, match=f"{config.model_type}.*llama, mistral"):
-        SharedLLM(model, make_tokenizer())
+        SharedLLM(DocumentEncoder(model, make_tokenizer()))
 
 
 def test_an_unknown_rope_type_is_refused() -> None:
     model = make_model("llama")
     model.config.rope_parameters["rope_type"] = "spiral"
     with pytest.raises(UnsupportedModelError, match=r"'spiral'.*longrope"):
-        SharedLLM(model, make_tokenizer())
+        SharedLLM(DocumentEncoder(model, make_tokenizer()))
 
 
 def test_a_model_without_a_head_is_refused() -> None:
@@ -110,7 +111,7 @@ def test_the_window(mode: str, positions: str, tail: int, allowed: bool) -> None
 
 def test_longrope_keeps_to_the_length_where_its_frequencies_are_constant() -> None:
     llm = shared("phi3-longrope")
-    assert llm.shape.window == 256
+    assert llm.encoder.shape.window == 256
     with pytest.raises(WindowError, match="trained on 256"):
         llm.answer("x" * 260)
 
@@ -127,7 +128,7 @@ def test_two_cross_injections_on_one_model_do_not_add_up() -> None:
 
     def logits(layers: int) -> torch.Tensor:
         config = InjectionConfig(mode="cross", layers=layers)
-        llm = SharedLLM(model, tokenizer, tree=tree, injection=config)
+        llm = SharedLLM(DocumentEncoder(model, tokenizer, tree=tree, injection=config))
         prompt = Prompt(text=((), some_ids(5)), memory=(memory_of(llm, [node(12, 1, 0, 1)]),))
         with torch.no_grad():
             return llm.upper.logits([prompt])[0]

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sharedllm import SharedLLM
+from sharedllm.encoding.document_encoder import DocumentEncoder
 from sharedllm.errors import ConfigError
 from sharedllm.generation.cuda_graph import ROUND, WARM_UP, Replay
 from sharedllm.injection.positions import Prompt
@@ -125,7 +126,7 @@ def test_graphs_in_half_precision_on_a_card(rows: int) -> None:
     if not torch.cuda.is_available():
         pytest.skip("needs CUDA")
     model = make_model("llama").to("cuda", torch.bfloat16)
-    llm = SharedLLM(model, make_tokenizer(), tree=TREE)
+    llm = SharedLLM(DocumentEncoder(model, make_tokenizer(), tree=TREE))
     prompts = [prompt_of(llm, pieces) for pieces in BATCH[:rows]]
     replay = Replay(llm.upper, llm.upper.start(prompts), len(STEPS), graph=True)
     for _ in range(2):

@@ -171,7 +171,7 @@ def test_streaming_refuses_a_window_beyond_the_models(llm: SharedLLM) -> None:
 
 def test_yarn_is_applied_on_the_same_weights(llm: SharedLLM, long: Case) -> None:
     model = extended(llm, 4)
-    assert model.shape.window == 4 * WINDOW
+    assert model.window == 4 * WINDOW
     rope = model.model.config.rope_parameters
     assert (rope["rope_type"], rope["factor"]) == ("yarn", 4.0)
     assert rope["original_max_position_embeddings"] == WINDOW

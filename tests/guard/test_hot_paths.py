@@ -40,7 +40,7 @@ pinned = pytest.mark.skipif(
 
 def ingest(layers: int, requests: list[NodeRequest] = ROOTS) -> Counted:
     """Two chunks, as a document's coarse level is encoded."""
-    lower = shared("llama", layers=layers).lower
+    lower = shared("llama", layers=layers).encoder.lower
 
     def run() -> None:
         with torch.inference_mode():
@@ -56,7 +56,7 @@ def sized(layers: int) -> SharedLLM:
 def warm(llm: SharedLLM) -> Prompt:
     """Four tokens, 16 entries of memory, twelve tokens."""
     with torch.inference_mode():
-        nodes = list(dict(llm.lower.encode(IDS, ROOTS)).values())
+        nodes = list(dict(llm.encoder.lower.encode(IDS, ROOTS)).values())
         memory = gather(nodes, [0, 1], 2)
     return Prompt(text=(some_ids(4), some_ids(12)), memory=(memory,))
 
@@ -109,8 +109,8 @@ def test_a_longer_document_needs_no_more_operators() -> None:
 
 def test_search_vectors_take_one_layer() -> None:
     llm = shared("llama")
-    llm.lower.vectors(IDS, [(0, 128)])  # finds the centre, once
-    found = count(lambda: llm.lower.vectors(IDS, [(0, 64), (64, 128)]))
+    llm.encoder.lower.vectors(IDS, [(0, 128)])  # finds the centre, once
+    found = count(lambda: llm.encoder.lower.vectors(IDS, [(0, 64), (64, 128)]))
     assert found.linear == 128 * LAYER
     assert found.attention == SQUARE * (64**2 + 64**2)
 

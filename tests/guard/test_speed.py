@@ -21,7 +21,6 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
 PHASES = {
     "remember",
     "ingest",
-    "ingest, compiled",
     "search, float16 vectors",
     "search",
     "first token, evidence as KV",
@@ -35,7 +34,6 @@ PHASES = {
     "top-k chunks, first token",
     "full attention, first token",
     "full attention, decode",
-    "full attention and compiled pieces, first token",
     "StreamingLLM, reads the context",
     "CEPE's shape, ingest",
     "CEPE's shape, first token",
@@ -61,7 +59,7 @@ def test_what_ingest_costs_is_what_it_does(parts: SimpleNamespace, layers: int) 
 
     def run() -> None:
         with torch.inference_mode():
-            dict(llm.lower.encode(IDS, ROOTS))
+            dict(llm.encoder.lower.encode(IDS, ROOTS))
 
     found = count(run)
     expected = parts.ours.ingest_cost(size, 128, 64, layers, 8.0)
@@ -170,9 +168,8 @@ def test_one_small_run(tmp_path: Path) -> None:
     assert {row["phase"] for row in whys} == {"SnapKV", "ExpectedAttention"}
     assert all("kvpress is not installed" in row["why"] for row in whys)
     assert {row["attention"] for row in done if "attention" in row} == {"sdpa", "flex"}
-    # a length: four for each M, three for each place of the memory, decoding, evidence as KV;
-    # and two for compiled ingest
-    assert len([row for row in rows if "reached" in row]) == 3 * (3 * 4 + 3 * 3 + 1 + 1) + 2
+    # a length: four for each M, three for each place of the memory, decoding, evidence as KV
+    assert len([row for row in rows if "reached" in row]) == 3 * (3 * 4 + 3 * 3 + 1 + 1)
     stored = {r["tokens"]: r["stored"] for r in done if r["phase"] == "ingest" and "sweep" not in r}
     assert stored[2048] == 2 * stored[1024] == 4 * stored[512]
     assert (tmp_path / "speed.png").stat().st_size > 10_000

@@ -11,7 +11,7 @@ import pytest
 from llama_index.core import Document
 from llama_index.core.llms import MockLLM
 
-from sharedllm import MemoryDocument, SharedLLM, SharedLLMError, TreeMemory
+from sharedllm import MemoryDocument, SharedLLM, SharedLLMError, TreeMemory, loaded_for
 from sharedllm_integrations.errors import SetupError
 from sharedllm_integrations.llamaindex import LlamaIndexSharedLLM, TreeMemoryIndex
 from tests.conftest import WIDE
@@ -164,7 +164,7 @@ def test_a_path_is_as_good_as_a_memory(memory: TreeMemory, llm: SharedLLM) -> No
 def test_without_a_model_that_of_the_memory_answers(memory: TreeMemory) -> None:
     index = TreeMemoryIndex(memory)
     assert isinstance(index.llm, LlamaIndexSharedLLM)
-    assert index.llm.engine.llm is memory.llm
+    assert index.llm.engine.llm is loaded_for(memory)
     assert index.as_query_engine().query(QUESTION)
 
 

@@ -19,7 +19,7 @@ from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
 from llama_index.core.prompts import PromptTemplate
 from pydantic import ValidationError
 
-from sharedllm import SharedLLM, SharedLLMError, TreeMemory
+from sharedllm import SharedLLM, SharedLLMError, TreeMemory, loaded_for
 from sharedllm_integrations.errors import (
     AnswerTimeoutError,
     ContentError,
@@ -214,7 +214,7 @@ def test_pasted_text_is_read_whole(ours: LlamaIndexSharedLLM) -> None:
 
 
 def test_known_text_is_not_read_again(ours: LlamaIndexSharedLLM, memory: TreeMemory) -> None:
-    own = model(memory.llm, memory=memory, long_text=100)
+    own = model(loaded_for(memory), memory=memory, long_text=100)
     found = own.complete(f"{STORY}\n\n{QUESTION}").additional_kwargs["sharedllm"]
     (document,) = found["documents"]
     assert (document["path"], document["outcome"]) == ("known", "reused")

@@ -22,7 +22,7 @@ from llama_index.core.vector_stores.types import (
     MetadataFilters,
 )
 
-from sharedllm import SharedLLM, TreeMemory
+from sharedllm import SharedLLM, TreeMemory, loaded_for
 from sharedllm_integrations.errors import RequestError, SetupError
 from sharedllm_integrations.handles import opening
 from sharedllm_integrations.llamaindex import (
@@ -148,7 +148,7 @@ def test_a_node_whose_text_was_changed_is_its_text(retriever: TreeMemoryRetrieve
 
 
 def test_a_ticket_of_a_document_that_was_changed(memory: TreeMemory) -> None:
-    ours = model(memory.llm)
+    ours = model(loaded_for(memory))
     node = one(TreeMemoryRetriever(memory), "garden")
     prompt = f"{node.get_content(MetadataMode.LLM)}\n\n{QUESTION}"
     assert ours.complete(prompt).text
@@ -172,7 +172,7 @@ def test_a_handle_in_a_document_or_a_question_reads_nothing(llm: SharedLLM) -> N
 
 
 def test_a_document_twice_is_read_once(memory: TreeMemory) -> None:
-    ours = model(memory.llm)
+    ours = model(loaded_for(memory))
     nodes = [one(TreeMemoryRetriever(memory), "ferry") for _ in range(2)]
     text = "\n".join(node.get_content(MetadataMode.LLM) for node in nodes)
     found = ours.complete(f"{text}\n{QUESTION}").additional_kwargs["sharedllm"]["documents"]
@@ -182,7 +182,9 @@ def test_a_document_twice_is_read_once(memory: TreeMemory) -> None:
 def test_a_retriever_tool_hands_tickets_on(memory: TreeMemory) -> None:
     tool = RetrieverTool.from_defaults(TreeMemoryRetriever(memory))
     content = str(tool.call("ferry").content)
-    found = model(memory.llm).complete(f"{content}\n{QUESTION}").additional_kwargs["sharedllm"]
+    found = (
+        model(loaded_for(memory)).complete(f"{content}\n{QUESTION}").additional_kwargs["sharedllm"]
+    )
     assert len(found["documents"]) == 3
 
 

@@ -99,27 +99,6 @@ def test_folders_are_searched_without_links(library: Path) -> None:
     assert found == [("in/deep/ferry.md", False), ("in/story.txt", False), ("in/photo.jpg", True)]
 
 
-def test_devices_that_help_to_read_are_named(
-    library: Path, model: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    command = ["index", "in", "--store", "lib", "--model", model, "--device", "cpu"]
-    code, _, err = run([*command, "--ingest-devices", "cuda:1"], capsys)
-    assert code == 2
-    assert "ingest_devices is 'cuda:1', but the model is on 'cpu'" in err
-    code, out, _ = run([*command, "--ingest-devices", "all"], capsys)  # beside a CPU there is none
-    assert code == 0
-    assert "2 added" in out
-
-
-def test_a_cpu_compiles_nothing(
-    library: Path, model: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    command = ["index", "in", "--store", "lib", "--model", model, "--device", "cpu", "--compile"]
-    code, _, err = run(command, capsys)
-    assert code == 2
-    assert "compile_ingest is True, but the model is on 'cpu'" in err
-
-
 def test_docs_lists_objects(indexed: str, capsys: pytest.CaptureFixture[str]) -> None:
     found = as_json(["docs", "--store", indexed], capsys)
     assert [document["title"] for document in found] == ["ferry", "story"]

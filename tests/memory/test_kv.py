@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharedllm import TreeConfig, TreeMemory
+from sharedllm import TreeConfig, TreeMemory, loaded_for
 from sharedllm.encoding.kv import NodeKV
 from sharedllm.encoding.lower_model import NodeRequest
 from sharedllm.memory import kv
@@ -109,9 +109,9 @@ def test_quantised_memory_answers(make: Make) -> None:
     exact = make("exact", keep="all", kv="exact")
     exact.add(DOCUMENTS)
     options = {"finest": "kv", "rest": "all", "max_new_tokens": 1, "budget": 200}
-    expected = exact.llm.answer("Who kept the light?", exact, **options)
+    expected = loaded_for(exact).answer("Who kept the light?", exact, **options)
     for form in ("bf16", "int8", "int4"):
         memory: TreeMemory = make(form, keep="all", kv=form)
         memory.add(DOCUMENTS)
-        answer = memory.llm.answer("Who kept the light?", memory, **options)
+        answer = loaded_for(memory).answer("Who kept the light?", memory, **options)
         assert answer.usage == expected.usage

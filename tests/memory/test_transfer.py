@@ -23,8 +23,8 @@ def unread(llm: SharedLLM, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*args: Any, **options: Any) -> None:
         raise AssertionError("something was encoded")
 
-    monkeypatch.setattr(llm.lower, "vectors", refused)
-    monkeypatch.setattr(llm.lower, "encode", refused)
+    monkeypatch.setattr(llm.encoder.lower, "vectors", refused)
+    monkeypatch.setattr(llm.encoder.lower, "encode", refused)
 
 
 @pytest.mark.parametrize("vectors", ["compact", "exact"])

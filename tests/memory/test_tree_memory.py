@@ -10,9 +10,8 @@ import torch
 from safetensors import safe_open
 
 from sharedllm import MemoryDocument, SharedLLM, TreeMemory
-from sharedllm.context import contexts
-from sharedllm.encoding.node_encoder import request
 from sharedllm.errors import ConfigError, DocumentError, InputError
+from sharedllm.memory.resolve import per_question
 from tests.conftest import DOCUMENTS, Make
 from tests.texts import FERRY, GARDEN, STORY
 
@@ -62,11 +61,11 @@ def test_stored_nodes_are_those_encoded_now(make: Make, llm: SharedLLM) -> None:
     memory.add(DOCUMENTS)
     stored = memory.documents_for("the lamp", llm)[0]
     fresh = llm.remember(STORY)
-    asked = [request(stored, int(root), 8) for root in stored.forest.roots]
+    asked = [stored.request(int(root), 8) for root in stored.forest.roots]
     level_1 = [n for n in range(len(stored.forest)) if stored.forest.level[n] == 1]
-    asked += [request(stored, n, 4) for n in level_1]
+    asked += [stored.request(n, 4) for n in level_1]
     assert all(one in stored.nodes for one in asked)
-    assert request(stored, int(stored.forest.leaves[0]), 1) not in stored.nodes
+    assert stored.request(int(stored.forest.leaves[0]), 1) not in stored.nodes
     now = llm.encoder.encode(fresh, asked)
     for one in asked:
         kept = stored.nodes.get(one)
@@ -92,13 +91,13 @@ def test_appending_encodes_only_what_is_new(
     memory: TreeMemory, llm: SharedLLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[int] = []
-    vectors = llm.lower.vectors
+    vectors = llm.encoder.lower.vectors
 
     def counted(ids: Any, *args: Any, **options: Any) -> torch.Tensor:
         read.append(len(ids))
         return vectors(ids, *args, **options)
 
-    monkeypatch.setattr(llm.lower, "vectors", counted)
+    monkeypatch.setattr(llm.encoder.lower, "vectors", counted)
     memory.update(MemoryDocument(id="story", text=STORY + FERRY))
     whole = len(STORY.encode()) // 64 * 64
     assert sum(read) == len((STORY + FERRY).encode()) - whole
@@ -209,12 +208,12 @@ def test_documents_and_memories_mix(memory: TreeMemory, llm: SharedLLM) -> None:
 
 def test_a_path_is_opened_once(memory: TreeMemory, make: Make, llm: SharedLLM) -> None:
     """By the path of a memory: the same object again, but for one that was made anew."""
-    opened = contexts(str(memory.path), 1)[0][0]
-    assert contexts(memory.path, 1)[0][0] is opened
+    opened = per_question(str(memory.path), 1)[0][0]
+    assert per_question(memory.path, 1)[0][0] is opened
     memory.delete("story")
     assert [document.id for document in opened.list()] == ["ferry", "garden"]
     with make(vectors="exact", rebuild=True) as rebuilt:
-        again = contexts(str(rebuilt.path), 1)[0][0]
+        again = per_question(str(rebuilt.path), 1)[0][0]
         assert again is not opened
         assert llm.answer("Who grew poppies?", str(rebuilt.path), **QUICK).citations
 

@@ -31,7 +31,7 @@ def codec() -> VectorCodec:
 
 
 def compact(document: Document, llm: SharedLLM) -> Document:
-    codec = VectorCodec.fit(llm.lower.vocabulary())
+    codec = VectorCodec.fit(llm.encoder.lower.vocabulary())
     held = CodedVectors(codec, codec.encode(document.vectors))
     return dataclasses.replace(document, vectors=held, _derived={})
 
@@ -188,7 +188,7 @@ def test_a_document_of_one_token(tiny_llm: SharedLLM) -> None:
 
 
 def test_the_vocabulary_depends_on_the_model_alone(tiny_llm: SharedLLM) -> None:
-    first = tiny_llm.lower.vocabulary()
+    first = tiny_llm.encoder.lower.vocabulary()
     tiny_llm.remember("Something else.")
-    assert torch.equal(tiny_llm.lower.vocabulary(), first)
+    assert torch.equal(tiny_llm.encoder.lower.vocabulary(), first)
     assert first.shape[0] == tiny_llm.model.config.vocab_size  # smaller than the sample

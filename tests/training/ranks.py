@@ -18,7 +18,7 @@ SMALL = 64  # tokens of a pass of the lower model, and of padding: batches make 
 
 def watched(trainer: Trainer) -> dict[str, Any]:
     """Train; the losses of every step, and how many passes of each kind this process had."""
-    trainer.llm.lower.batch_tokens = SMALL
+    trainer.llm.encoder.lower.batch_tokens = SMALL
     losses: list[list[float]] = []
     passes: list[int] = []
     step, module = trainer._step, trainer.module

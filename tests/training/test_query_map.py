@@ -124,8 +124,8 @@ def test_search_multiplies_the_question_alone() -> None:
     llm = shared("llama")
     document = llm.remember(STORY)
     given = torch.randn(2, document.vectors.shape[1], document.vectors.shape[1])[0]
-    sought = looked_for(QUESTION, llm.tokenizer, llm.lower)
-    llm.lower.query_map = given
+    sought = looked_for(QUESTION, llm.tokenizer, llm.encoder.lower)
+    llm.encoder.lower.query_map = given
     (found,) = llm.score(QUESTION, document, policy="maxsim")
     by_hand = type(sought)(text=sought.text, ids=sought.ids, vectors=unit(sought.vectors @ given.T))
     (expected,) = MaxSim().score(by_hand, [document])

@@ -170,7 +170,7 @@ def test_checkpointing_keeps_of_each_layer_what_it_was_given(tmp_path: Path, rol
         held: list[Tensor] = []
         recomputing = layers_recomputed(llm.model) if checkpointing else nullcontext()
         with saved_tensors_hooks(pack, lambda x: x), recomputing:
-            encode(llm.lower, [choice]) if role == "lower" else losses(llm, [choice])
+            encode(llm.encoder.lower, [choice]) if role == "lower" else losses(llm, [choice])
         return sum(sizes.values())
 
     assert kept(True) < 0.5 * kept(False)

@@ -70,7 +70,7 @@ def test_what_is_derived_is_made_once(story: Document) -> None:
 
 
 def test_search_vectors_are_centred_on_the_vocabulary(tiny_llm: SharedLLM) -> None:
-    lower, ids = tiny_llm.lower, np.arange(60, 80, dtype=np.int32)
+    lower, ids = tiny_llm.encoder.lower, np.arange(60, 80, dtype=np.int32)
     ((_, states),) = lower.states(ids, [(2, 12)])
     found = lower.vectors(ids, [(2, 12)])
     assert found.shape == (20, 32)

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sharedllm import GenerationConfig
-from sharedllm.encoding.model_lock import Turns
-from sharedllm.generation.decoding import Decoder, Row
+from sharedllm.encoding.model_lock import ModelLock
+from sharedllm.generation.decoding import Decoder
+from sharedllm.generation.logits_processors import Row
 from sharedllm.injection.positions import Prompt
 from tests.models import VOCABULARY, make_tokenizer
 
@@ -51,7 +52,7 @@ class Scripted:
 
 
 def run(upper: Any, **options: Any) -> tuple[list[Row], list[tuple[int, str]]]:
-    decoder = Decoder(upper, TOKENIZER, frozenset({END}), Turns())
+    decoder = Decoder(upper, TOKENIZER, frozenset({END}), ModelLock())
     rows = [Row() for _ in upper.rows]
     options = {"max_new_tokens": 100, **options}
     pieces = list(decoder.run([PROMPT] * len(rows), GenerationConfig(**options), rows))
@@ -176,7 +177,7 @@ def test_rows_are_penalised_for_their_own_words() -> None:
 )
 def test_a_refusal_must_be_ahead(margin: float, reads: bool, said: str) -> None:
     upper = Scripted("no", margin=1.0, second=0.6)
-    decoder = Decoder(upper, TOKENIZER, frozenset({END}), Turns())  # type: ignore[arg-type]
+    decoder = Decoder(upper, TOKENIZER, frozenset({END}), ModelLock())  # type: ignore[arg-type]
     decoder.refusal_id = TOKENIZER("n")["input_ids"][0]
     row, prompt = Row(), Prompt(text=((1,),), reads=reads)
     config = GenerationConfig(max_new_tokens=2, refusal_margin=margin)
@@ -186,7 +187,7 @@ def test_a_refusal_must_be_ahead(margin: float, reads: bool, said: str) -> None:
 
 def test_only_the_beginning_of_an_answer_is_a_refusal() -> None:
     upper = Scripted("an", margin=1.0, second=0.6)
-    decoder = Decoder(upper, TOKENIZER, frozenset({END}), Turns())  # type: ignore[arg-type]
+    decoder = Decoder(upper, TOKENIZER, frozenset({END}), ModelLock())  # type: ignore[arg-type]
     decoder.refusal_id = TOKENIZER("n")["input_ids"][0]
     row = Row()
     config = GenerationConfig(max_new_tokens=2, refusal_margin=1.0)
@@ -208,7 +209,7 @@ def test_an_adapter_gives_no_item_of_a_list_twice(
     penalty: float, reads: bool, adapter: bool, said: str
 ) -> None:
     upper = Scripted("ab, ab", margin=1.0, second=0.6)
-    decoder = Decoder(upper, TOKENIZER, frozenset({END}), Turns())  # type: ignore[arg-type]
+    decoder = Decoder(upper, TOKENIZER, frozenset({END}), ModelLock())  # type: ignore[arg-type]
     if adapter:
         decoder.refusal_id = TOKENIZER("n")["input_ids"][0]
     row, prompt = Row(), Prompt(text=((1,),), reads=reads)

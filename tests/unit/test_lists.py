@@ -6,7 +6,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from sharedllm.generation.lists import Lists
+from sharedllm.generation.logits_processors import Lists
 from tests.models import make_tokenizer
 
 BYTES = make_tokenizer()

@@ -14,7 +14,7 @@ def prompt(llm: SharedLLM, *parts: Part, rest: str = "all") -> Prompt:
     documents = [part for part in parts if isinstance(part, Document)]
     selection = llm.select("Who kept the lamp?", documents, budget=96, rest=rest)
     conversation = Conversation(parts=parts, query="")
-    return llm.preparer.prepare(conversation, selection, new_tokens=1).prompt
+    return llm.assemble(conversation, selection, new_tokens=1).prompt
 
 
 def test_a_new_line_stands_before_memory_that_would_be_first(

@@ -6,7 +6,7 @@ import pytest
 
 from sharedllm import MemoryDocument, SharedLLM
 from sharedllm.errors import InputError
-from sharedllm.generation.prompt import asked
+from sharedllm.generation.prompt import parse
 from sharedllm.search.query import query_of
 from tests.conftest import Make
 from tests.texts import STORY
@@ -49,8 +49,8 @@ def test_what_has_no_label_is_searched_for_as_it_is(text: str) -> None:
 
 def test_a_document_in_the_message_is_no_part_of_it() -> None:
     content = [{"type": "text", "text": f"Question: {WHO}\nText:"}, {"type": "text", "text": ""}]
-    assert asked([{"role": "user", "content": content}]) == WHO
-    assert asked(WHO) == WHO
+    assert parse([{"role": "user", "content": content}]) == WHO
+    assert parse(WHO).query == WHO
 
 
 def test_an_empty_question_is_refused_wherever_one_is_asked(llm: SharedLLM, make: Make) -> None:

@@ -39,7 +39,7 @@ def test_a_gpu_encodes_the_coarse_level_at_once(monkeypatch: pytest.MonkeyPatch)
     document = llm.remember(STORY)
     llm.encoder.encode_roots_at_once(document)
     assert len(document.nodes) == 0  # on a CPU it would be waited for
-    lower = SimpleNamespace(device=torch.device("cuda"), encode=llm.lower.encode)
+    lower = SimpleNamespace(device=torch.device("cuda"), encode=llm.encoder.lower.encode)
     monkeypatch.setattr(llm.encoder, "_lower", lower)
     llm.encoder.encode_roots_at_once(document)
     assert len(document.nodes) == len(document.forest.roots)

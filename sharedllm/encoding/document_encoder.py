@@ -1,0 +1,377 @@
+"""The one ingestion: texts -> documents with search vectors, and their nodes -> KV.
+
+A :class:`DocumentEncoder` is the reading half of SharedLLM. Documents in memory and documents on
+disk are read by it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, Protocol, Self
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+
+from sharedllm.config import InjectionConfig, SearchConfig, TreeConfig
+from sharedllm.encoding.document import Document, NodeCache, document_id
+from sharedllm.encoding.kv import NodeKV
+from sharedllm.encoding.lower_model import LowerModel, NodeRequest
+from sharedllm.encoding.model_lock import ModelLock
+from sharedllm.errors import InputError
+from sharedllm.hf import cross, lora_io
+from sharedllm.hf.architectures import inspect
+from sharedllm.hf.attention_interface import activate
+from sharedllm.hf.loading import load, resolve_device, resolve_dtype
+from sharedllm.hf.lora import Adapter
+from sharedllm.hf.rope import Rotation
+from sharedllm.progress import Progress, reporter
+from sharedllm.text.pages import page_starts
+from sharedllm.text.tokens import Tokenizer, tokenize
+from sharedllm.text.tree import cut, planted
+
+NODE_CACHE_BYTES = 512 << 20
+WEIGHT_SAMPLES = 256  # values of each weight matrix that its fingerprint takes in
+
+
+class HasEncoder(Protocol):
+    """Anything that reads documents: a SharedLLM, or an encoder itself."""
+
+    @property
+    def encoder(self) -> DocumentEncoder:
+        """The encoder."""
+        ...
+
+
+class DocumentEncoder:
+    """A model that reads texts into documents and encodes the nodes of what it has read.
+
+    It may be used from several threads.
+
+    Parameters
+    ----------
+    model : the transformers causal LM
+    tokenizer : its fast tokenizer
+    adapter : folder of the trained roles; None is the base
+    tree, injection : settings; None is the default
+    search : how its adapter is best searched for; None without an opinion
+    attention : "auto", or the name of a backend (docs/speed.md)
+    node_cache_bytes : most bytes of encoded nodes kept for each document
+    loaded_from : names of model and adapter, where it was loaded by name
+    load_s : seconds that loading took
+
+    Attributes
+    ----------
+    lower : LowerModel
+    lock : ModelLock
+        Held while the model runs.
+    adapter : Adapter or None
+
+    Raises
+    ------
+    UnsupportedModelError, AdapterError, ConfigError
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Tokenizer,
+        *,
+        adapter: Path | None = None,
+        tree: TreeConfig | None = None,
+        injection: InjectionConfig | None = None,
+        search: SearchConfig | None = None,
+        attention: str = "auto",
+        node_cache_bytes: int = NODE_CACHE_BYTES,
+        loaded_from: tuple[str | None, str | None] | None = None,
+        load_s: float = 0.0,
+    ) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        self.tree = tree or TreeConfig()
+        self.injection = injection or InjectionConfig()
+        self.search, self.loaded_from, self.load_s = search, loaded_from, load_s
+        self.shape = inspect(model)
+        self.rotation = Rotation(model.get_decoder().rotary_emb)
+        self.lock = ModelLock()
+        layers = self.shape.injected(self.injection, self.tree)
+        backend = activate(model, attention)
+        if self.injection.mode == "cross":
+            cross.install(model, self.shape, self.rotation, layers, backend.attend)
+        self.lower = LowerModel(model, self.shape, self.rotation, layers)
+        self._node_cache_bytes = node_cache_bytes
+        self.adapter: Adapter | None = None
+        self._adapted = ""
+        if adapter is not None:
+            self.adapt(lora_io.load(model, adapter))
+
+    @classmethod
+    def load(
+        cls,
+        name_or_path: str | os.PathLike[str] | None = None,
+        *,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        adapter: str | os.PathLike[str] | None = "default",
+        tree: TreeConfig | None = None,
+        injection: InjectionConfig | None = None,
+        attention: str = "auto",
+        node_cache_bytes: int = NODE_CACHE_BYTES,
+        **options: Any,
+    ) -> Self:
+        """Load a model; the parameters are those of :meth:`sharedllm.SharedLLM.from_pretrained`.
+
+        Raises
+        ------
+        ModelNotFoundError, UnsupportedModelError, AdapterError, ConfigError
+        """
+        started = time.perf_counter()
+        where = resolve_device(device)
+        folder = lora_io.find(adapter, name_or_path, injection)
+        tree, injection, search = lora_io.settings(folder, tree, injection)
+        model, tokenizer = load(
+            name_or_path, device=where, dtype=resolve_dtype(dtype, where), **options
+        )
+        return cls(
+            model,
+            tokenizer,
+            adapter=folder,
+            tree=tree,
+            injection=injection,
+            search=search,
+            attention=attention,
+            node_cache_bytes=node_cache_bytes,
+            loaded_from=(_text(name_or_path), _text(folder)),
+            load_s=time.perf_counter() - started,
+        )
+
+    @property
+    def encoder(self) -> DocumentEncoder:
+        """Itself: whoever takes a SharedLLM to read with takes an encoder as well."""
+        return self
+
+    def adapt(self, adapter: Adapter) -> None:
+        """Take note of `adapter`, which is on this model; documents read before are refused."""
+        self.adapter, self._adapted = adapter, adapter.fingerprint()
+        self.lower.adapt(adapter)
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """Decides a document's trees and states, besides its text."""
+        base, tree = fingerprint(self.model, self.tokenizer), dataclasses.astuple(self.tree)
+        return (*base, str(self.model.dtype), self.lower.layers, tree, self._adapted)
+
+    def require_own(self, document: Document) -> None:
+        """Refuse a document that another model read.
+
+        Raises
+        ------
+        InputError
+        """
+        if document.made_by != self.identity:
+            raise InputError(
+                f"the document {document.title!r} was read by another model, or with another "
+                "adapter or other tree settings; read it again with this one's remember()"
+            )
+
+    # -- texts ---------------------------------------------------------------------------------
+
+    def read(
+        self, text: str, *, title: str = "", source: str = "", progress: Progress = None
+    ) -> Document:
+        """Cut `text` into chunks, grow a tree over each, and compute the search vectors.
+
+        Raises
+        ------
+        DocumentError
+            If there is no text.
+        """
+        started = time.perf_counter()
+        tokens = tokenize(text, self.tokenizer)
+        chunks = cut(len(tokens), self.tree.chunk)
+        spans = [(chunk.start, chunk.end) for chunk in chunks]
+        with (
+            reporter(progress, len(tokens), f"reading {title or 'document'}") as report,
+            self.lock.forward,
+        ):
+            vectors = self.lower.vectors(tokens.ids, spans, done=report)
+        identity = self.identity
+        return Document(
+            id=document_id(text, identity),
+            title=title or source or "document",
+            source=source,
+            text=text,
+            tokens=tokens,
+            forest=planted(chunks, self.tree),
+            vectors=vectors,
+            nodes=NodeCache(self._node_cache_bytes),
+            made_by=identity,
+            pages=page_starts(text),
+            remember_s=time.perf_counter() - started,
+        )
+
+    # -- nodes ---------------------------------------------------------------------------------
+
+    def encode(
+        self, document: Document, requests: Sequence[NodeRequest], progress: Progress = None
+    ) -> dict[NodeRequest, NodeKV]:
+        """Give the KV of every one of `requests`, from the document's cache or encoded now."""
+        out: dict[NodeRequest, NodeKV] = {}
+        missing: list[NodeRequest] = []
+        for wanted in dict.fromkeys(requests):
+            kv = document.nodes.get(wanted) or self.from_finer(document, wanted)
+            if kv is None:
+                missing.append(wanted)
+            else:
+                out[wanted] = kv
+        tokens = sum(r.end - r.start for r in missing)
+        with reporter(progress, tokens, f"encoding {document.title}") as report:
+            encoded = self.lower.encode(document.tokens.ids, missing, done=report)
+            while True:
+                with self.lock.forward, torch.inference_mode():
+                    pair = next(encoded, None)
+                if pair is None:
+                    return out
+                out[pair[0]] = pair[1]
+                document.nodes.put(*pair)
+
+    def from_finer(self, document: Document, wanted: NodeRequest) -> NodeKV | None:
+        """Take every second, fourth ... entry of the tree's own root for a coarser one."""
+        own = float(self.tree.root_ratio)
+        steps = wanted.ratio / own
+        if steps <= 1 or not float(steps).is_integer():
+            return None
+        finer = document.nodes.get(dataclasses.replace(wanted, ratio=own))
+        if finer is None:
+            return None
+        step, length = int(steps), len(finer)
+        kept = np.minimum(np.arange(1, -(-length // step) + 1) * step, length) - 1
+        index = torch.from_numpy(kept).to(finer.keys.device)
+        return NodeKV(keys=finer.keys[:, :, index], values=finer.values[:, :, index])
+
+    def encode_roots(
+        self, document: Document, progress: Progress = None, *, background: bool = False
+    ) -> Future[None]:
+        """Encode the coarse level: every chunk's root at the tree's ratio."""
+        if background:
+            return self._later(document, progress)
+        self.encode(document, self._roots(document), progress)
+        done: Future[None] = Future()
+        done.set_result(None)
+        return done
+
+    def encode_roots_at_once(self, document: Document) -> None:
+        """:meth:`encode_roots` on a GPU, where it takes moments, if the document can keep them."""
+        if self.lower.device.type != "cuda":
+            return
+        roots = self._roots(document)
+        first = self.encode(document, roots[:1])[roots[0]]
+        if first.nbytes * len(roots) < document.nodes.limit:
+            self.encode(document, roots)
+
+    def _roots(self, document: Document) -> list[NodeRequest]:
+        ratio = self.tree.root_ratio
+        return [document.request(int(root), ratio) for root in document.forest.roots]
+
+    def _later(self, document: Document, progress: Progress) -> Future[None]:
+        """:meth:`encode_roots` in a thread of its own, which does not keep the process alive.
+
+        It rests while a question is open; one that comes waits for a few chunks at most.
+        """
+        done: Future[None] = Future()
+        roots = self._roots(document)
+        step = max(1, self.lower.batch_tokens // (4 * self.tree.chunk))
+
+        def work() -> None:
+            try:
+                with reporter(progress, len(document), f"encoding {document.title}") as report:
+                    for at in range(0, len(roots), step):
+                        self.lock.wait_for_idle()
+                        self.encode(document, roots[at : at + step])
+                        report(sum(r.end - r.start for r in roots[at : at + step]))
+            except BaseException as error:  # the caller's to see, through the future
+                done.set_exception(error)
+            else:
+                done.set_result(None)
+
+        threading.Thread(target=work, name="sharedllm-encode", daemon=True).start()
+        return done
+
+
+# -- loaded encoders -------------------------------------------------------------------------------
+
+_loaded: dict[tuple[Any, ...], DocumentEncoder] = {}
+_loading = threading.Lock()
+
+
+def loaded_encoder(
+    model: str | None = None,
+    *,
+    adapter: str | None = "default",
+    device: str | None = None,
+    dtype: str | None = None,
+    tree: TreeConfig | None = None,
+    injection: InjectionConfig | None = None,
+) -> DocumentEncoder:
+    """Load a model once a process: the first call loads it, later ones get the same encoder.
+
+    Parameters
+    ----------
+    model, adapter, device, dtype, tree, injection : as in
+        :meth:`sharedllm.SharedLLM.from_pretrained`
+
+    Raises
+    ------
+    ModelNotFoundError, UnsupportedModelError, AdapterError, ConfigError
+    """
+    where = resolve_device(device)
+    kind = resolve_dtype(dtype, where)
+    key = (model, adapter, where, kind, tree, injection)
+    with _loading:
+        if key not in _loaded:
+            _loaded[key] = DocumentEncoder.load(
+                model, adapter=adapter, device=where, dtype=kind, tree=tree, injection=injection
+            )
+        return _loaded[key]
+
+
+def forget_encoders() -> None:
+    """Let go of all loaded encoders, so that their memory can be used for others."""
+    with _loading:
+        _loaded.clear()
+
+
+# -- fingerprints ----------------------------------------------------------------------------------
+
+_fingerprints: WeakKeyDictionary[Any, tuple[str, str]] = WeakKeyDictionary()
+
+
+def fingerprint(model: Any, tokenizer: Any) -> tuple[str, str]:
+    """Name the base's weights, and how text becomes tokens; computed once a model."""
+    if model not in _fingerprints:
+        text = tokenizer.backend_tokenizer.to_str()
+        _fingerprints[model] = (_weights(model), hashlib.sha256(text.encode()).hexdigest()[:16])
+    return _fingerprints[model]
+
+
+def _weights(model: Any) -> str:
+    """Digest names, shapes and evenly spaced values of all weights."""
+    digest = hashlib.sha256(str(getattr(model.config, "model_type", "")).encode())
+    for name, weights in sorted(model.named_parameters()):
+        if "low_rank" in name or "cross_injection" in name:
+            continue  # an adapter's, which has its own fingerprint
+        flat = weights.detach().reshape(-1)
+        values = flat[:: max(1, len(flat) // WEIGHT_SAMPLES)].float().cpu().numpy()
+        digest.update(f"{name}{tuple(weights.shape)}".encode())
+        digest.update(values.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _text(name: str | os.PathLike[str] | None) -> str | None:
+    return None if name is None else os.fspath(name)

@@ -1,0 +1,169 @@
+"""Documents, memories and paths of memories that a question is asked about -> documents.
+
+This is the one place where a path becomes a memory.
+"""
+
+from __future__ import annotations
+
+import os
+import reprlib
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from sharedllm.encoding.document import Document
+from sharedllm.encoding.document_encoder import DocumentEncoder, HasEncoder
+from sharedllm.errors import InputError
+from sharedllm.memory.tree_memory import TreeMemory
+
+MEMORY_FILE = "memory.sqlite"
+
+
+@runtime_checkable
+class Searchable(Protocol):
+    """Something that finds the documents for a question itself, as a tree memory does."""
+
+    def documents_for(self, query: str, llm: HasEncoder) -> Sequence[Document]:
+        """Find what to search for `query`; parts of long documents count as documents."""
+        ...
+
+
+Source = Document | Searchable
+Context = Source | str | os.PathLike[str] | Sequence[Source | str | os.PathLike[str]]
+
+
+def resolve(context: Context, encoder: DocumentEncoder, query: str) -> list[Document]:
+    """Give the documents of `context`, in each memory's place those that it finds for `query`.
+
+    Raises
+    ------
+    InputError
+        If `context` is not made of documents and memories, or another model read a document.
+    """
+    out: dict[Any, Document] = {}
+    for source in per_question(context, 1)[0]:
+        if isinstance(source, Document):
+            out[_name(source)] = source
+        else:
+            found = source.documents_for(query, encoder)
+            out |= {_name(document): document for document in found}
+    for document in out.values():
+        encoder.require_own(document)
+    return list(out.values())
+
+
+def resolve_some(context: Context, encoder: DocumentEncoder, query: str) -> list[Document]:
+    """As :func:`resolve`, where there must be a document.
+
+    Raises
+    ------
+    InputError
+    """
+    documents = resolve(context, encoder, query)
+    if not documents:
+        raise InputError("there is no document to search; give what remember() returned")
+    return documents
+
+
+def open_memory(
+    path: str | os.PathLike[str], *, llm: HasEncoder | None = None, create: bool = False
+) -> TreeMemory:
+    """Open the memory in a folder, once a process: all who name the folder share it.
+
+    A memory that was closed, or replaced by another one on disk, is opened again.
+
+    Parameters
+    ----------
+    llm : reads for the memory if it is opened now; None loads the memory's own model when needed
+    create : make the memory where there is none
+
+    Raises
+    ------
+    StoreError
+        If there is no memory, or it cannot be used.
+    """
+    return _memories.at(Path(path), llm, create=create)
+
+
+def per_question(context: Context | Sequence[Context], questions: int) -> list[Sequence[Source]]:
+    """Give one sequence of documents and memories for each of so many `questions`.
+
+    Raises
+    ------
+    InputError
+        If `context` is neither of them, nor one sequence of them a question.
+    """
+    if _is_source(context):
+        return [[_source(context)]] * questions
+    if isinstance(context, str | os.PathLike):
+        raise InputError(
+            f"context is {reprlib.repr(os.fspath(context))}, and there is no memory in a folder of "
+            "that name; to ask about a text give what remember() returned for it"
+        )
+    if not isinstance(context, Iterable):
+        raise InputError(f"context is {context!r}; give documents returned by remember()")
+    given: list[Any] = list(context)
+    if all(map(_is_source, given)):
+        shared = {_name(source): source for source in map(_source, given)}  # the same one once
+        return [list(shared.values())] * questions
+    if len(given) != questions or any(isinstance(c, str) for c in given):
+        raise InputError(
+            f"context is {type(context).__name__} of {len(given)}; give documents returned by "
+            f"remember(), a TreeMemory or the folder of one, or one list of them for each of the "
+            f"{questions} questions"
+        )
+    return [per_question(entry, 1)[0] for entry in given]
+
+
+def _is_source(given: object) -> bool:
+    if isinstance(given, str | os.PathLike):
+        try:
+            return (Path(given) / MEMORY_FILE).is_file()
+        except OSError:  # a text too long to be a path
+            return False
+    return isinstance(given, Document | Searchable)
+
+
+def _source(given: Any) -> Source:
+    if isinstance(given, str | os.PathLike):
+        return open_memory(given)
+    source: Source = given
+    return source
+
+
+class _Memories:
+    """Memories that were named by their path, each opened once a process."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, tuple[tuple[int, int], TreeMemory]] = {}
+        self._lock = threading.Lock()
+
+    def at(self, folder: Path, llm: HasEncoder | None, *, create: bool) -> TreeMemory:
+        """Give the memory in `folder`; opened again where another one stands there now."""
+        name = str(folder.resolve())
+        with self._lock:
+            found = self._open.get(name)
+            if found is None or found[0] != _file(folder) or not found[1].is_current():
+                memory = TreeMemory(folder, llm=llm, create=create)
+                self._open[name] = found = (_file(folder), memory)
+            return found[1]
+
+
+def _file(folder: Path) -> tuple[int, int]:
+    """Name the file that the memory in `folder` is, whatever its path; (0, 0) without one."""
+    try:
+        status = (folder / MEMORY_FILE).stat()
+    except OSError:
+        return (0, 0)
+    return (status.st_dev, status.st_ino)
+
+
+_memories = _Memories()
+
+
+def _name(source: Source) -> object:
+    """What makes a document, a part of one or a memory the same as another."""
+    if isinstance(source, Document):
+        return (source.id, source.offset, len(source.text))
+    return id(source)
