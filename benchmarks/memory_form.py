@@ -33,20 +33,19 @@ AT_ONCE = 200
 
 def words(seed: int, count: int) -> str:
     draw = random.Random(seed)
-    known = random.Random(0)
-    alphabet = [
-        "".join(known.choice(("ba", "re", "ti", "lo", "mun", "kas")) for _ in range(1 + i % 3))
-        for i in range(WORDS)
-    ]
     # frequent and rare words, as in a language
-    return " ".join(alphabet[int(WORDS ** draw.random()) - 1] for _ in range(count))
+    return " ".join(f"w{int(WORDS ** draw.random())}x" for _ in range(count))
 
 
 def without_model() -> dict[str, float]:
     """Let numbers of the right shapes stand for what the model would give; times of writing."""
+    import numpy as np
     import torch
 
     from sharedllm.injection import NodeKV
+    from sharedllm.memory import writer
+    from sharedllm.memory.vectors import VectorCodec
+    from sharedllm.tokens import Tokens
     from sharedllm.memory.database import Database
     from sharedllm.memory.encoding import PieceEncoder
 
@@ -73,9 +72,26 @@ def without_model() -> dict[str, float]:
 
     def encode(self: Any, pieces: Any, done: Any = None) -> Any:
         hidden = self._llm.lower.vocabulary().shape[1]
-        self._llm.lower.vectors = lambda ids, spans, done=None: torch.randn(len(ids), hidden)
+        if "codes" not in drawn:
+            drawn["codes"] = torch.randint(0, 256, (40_000, 64), dtype=torch.uint8)
+            drawn["vectors"] = torch.randn(40_000, hidden)
+        self._llm.lower.vectors = lambda ids, spans, done=None: drawn["vectors"][: len(ids)]
         return own(self, pieces, done)
 
+    def codes(self: Any, vectors: Any) -> Any:
+        first = random.randrange(20_000)
+        return drawn["codes"][first : first + len(vectors)]
+
+    def tokens(text: str, tokenizer: Any) -> Any:
+        """A token a word: tokenising is no part of what is compared."""
+        lengths = np.asarray([len(word) for word in text.split(" ")], np.int32)
+        ends = np.cumsum(lengths + 1) - 1
+        spans = np.stack([ends - lengths, ends], axis=1).astype(np.int32)
+        return Tokens(ids=(lengths * 7919 + ends.astype(np.int32)) % 40_000, spans=spans)
+
+    drawn: dict[str, Any] = {}
+    VectorCodec.encode = codes  # type: ignore[method-assign]
+    writer.tokenize = tokens  # type: ignore[attr-defined]
     PieceEncoder._nodes, PieceEncoder.encode = nodes, encode  # type: ignore[method-assign]
     write = Database.write
 
@@ -100,7 +116,7 @@ def child_add(store: Path, count: int) -> dict[str, Any]:
     spent = without_model()
     memory = TreeMemory(store, llm=SharedLLM.from_pretrained())
     memory.llm.lower.vocabulary()
-    texts = [words(i, 500) for i in range(count)]
+    texts = [words(i, 1_000) for i in range(count)]
     started, at = time.perf_counter(), time.process_time()
     for at_document in range(0, count, AT_ONCE):
         memory.add(
@@ -117,7 +133,7 @@ def child_add(store: Path, count: int) -> dict[str, Any]:
     }
     more = []
     for index in range(10):
-        document = MemoryDocument(id=f"one {index}", text=words(-1 - index, 500))
+        document = MemoryDocument(id=f"one {index}", text=words(-1 - index, 1_000))
         started = time.perf_counter()
         memory.add(document)
         more.append(time.perf_counter() - started)
@@ -221,7 +237,7 @@ def main() -> None:
             store = args.folder / f"{form}-{'kv' if kind == 'kv' else args.documents}"
             if kind != "search":
                 shutil.rmtree(store, ignore_errors=True)
-            count = 64_000 if kind == "kv" else args.documents
+            count = 131_072 if kind == "kv" else args.documents
             variables = dict(v.split(":") for v in form.split("/")[1:])
             done = subprocess.run(
                 [sys.executable, __file__, "--child", kind, str(store), str(count), *rest],
