@@ -23,7 +23,7 @@ from library_search import found
 from sharedllm import Document, SharedLLM
 from sharedllm.evaluation import ruler
 from sharedllm.evaluation.sources import Filler
-from sharedllm.memory.vectors import CodedVectors, VectorCodec
+from sharedllm.memory.codes import CodedVectors, VectorCodec
 
 TASKS = ("niah_single_3", "niah_multikey_1", "niah_multivalue", "niah_multiquery", "vt", "two_hop")
 FORMS = ("whole", "64 bytes")

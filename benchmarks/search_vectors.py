@@ -33,7 +33,7 @@ from torch import Tensor
 from untrained import Placed, found, place_all
 
 from sharedllm import Document, SharedLLM
-from sharedllm.memory.vectors import VectorCodec
+from sharedllm.memory.codes import VectorCodec
 from sharedllm.search.passages import cite, windows
 from sharedllm.search.scorers import Query, token_weights
 from sharedllm.text.tokens import tokenize

@@ -32,7 +32,7 @@ from speed_parts.report import Report, Row, reached, table
 from sharedllm import SharedLLM
 from sharedllm.attention.flash import PACKAGES, has_flash
 from sharedllm.attention.select import get_backend
-from sharedllm.memory.vectors import VectorCodec
+from sharedllm.memory.codes import VectorCodec
 
 UNITS = {"K": 1024, "M": 1024**2}
 

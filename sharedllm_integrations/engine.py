@@ -188,7 +188,7 @@ class Engine:
         Raises
         ------
         HandleError, CapacityError, SetupError
-        InputError, WindowError, ConfigError, BudgetError, StoreError
+        InputError, WindowError, ConfigError, BudgetError, TreeMemoryError
             Of the core.
         """
         own = self.settings

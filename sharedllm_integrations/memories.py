@@ -33,7 +33,7 @@ def opened(memory: Any, *, create: bool = False, llm: SharedLLM | None = None) -
     ------
     SetupError
         If it is neither.
-    StoreError
+    TreeMemoryError
         Of the core, if the folder is no memory.
     """
     from sharedllm import TreeMemory

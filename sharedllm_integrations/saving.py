@@ -28,7 +28,7 @@ def save(memory: TreeMemory, folder: str | os.PathLike[str]) -> None:
 
     Raises
     ------
-    StoreError
+    TreeMemoryError
         Of the core, if the folder holds something else or cannot be written.
     """
     from sharedllm import TreeMemory

@@ -16,7 +16,7 @@ from sharedllm.encoding.document_encoder import DocumentEncoder
 from sharedllm.encoding.kv import InjectedKV
 from sharedllm.generation.cuda_graph import Replay
 from sharedllm.injection.positions import Prompt
-from sharedllm.memory.vectors import CodedVectors, VectorCodec
+from sharedllm.memory.codes import CodedVectors, VectorCodec
 from speed_parts.card import Clock, Rates
 from speed_parts.models import text
 

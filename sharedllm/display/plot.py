@@ -17,7 +17,7 @@ from sharedllm.display.strip import lanes, middle
 from sharedllm.display.style import colour
 
 if TYPE_CHECKING:
-    from sharedllm.memory.records import StoredDocument
+    from sharedllm.memory.documents import StoredDocument
 
 WIDTH = 9.0  # inches
 LEAST = 0.004  # of the strip's length: a passage is at least that wide

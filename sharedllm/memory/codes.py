@@ -38,6 +38,7 @@ GROUP = 32  # values of KV that share a scale in int4
 
 # -- search vectors --------------------------------------------------------------------------------
 
+
 @dataclass(frozen=True, eq=False)
 class VectorCodec:
     """How search vectors of one model become codes. Made by :meth:`fit`, kept with the memory.

@@ -146,9 +146,7 @@ class Database:
 
     def _here(self) -> sqlite3.Connection:
         if self._closed:
-            raise TreeMemoryError(
-                f"the memory in {str(self.folder)!r} was closed; open it again"
-            )
+            raise TreeMemoryError(f"the memory in {str(self.folder)!r} was closed; open it again")
         if self._connection is None:
             self._connection = self._connect(create=False)
         return self._connection

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -35,7 +35,7 @@ from sharedllm.memory.manifest import Manifest
 from sharedllm.memory.prefilter import Embedder
 from sharedllm.memory.tables import ChunkRows, Place
 from sharedllm.progress import Progress, Reporter, reporter
-from sharedllm.text.tree import Chunk, cut, planted
+from sharedllm.text.tree import Chunk, planted
 
 KEY_BYTES = 20
 BATCH_TOKENS = 16384  # encoded and committed at once, or as many as the model takes in one pass
@@ -102,8 +102,8 @@ class Ingest:
     def __init__(
         self,
         database: Database,
-        encoder: DocumentEncoder,
         manifest: Manifest,
+        encoder: DocumentEncoder,
         codec: VectorCodec | None,
         embedder: Embedder | None,
     ) -> None:
@@ -259,9 +259,9 @@ class Ingest:
         DocumentError
             If there is no text.
         """
-        tokens = self._encoder.tokenize(text)
+        tokens, chunks = self._encoder.cut(text)
         made_by, out = self._manifest.digest, []
-        for part in cut(len(tokens), self._encoder.tree.chunk):
+        for part in chunks:
             first, last = tokens.characters(part.start, part.end)
             ids = tokens.ids[part.start : part.end]
             spans = tokens.spans[part.start : part.end] - np.int32(first)

@@ -95,9 +95,7 @@ class _Findings:
             Problem(what=whose + what, table=table, documents=documents, chunk=chunk)
         )
 
-    def sound(
-        self, row: Sequence[Any], what: str, table: str, chunk: int | None = None
-    ) -> bool:
+    def sound(self, row: Sequence[Any], what: str, table: str, chunk: int | None = None) -> bool:
         """Compare a row with its checksum."""
         try:
             tables.checked(row, what)
@@ -125,7 +123,9 @@ class _Findings:
 
     def codecs(self) -> None:
         rows = self.connection.execute("SELECT * FROM codecs").fetchall()
-        self.codec = not all([self.sound(row, "the codec of search vectors", "codecs") for row in rows])
+        self.codec = not all(
+            [self.sound(row, "the codec of search vectors", "codecs") for row in rows]
+        )
         held = {row[1] for row in rows if row[0] == self.manifest.digest}
         compact = self.manifest.settings.vectors == "compact" and self.counts["chunks"]
         if compact and held != {"projection", "levels"}:
@@ -170,9 +170,7 @@ class _Findings:
 
     def chunks(self) -> None:
         kept = functools.cache(
-            lambda tokens: len(
-                kept_nodes(tokens, self.manifest.tree, self.manifest.settings.keep)
-            )
+            lambda tokens: len(kept_nodes(tokens, self.manifest.tree, self.manifest.settings.keep))
         )
         for row in self.connection.execute("SELECT * FROM chunks"):
             chunk = row[0]
@@ -407,7 +405,9 @@ def _copy(source: Database, target: Database, document: MemoryDocument) -> bool:
     missing = [chunk for chunk, key in keys.items() if key not in there]
     for at in range(0, len(missing), CHUNKS_AT_ONCE):
         with source.read() as connection:
-            some = [tables.chunk_rows(connection, chunk) for chunk in missing[at : at + CHUNKS_AT_ONCE]]
+            some = [
+                tables.chunk_rows(connection, chunk) for chunk in missing[at : at + CHUNKS_AT_ONCE]
+            ]
         with target.write() as connection:
             tables.insert_chunks(connection, some)
     with target.write() as connection:

@@ -30,7 +30,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from sharedllm.errors import ConfigError, TreeMemoryDamagedError
+from sharedllm.errors import ConfigError
 from sharedllm.memory import tables
 from sharedllm.memory.filters import condition
 from sharedllm.memory.stored_documents import Run

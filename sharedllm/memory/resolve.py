@@ -80,7 +80,7 @@ def open_memory(
 
     Raises
     ------
-    StoreError
+    TreeMemoryError
         If there is no memory, or it cannot be used.
     """
     return _memories.at(Path(path), llm, create=create)

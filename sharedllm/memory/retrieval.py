@@ -173,7 +173,12 @@ def codec_of(
             fitted = VectorCodec.fit(encoder.lower.vocabulary())
         with database.write() as connection:
             for name, array in fitted.arrays().items():
-                row = (manifest.digest, name, json.dumps(array.shape), array.astype("<f4").tobytes())
+                row = (
+                    manifest.digest,
+                    name,
+                    json.dumps(array.shape),
+                    array.astype("<f4").tobytes(),
+                )
                 connection.execute(
                     "INSERT OR IGNORE INTO codecs VALUES (?, ?, ?, ?, ?)",
                     (*row, tables.checksum(*row)),

@@ -212,7 +212,9 @@ class StoredDocuments:
         size = self._codec.size if self._codec else 2 * encoder.shape.hidden
         for chunk in chunks:
             if len(stored[chunk.row]) != size * (chunk.end - chunk.start):
-                raise tables.damaged_chunk(connection, chunk.row, "its search vectors are cut short")
+                raise tables.damaged_chunk(
+                    connection, chunk.row, "its search vectors are cut short"
+                )
         return vectors_from_bytes(
             [stored[chunk.row] for chunk in chunks],
             encoder.shape.hidden,

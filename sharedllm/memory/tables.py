@@ -511,7 +511,9 @@ def drop_idle_chunks(connection: sqlite3.Connection, chunks: Iterable[int]) -> N
         [
             chunk
             for chunk in chunks
-            if connection.execute("SELECT 1 FROM placed WHERE chunk = ? LIMIT 1", (chunk,)).fetchone()
+            if connection.execute(
+                "SELECT 1 FROM placed WHERE chunk = ? LIMIT 1", (chunk,)
+            ).fetchone()
             is None
         ],
     )

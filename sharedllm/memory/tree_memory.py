@@ -303,9 +303,7 @@ class TreeMemory:
             return maintenance.verify(self._database, self._manifest)
         with self._lock:
             self._held = None
-            return maintenance.repair(
-                self._database, self._manifest, lambda: self._working.ingest
-            )
+            return maintenance.repair(self._database, self._manifest, lambda: self._working.ingest)
 
     def compact(self) -> None:
         """Give the space of what was deleted back to the disk.

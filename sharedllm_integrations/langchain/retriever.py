@@ -124,7 +124,7 @@ class TreeMemoryRetriever(DocumentIndex):
         ------
         SetupError
             For arguments that it does not know.
-        StoreError
+        TreeMemoryError
             Of the core, if the memory cannot be written.
         """
         _require_nothing("upsert", kwargs)
@@ -145,7 +145,7 @@ class TreeMemoryRetriever(DocumentIndex):
         ------
         SetupError
             Without ids.
-        StoreError
+        TreeMemoryError
             Of the core, if the memory cannot be written.
         """
         _require_nothing("delete", kwargs)
@@ -161,7 +161,7 @@ class TreeMemoryRetriever(DocumentIndex):
 
         Raises
         ------
-        StoreDamagedError
+        TreeMemoryDamagedError
             Of the core.
         """
         _require_nothing("get", kwargs)

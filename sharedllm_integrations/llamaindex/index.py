@@ -111,7 +111,7 @@ class TreeMemoryIndex:
 
         Raises
         ------
-        StoreError
+        TreeMemoryError
             Of the core, if there is none.
         """
         return cls(opened(persist_dir, llm=core_of(llm)), llm=llm, tenant=tenant)
@@ -123,7 +123,7 @@ class TreeMemoryIndex:
 
         Raises
         ------
-        StoreError
+        TreeMemoryError
             Of the core, if the folder holds something else or cannot be written.
         """
         save(self.memory, persist_dir)

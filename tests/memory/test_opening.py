@@ -17,10 +17,10 @@ from sharedllm import MemoryDocument, SharedLLM, TreeConfig, TreeMemory
 from sharedllm.errors import (
     ConfigError,
     InputError,
-    StoreBusyError,
-    StoreError,
-    StoreFormatError,
-    StoreMismatchError,
+    TreeMemoryBusyError,
+    TreeMemoryError,
+    TreeMemoryFormatError,
+    TreeMemoryMismatchError,
 )
 from tests.conftest import DOCUMENTS, WIDE, Make
 from tests.models import shared
@@ -34,12 +34,12 @@ def test_a_foreign_folder_is_refused_untouched(make: Make, tmp_path: Path) -> No
     folder = tmp_path / "photos"
     folder.mkdir()
     (folder / "cat.jpg").write_bytes(b"cat")
-    with pytest.raises(StoreFormatError, match=r"is no memory: it holds 'cat.jpg'"):
+    with pytest.raises(TreeMemoryFormatError, match=r"is no memory: it holds 'cat.jpg'"):
         make("photos")
     assert [path.name for path in folder.iterdir()] == ["cat.jpg"]
-    with pytest.raises(StoreFormatError, match="is a file; a memory is a folder"):
+    with pytest.raises(TreeMemoryFormatError, match="is a file; a memory is a folder"):
         make("photos/cat.jpg")
-    with pytest.raises(StoreError, match="does not exist"):
+    with pytest.raises(TreeMemoryError, match="does not exist"):
         make("nowhere", create=False)
     assert not (tmp_path / "nowhere").exists()
 
@@ -51,11 +51,11 @@ def test_a_foreign_database_is_refused_untouched(make: Make, tmp_path: Path) -> 
         other.execute("CREATE TABLE theirs (a)")
     other.close()
     before = (folder / "memory.sqlite").read_bytes()
-    with pytest.raises(StoreFormatError, match="belongs to another program"):
+    with pytest.raises(TreeMemoryFormatError, match="belongs to another program"):
         make("other")
     assert (folder / "memory.sqlite").read_bytes() == before
     (folder / "memory.sqlite").write_bytes(b"not SQLite at all" * 100)
-    with pytest.raises(StoreFormatError, match="is not an SQLite file"):
+    with pytest.raises(TreeMemoryFormatError, match="is not an SQLite file"):
         make("other")
 
 
@@ -64,16 +64,18 @@ def test_another_format_version_is_refused(memory: TreeMemory, make: Make) -> No
     with sqlite3.connect(memory.path / "memory.sqlite") as file:
         file.execute("PRAGMA user_version = 99")
     file.close()
-    with pytest.raises(StoreFormatError, match="format version 99; this sharedllm reads version 1"):
+    with pytest.raises(
+        TreeMemoryFormatError, match="format version 99; this sharedllm reads version 2"
+    ):
         make()
 
 
 def test_a_memory_of_another_model_is_rebuilt_only_when_told(make: Make) -> None:
     make(keep="coarse").add(DOCUMENTS)
     other = shared("qwen3", sizes=WIDE, tree=OTHER_TREE)
-    with pytest.raises(StoreMismatchError, match=r"tree .* weights .*rebuild=True"):
+    with pytest.raises(TreeMemoryMismatchError, match=r"tree .* weights .*rebuild=True"):
         make(llm=other)
-    with pytest.raises(StoreMismatchError, match=r"keep 'coarse' \(given: 'text'\)"):
+    with pytest.raises(TreeMemoryMismatchError, match=r"keep 'coarse' \(given: 'text'\)"):
         make(keep="text")
     old = make()
     rebuilt = make(llm=other, rebuild=True, vectors="exact")
@@ -86,15 +88,15 @@ def test_a_memory_of_another_model_is_rebuilt_only_when_told(make: Make) -> None
         answer.text == other.answer("Who kept the light?", fresh, max_new_tokens=2, budget=200).text
     )
     for use in (len, lambda memory: memory.add(MemoryDocument(text=FERRY * 2))):
-        with pytest.raises(StoreMismatchError, match=r"rebuilt .* since it was opened"):
+        with pytest.raises(TreeMemoryMismatchError, match=r"rebuilt .* since it was opened"):
             use(old)
-    with pytest.raises(StoreMismatchError, match="weights"):
+    with pytest.raises(TreeMemoryMismatchError, match="weights"):
         make()
 
 
 def test_a_memory_refuses_another_model_as_reader(memory: TreeMemory) -> None:
     other = shared("llama", sizes=WIDE, tree=OTHER_TREE)
-    with pytest.raises(StoreMismatchError, match="tree"):
+    with pytest.raises(TreeMemoryMismatchError, match="tree"):
         other.answer("Who?", memory)
 
 
@@ -102,7 +104,7 @@ def test_a_model_that_has_no_name_must_be_given(memory: TreeMemory) -> None:
     memory.close()
     again = TreeMemory(memory.path)
     assert len(again) == 3  # what needs no model works without
-    with pytest.raises(StoreMismatchError, match=r"TreeMemory\(path, llm=...\)"):
+    with pytest.raises(TreeMemoryMismatchError, match=r"TreeMemory\(path, llm=...\)"):
         again.search("light")
     again.close()
 
@@ -116,7 +118,7 @@ def test_the_model_is_loaded_by_its_name(tiny_folder: Path, tmp_path: Path) -> N
         memory.add(DOCUMENTS)
     with TreeMemory(tmp_path / "m") as first, TreeMemory(tmp_path / "m") as second:
         assert first.search("light")[0].id in {d.id for d in DOCUMENTS}
-        assert first.llm is second.llm
+        assert first.encoder is second.encoder
     assert loaded(str(tiny_folder), tree=tree) is loaded(str(tiny_folder), tree=tree)
     forget()
     shutil.rmtree(tmp_path / "m")
@@ -153,7 +155,7 @@ def test_a_second_writer_waits_or_is_told(memory: TreeMemory, make: Make) -> Non
     holder.start()
     holding.wait(5)
     with pytest.raises(
-        StoreBusyError, match=rf"written by process {os.getpid()} on .*waited 0.2 s"
+        TreeMemoryBusyError, match=rf"written by process {os.getpid()} on .*waited 0.2 s"
     ):
         impatient.delete("story")
     assert len(impatient) == 3  # reading goes on
@@ -254,5 +256,5 @@ def test_a_memory_is_no_document(memory: TreeMemory, llm: SharedLLM) -> None:
 
 def test_a_closed_memory_says_so(memory: TreeMemory) -> None:
     memory.close()
-    with pytest.raises(StoreError, match="was closed; open it again"):
+    with pytest.raises(TreeMemoryError, match="was closed; open it again"):
         len(memory)
