@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sharedllm.errors import DocumentError
-from sharedllm.memory.records import MemoryDocument
+from sharedllm.memory.documents import MemoryDocument
 from sharedllm.memory.tree_memory import TreeMemory
 from sharedllm.progress import Progress
 from sharedllm.text.loaders import STDIN, read_file

@@ -136,13 +136,15 @@ class _Findings:
         for (text,) in self.connection.execute("SELECT text FROM texts").fetchall():
             owners = self.connection.execute("SELECT id FROM documents WHERE text = ?", (text,))
             ids = tuple(row[0] for row in owners)
+            table = "texts"
             try:
                 body, tokens = tables.text_body(self.connection, text)
                 self.bytes += len(body.encode())
+                table = "placed"
                 self._placed(text, tokens)
             except TreeMemoryDamagedError as error:
                 self.misplaced.add(text)
-                self.note(f"{error}; {self._remedy(text)}", "texts", documents=ids)
+                self.note(f"{error}; {self._remedy(text)}", table, documents=ids)
         lost = self.connection.execute(
             "SELECT DISTINCT text FROM placed WHERE text NOT IN (SELECT text FROM texts)"
         )
@@ -194,8 +196,14 @@ class _Findings:
             self._both_ways(table, "chunk")
 
     def words(self) -> None:
-        for row in self.connection.execute("SELECT rowid, text, checksum FROM words"):
-            self.index |= not self.sound(row, "the words of a chunk", "words", row[0])
+        for chunk, check, text in self.connection.execute(
+            "SELECT c.chunk, c.words, w.text FROM chunks c JOIN words w ON w.rowid = c.chunk"
+        ):
+            if tables.checksum(text) != check:
+                self.index = True
+                self.note(
+                    f"the words of a chunk are not what was written: {REPAIR}", "words", chunk
+                )
         self._both_ways("words", "rowid")
 
     def _both_ways(self, table: str, column: str) -> None:

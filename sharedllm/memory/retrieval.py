@@ -193,15 +193,15 @@ def _stored_codec(connection: sqlite3.Connection, manifest: Manifest) -> VectorC
     for row in rows:
         _, name, shape, data = tables.checked(row, "the codec of the search vectors")
         arrays[name] = np.frombuffer(data, "<f4").reshape(json.loads(shape))
-    if arrays:
-        return VectorCodec.from_arrays(arrays)
+    try:
+        if arrays:
+            return VectorCodec.from_arrays(arrays)
+    except InputError as error:  # one of them is missing
+        raise TreeMemoryDamagedError(f"{error}; {tables.REPAIR}") from error
     # the codes of a memory mean nothing without it; while a memory is rebuilt, it is yet to come
-    if tables.value_of(connection, "manifest") == manifest.to_json():
-        placed = connection.execute("SELECT 1 FROM placed LIMIT 1").fetchone()
-        if placed is not None:
-            raise TreeMemoryDamagedError(
-                f"the codec of the search vectors is missing; {tables.REPAIR}"
-            )
+    own = tables.value_of(connection, "manifest") == manifest.to_json()
+    if own and connection.execute("SELECT 1 FROM vectors LIMIT 1").fetchone() is not None:
+        raise TreeMemoryDamagedError(f"the codec of the search vectors is missing; {tables.REPAIR}")
     return None
 
 

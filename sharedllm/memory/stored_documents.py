@@ -193,7 +193,7 @@ class StoredDocuments:
         """The run's tokens and its chunks."""
         ids, spans, chunks, at = [], [], [], 0
         for chunk, first, _ in placed:
-            _, _, count, layout, _ = tables.chunk_row(connection, chunk)
+            _, _, count, layout, _, _ = tables.chunk_row(connection, chunk)
             try:
                 own_ids, own_spans = layout_from_bytes(layout, count)
             except ValueError as error:

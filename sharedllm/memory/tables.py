@@ -21,7 +21,7 @@ APPLICATION_ID = 0x53_4C_4C_4D  # "SLLM", in the header of the file
 SCHEMA_VERSION = 2
 
 WORDS = """CREATE VIRTUAL TABLE words USING fts5 (
-        text, checksum UNINDEXED, detail=none, tokenize='unicode61 remove_diacritics 2'
+        text, detail=none, tokenize='unicode61 remove_diacritics 2'
     )"""
 # A text is kept once, whatever documents have it; a chunk once, whatever texts hold it. Row numbers
 # are never used again (AUTOINCREMENT), so that an index that is behind cannot mistake a new chunk
@@ -54,6 +54,7 @@ SCHEMA = (
         tokens INTEGER NOT NULL,
         layout BLOB NOT NULL,            -- token ids and character spans, deflated
         embedding BLOB NOT NULL,         -- float16, for the prefilter
+        words INTEGER NOT NULL,          -- checksum of its row in the table words
         checksum INTEGER NOT NULL
     )""",
     """CREATE TABLE placed (
@@ -377,9 +378,10 @@ def insert_chunks(connection: sqlite3.Connection, new: Sequence[ChunkRows]) -> d
 
 
 def _insert_chunk(connection: sqlite3.Connection, new: ChunkRows) -> int:
-    values = (new.key, new.tokens, new.layout, new.embedding)
+    values = (new.key, new.tokens, new.layout, new.embedding, checksum(new.words))
     chunk = connection.execute(
-        "INSERT INTO chunks (key, tokens, layout, embedding, checksum) VALUES (?, ?, ?, ?, 0)",
+        "INSERT INTO chunks (key, tokens, layout, embedding, words, checksum) "
+        "VALUES (?, ?, ?, ?, ?, 0)",
         values,
     ).lastrowid
     connection.execute(  # its checksum takes in its row number
@@ -399,10 +401,7 @@ def _insert_chunk(connection: sqlite3.Connection, new: ChunkRows) -> int:
 
 def insert_words(connection: sqlite3.Connection, chunk: int, words: str) -> None:
     """Index the words of a chunk."""
-    connection.execute(
-        "INSERT INTO words (rowid, text, checksum) VALUES (?, ?, ?)",
-        (chunk, words, checksum(chunk, words)),
-    )
+    connection.execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (chunk, words))
 
 
 def chunk_rows(connection: sqlite3.Connection, chunk: int) -> ChunkRows:
@@ -413,15 +412,10 @@ def chunk_rows(connection: sqlite3.Connection, chunk: int) -> ChunkRows:
     TreeMemoryDamagedError
         If something of it is missing, or is not what was written.
     """
-    _, key, tokens, layout, embedding = chunk_row(connection, chunk)
-    words = connection.execute("SELECT rowid, text, checksum FROM words WHERE rowid = ?", (chunk,))
-    row = words.fetchone()
-    if row is None:
-        raise damaged_chunk(connection, chunk, "it is missing in the index of words")
-    try:
-        text = checked(row, "its words")[1]
-    except TreeMemoryDamagedError as error:
-        raise damaged_chunk(connection, chunk, str(error)) from error
+    _, key, tokens, layout, embedding, check = chunk_row(connection, chunk)
+    words = connection.execute("SELECT text FROM words WHERE rowid = ?", (chunk,)).fetchone()
+    if words is None or checksum(words[0]) != check:
+        raise damaged_chunk(connection, chunk, "its words are not what was written")
     count = connection.execute("SELECT count(*) FROM kv WHERE chunk = ?", (chunk,)).fetchone()[0]
     nodes = [node_of(connection, chunk, node) for node in range(count)]
     return ChunkRows(
@@ -429,14 +423,16 @@ def chunk_rows(connection: sqlite3.Connection, chunk: int) -> ChunkRows:
         tokens=tokens,
         layout=layout,
         embedding=embedding,
-        words=text,
+        words=words[0],
         vectors=vectors_of(connection, [chunk])[chunk],
         nodes=tuple(node for node in nodes if node is not None),
     )
 
 
-def chunk_row(connection: sqlite3.Connection, chunk: int) -> tuple[int, bytes, int, bytes, bytes]:
-    """Chunk, key, number of tokens, layout and embedding.
+def chunk_row(
+    connection: sqlite3.Connection, chunk: int
+) -> tuple[int, bytes, int, bytes, bytes, int]:
+    """Chunk, key, number of tokens, layout, embedding and the checksum of its words.
 
     Raises
     ------

@@ -32,7 +32,9 @@ def drawn(head_dim: int, count: int, seed: int) -> NodeKV:
 
 @pytest.mark.parametrize("form", ["exact", "bf16", "int8", "int4"])
 @given(
-    head_dim=st.sampled_from([1, 5, 8, 32, 40, 64]), count=st.integers(1, 4), seed=st.integers(0, 99)
+    head_dim=st.sampled_from([1, 5, 8, 32, 40, 64]),
+    count=st.integers(1, 4),
+    seed=st.integers(0, 99),
 )
 def test_every_format_gives_a_node_back(form: str, head_dim: int, count: int, seed: int) -> None:
     node = drawn(head_dim, count, seed)
