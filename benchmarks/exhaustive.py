@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sharedllm.memory.pieces import unpacked
 from torch import Tensor
 
 from sharedllm import TreeMemory, loaded_for
-from sharedllm.memory.pieces import unpacked
 from sharedllm.text.tree import Chunk, planted
 
 BLOCK, UNPACKED = 16_384, 1 << 20  # tokens at once

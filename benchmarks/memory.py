@@ -189,8 +189,9 @@ def _touches(hit: Any, question: dict[str, Any]) -> bool:
 
 def child_append(args: argparse.Namespace) -> dict[str, Any]:
     """Lengthen the long document by two documents; how much of it is encoded?"""
-    from sharedllm import MemoryDocument, TreeMemory
     from sharedllm.memory.encoding import PieceEncoder
+
+    from sharedllm import MemoryDocument, TreeMemory
 
     texts = read(args.corpus, args.size + 2)
     memory = TreeMemory(args.store)

@@ -17,7 +17,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,8 @@ from speed_parts.models import made
 from speed_parts.report import Report, Row, reached, table
 
 from sharedllm import SharedLLM
-from sharedllm.attention.flash import PACKAGES, has_flash
-from sharedllm.attention.select import get_backend
+from sharedllm.attention.backends import get_backend
+from sharedllm.attention.flash import has_package
 from sharedllm.memory.codes import VectorCodec
 
 UNITS = {"K": 1024, "M": 1024**2}
@@ -128,9 +128,9 @@ class Run:
             "top-k chunks": lambda: baselines.top_k(model, asked, args.budget, size, found, clock),
             "full attention": lambda: baselines.full_attention(model, tokens, size, found, clock),
         }
-        for name in packages(self.clock.device):
-            each[f"full attention by {name}"] = partial(
-                baselines.full_attention, model, tokens, size, found, clock, name
+        if has_package() and clock.device.type == "cuda":
+            each["full attention by flash"] = lambda: baselines.full_attention(
+                model, tokens, size, found, clock, "flash"
             )
         each["CEPE's shape"] = lambda: baselines.cepe(model, tokens, asked, size, found, clock)
         each["StreamingLLM"] = lambda: baselines.streaming(
@@ -175,17 +175,11 @@ class Run:
             self.ours(tokens, self.size.layers, args.chunk, args.budget, attention)
 
 
-def packages(device: torch.device) -> list[str]:
-    """The FlashAttention packages that are installed, for a card."""
-    return [name for name in PACKAGES if device.type == "cuda" and has_flash(name)]
-
-
 def backends(device: torch.device, dtype: torch.dtype) -> list[str]:
-    """Those that run here, besides the one that ``auto`` takes."""
-    if device.type == "cpu":
-        return ["flex"]
-    names = ["sdpa", "flex", *packages(device)]
+    """The backends that run here, besides the one that ``auto`` takes."""
     auto = get_backend("auto", device=device, dtype=dtype).name
+    packages = ["flash"] if has_package() else []
+    names = ["reference"] if device.type == "cpu" else ["sdpa", "torch-flash", *packages]
     return [name for name in names if name != auto]
 
 

@@ -9,19 +9,21 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sharedllm.config import GenerationConfig
+from sharedllm.display import console, html, page, views
+from sharedllm.display.picture import Answered, Pictures
+from sharedllm.displayed import Displayed, View, view
 from sharedllm.generation.assemble import Prepared
 from sharedllm.generation.decoding import Decoder
 from sharedllm.generation.logits_processors import Row
 from sharedllm.search.passages import Citation
+from sharedllm.search.selection import Selection
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from rich.console import RenderableType
-
-    from sharedllm.display.picture import Pictures
+    from matplotlib.figure import Figure  # of the extra "eval"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,7 +71,7 @@ class Timings:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
+class Answer(Displayed):
     """An answer with its evidence; a notebook and rich's console show both.
 
     Attributes
@@ -81,8 +83,8 @@ class Answer:
     timings : Timings
     finish_reason : str
         "stop" (the model ended, or a stop text came) or "length" (max_new_tokens).
-    pictures : tuple of Picture
-        The evidence in its documents, to be shown: see :mod:`sharedllm.display.picture`.
+    selection : Selection or None
+        What was selected of which documents, and what shows it there; None without documents.
     question : str
         The last words of the user.
     """
@@ -92,7 +94,7 @@ class Answer:
     usage: Usage = field(repr=False)
     timings: Timings = field(repr=False)
     finish_reason: str
-    pictures: Pictures = field(default=(), repr=False)
+    selection: Selection | None = field(default=None, repr=False)
     question: str = field(default="", repr=False)
 
     def __str__(self) -> str:
@@ -121,15 +123,10 @@ class Answer:
         ConfigError
             If it cannot be written, or is one of the documents' own files.
         """
-        from sharedllm.display import console, links, page
-
-        question, summary = self.question or "Answer", console.summary(self)
-        shown = page.Answered(
-            question=question, text=self.text, pictures=self.pictures, summary=summary
-        )
+        shown = self._answered()
         if path is None:
             return page.page([shown])
-        page.check(path, [one.source for one in self.pictures if links.local(one.source)], "path")
+        page.check(path, [one.source for one in shown.pictures if page.local(one.source)], "path")
         return page.write(path, [shown], "path")
 
     def plot(self) -> Figure:
@@ -140,20 +137,46 @@ class Answer:
         MissingExtraError
             If matplotlib is not installed (extra "eval").
         """
-        from sharedllm.display.extra import figures
+        from sharedllm.display import plot
 
-        figure: Figure = figures().answer(self.pictures, self.text)
-        return figure
+        return plot.answer(self.pictures, self.text)
 
-    def _repr_html_(self) -> str:
-        from sharedllm.display import console, notebook
+    @property
+    def pictures(self) -> Pictures:
+        """Plain values that show the evidence in its documents, made anew at each call."""
+        return views.pictures(self.selection.searched) if self.selection else ()
 
-        return notebook.cell(notebook.answer(self.text, self.pictures, console.summary(self)))
+    def summary(self, option: str = "max_new_tokens") -> str:
+        """Say what the answer was made of and how long it took, a line each.
 
-    def __rich__(self) -> RenderableType:
-        from sharedllm.display import console
+        Parameters
+        ----------
+        option : what to raise where it was cut
+        """
+        used, took = self.usage, self.timings
+        cut = f", cut there: raise {option}" if self.finish_reason == "length" else ""
+        return (
+            f"{used.context_tokens:,} tokens searched, {used.evidence_tokens:,} given as text, "
+            f"{used.injected_tokens:,} injected; prompt {used.prompt_tokens:,}, "
+            f"answer {used.new_tokens:,}{cut}\n"
+            f"load {took.load_s:.1f} s, read {took.remember_s:.1f} s, "
+            f"search {took.search_s:.1f} s, prefill {took.prefill_s:.1f} s, "
+            f"decode {took.decode_s:.1f} s"
+        )
 
-        return console.answer(self)
+    def _answered(self) -> Answered:
+        return Answered(
+            question=self.question or "Answer",
+            text=self.text,
+            pictures=self.pictures,
+            summary=self.summary(),
+        )
+
+
+@view.register
+def _(answer: Answer) -> View:
+    shown = answer._answered()
+    return View(partial(html.answer, shown), partial(console.answer, shown))
 
 
 class AnswerStream(Iterator[str]):
@@ -249,6 +272,6 @@ def _answer(prepared: Prepared, row: Row, watch: _Stopwatch, load_s: float) -> A
             decode_s=decode_s,
         ),
         finish_reason=row.finish_reason or "length",
-        pictures=selection.pictures if selection else (),
+        selection=selection,
         question=prepared.question,
     )

@@ -20,7 +20,6 @@ from sharedllm.config import (
     TreeConfig,
     changed,
 )
-from sharedllm.display import pictures
 from sharedllm.encoding.document import Document
 from sharedllm.encoding.document_encoder import NODE_CACHE_BYTES, DocumentEncoder
 from sharedllm.errors import InputError
@@ -34,7 +33,7 @@ from sharedllm.generation.prompt import (
     parse,
     part_ids,
 )
-from sharedllm.hf import sharing
+from sharedllm.hf import lora_io
 from sharedllm.hf.loading import end_ids
 from sharedllm.hf.lora import Adapter
 from sharedllm.injection.upper_model import UpperModel
@@ -42,7 +41,7 @@ from sharedllm.memory.resolve import Context, per_question, resolve, resolve_som
 from sharedllm.progress import Progress
 from sharedllm.search import passages
 from sharedllm.search.scorers import Embedder, Scores, score
-from sharedllm.search.selection import Selection, select
+from sharedllm.search.selection import Selection, searched, select
 from sharedllm.search.sentences import widened
 
 
@@ -193,14 +192,7 @@ class SharedLLM:
             If there is none, or it cannot be merged.
         """
         settings = {"tree": self.tree, "injection": self.injection, "search": asdict(self.search)}
-        sharing.save(self, Path(folder), settings, merged=merged, dtype=dtype)
-
-    def push_to_hub(self, repo: str, *, merged: bool = False, **options: Any) -> str:
-        """Upload what :meth:`save_pretrained` writes to the hub, and return its address.
-
-        `options` are ``token``, ``private`` and those of ``HfApi.upload_folder``.
-        """
-        return sharing.push(repo, lambda to: self.save_pretrained(to, merged=merged), options)
+        lora_io.save_pretrained(self, Path(folder), settings, merged=merged, dtype=dtype)
 
     # -- remembering ---------------------------------------------------------------------------
 
@@ -430,7 +422,8 @@ class SharedLLM:
             ready=lambda d, node, ratio: documents[d].request(node, ratio) in documents[d].nodes,
             widen=lambda d, node: widened(documents[d], node, search.sentences),
         )
-        return pictures.illustrated(selection, documents, given)
+        shown = searched(documents, given, selection.nodes)
+        return replace(selection, searched=shown)
 
     def _settings(self, options: dict[str, Any]) -> tuple[SearchConfig, GenerationConfig]:
         """This question's settings: the model's, with `options` changed."""

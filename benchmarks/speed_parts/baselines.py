@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, DynamicCache
 
-from sharedllm.attention.select import get_backend
+from sharedllm.attention.backends import get_backend
 from sharedllm.hf.cache import InjectionCache
 from speed_parts.card import Clock, Rates
 from speed_parts.ours import Row, question_cost, row
@@ -32,6 +32,7 @@ class Bare:
     def __init__(self, model: Any, attention: str = "auto") -> None:
         self.model = model
         backend = get_backend(attention, device=model.device, dtype=model.dtype)
+        self.attention = backend.name
         # transformers takes names with "flash" in them for its own
         self._name = f"{PLAIN}_{backend.name.replace('flash', 'fa')}"
 
@@ -157,8 +158,8 @@ def full_attention(
     """All of the context as prompt, through PyTorch's flash kernel on CUDA, or another."""
     if why := too_large(tokens, size, clock):  # known before minutes are spent
         raise MemoryError(why)
-    name = "full attention" if attention == "auto" else f"full attention by {attention}"
     with Bare(model, attention) as bare:
+        name = "full attention" if attention == "auto" else f"full attention by {bare.attention}"
         bare.read(min(tokens, 512), DynamicCache())
         clock.fresh()
         cache = DynamicCache()

@@ -34,7 +34,7 @@ class LayerMemory:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AttentionContext:
-    """What attention must know of one forward pass; travels as the keyword ``shared``.
+    """The state of one forward pass that attention needs; travels as the keyword ``shared``.
 
     Attributes
     ----------

@@ -1,7 +1,11 @@
-"""The FlashAttention packages: flash-attn 2 and 3, and flash-attn-4, which is pure Python.
+"""FlashAttention: the kernel that comes with PyTorch, and the packages flash-attn 2, 3 and 4.
 
-None of them is needed: PyTorch's own kernel (``torch-flash``) has the same interface. Import this
-file's names through :mod:`sharedllm.attention.select`.
+PyTorch's operator is called by itself. ``torch.nn.attention.varlen`` calls the same one, but its
+signature differs from release to release. SDPA may choose cuDNN instead, which makes a plan for
+every new length: tens of milliseconds a token.
+
+Shapes: B batch, H query heads, G key/value heads, T tokens, C slots of a buffer, D head dim, a
+multiple of 8 and at most 256.
 """
 
 from __future__ import annotations
@@ -13,70 +17,121 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sharedllm.attention import sdpa
-from sharedllm.attention.segments import Segments
+from sharedllm.attention.visibility import Segments
 from sharedllm.errors import MissingExtraError
+
+HALF = (torch.bfloat16, torch.float16)
+OLDEST = (8, 0)  # the compute capability of the first card that these kernels run on
+
+
+def runs_on(device: torch.device, dtype: torch.dtype) -> bool:
+    """True if the kernels take tensors of `dtype` on `device`."""
+    if device.type != "cuda" or dtype not in HALF or torch.version.hip is not None:
+        return False
+    return torch.cuda.get_device_capability(device) >= OLDEST
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    *,
+    scale: float,
+    dropout: float = 0.0,
+) -> Tensor:
+    """See :func:`sharedllm.attention.reference.attend`; by PyTorch's kernel.
+
+    The kernel computes causal masks and windows only: any other `mask`, and `dropout`, is SDPA's.
+    """
+    if mask is not None or dropout:
+        return sdpa.attend(query, key, value, mask, scale=scale, dropout=dropout)
+    q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+    t, s = q.shape[1], k.shape[1]
+    out: Tensor = torch.ops.aten._flash_attention_forward(
+        q, k, v, None, None, t, s, 0.0, True, False, scale=scale
+    )[0]
+    return out.transpose(1, 2)
+
+
+def varlen(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    segments: Segments,
+    *,
+    scale: float,
+    window: int | None = None,
+) -> Tensor:
+    """See :func:`sharedllm.attention.reference.varlen`; by PyTorch's kernel."""
+    longest, bounds = segments.longest, segments.bounds
+    near = window is not None and window < longest
+    out: Tensor = torch.ops.aten._flash_attention_forward(
+        query,
+        key,
+        value,
+        bounds,
+        bounds,
+        longest,
+        longest,
+        0.0,
+        not near,
+        False,
+        scale=scale,
+        window_size_left=window - 1 if near and window is not None else None,
+        window_size_right=0 if near else None,
+    )[0]
+    return out
+
+
+def step(query: Tensor, key: Tensor, value: Tensor, used: Tensor, *, scale: float) -> Tensor:
+    """Attention of one query a row over the first `used` slots of a buffer, without a mask.
+
+    Parameters
+    ----------
+    query : (B, H, 1, D)
+    key, value : (B, G, C, D), in memory (B, C, G, D)
+    used : int32 (B,), at least 1; on the device, so that a captured graph follows it
+
+    Returns
+    -------
+    (B, H, 1, D)
+    """
+    b, _, c, _ = key.shape
+    k, v = (x.transpose(1, 2).flatten(0, 1) for x in (key, value))
+    queries, keys = _bounds(b, 1, query.device), _bounds(b, c, query.device)
+    out: Tensor = torch.ops.aten._flash_attention_forward(
+        query[:, :, 0], k, v, queries, keys, 1, c, 0.0, False, False, scale=scale, seqused_k=used
+    )[0]
+    return out[:, :, None]
+
+
+@functools.lru_cache(maxsize=16)
+def _bounds(rows: int, length: int, device: torch.device) -> Tensor:
+    """Beginnings and ends of `rows` rows of equal length."""
+    return torch.arange(0, (rows + 1) * length, length, dtype=torch.int32, device=device)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Package:
-    """One generation of FlashAttention.
+    """Attention by one generation of the FlashAttention packages.
 
     Attributes
     ----------
-    distribution : its name in the package index
+    name : what a model's config shows of it
     interface : the module with ``flash_attn_func`` and ``flash_attn_varlen_func``
-    needs : modules that are there only with this generation: 2 and 4 share the name ``flash_attn``
+    needs : modules that come with this generation only: 2 and 4 share the name ``flash_attn``
     everything : how it spells a window without an end
     """
 
-    distribution: str
+    name: str
     interface: str
     needs: tuple[str, ...]
     everything: int | None = -1
-
-
-PACKAGES = {
-    "flash2": Package(
-        distribution="flash-attn", interface="flash_attn", needs=("flash_attn_2_cuda",)
-    ),
-    "flash3": Package(
-        distribution="flash-attn-3",
-        interface="flash_attn_interface",
-        needs=("flash_attn_3", "flash_attn_interface"),
-    ),
-    "flash4": Package(
-        distribution="flash-attn-4",
-        interface="flash_attn.cute",
-        needs=("flash_attn.cute", "cutlass"),
-        everything=None,
-    ),
-}
-
-
-def has_flash(name: str) -> bool:
-    """Whether the package behind ``flash2``, ``flash3`` or ``flash4`` is installed."""
-    return all(_found(module) for module in PACKAGES[name].needs)
-
-
-def _found(module: str) -> bool:
-    try:
-        return find_spec(module) is not None
-    except ModuleNotFoundError:  # of the package that `module` would be in
-        return False
-
-
-@dataclass(frozen=True, slots=True)
-class Flash:
-    """Attention by one of `PACKAGES`; the tensors are bfloat16 or float16, on CUDA."""
-
-    name: str
-
-    def __post_init__(self) -> None:
-        if not has_flash(self.name):
-            raise MissingExtraError(PACKAGES[self.name].distribution, "flash")
 
     def attend(
         self,
@@ -88,16 +143,12 @@ class Flash:
         scale: float,
         dropout: float = 0.0,
     ) -> Tensor:
-        """See :func:`sharedllm.attention.reference.attend`.
-
-        These kernels know no masks beyond causal ones and windows: with a `mask`, as with
-        `dropout`, it is SDPA's.
-        """
+        """See :func:`attend`; by this package."""
         if mask is not None or dropout:
             return sdpa.attend(query, key, value, mask, scale=scale, dropout=dropout)
         q, k, v = (x.transpose(1, 2) for x in (query, key, value))
-        out = _tensor(_function(self.name, "")(q, k, v, softmax_scale=scale, causal=True))
-        return out.transpose(1, 2)
+        run = _function(self.interface, "flash_attn_func")
+        return _tensor(run(q, k, v, softmax_scale=scale, causal=True)).transpose(1, 2)
 
     def varlen(
         self,
@@ -109,10 +160,9 @@ class Flash:
         scale: float,
         window: int | None = None,
     ) -> Tensor:
-        """See :func:`sharedllm.attention.reference.varlen`."""
-        everything = PACKAGES[self.name].everything
+        """See :func:`varlen`; by this package."""
         near = window is not None and window < segments.longest
-        out = _function(self.name, "_varlen")(
+        out = _function(self.interface, "flash_attn_varlen_func")(
             query,
             key,
             value,
@@ -122,16 +172,60 @@ class Flash:
             max_seqlen_k=segments.longest,
             softmax_scale=scale,
             causal=not near,
-            window_size=(window - 1, 0) if near and window else (everything, everything),
+            window_size=(window - 1, 0) if near and window else (self.everything,) * 2,
         )
         return _tensor(out)
 
 
+PACKAGES = (  # the newest first
+    Package(
+        name="flash4",
+        interface="flash_attn.cute",
+        needs=("flash_attn.cute", "cutlass"),
+        everything=None,
+    ),
+    Package(
+        name="flash3",
+        interface="flash_attn_interface",
+        needs=("flash_attn_3", "flash_attn_interface"),
+    ),
+    Package(name="flash2", interface="flash_attn", needs=("flash_attn_2_cuda",)),
+)
+
+
+def has_package() -> bool:
+    """True if one of `PACKAGES` is installed."""
+    return any(_is_installed(package) for package in PACKAGES)
+
+
+def newest_package() -> Package:
+    """Return the newest of `PACKAGES` that is installed.
+
+    Raises
+    ------
+    MissingExtraError
+        If no package is installed.
+    """
+    for package in PACKAGES:
+        if _is_installed(package):
+            return package
+    raise MissingExtraError("flash-attn-4", "flash")
+
+
+def _is_installed(package: Package) -> bool:
+    return all(_is_found(module) for module in package.needs)
+
+
+def _is_found(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # of the package that `module` would be in
+        return False
+
+
 @functools.cache
-def _function(name: str, kind: str) -> Callable[..., Any]:
-    found: Callable[..., Any] = getattr(
-        importlib.import_module(PACKAGES[name].interface), f"flash_attn{kind}_func"
-    )
+def _function(module: str, name: str) -> Callable[..., Any]:
+    found: Callable[..., Any] = getattr(importlib.import_module(module), name)
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sharedllm.attention.segments import Segments
+from sharedllm.attention.visibility import Segments
 
 
 def lower_right_causal(t: int, s: int, device: torch.device) -> Tensor:

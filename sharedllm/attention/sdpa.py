@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.bias import causal_lower_right
 
 from sharedllm.attention.reference import banded_causal, lower_right_causal
-from sharedllm.attention.segments import Segments
+from sharedllm.attention.visibility import Segments
 
 # Not cuDNN's, which makes a plan for every new length: tens of milliseconds a token when decoding.
 KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]

@@ -1,18 +1,23 @@
-"""Which keys each query may see.
+"""Visibility: the keys that each query may see, over a cache and in packed sequences.
 
-Shapes: B batch, T queries, S keys.
+Shapes: B batch, T queries, S keys; N packed sequences.
 
-Every token and every memory entry has an *order*, its place in the prompt; a query sees the keys
-whose order is at most its own. Slots in a cache may be padded or (in the keyword path) stand in
-another sequence than the prompt's, so the order is kept beside them. Memory entries share one
-order, that of their place in the prompt, and are visible at any distance; running text is
+Over a cache every token and every memory entry has an *order*, its place in the prompt; a query
+sees the keys whose order is at most its own. Slots in a cache may be padded or (in the keyword
+path) stand in another sequence than the prompt's, so the order is kept beside them. Memory entries
+share one order, that of their place in the prompt, and are visible at any distance; running text is
 hidden from sliding-window layers beyond their window.
+
+Packed sequences are laid end to end without padding, and each sees itself alone: their lengths say
+everything.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate, groupby
 
 import torch
 from torch import Tensor
@@ -31,7 +36,7 @@ class Keys:
 
 @dataclass(frozen=True, kw_only=True)
 class Visibility:
-    """What the queries of one forward pass see among `keys`.
+    """The part of `keys` that the queries of one forward pass see.
 
     Attributes
     ----------
@@ -55,7 +60,7 @@ class Visibility:
     _masks: dict[int | None, Tensor] = field(default_factory=dict, repr=False)
 
     def mask(self, window: int | None) -> Tensor | None:
-        """The mask for a layer with this sliding `window`: bool (B, T, S), True where visible.
+        """Mask of a layer with this sliding `window`: bool (B, T, S), True where visible.
 
         None stands for lower-right causal, which backends compute without a dense mask.
         """
@@ -72,9 +77,55 @@ class Visibility:
         return self._masks[window]
 
     def whole(self, window: int | None) -> bool:
-        """Whether no running text lies beyond a sliding `window`; positions start at 0."""
+        """True if no running text lies beyond a sliding `window`; positions start at 0."""
         return window is None or self._last_position < window
 
     @cached_property
     def _last_position(self) -> int:
         return int(self.query_position.max()) if self.last is None else self.last
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Segments:
+    """Lengths of N packed sequences.
+
+    Attributes
+    ----------
+    lengths : tuple of int
+        Each at least 1. On the host, so that no kernel waits for them.
+    bounds : int32 tensor (N + 1,)
+        Where each begins, and where the last one ends (``cu_seqlens`` of FlashAttention).
+    """
+
+    lengths: tuple[int, ...]
+    bounds: Tensor
+
+    @classmethod
+    def of(cls, lengths: Sequence[int], device: torch.device) -> Segments:
+        """Pack sequences of these `lengths`.
+
+        Raises
+        ------
+        ValueError
+            If there are no sequences, or one is empty.
+        """
+        if not lengths or min(lengths) < 1:
+            raise ValueError(f"packed sequences need at least one token each; lengths: {lengths}")
+        bounds = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
+        return cls(lengths=tuple(lengths), bounds=bounds.to(device, non_blocking=True))
+
+    @property
+    def longest(self) -> int:
+        return max(self.lengths)
+
+    @property
+    def total(self) -> int:
+        return sum(self.lengths)
+
+    def runs(self) -> Iterator[tuple[int, int, int]]:
+        """Neighbours of equal length, which are a batch: (first token, sequences, length)."""
+        at = 0
+        for length, group in groupby(self.lengths):
+            count = len(list(group))
+            yield at, count, length
+            at += count * length

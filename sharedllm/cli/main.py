@@ -30,7 +30,7 @@ from sharedllm.config import (
     one_of,
 )
 from sharedllm.display import page
-from sharedllm.display.console import summary
+from sharedllm.display.picture import Answered
 from sharedllm.display.plain import one_line
 from sharedllm.errors import (
     ConfigError,
@@ -286,11 +286,11 @@ def _answer(
         else:
             answer = screen.answer(llm, question, documents, options, len(questions) > 1)
         answers.append(
-            page.Answered(
+            Answered(
                 question=question,
                 text=answer.text,
                 pictures=answer.pictures,
-                summary=summary(answer, "--max-new-tokens"),
+                summary=answer.summary("--max-new-tokens"),
             )
         )
     if html is not None:

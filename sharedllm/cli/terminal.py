@@ -15,7 +15,7 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
-from sharedllm.display.console import Results, summary
+from sharedllm.display.console import Results
 from sharedllm.display.plain import one_line, printable
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class Screen:
         self._write("\n\n")
         answer = stream.answer
         self._out.print(Results(answer.pictures))
-        self._print(Text(summary(answer, "--max-new-tokens"), style="dim"))
+        self._print(Text(answer.summary("--max-new-tokens"), style="dim"))
         return answer
 
     def say(self, text: str) -> None:

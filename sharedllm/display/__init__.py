@@ -1,1 +1,1 @@
-"""Pictures of documents, context trees, evidence and answers: notebook, terminal, page, plot."""
+"""Documents, context trees, evidence and answers, shown: notebook, terminal, page and figure."""

@@ -5,21 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from rich.console import Group
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sharedllm.display.evidence import BEGINS, begins
-from sharedllm.display.picture import Picture, Ranked, Span, Tree, ranked
-from sharedllm.display.plain import counted, one_line, printable, scored
-from sharedllm.display.style import colour
-
-if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderableType
-
-    from sharedllm.answer import Answer
+from sharedllm.display.picture import (
+    Answered,
+    Picture,
+    Ranked,
+    Span,
+    Tree,
+    colour,
+    ranked,
+)
+from sharedllm.display.plain import BEGINS, begins, counted, one_line, printable, scored
 
 CELLS = 32  # of the bar that shows where a passage lies
 NARROW = 100  # columns below which that bar is half as long
@@ -43,7 +44,7 @@ class Results:
         passages = ranked(self.pictures)
         rows = [
             (
-                f"{one.rank}  {_page(one)}{one_line(one.picture.title or one.picture.source)}",
+                f"{one.rank}  {_page(one)}{one_line(one.picture.name)}",
                 one.span,
                 one.picture.characters,
                 begins(one),
@@ -91,7 +92,7 @@ class Trees:
 
 def heading(picture: Picture) -> Text:
     """A document's names and length on one line."""
-    out = Text(one_line(picture.title or picture.source), style="bold")
+    out = Text(one_line(picture.name), style="bold")
     source = f"{one_line(picture.source)}, " if picture.source else ""
     chunks = f", {counted(len(picture.chunks), 'chunk')}" if picture.chunks else ""
     out.append(f"  {source}{picture.characters:,} characters{chunks}", style="not bold dim")
@@ -173,25 +174,7 @@ def _level(nodes: Sequence[Span], root: Span, width: int) -> Text:
     return out
 
 
-def answer(given: Answer) -> Group:
+def answer(one: Answered) -> Group:
     """An answer, its evidence and what it took."""
-    words = Text(printable(given.text) + "\n")
-    return Group(words, Results(given.pictures), Text(summary(given), style="dim"))
-
-
-def summary(answer: Answer, option: str = "max_new_tokens") -> str:
-    """What an answer was made of and how long it took, a line each.
-
-    Parameters
-    ----------
-    option : what to raise where it was cut
-    """
-    used, took = answer.usage, answer.timings
-    cut = f", cut there: raise {option}" if answer.finish_reason == "length" else ""
-    return (
-        f"{used.context_tokens:,} tokens searched, {used.evidence_tokens:,} given as text, "
-        f"{used.injected_tokens:,} injected; prompt {used.prompt_tokens:,}, "
-        f"answer {used.new_tokens:,}{cut}\n"
-        f"load {took.load_s:.1f} s, read {took.remember_s:.1f} s, search {took.search_s:.1f} s, "
-        f"prefill {took.prefill_s:.1f} s, decode {took.decode_s:.1f} s"
-    )
+    words = Text(printable(one.text) + "\n")
+    return Group(words, Results(one.pictures), Text(one.summary, style="dim"))

@@ -1,4 +1,4 @@
-"""Answers -> one page that needs nothing else: no network, no script, light and dark."""
+"""The file that a page of answers becomes: its links to documents' files, and its writing."""
 
 from __future__ import annotations
 
@@ -6,67 +6,51 @@ import os
 import secrets
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
-from sharedllm.display import notebook
-from sharedllm.display.links import link_from
-from sharedllm.display.picture import Pictures
-from sharedllm.display.plain import escaped, one_line
-from sharedllm.display.style import PAGE, SHEET
+from sharedllm.display import html
+from sharedllm.display.picture import Answered, Pictures
+from sharedllm.display.plain import CONTROL
 from sharedllm.errors import ConfigError
 
-# nothing may be loaded or run, whatever a document has in it
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Answered:
-    """One question on the page.
-
-    Attributes
-    ----------
-    question, text : str
-    pictures : tuple of Picture
-    summary : str
-        What it took, in plain lines.
-    """
-
-    question: str
-    text: str
-    pictures: Pictures
-    summary: str
+WEB = ("http://", "https://")
 
 
 def page(answers: Sequence[Answered], folder: Path | None = None) -> str:
     """The whole page; with links to the documents' files, if it is to lie in `folder`."""
     if folder is not None:
         answers = [replace(one, pictures=_linked(one.pictures, folder)) for one in answers]
-    title = escaped(one_line(answers[0].question)) if answers else "sharedllm"
-    links = "".join(
-        f'<li><a href="#q{n}"><bdi>{escaped(one_line(one.question))}</bdi></a></li>'
-        for n, one in enumerate(answers, start=1)
-    )
-    contents = f'<nav aria-label="Questions"><ul>{links}</ul></nav>' if len(answers) > 1 else ""
-    sections = "".join(
-        f'<section class="sllm" id="q{n}"><h1 dir="auto">{escaped(one.question)}</h1>'
-        f"{notebook.answer(one.text, one.pictures, one.summary, f'q{n}-')}</section>"
-        for n, one in enumerate(answers, start=1)
-    )
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark">'
-        f'<meta name="referrer" content="no-referrer"><title>{title}</title>'
-        f"<style>{PAGE}{SHEET}</style></head><body>{contents}<main>{sections}</main>"
-        "<footer>Passages were selected and given to the model by sharedllm. The answer is a "
-        "model's and may be wrong: read the evidence.</footer></body></html>\n"
-    )
+    return html.page(answers)
 
 
 def _linked(pictures: Pictures, folder: Path) -> Pictures:
     return tuple(replace(one, link=link_from(folder, one.source)) for one in pictures)
+
+
+def link_from(folder: Path, source: str) -> str:
+    """The address of `source` for a page in `folder`: "" where it is neither a file nor on the web.
+
+    Files are linked relative to the page, so that both can be moved together.
+    """
+    if source.startswith(WEB):
+        return "" if CONTROL.search(source) else source.partition("#")[0]
+    file = local(source)
+    if file is None:
+        return ""
+    try:
+        return quote(Path(os.path.relpath(file, folder.resolve())).as_posix())
+    except ValueError:  # another drive
+        return file.as_uri()
+
+
+def local(source: str) -> Path | None:
+    """The file that `source` names, if there is one."""
+    try:
+        return Path(source).resolve() if source and Path(source).is_file() else None
+    except (OSError, ValueError):  # a text that is no path: too long, or with a NUL character
+        return None
 
 
 def check(path: str | os.PathLike[str], sources: Sequence[str] = (), name: str = "--html") -> None:

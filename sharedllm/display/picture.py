@@ -1,4 +1,8 @@
-"""What a picture of one document needs, as plain values: it outlives the document's tensors."""
+"""Plain values to be drawn: documents with what was selected of them, trees, an answer.
+
+Notebook, page, terminal and figure draw from these and need no tensor and no model, so that the
+command line starts without torch. :mod:`sharedllm.display.views` makes them.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,9 @@ from sharedllm.text.pages import page_of
 NEAR = 280  # characters around a passage that are shown at once
 FAR = 2500  # characters around a passage that a reader may open
 MOST_TREES = 12  # the best ones are kept
+# a colour a level: Okabe and Ito's, which stand out from white and from black, and which people
+# who see colours differently tell apart
+LEVELS = ("#0072B2", "#CC79A7", "#009E73", "#D55E00", "#56B4E9", "#E69F00")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,6 +99,10 @@ class Picture:
     excerpts: tuple[Excerpt, ...] = ()
     link: str = ""
 
+    @property
+    def name(self) -> str:
+        return self.title or self.source
+
     def text(self, start: int, end: int) -> str:
         """The characters [`start`, `end`), as far as an excerpt holds them."""
         at = bisect.bisect_right([e.start for e in self.excerpts], start) - 1
@@ -104,12 +115,27 @@ class Picture:
         """The page on which `span` begins; None where the text has no pages."""
         return page_of(self.pages, span.start, self.text(span.start, span.end))
 
-    def holds(self, start: int, end: int) -> bool:
-        """Whether all of [`start`, `end`) is in one excerpt."""
-        return any(e.start <= start and end <= e.end for e in self.excerpts)
-
 
 Pictures = tuple[Picture, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answered:
+    """One question with its answer.
+
+    Attributes
+    ----------
+    question, text : str
+    pictures : tuple of Picture
+        Its evidence.
+    summary : str
+        What it took, in plain lines.
+    """
+
+    question: str
+    text: str
+    pictures: Pictures
+    summary: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,6 +155,41 @@ def ranked(pictures: Iterable[Picture]) -> list[Ranked]:
     found = [(picture, span) for picture in pictures for span in picture.passages]
     found.sort(key=lambda one: -(one[1].score or 0.0))
     return [Ranked(rank=n, picture=p, span=s) for n, (p, s) in enumerate(found, start=1)]
+
+
+def colour(level: int) -> str:
+    """The colour of a tree level; levels beyond the sixth share the last."""
+    return LEVELS[min(level, len(LEVELS) - 1)]
+
+
+def levels(pictures: Iterable[Picture]) -> tuple[list[int], list[int]]:
+    """The levels of passages, and those of the coarse rest, for a legend."""
+    fine, coarse = set(), set()
+    for picture in pictures:
+        fine |= {span.level for span in picture.passages}
+        coarse |= {span.level for span in picture.coarse}
+    return sorted(fine), sorted(coarse)
+
+
+def middle(span: Span, characters: int) -> float:
+    """The place of `span`'s middle, as a share of the text."""
+    return (span.start + span.end) / 2 / max(characters, 1)
+
+
+def lanes(places: Sequence[float], apart: float, most: int) -> list[int | None]:
+    """For each place in [0, 1] a lane in which no other is closer than `apart`.
+
+    Places count in the order that they are given in; None where all `most` lanes are taken.
+    """
+    taken: list[list[float]] = [[] for _ in range(most)]
+    out: list[int | None] = []
+    for place in places:
+        free = (n for n, t in enumerate(taken) if all(abs(place - other) >= apart for other in t))
+        lane = next(free, None)
+        if lane is not None:
+            taken[lane].append(place)
+        out.append(lane)
+    return out
 
 
 def around(text: str, offset: int, spans: Iterable[Span]) -> tuple[Excerpt, ...]:

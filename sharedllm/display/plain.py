@@ -1,15 +1,19 @@
-"""Text of strangers -> text that can be shown: no control characters, no markup."""
+"""Words of what is shown: text of strangers without control characters, numbers, places."""
 
 from __future__ import annotations
 
-import html
 import re
 from itertools import pairwise
+
+from sharedllm.display.picture import Ranked, Span
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 LONG_LINE = 50  # characters from which on a line end was made by a line breaker
 GOES_ON = re.compile(r"[^\W\d_],?$")  # how a line ends in the middle of a sentence
 OWN_LINE = re.compile(r"[\s\-*+•#>|=`\d]|$")  # a list, a table, a heading, an indented line
+
+BEGINS = 200  # characters of a passage in a list of passages
+CUT_OFF = " .,:;!?)]\u201d\u2019"  # what a passage that begins between two words may begin with
 
 
 def printable(text: str) -> str:
@@ -20,11 +24,6 @@ def printable(text: str) -> str:
 def one_line(text: str) -> str:
     """`text` without control characters, line ends and page ends."""
     return " ".join(printable(text.replace("\n", " ").replace("\f", " ")).split())
-
-
-def escaped(text: str) -> str:
-    """`text` for HTML, between tags or in a quoted attribute."""
-    return html.escape(printable(text), quote=True)
 
 
 def flowing(text: str) -> str:
@@ -54,3 +53,23 @@ def counted(number: int, what: str) -> str:
 def scored(score: float | None) -> str:
     """A score as it is shown."""
     return "" if score is None else f"{score:.2f}"
+
+
+def begins(one: Ranked) -> str:
+    """The first words of a passage, on one line."""
+    start = one.span.start
+    line = one_line(one.picture.text(start, min(one.span.end, start + 2 * BEGINS))).lstrip(CUT_OFF)
+    shown = line if len(line) <= BEGINS else line[:BEGINS].rpartition(" ")[0] + "\u2026"
+    return ("\u2026" if start else "") + (shown or line[:BEGINS])
+
+
+def place(span: Span, unit: str = "characters") -> str:
+    """The place, level and score of a passage or node."""
+    score = f", score {scored(span.score)}" if span.score is not None else ""
+    return f"{unit} {span.start:,} to {span.end:,}, level {span.level}{score}"
+
+
+def told(one: Ranked) -> str:
+    """The same of a passage, with its page where the text has pages."""
+    page = one.picture.page(one.span)
+    return f"page {page:,}, {place(one.span)}" if page else place(one.span)

@@ -1,23 +1,37 @@
-"""Answers and memories as figures. This file alone imports matplotlib."""
+"""Answers and memories as figures. This file alone imports matplotlib.
+
+Raises
+------
+MissingExtraError
+    On import, if matplotlib is not installed (extra "eval").
+"""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch, Rectangle
-from matplotlib.ticker import EngFormatter, MaxNLocator
-
-from sharedllm.display.picture import Picture, Ranked, Span, ranked
+from sharedllm.display.picture import (
+    Picture,
+    Ranked,
+    Span,
+    colour,
+    lanes,
+    levels,
+    middle,
+    ranked,
+)
 from sharedllm.display.plain import counted, one_line, scored
-from sharedllm.display.strip import lanes, middle
-from sharedllm.display.style import colour
+from sharedllm.errors import MissingExtraError
 
-if TYPE_CHECKING:
-    from sharedllm.memory.documents import StoredDocument
+try:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch, Rectangle
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+except ModuleNotFoundError as error:
+    raise MissingExtraError(str(error.name), "eval") from error
 
 WIDTH = 9.0  # inches
 LEAST = 0.004  # of the strip's length: a passage is at least that wide
@@ -31,6 +45,23 @@ NAME = 44  # characters of a title
 GREY = "#8a8f98"
 
 
+class Measured(Protocol):
+    """A document of a memory with its size; memories stand above this folder."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def title(self) -> str: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def tokens(self) -> int: ...
+    @property
+    def chunks(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+
+
 class Drawing(Figure):
     """A figure that a notebook shows as it is, whether or not pyplot was ever imported."""
 
@@ -41,7 +72,7 @@ class Drawing(Figure):
 
 
 def answer(pictures: Sequence[Picture], text: str) -> Drawing:
-    """Where an answer's passages lie in their documents, and their scores.
+    """A figure of where an answer's passages lie in their documents, and of their scores.
 
     Parameters
     ----------
@@ -71,7 +102,7 @@ def answer(pictures: Sequence[Picture], text: str) -> Drawing:
     return figure
 
 
-def memory(documents: Sequence[StoredDocument]) -> Drawing:
+def memory(documents: Sequence[Measured]) -> Drawing:
     """The documents of a memory by length, the longest on top."""
     longest = sorted(documents, key=lambda d: -d.tokens)
     shown, rest = longest[:MOST_DOCUMENTS], longest[MOST_DOCUMENTS:]
@@ -131,7 +162,7 @@ def _strip(axes: Axes, picture: Picture, own: Sequence[Ranked]) -> None:
     axes.tick_params(labelsize=8)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.xaxis.set_major_locator(MaxNLocator(8))
-    names = f"{_short(picture.title or picture.source, 70)}, {length:,} characters"
+    names = f"{_short(picture.name, 70)}, {length:,} characters"
     axes.set_title(names, loc="left", fontsize=9, pad=2)
 
 
@@ -169,7 +200,7 @@ def _scores(axes: Axes, bars: Sequence[Ranked], count: int, *, several: bool) ->
 
 def _where(one: Ranked, several: bool) -> str:
     place = f"{one.span.start:,} to {one.span.end:,}"
-    return f"{_short(one.picture.title or one.picture.source, 28)}, {place}" if several else place
+    return f"{_short(one.picture.name, 28)}, {place}" if several else place
 
 
 def _rows(axes: Axes, names: Sequence[str]) -> None:
@@ -181,8 +212,7 @@ def _rows(axes: Axes, names: Sequence[str]) -> None:
 
 
 def _legend(axes: Axes, pictures: Sequence[Picture]) -> None:
-    fine = sorted({s.level for p in pictures for s in p.passages})
-    coarse = sorted({s.level for p in pictures for s in p.coarse})
+    fine, coarse = levels(pictures)
     keys = [Patch(color=colour(n), label=f"level {n}") for n in fine]
     keys += [Patch(color=colour(n), alpha=0.6, label=f"level {n}, coarse") for n in coarse]
     if keys:

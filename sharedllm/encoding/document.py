@@ -1,4 +1,4 @@
-"""A document as the model knows it: text, tokens, context trees, search states, encoded nodes."""
+"""A document as the model knows it: its text and trees with search vectors and encoded nodes."""
 
 from __future__ import annotations
 
@@ -6,25 +6,19 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sharedllm.display.picture import Excerpt, Picture
 from sharedllm.encoding.kv import NodeKV
 from sharedllm.encoding.lower_model import NodeRequest
-from sharedllm.text.tokens import Tokens
-from sharedllm.text.tree import Forest
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
+from sharedllm.text.document import DocumentText
 
 T = TypeVar("T")
-BEGINNING = 600  # characters that a picture of a document shows
 
 
 class NodeCache:
@@ -93,20 +87,15 @@ SearchVectors = Tensor | CompactVectors
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Document:
+class Document(DocumentText):
     """One remembered document. Made by :meth:`sharedllm.SharedLLM.remember`.
 
     A notebook and rich's console show its chunks, how it begins and its first trees.
 
     Attributes
     ----------
-    id : str
-        Hash of the text, the model and the tree settings: the same text gives the same id.
-    title, source : str
-    text : str
-    tokens : Tokens
-    forest : Forest
-        The context trees, one a chunk.
+    id, title, source, text, tokens, forest, offset, whole, pages
+        See :class:`sharedllm.text.document.DocumentText`.
     vectors : float16 tensor (T, hidden), or the same in a compact form
         Search vectors: see :meth:`sharedllm.encoding.lower_model.LowerModel.vectors`.
     nodes : NodeCache
@@ -115,34 +104,20 @@ class Document:
         What identifies the model and the tree settings that read it.
     remember_s : float
         Seconds it took to read.
-    offset : int
-        Characters before `text`, where this is a part of a longer text.
-    whole : int
-        Characters of that longer text; 0 where `text` is all of it.
-    pages : tuple of int
-        Characters of the whole text at which its pages start; empty where it has no form feeds.
     """
 
-    id: str
-    title: str
-    source: str
-    text: str = field(repr=False)
-    tokens: Tokens = field(repr=False)
-    forest: Forest = field(repr=False)
     vectors: SearchVectors = field(repr=False)
     nodes: NodeCache = field(repr=False)
     made_by: tuple[object, ...] = field(default=(), repr=False)
     remember_s: float = field(default=0.0, repr=False)
-    offset: int = field(default=0, repr=False)
-    whole: int = field(default=0, repr=False)
-    pages: tuple[int, ...] = field(default=(), repr=False)
     _derived: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
-    def __len__(self) -> int:
-        return len(self.tokens)
+    def without_states(self) -> DocumentText:
+        """Return the text with its tokens and trees, which are shared, not copied."""
+        return DocumentText(**{f.name: getattr(self, f.name) for f in fields(DocumentText)})
 
     def derived(self, key: Hashable, make: Callable[[], T]) -> T:
-        """What a policy computes from this document once and keeps."""
+        """A value that a scorer computes from this document once and keeps."""
         if key not in self._derived:
             self._derived[key] = make()
         return self._derived[key]  # type: ignore[no-any-return]
@@ -162,38 +137,6 @@ class Document:
         starts = self.forest.start[self.forest.leaves]
         ranks = np.searchsorted(starts, np.arange(len(self)), side="right") - 1
         return ranks.astype(np.int32)
-
-    def text_of(self, start: int, end: int) -> str:
-        """The text that the tokens [`start`, `end`) cover."""
-        first, last = self.tokens.characters(start, end)
-        return self.text[first:last]
-
-    def picture(self) -> Picture:
-        """Names, length, where chunks start (in characters of the whole text): plain values."""
-        starts = self.tokens.spans[self.forest.start[self.forest.roots], 0]
-        return Picture(
-            document=self.id,
-            title=self.title,
-            source=self.source,
-            characters=max(self.whole, self.offset + len(self.text)),
-            chunks=tuple(self.offset + int(start) for start in starts),
-            pages=self.pages,
-        )
-
-    def _repr_html_(self) -> str:
-        from sharedllm.display import notebook
-
-        drawn = notebook.document(self._outline(), self.forest.drawn(), len(self.forest.roots))
-        return notebook.cell(drawn)
-
-    def __rich__(self) -> RenderableType:
-        from sharedllm.display import console
-
-        return console.Outline(self._outline())
-
-    def _outline(self) -> Picture:
-        """A picture that holds how the text begins."""
-        return replace(self.picture(), excerpts=(Excerpt(start=0, text=self.text[:BEGINNING]),))
 
 
 def document_id(text: str, *settings: object) -> str:

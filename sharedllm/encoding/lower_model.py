@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sharedllm.attention.segments import Segments
+from sharedllm.attention.visibility import Segments
 from sharedllm.encoding.kv import NodeKV
 from sharedllm.encoding.pooling import kept_positions
 from sharedllm.errors import WindowError
@@ -140,10 +140,6 @@ class LowerModel:
             yield from self._encode_batch(ids, groups[one]).nodes()
             if done:
                 done(sum(_length(group) - group[0].context for group in groups[one]))
-
-    def passes(self, requests: Sequence[NodeRequest]) -> int:
-        """How many batches :meth:`encode` makes of `requests` where gradients are kept."""
-        return len(list(self._cut([_length(group) for group in _grouped(requests)])))
 
     def _cut(self, lengths: Sequence[int]) -> Iterator[slice]:
         """What each batch takes of passes of these `lengths`."""

@@ -1,4 +1,4 @@
-"""Which transformers models are supported, and what differs between their families.
+"""Supported families of transformers models, their differences, and questions about a model.
 
 Shapes: T tokens, G key/value heads, D head dim.
 """
@@ -58,7 +58,7 @@ def _fused_query(attention: Any, config: Any) -> nn.Module:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Family:
-    """What is special about one model type.
+    """The differences of one model type.
 
     Attributes
     ----------
@@ -100,7 +100,7 @@ class ModelShape:
     window: int
 
     def injected(self, injection: InjectionConfig, tree: TreeConfig) -> int:
-        """How many layers `injection` injects into.
+        """Number of layers that `injection` injects into.
 
         Raises
         ------
@@ -171,3 +171,14 @@ def parameter_device(model: Any) -> torch.device:
     """The device of the input embeddings, where token ids have to be."""
     device: torch.device = next(model.get_input_embeddings().parameters()).device
     return device
+
+
+def weights_state(model: Any) -> int:
+    """A number that changes when weights do: in place, replaced, moved, or under another attention.
+
+    Weights count their changes in place, but for those made in inference mode; no value is read.
+    """
+    weights = tuple(
+        (p.data_ptr(), 0 if p.is_inference() else p._version) for p in model.parameters()
+    )
+    return hash((weights, model.config._attn_implementation))

@@ -108,7 +108,7 @@ class FixedLayer(CacheLayerMixin):
     ----------
     grown : what it starts with
     slot : int64 tensor (1,)
-        Where the next token goes; whoever runs the model counts it up.
+        Where the next token goes; the decoding loop counts it up.
     room : int
         Slots, those in use included.
     """

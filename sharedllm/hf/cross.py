@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from sharedllm.attention.backends import Attend
 from sharedllm.attention.context import AttentionContext, LayerMemory
-from sharedllm.attention.select import Attend
 from sharedllm.hf.architectures import ModelShape
 from sharedllm.hf.rope import Rotation
 
@@ -36,7 +36,7 @@ class CrossInjection(nn.Module):
         self.attend = attend
 
     def forward(self, h: Tensor, memory: LayerMemory, layer: int) -> Tensor:
-        """What to add to the residual stream `h` (B, T, hidden); 0 where no memory is seen."""
+        """The addition to the residual stream `h` (B, T, hidden); 0 where no memory is seen."""
         b, t, _ = h.shape
         query = self.query_norm(self.query(self.norm(h)).view(b, t, -1, self.head_dim))
         query = self._rotation.rotate(query.transpose(1, 2), memory.cross_position)

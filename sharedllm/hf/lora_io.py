@@ -1,4 +1,4 @@
-"""Adapters on disk: one PEFT folder a role, and a manifest of what they were trained with.
+"""Adapters on disk: one PEFT folder a role and a manifest, or merged into the base.
 
 ::
 
@@ -18,7 +18,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import torch
 from huggingface_hub import snapshot_download
@@ -42,7 +42,7 @@ SHIPPED = Path(__file__).parent.parent / "checkpoints"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
-    """What an adapter belongs to and the settings it was trained for.
+    """The base of an adapter and the settings it was trained for.
 
     Attributes
     ----------
@@ -137,6 +137,81 @@ def find(
             f"adapter is {str(name)!r}, which is no folder, and the hub gives none: {first} "
             "(allowed: 'default', None, a folder or a hub name)"
         ) from error
+
+
+class Adapted(Protocol):
+    """The parts of a SharedLLM that are saved."""
+
+    @property
+    def model(self) -> Any:
+        """The base."""
+        ...
+
+    @property
+    def tokenizer(self) -> Any:
+        """Its tokenizer."""
+        ...
+
+    @property
+    def adapter(self) -> Adapter | None:
+        """The trained roles."""
+        ...
+
+
+def save_pretrained(
+    llm: Adapted, folder: Path, settings: dict[str, Any], *, merged: bool, dtype: torch.dtype
+) -> None:
+    """Write the adapter of `llm` with the `settings` of its manifest, or merged into the base.
+
+    Raises
+    ------
+    AdapterError
+        If there is no adapter.
+    """
+    if llm.adapter is None:
+        raise AdapterError(
+            "there is no adapter to save: the base alone answers. Train one (sharedllm train), or "
+            "load one with from_pretrained(adapter=...)"
+        )
+    if merged:
+        save_merged(llm.model, llm.tokenizer, llm.adapter, folder)
+        return
+    name = str(getattr(llm.model.config, "_name_or_path", ""))
+    base = Path(name).name if Path(name).is_dir() else name
+    save(llm.adapter, folder, Manifest(base=base, adapter=llm.adapter.config, **settings), dtype)
+
+
+def save_merged(model: Any, tokenizer: Any, adapter: Adapter, folder: Path) -> None:
+    """Write one ordinary transformers model a role, ``folder/lower`` and ``folder/upper``.
+
+    Raises
+    ------
+    AdapterError
+        If the weights are quantised, or there is cross-attention, which no ordinary model has.
+    """
+    if getattr(model, "is_quantized", False):
+        raise AdapterError(
+            "quantised weights cannot be merged; save without merged=True, or load the model "
+            "without quantization_config"
+        )
+    if getattr(model.get_decoder(), "cross_injection", None) is not None:
+        raise AdapterError(
+            "injection mode 'cross' adds layers that an ordinary model does not have; save "
+            "without merged=True"
+        )
+    own = {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if ".low_rank." not in name and not name.startswith("low_rank.")
+    }
+    for role in adapter.config.roles:
+        merged = dict(own)
+        for name, tensor in own.items():
+            change = adapter.update(role, name)
+            if change is not None:
+                merged[name] = (tensor.float() + change).to(tensor.dtype)
+        model.save_pretrained(folder / role, state_dict=merged)
+        tokenizer.save_pretrained(folder / role)
 
 
 def save(adapter: Adapter, folder: Path, manifest: Manifest, dtype: torch.dtype) -> None:

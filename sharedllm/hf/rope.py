@@ -25,7 +25,7 @@ class Rotation:
 
     @property
     def fixed(self) -> bool:
-        """Whether the frequencies are the same at every length, so that none is looked at."""
+        """True if the frequencies are the same at every length."""
         return self._module.rope_type not in ("dynamic", "longrope")
 
     def tables(self, positions: Tensor) -> tuple[Tensor, Tensor]:

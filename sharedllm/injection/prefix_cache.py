@@ -14,8 +14,8 @@ from typing import Any
 
 from torch import Tensor
 
+from sharedllm.hf.architectures import weights_state
 from sharedllm.hf.cache import InjectionCache
-from sharedllm.hf.weights import weights_state
 from sharedllm.injection.positions import Prompt
 
 KEPT = 4  # heads; one is a few megabytes for a large model

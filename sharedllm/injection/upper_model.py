@@ -20,12 +20,11 @@ from sharedllm.attention.context import AttentionContext, LayerMemory
 from sharedllm.attention.visibility import Keys, Visibility
 from sharedllm.config import InjectionConfig
 from sharedllm.errors import WindowError
-from sharedllm.hf.architectures import ModelShape, parameter_device
+from sharedllm.hf.architectures import ModelShape, parameter_device, weights_state
 from sharedllm.hf.attention_interface import require_active
 from sharedllm.hf.cache import InjectionCache
 from sharedllm.hf.lora import acting
 from sharedllm.hf.rope import Rotation
-from sharedllm.hf.weights import weights_state
 from sharedllm.injection.positions import Layout, MemoryPiece, Prompt, TextPiece, slots
 from sharedllm.injection.prefix_cache import Heads, shared_head
 
@@ -75,7 +74,7 @@ class UpperModel:
         return len({p.device for p in self._model.parameters()}) > 1
 
     def weights_state(self) -> int:
-        """See :func:`sharedllm.hf.weights.weights_state`."""
+        """See :func:`sharedllm.hf.architectures.weights_state`."""
         return weights_state(self._model)
 
     def require_room(self, prompt: Prompt, new_tokens: int) -> None:

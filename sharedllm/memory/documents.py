@@ -1,19 +1,14 @@
-"""What goes into a memory and what it tells about itself: plain values."""
+"""Documents as they go into a memory, and reports about them: plain values."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sharedllm.errors import InputError
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-    from sharedllm.display.picture import Pictures
 
 LONGEST_ID = 1024
 
@@ -80,56 +75,6 @@ class StoredDocument:
     tokens: int
     chunks: int
     bytes: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Hit:
-    """A passage that a search found.
-
-    Attributes
-    ----------
-    id, title, source, metadata : of its document
-    text : str
-        Characters [char_start, char_end) of the document's text.
-    score : float
-        Higher is better; scores of one search compare.
-    page : int or None
-        The page on which it begins, from 1; None where the text has no pages (form feeds).
-    """
-
-    id: str
-    title: str
-    source: str
-    metadata: Mapping[str, Any]
-    text: str
-    char_start: int
-    char_end: int
-    score: float
-    page: int | None = None
-
-
-class Hits(list[Hit]):
-    """The passages that a search found, best first; a notebook and rich's console show them.
-
-    Attributes
-    ----------
-    pictures : tuple of Picture
-        What shows them in their documents.
-    """
-
-    def __init__(self, hits: Iterable[Hit] = (), pictures: Pictures = ()) -> None:
-        super().__init__(hits)
-        self.pictures = pictures
-
-    def _repr_html_(self) -> str:
-        from sharedllm.display import notebook
-
-        return notebook.cell(notebook.results(self.pictures, open_trees=True))
-
-    def __rich__(self) -> RenderableType:
-        from sharedllm.display import console
-
-        return console.Results(self.pictures)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

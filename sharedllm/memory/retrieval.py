@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sharedllm.config import SearchConfig
-from sharedllm.display.pictures import of_leaves
+from sharedllm.display import views
+from sharedllm.displayed import Displayed, View, view
 from sharedllm.encoding.document import Document
 from sharedllm.encoding.document_encoder import DocumentEncoder
 from sharedllm.encoding.lower_model import unit
@@ -20,15 +22,60 @@ from sharedllm.errors import InputError, TreeMemoryDamagedError
 from sharedllm.memory import tables
 from sharedllm.memory.codes import VectorCodec
 from sharedllm.memory.database import Database
-from sharedllm.memory.documents import Hit, Hits
 from sharedllm.memory.manifest import Manifest
 from sharedllm.memory.prefilter import DenseIndex, Embedder, Prefilter, every_text, is_large
 from sharedllm.memory.stored_documents import Run, StoredDocuments
 from sharedllm.search.scorers import looked_for, score
+from sharedllm.search.selection import Searched, searched_leaves
 from sharedllm.text.pages import page_of
 
 # chunks by words, and the query's embedding where it is needed; None in a small memory
 _Ranked = tuple[list[int], NDArray[np.float32] | None] | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hit:
+    """A passage that a search found.
+
+    Attributes
+    ----------
+    id, title, source, metadata : of its document
+    text : str
+        Characters [char_start, char_end) of the document's text.
+    score : float
+        Higher is better; scores of one search compare.
+    page : int or None
+        The page on which it begins, from 1; None where the text has no pages (form feeds).
+    """
+
+    id: str
+    title: str
+    source: str
+    metadata: Mapping[str, Any]
+    text: str
+    char_start: int
+    char_end: int
+    score: float
+    page: int | None = None
+
+
+class Hits(Displayed, list[Hit]):
+    """The passages that a search found, best first; a notebook and rich's console show them.
+
+    Attributes
+    ----------
+    searched : tuple of Searched
+        What shows them in their documents, each found leaf by itself.
+    """
+
+    def __init__(self, hits: Iterable[Hit] = (), searched: tuple[Searched, ...] = ()) -> None:
+        super().__init__(hits)
+        self.searched = searched
+
+
+@view.register
+def _(hits: Hits) -> View:
+    return views.results(views.pictures(hits.searched, apart=True))
 
 
 class Retrieval:
@@ -89,7 +136,7 @@ class Retrieval:
         best = sorted(found, key=lambda one: (-one[0], one[1:]))[:k]
         return Hits(
             (_hit(*parts[index], leaf, score) for score, index, leaf in best),
-            of_leaves(documents, scores, [(index, leaf) for _, index, leaf in best]),
+            searched_leaves(documents, scores, [(index, leaf) for _, index, leaf in best]),
         )
 
     def _found(

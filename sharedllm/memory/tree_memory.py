@@ -17,12 +17,12 @@ from sharedllm.encoding.document_encoder import DocumentEncoder, HasEncoder, loa
 from sharedllm.errors import ConfigError, InputError, TreeMemoryError, TreeMemoryMismatchError
 from sharedllm.memory import maintenance, tables
 from sharedllm.memory.database import Database
-from sharedllm.memory.documents import Hits, MemoryDocument, Report, StoredDocument
+from sharedllm.memory.documents import MemoryDocument, Report, StoredDocument
 from sharedllm.memory.filters import condition
 from sharedllm.memory.ingest import Ingest
 from sharedllm.memory.manifest import Manifest, MemorySettings
 from sharedllm.memory.prefilter import MINILM, STATES, Embedder, embedder_of
-from sharedllm.memory.retrieval import Retrieval, codec_of
+from sharedllm.memory.retrieval import Hits, Retrieval, codec_of
 from sharedllm.progress import Progress
 
 if TYPE_CHECKING:
@@ -217,10 +217,9 @@ class TreeMemory:
         MissingExtraError
             If matplotlib is not installed (extra "eval").
         """
-        from sharedllm.display.extra import figures
+        from sharedllm.display import plot
 
-        figure: Figure = figures().memory(self.list())
-        return figure
+        return plot.memory(self.list())
 
     @property
     def revision(self) -> str:

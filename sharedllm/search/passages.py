@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from sharedllm.encoding.document import Document
 from sharedllm.search.selection import SelectedNode
+from sharedllm.text.document import DocumentText
 from sharedllm.text.pages import page_of
 from sharedllm.text.tokens import Tokenizer, tokenize
 
@@ -61,7 +62,7 @@ class Window:
     as_text: bool
 
 
-def windows(document: Document, nodes: Sequence[SelectedNode]) -> Iterator[Window]:
+def windows(document: DocumentText, nodes: Sequence[SelectedNode]) -> Iterator[Window]:
     """Join the finely selected `nodes` of `document`, given in document order."""
     held: Window | None = None
     for node in nodes:

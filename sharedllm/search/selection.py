@@ -10,19 +10,17 @@ import functools
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sharedllm.config import SearchConfig, TreeConfig
-from sharedllm.display.picture import Pictures
+from sharedllm.displayed import Displayed
+from sharedllm.encoding.document import Document
 from sharedllm.encoding.pooling import kept_count
 from sharedllm.errors import BudgetError
 from sharedllm.search.scorers import Scores
+from sharedllm.text.document import DocumentText
 from sharedllm.text.tree import Forest
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,9 +55,30 @@ class SelectedNode:
     score: float
 
 
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Searched:
+    """One document as a search saw it, and what was selected of it: enough to show both later.
+
+    It holds neither search vectors nor KV, which a memory and the user may let go while the
+    selection, or an answer with it, is kept. Text, tokens and trees are the document's own.
+
+    Attributes
+    ----------
+    document : DocumentText
+    scores : array (nodes,)
+        Of every node of its forest.
+    nodes : tuple of SelectedNode
+        In document order.
+    """
+
+    document: DocumentText
+    scores: Scores
+    nodes: tuple[SelectedNode, ...]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Selection:
-    """What a search found; a notebook and rich's console show it.
+class Selection(Displayed):
+    """The nodes that a search found; a notebook and rich's console show it.
 
     Attributes
     ----------
@@ -71,8 +90,8 @@ class Selection:
         Tokens per entry of unexpanded roots; None without a coarse rest.
     left_out : int
         Chunks of which nothing was selected.
-    pictures : tuple of Picture
-        What shows it in its documents; :meth:`sharedllm.SharedLLM.select` gives it.
+    searched : tuple of Searched
+        What shows it in its documents; :meth:`sharedllm.SharedLLM.select` adds it.
     """
 
     nodes: tuple[SelectedNode, ...]
@@ -80,17 +99,45 @@ class Selection:
     spent: int
     root_ratio: float | None
     left_out: int
-    pictures: Pictures = field(default=(), repr=False, compare=False)
+    searched: tuple[Searched, ...] = field(default=(), repr=False, compare=False)
 
-    def _repr_html_(self) -> str:
-        from sharedllm.display import notebook
 
-        return notebook.cell(notebook.results(self.pictures, open_trees=True))
+def searched(
+    documents: Sequence[Document], scores: Sequence[Scores], nodes: Sequence[SelectedNode]
+) -> tuple[Searched, ...]:
+    """Sort selected `nodes` by document, with what shows them there.
 
-    def __rich__(self) -> RenderableType:
-        from sharedllm.display import console
+    Parts of a longer text of which nothing was selected are left out: of a large memory hundreds
+    are searched for each question.
+    """
+    own: list[list[SelectedNode]] = [[] for _ in documents]
+    for node in nodes:
+        own[node.document].append(node)
+    return tuple(
+        Searched(document=document.without_states(), scores=values, nodes=tuple(found))
+        for document, values, found in zip(documents, scores, own, strict=True)
+        if found or not document.whole
+    )
 
-        return console.Results(self.pictures)
+
+def searched_leaves(
+    documents: Sequence[Document], scores: Sequence[Scores], leaves: Sequence[tuple[int, int]]
+) -> tuple[Searched, ...]:
+    """The same for single leaves, each given as (document, node), of the documents with any."""
+    nodes = [
+        SelectedNode(
+            document=document,
+            node=node,
+            start=int(documents[document].forest.start[node]),
+            end=int(documents[document].forest.end[node]),
+            ratio=1.0,
+            as_text=True,
+            fine=True,
+            score=float(scores[document][node]),
+        )
+        for document, node in sorted(leaves)
+    ]
+    return tuple(one for one in searched(documents, scores, nodes) if one.nodes)
 
 
 Ready = Callable[[int, int, float], bool]  # document, node, ratio -> is its KV encoded?

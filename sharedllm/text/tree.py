@@ -11,19 +11,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sharedllm.config import TreeConfig, number, whole
-from sharedllm.display.picture import Span, Tree
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
+from sharedllm.displayed import Displayed
 
 Ints = NDArray[np.int32]
-SHOWN = 3  # trees that are drawn: the others look alike
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,7 +44,7 @@ def cut(n_tokens: int, chunk: int) -> tuple[Chunk, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Forest:
+class Forest(Displayed):
     """The context trees of one document; a notebook and rich's console draw the first ones.
 
     Nodes are in depth-first order, tree after tree, a parent before its children and the left
@@ -98,7 +93,7 @@ class Forest:
         return np.searchsorted(self.start[self.leaves], self.end).astype(np.int32)
 
     def before(self, node: int) -> int:
-        """How many tokens in front of `node` are read with it."""
+        """The number of tokens in front of `node` that are read with it."""
         chunk = self.roots[self.tree[node]]
         return min(self.context, int(self.start[node] - self.start[chunk]))
 
@@ -112,30 +107,6 @@ class Forest:
         """The nodes of the `tree`-th tree, its root first."""
         last = self.roots[tree + 1] if tree + 1 < len(self.roots) else len(self)
         return range(int(self.roots[tree]), int(last))
-
-    def drawn(self, most: int = SHOWN) -> tuple[Tree, ...]:
-        """The first `most` trees as plain values, their spans in tokens."""
-        spans = (self.start.tolist(), self.end.tolist(), self.level.tolist())
-        return tuple(
-            Tree(
-                chunk=tree,
-                nodes=tuple(
-                    Span(start=spans[0][n], end=spans[1][n], level=spans[2][n])
-                    for n in self.nodes_of(tree)
-                ),
-            )
-            for tree in range(min(most, len(self.roots)))
-        )
-
-    def _repr_html_(self) -> str:
-        from sharedllm.display import notebook
-
-        return notebook.cell(notebook.forest(self.drawn(), len(self.roots)))
-
-    def __rich__(self) -> RenderableType:
-        from sharedllm.display import console
-
-        return console.Trees(self.drawn(), len(self.roots))
 
 
 def grow(

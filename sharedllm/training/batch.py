@@ -24,7 +24,6 @@ from sharedllm.encoding.kv import InjectedKV
 from sharedllm.encoding.lower_model import LowerModel, NodeRequest
 from sharedllm.generation.assemble import Plan, make_plan
 from sharedllm.generation.prompt import ABSENT, Conversation
-from sharedllm.injection.positions import Prompt
 from sharedllm.search.scorers import BM25, Query
 from sharedllm.search.selection import Selection, select
 from sharedllm.search.sentences import widened
@@ -35,12 +34,9 @@ from sharedllm.training.config import SelectionConfig
 from sharedllm.training.documents import NO_VECTORS, leaves_of, unread
 from sharedllm.training.examples import Example
 from sharedllm.training.frames import framed
-from sharedllm.training.lockstep import Most, nothing
 
 PADDING = 8192  # tokens of padding that cost less than a pass of their own
 OVERHEAD = 4  # tokens a pasted window costs beside its own
-EMPTY_REQUEST = NodeRequest(start=0, end=1, ratio=1.0)
-EMPTY_PROMPT = Prompt(text=((0,),), reads=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -189,17 +185,8 @@ def _fine(selection: Selection, document: Document) -> set[int]:
     return set(document.leaf_of_token[starts].tolist())
 
 
-def encode(
-    lower: LowerModel,
-    choices: Sequence[Choice],
-    *,
-    most: Most = int,
-) -> tuple[list[InjectedKV | None], list[Tensor]]:
-    """The memory of each example: the nodes of all of them in common batches, with gradients.
-
-    Also what empty passes gave, of which there are as many as the process with the `most` passes
-    has more.
-    """
+def encode(lower: LowerModel, choices: Sequence[Choice]) -> list[InjectedKV | None]:
+    """The memory of each example: the nodes of all of them in common batches, with gradients."""
     ids: list[NDArray[np.int32]] = []
     shifted: list[list[NodeRequest]] = []
     offset = 0
@@ -212,18 +199,12 @@ def encode(
         ids.append(document.tokens.ids)
         offset += len(document)
     wanted = [r for requests in shifted for r in requests]
-    tokens = np.concatenate(ids)
-    own = lower.passes(wanted)
-    missing = most(own) - own
-
-    encoded = dict(lower.encode(tokens, wanted))
-    empty = [kv for _ in range(missing) for _, kv in lower.encode(tokens, [EMPTY_REQUEST])]
-    idle = [x for kv in empty for x in (kv.keys, kv.values)]
+    encoded = dict(lower.encode(np.concatenate(ids), wanted))
     out = []
     for choice, own_requests in zip(choices, shifted, strict=True):
         pairs = zip(choice.plan.requests(0), own_requests, strict=True)
         out.append(choice.plan.memory(0, {request: encoded[s] for request, s in pairs}))
-    return out, idle
+    return out
 
 
 def losses(
@@ -232,23 +213,15 @@ def losses(
     *,
     checkpointing: bool = False,
     distil: float = 0.0,
-    most: Most = int,
 ) -> Tensor:
     """Mean cross-entropy over each example's target tokens, in nats; shape (B,).
 
     With `distil` the divergence from what the same weights predict from the lesson is added, so
     many times: reading KV is taught by reading text.
-
-    Parameters
-    ----------
-    most : of a number, the most that any process gives
-        Processes that share one base make the same passes: whoever has fewer makes empty ones.
     """
     plans = [choice.plan for choice in choices]
-    with layers_recomputed(llm.model) if most(checkpointing) else nullcontext():
-        memory, idle = encode(llm.encoder.lower, choices, most=most)
-        predicted, more = _predicted(llm, choices, plans, memory, most=most)
-    idle += more
+    with layers_recomputed(llm.model) if checkpointing else nullcontext():
+        predicted = _predicted(llm, choices, plans, encode(llm.encoder.lower, choices))
     out = []
     for choice, logits in zip(choices, predicted, strict=True):
         # without a prompt in front (language modelling) nothing predicts the first token
@@ -259,14 +232,13 @@ def losses(
         with torch.no_grad():
             some = [choices[i] for i in taught]
             lessons = [choice.lesson for choice in some if choice.lesson]
-            right, _ = _predicted(llm, some, lessons, [None] * len(some), most=most)
+            right = _predicted(llm, some, lessons, [None] * len(some))
         for i, teacher in zip(taught, right, strict=True):
             both = min(len(predicted[i]), len(teacher))  # without a prompt in front one is shorter
             student, teacher = (x[-both:].log_softmax(dim=-1) for x in (predicted[i], teacher))
             gap = kl_div(student, teacher, log_target=True, reduction="batchmean")
             out[i] = out[i] + distil * gap
-    each = torch.stack(out)
-    return each + nothing(idle) if idle else each
+    return torch.stack(out)
 
 
 def _predicted(
@@ -274,27 +246,22 @@ def _predicted(
     choices: Sequence[Choice],
     plans: Sequence[Plan],
     memory: Sequence[InjectedKV | None],
-    *,
-    most: Most = int,
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Logits, float32, of each choice's target tokens after its plan; and of empty passes."""
+) -> list[Tensor]:
+    """Logits, float32, of each choice's target tokens after its plan."""
     # the last token of a target predicts nothing that is asked for
     prompts = [
         plan.prompt([entry], llm.tokenizer, then=choice.target[:-1])
         for choice, plan, entry in zip(choices, plans, memory, strict=True)
     ]
-    groups = alike([prompt.running_tokens for prompt in prompts])
-    missing = most(len(groups)) - len(groups)
     out: dict[int, Tensor] = {}
-    for group in groups:
+    for group in alike([prompt.running_tokens for prompt in prompts]):
         keep = max(len(choices[i].target) for i in group)
         rows = llm.upper.logits([prompts[i] for i in group], keep=keep)
         for i, row in zip(group, rows, strict=True):
             # what stands before memory may lie further back than is kept
             predicted = min(len(choices[i].target), len(prompts[i].text[-1]))
             out[i] = row[-predicted:].float()
-    idle = [row for _ in range(missing) for row in llm.upper.logits([EMPTY_PROMPT])]
-    return [out[i] for i in range(len(choices))], idle
+    return [out[i] for i in range(len(choices))]
 
 
 def alike(lengths: Sequence[int]) -> list[list[int]]:

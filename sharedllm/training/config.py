@@ -113,7 +113,7 @@ class TrainConfig(_Strict):
     the adapter's defaults when it answers; batches of more tokens than `checkpoint_above` compute
     activations again in the backward pass instead of keeping them (about 1 MB a token for a model
     of 135M parameters); `distil` is the weight of the divergence between reading leaves as KV and
-    the same weights reading them as text; with `shard` each process keeps a part of the base.
+    the same weights reading them as text.
     """
 
     data: DataConfig
@@ -137,7 +137,6 @@ class TrainConfig(_Strict):
     clip: float = Field(default=1.0, gt=0)
     checkpoint_above: int | None = Field(default=None, ge=0)
     distil: float = Field(default=0.0, ge=0)
-    shard: bool = False
     seed: int = Field(default=0, ge=0)
     workers: int = Field(default=2, ge=0)
     tensorboard: bool = True
@@ -148,15 +147,6 @@ class TrainConfig(_Strict):
     def _searchable(self) -> Self:
         SearchConfig.from_dict(self.search)
         TreeConfig.from_dict(self.tree)
-        return self
-
-    @model_validator(mode="after")
-    def _shardable(self) -> Self:
-        if self.shard and self.mode == "cross":
-            raise ValueError(
-                "shard is true and mode is 'cross', which trains whole copies of matrices; set "
-                "mode = 'joint', or leave out shard"
-            )
         return self
 
 

@@ -12,29 +12,21 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import (
-    DistributedDataParallelKwargs,
-    DistributedType,
-    broadcast,
-    set_seed,
-)
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, broadcast, set_seed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from sharedllm.config import AdapterConfig, InjectionConfig, TreeConfig
-from sharedllm.encoding.document_encoder import DocumentEncoder
 from sharedllm.errors import ConfigError
 from sharedllm.generation.prompt import turn_end
 from sharedllm.hf import lora_io
-from sharedllm.hf.loading import DEFAULT_NAME, load, resolve_device, resolve_dtype
+from sharedllm.hf.attention_interface import fuse_norms
+from sharedllm.hf.loading import DEFAULT_NAME
 from sharedllm.hf.lora import Adapter
-from sharedllm.hf.norms import fuse_norms
-from sharedllm.hf.shards import divide
 from sharedllm.shared_llm import SharedLLM
 from sharedllm.training.batch import Choice, Chooser, losses
 from sharedllm.training.config import TrainConfig
 from sharedllm.training.data import Mixture
-from sharedllm.training.lockstep import Most, average_gradients, begin_alike, most_of_all
 
 PREFETCH = 8  # batches a worker is ahead: examples differ in length
 
@@ -67,24 +59,15 @@ class Choices(IterableDataset[Choice]):
 class _Losses(nn.Module):
     """The loss as a module, so that DDP sees one forward pass."""
 
-    def __init__(
-        self, llm: SharedLLM, checkpoint_above: int | None, distil: float, most: Most
-    ) -> None:
+    def __init__(self, llm: SharedLLM, checkpoint_above: int | None, distil: float) -> None:
         super().__init__()
-        self.model, self._above = llm.model, checkpoint_above
-        self._distil, self._most = distil, most
+        self.model, self._above, self._distil = llm.model, checkpoint_above, distil
         self._llm = [llm]  # in a list: not a submodule
 
     def forward(self, choices: list[Choice]) -> Tensor:
         tokens = sum(choice.tokens for choice in choices)
         checkpointing = self._above is not None and tokens > self._above
-        return losses(
-            self._llm[0],
-            choices,
-            checkpointing=checkpointing,
-            distil=self._distil,
-            most=self._most,
-        )
+        return losses(self._llm[0], choices, checkpointing=checkpointing, distil=self._distil)
 
 
 class Trainer:
@@ -96,15 +79,9 @@ class Trainer:
     resume : bool
         Go on from the last state under ``config.out``.
     options : passed to ``SharedLLM.from_pretrained`` (device, dtype, ...)
-        With ``config.shard`` device, dtype and what goes to transformers.
     """
 
     def __init__(self, config: TrainConfig, *, resume: bool = False, **options: Any) -> None:
-        if options.get("ingest_devices"):
-            raise ConfigError(
-                f"ingest_devices is {options['ingest_devices']!r}, and training changes what they "
-                "hold copies of; leave it out, and train with one process a device (torchrun)"
-            )
         set_seed(config.seed)
         self.config, self.out = config, Path(config.out)
         # a batch of text leaves alone leaves the lower adapter without gradients
@@ -114,8 +91,18 @@ class Trainer:
             project_dir=config.out,
             kwargs_handlers=[unused],
         )
-        _require_processes(self.accelerator, shard=config.shard)
-        self.llm = self._loaded(options)
+        _require_processes(self.accelerator)
+        options.setdefault("device", self.accelerator.device)
+        options.setdefault("dtype", None if _cuda(self.accelerator) else "float32")
+        self.llm = SharedLLM.from_pretrained(
+            config.model,
+            adapter=config.start,
+            tree=TreeConfig.from_dict(config.tree),
+            injection=InjectionConfig(
+                mode=config.mode, layers=config.layers, positions=config.positions
+            ),
+            **options,
+        )
         adapter = self.llm.adapter
         if adapter is None:
             settings = AdapterConfig.from_dict(config.adapter.model_dump())
@@ -135,45 +122,8 @@ class Trainer:
             self._resume()
         fuse_norms(self.llm.model)
         self.llm.model.train()
-        most = most_of_all(self.accelerator.device) if config.shard else int
-        self.module = _Losses(self.llm, config.checkpoint_above, config.distil, most)
-        if config.shard:
-            begin_alike(adapter.parameters().values())
-            self.optimizer = self.accelerator.prepare(self.optimizer)
-        else:
-            self.module, self.optimizer = self.accelerator.prepare(self.module, self.optimizer)
-
-    def _loaded(self, options: dict[str, Any]) -> SharedLLM:
-        config = self.config
-        device = resolve_device(options.pop("device", str(self.accelerator.device)))
-        dtype = options.pop("dtype", None if _cuda(self.accelerator) else "float32")
-        settings: dict[str, Any] = {
-            "tree": TreeConfig.from_dict(config.tree),
-            "injection": InjectionConfig(
-                mode=config.mode, layers=config.layers, positions=config.positions
-            ),
-        }
-        if not config.shard:
-            return SharedLLM.from_pretrained(
-                config.model,
-                adapter=config.start,
-                device=device,
-                dtype=dtype,
-                **settings,
-                **options,
-            )
-        folder = lora_io.find(config.start, config.model, settings["injection"])
-        for turn in range(self.accelerator.num_processes):  # the host holds one whole base
-            if turn == self.accelerator.process_index:
-                model, tokenizer = load(
-                    config.model,
-                    device=torch.device("cpu"),
-                    dtype=resolve_dtype(dtype, device),
-                    **options,
-                )
-                divide(model, device)
-            self.accelerator.wait_for_everyone()
-        return SharedLLM(DocumentEncoder(model, tokenizer, adapter=folder, **settings))
+        module = _Losses(self.llm, config.checkpoint_above, config.distil)
+        self.module, self.optimizer = self.accelerator.prepare(module, self.optimizer)
 
     def run(self) -> None:
         """Train up to ``config.steps`` or ``config.minutes``, and save."""
@@ -210,8 +160,6 @@ class Trainer:
         with _bf16(self.accelerator.device):
             each: Tensor = self.module(choices)
         self.accelerator.backward(each.mean())
-        if self.config.shard:
-            average_gradients(self.adapter.parameters().values())
         self.accelerator.clip_grad_norm_(self.adapter.parameters().values(), self.config.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -278,18 +226,13 @@ class Trainer:
         self.step, self.seconds = int(state["step"]), float(state["seconds"])
 
 
-def _require_processes(accelerator: Accelerator, *, shard: bool) -> None:
-    """Refuse processes that were started for something else."""
-    if shard and accelerator.num_processes == 1:
-        raise ConfigError(
-            "shard is true, and there is one process to keep the whole base; start several "
-            "(torchrun --nproc-per-node N -m sharedllm train ...), or leave out shard"
-        )
+def _require_processes(accelerator: Accelerator) -> None:
+    """Refuse processes that were started for something else than DDP."""
     kind = accelerator.distributed_type
     if kind not in (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU):
         raise ConfigError(
-            f"accelerate was started for {kind.value}, which training has no use for; start it "
-            "plainly or with torchrun, and set shard = true to divide the base among processes"
+            f"accelerate was started for {kind.value}; allowed is one process, or several under "
+            "DDP: start it plainly or with torchrun"
         )
 
 

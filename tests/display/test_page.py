@@ -11,12 +11,11 @@ import pytest
 
 from sharedllm import SharedLLM
 from sharedllm.display import page
-from sharedllm.display.page import Answered
-from sharedllm.display.picture import Excerpt, Picture, Span
+from sharedllm.display.picture import Answered, Excerpt, Picture, Span
 from sharedllm.errors import ConfigError
 from sharedllm.text.pages import page_starts
 from tests.display.html_tree import Parsed, check
-from tests.display.test_notebook import ATTACK
+from tests.display.test_html import ATTACK
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sharedllm.attention.select import HALF_ON_CUDA, NAMES, get_backend
+from sharedllm.attention.backends import HALF_ON_CUDA, NAMES, get_backend
 from sharedllm.attention.visibility import ALWAYS, NEVER, Keys, Visibility
 from sharedllm.errors import ConfigError
 

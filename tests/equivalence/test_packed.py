@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from sharedllm import SharedLLM
-from sharedllm.attention import flash, flex, reference
-from sharedllm.attention.segments import Segments
-from sharedllm.attention.select import HALF_ON_CUDA, NAMES, get_backend
+from sharedllm.attention import flash, reference
+from sharedllm.attention.backends import HALF_ON_CUDA, NAMES, Backend, get_backend
+from sharedllm.attention.visibility import Segments
 from sharedllm.encoding.lower_model import NodeRequest
 from sharedllm.errors import ConfigError, MissingExtraError
 from tests.models import FAMILIES, shared, some_ids
 
 CPU = torch.device("cpu")
-PACKAGES = tuple(flash.PACKAGES)
+PACKAGES = {package.name: package for package in flash.PACKAGES}
 OTHERS = [name for name in NAMES if name not in ("reference", *HALF_ON_CUDA)]
 LENGTHS = [(1,), (7,), (1, 1, 1), (4, 4, 9, 1, 9), (130, 3, 3, 250)]
 
@@ -59,7 +59,7 @@ def test_packing_nothing_is_refused(lengths: tuple[int, ...]) -> None:
         Segments.of(lengths, CPU)
 
 
-@pytest.mark.parametrize("name", [name for name in OTHERS if name != "flex"])  # not on a CPU
+@pytest.mark.parametrize("name", OTHERS)
 def test_gradients_through_packed_attention(name: str) -> None:
     def gradients(backend: str) -> tuple[Tensor, ...]:
         q, k, v = (x.detach().requires_grad_() for x in tensors(12, 4))
@@ -71,20 +71,8 @@ def test_gradients_through_packed_attention(name: str) -> None:
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("window", [None, 100])
-def test_a_block_mask_lists_the_blocks_that_hold_what_is_seen(window: int | None) -> None:
-    segments = Segments.of((300, 20, 200, 500), CPU)
-    mask = flex.block_mask(segments, window)
-    starts = np.repeat([0, 300, 320, 520], segments.lengths)
-    for row, count in enumerate(mask.kv_num_blocks[0, 0].tolist()):
-        listed = mask.kv_indices[0, 0, row, :count].tolist()
-        at = row * flex.BLOCK
-        oldest = int(starts[at]) if window is None else max(int(starts[at]), at - window + 1)
-        assert listed == list(range(oldest // flex.BLOCK, row + 1))
-
-
 @torch.no_grad()
-@pytest.mark.parametrize("attention", ["sdpa", "flex"])
+@pytest.mark.parametrize("attention", OTHERS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_nodes_by_every_backend(family: str, attention: str) -> None:
     """Sliding windows, biases, partial rotations: the lower model on packed passes."""
@@ -147,34 +135,46 @@ def test_auto_says_what_it_chose() -> None:
     assert shared("llama", attention="auto").model.config._attn_implementation == "sharedllm_sdpa"
 
 
-@pytest.mark.parametrize("name", [*PACKAGES, "flash"])
-def test_a_package_that_is_missing_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flash, "find_spec", lambda module: None)
+    assert not flash.has_package()
     with pytest.raises(MissingExtraError, match=r"flash-attn.*sharedllm\[flash\]"):
-        get_backend(name)
+        get_backend("flash")
 
 
-def test_flash_attn_4_alone_is_not_taken_for_flash_attn_2(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both are imported as ``flash_attn``."""
+FLASH_4 = {"flash_attn", "flash_attn.cute", "cutlass"}  # 2 and 4 are both ``flash_attn``
+FLASH_3 = {"flash_attn_3", "flash_attn_interface"}
+FLASH_2 = {"flash_attn", "flash_attn_2_cuda"}
 
+
+@pytest.mark.parametrize(
+    ("modules", "name"),
+    [(FLASH_4, "flash4"), (FLASH_3, "flash3"), (FLASH_2, "flash2"), (FLASH_2 | FLASH_3, "flash3")],
+)
+def test_the_newest_package_is_taken_and_named(
+    modules: set[str], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def find(module: str) -> object:
-        if module in ("flash_attn", "flash_attn.cute", "cutlass"):
-            return object()
-        if module.startswith("flash_attn_3"):
-            raise ModuleNotFoundError(module)
-        return None
+        parent = module.partition(".")[0]
+        if parent not in modules and parent != module:
+            raise ModuleNotFoundError(parent)
+        return object() if module in modules else None
 
     monkeypatch.setattr(flash, "find_spec", find)
-    assert [name for name in PACKAGES if flash.has_flash(name)] == ["flash4"]
+    monkeypatch.setattr(flash, "runs_on", lambda device, dtype: True)
+    assert get_backend("flash").name == name
+    assert get_backend("auto").name == "torch-flash"
 
 
-def test_a_kernel_without_its_card_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"bfloat16 or float16 on a CUDA card.*float32 on cpu"):
-        get_backend("torch-flash")
+def test_a_kernel_without_its_card_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flash, "find_spec", lambda module: object())
+    for name in ("torch-flash", "flash"):
+        with pytest.raises(ConfigError, match=rf"{name}.*float16 on a CUDA card.*float32 on cpu"):
+            get_backend(name)
 
 
-@pytest.mark.parametrize("name", ["flash2", "flash3", "flash4"])
-def test_what_a_package_is_given(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", PACKAGES)
+def test_a_package_gets_its_own_keywords(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The keywords of its own functions, and windows in its own spelling."""
     given: list[dict[str, object]] = []
 
@@ -182,9 +182,8 @@ def test_what_a_package_is_given(name: str, monkeypatch: pytest.MonkeyPatch) -> 
         given.append(options)
         return q, None
 
-    monkeypatch.setattr(flash, "has_flash", lambda name: True)
-    monkeypatch.setattr(flash, "_function", lambda name, kind: function)
-    package = flash.Flash(name)
+    monkeypatch.setattr(flash, "_function", lambda module, name: function)
+    package = PACKAGES[name]
     q, k, v = tensors(12, 4)
     segments = Segments.of((5, 7), CPU)
     assert torch.equal(package.varlen(q, k, v, segments, scale=0.5), q)
@@ -206,18 +205,24 @@ def test_what_a_package_is_given(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert len(given) == 4  # a mask is SDPA's
 
 
+def on_card(name: str) -> Backend:
+    """The backend called `name` on a card, for bfloat16; skips where it cannot be."""
+    if not torch.cuda.is_available():
+        pytest.skip("needs CUDA")
+    if name == "flash" and not flash.has_package():
+        pytest.skip("no FlashAttention package is installed")
+    return get_backend(name, device=torch.device("cuda"), dtype=torch.bfloat16)
+
+
 @pytest.mark.gpu
-@pytest.mark.parametrize("name", ["sdpa", "torch-flash", "flex", *PACKAGES])
+@pytest.mark.parametrize("name", ["sdpa", *HALF_ON_CUDA])
 @pytest.mark.parametrize("head_dim", [64, 128])
 @pytest.mark.parametrize("window", [None, 100])
 @pytest.mark.parametrize("lengths", [(1024, 1024, 300, 1), (80,)])
 def test_kernels_on_a_card_against_the_oracle(
     name: str, head_dim: int, window: int | None, lengths: tuple[int, ...]
 ) -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("needs CUDA")
-    if name in PACKAGES and not flash.has_flash(name):
-        pytest.skip(f"{name} is not installed")
+    backend = on_card(name)
     card, random = torch.device("cuda"), torch.Generator("cuda").manual_seed(0)
     segments = Segments.of(lengths, card)
     q, k, v = (
@@ -226,7 +231,6 @@ def test_kernels_on_a_card_against_the_oracle(
         )
         for h in (8, 2, 2)
     )
-    backend = get_backend(name, device=card, dtype=torch.bfloat16)
     found = backend.varlen(q, k, v, segments, scale=head_dim**-0.5, window=window)
     expected = reference.varlen(q, k, v, segments, scale=head_dim**-0.5, window=window)
     torch.testing.assert_close(found, expected, rtol=2e-2, atol=1e-2)
@@ -237,8 +241,8 @@ def test_kernels_on_a_card_against_the_oracle(
 @pytest.mark.parametrize("rows", [1, 3])
 def test_a_step_over_a_buffer_on_a_card_against_the_oracle(rows: int, head_dim: int) -> None:
     """Slots that are not used yet hold NaN: nothing may read them."""
-    if not torch.cuda.is_available():
-        pytest.skip("needs CUDA")
+    step = on_card("torch-flash").step
+    assert step is not None
     card, random = torch.device("cuda"), torch.Generator("cuda").manual_seed(0)
     options = {"generator": random, "device": card, "dtype": torch.bfloat16}
     query = torch.randn(rows, 8, 1, head_dim, **options)
@@ -248,9 +252,7 @@ def test_a_step_over_a_buffer_on_a_card_against_the_oracle(rows: int, head_dim: 
         buffers[:, row, count:] = float("nan")
     key, value = buffers.transpose(2, 3)
     used = torch.tensor(filled, dtype=torch.int32, device=card)
-    found = get_backend("torch-flash", device=card, dtype=torch.bfloat16).step
-    assert found is not None
-    out = found(query, key, value, used, scale=head_dim**-0.5)
+    out = step(query, key, value, used, scale=head_dim**-0.5)
     for row, count in enumerate(filled):
         expected = reference.attend(
             query[row : row + 1],
@@ -265,13 +267,11 @@ def test_a_step_over_a_buffer_on_a_card_against_the_oracle(rows: int, head_dim: 
 @pytest.mark.gpu
 @pytest.mark.parametrize(("queries", "keys"), [(1, 700), (33, 700), (256, 256)])
 def test_attention_over_memory_on_a_card_against_the_oracle(queries: int, keys: int) -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("needs CUDA")
+    backends = [on_card(name) for name in ("sdpa", "torch-flash")]
     card, random = torch.device("cuda"), torch.Generator("cuda").manual_seed(0)
     options = {"generator": random, "device": card, "dtype": torch.bfloat16}
     q, k, v = (torch.randn(2, h, t, 64, **options) for h, t in ((8, queries), (2, keys), (2, keys)))
     expected = reference.attend(q, k, v, None, scale=0.125)
-    for name in ("sdpa", "torch-flash"):
-        backend = get_backend(name, device=card, dtype=torch.bfloat16)
+    for backend in backends:
         found = backend.attend(q, k, v, None, scale=0.125)
         torch.testing.assert_close(found, expected, rtol=2e-2, atol=1e-2)

@@ -167,7 +167,7 @@ def test_one_small_run(tmp_path: Path) -> None:
     whys = [row for row in rows if "why" in row]
     assert {row["phase"] for row in whys} == {"SnapKV", "ExpectedAttention"}
     assert all("kvpress is not installed" in row["why"] for row in whys)
-    assert {row["attention"] for row in done if "attention" in row} == {"sdpa", "flex"}
+    assert {row["attention"] for row in done if "attention" in row} == {"sdpa", "reference"}
     # a length: four for each M, three for each place of the memory, decoding, evidence as KV
     assert len([row for row in rows if "reached" in row]) == 3 * (3 * 4 + 3 * 3 + 1 + 1)
     stored = {r["tokens"]: r["stored"] for r in done if r["phase"] == "ingest" and "sweep" not in r}

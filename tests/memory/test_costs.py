@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
-from sharedllm.memory import tables
 
 from sharedllm import MemoryDocument, SharedLLM, TreeMemory
+from sharedllm.memory import tables
 from tests.conftest import Make
 
 

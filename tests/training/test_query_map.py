@@ -98,7 +98,7 @@ def test_training_lowers_the_loss_and_changes_what_is_found(tmp_path: Path) -> N
     assert said[0].startswith("step 50")
 
     found = SharedLLM.from_pretrained(tmp_path / "base", adapter=folder, dtype="float32")
-    learned = found.lower.query_map
+    learned = found.encoder.lower.query_map
     assert learned is not None
     stream = iter(Questions(settings.data, llm.tokenizer, llm.tree, seed=77))
     batch = [next(stream) for _ in range(40)]
@@ -143,7 +143,7 @@ def test_it_is_kept_with_the_adapter(tmp_path: Path) -> None:
     copied = SharedLLM.from_pretrained(
         tmp_path / "base", adapter=tmp_path / "copy", dtype="float32"
     )
-    torch.testing.assert_close(copied.lower.query_map, llm.adapter.query_map)
+    torch.testing.assert_close(copied.encoder.lower.query_map, llm.adapter.query_map)
     llm.adapter.query_map = None
     llm.save_pretrained(folder)
     assert not (folder / lora_io.QUERY_MAP).exists()

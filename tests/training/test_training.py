@@ -6,6 +6,7 @@ import dataclasses
 import json
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,8 +17,8 @@ from sharedllm import SharedLLM
 from sharedllm.cli.main import main
 from sharedllm.config import AdapterConfig
 from sharedllm.errors import ConfigError
+from sharedllm.hf.attention_interface import fuse_norms
 from sharedllm.hf.lora import Adapter
-from sharedllm.hf.norms import fuse_norms
 from sharedllm.training.batch import Chooser, encode, losses
 from sharedllm.training.checkpointing import layers_recomputed
 from sharedllm.training.config import SelectionConfig, read_config
@@ -207,11 +208,14 @@ def test_a_run_learns_saves_and_goes_on(tmp_path: Path) -> None:
     assert list((tmp_path / "run").rglob("events.out*"))
 
 
-def test_copies_that_would_be_stale_are_refused(tmp_path: Path) -> None:
-    from sharedllm.training.trainer import Trainer
+def test_processes_that_are_no_ddp_are_refused() -> None:
+    from accelerate.utils import DistributedType
 
-    with pytest.raises(ConfigError, match="ingest_devices is 'all', and training changes"):
-        Trainer(read_config(toml(tmp_path)), ingest_devices="all")
+    from sharedllm.training.trainer import _require_processes
+
+    started = SimpleNamespace(distributed_type=DistributedType.FSDP)
+    with pytest.raises(ConfigError, match="started for FSDP"):
+        _require_processes(started)  # type: ignore[arg-type]
 
 
 def test_nothing_to_go_on_from_is_said(tmp_path: Path) -> None:

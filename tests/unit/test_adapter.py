@@ -141,30 +141,6 @@ def test_what_cannot_be_saved_is_said(tmp_path: Path) -> None:
         with_adapter("llama", mode="cross").save_pretrained(tmp_path, merged=True)
 
 
-def test_it_goes_to_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    sent: dict[str, Any] = {}
-
-    class Hub:
-        def __init__(self, token: str | None) -> None:
-            sent["token"] = token
-
-        def create_repo(self, repo: str, *, private: bool | None, exist_ok: bool) -> str:
-            sent["private"] = private
-            return f"https://hub/{repo}"
-
-        def upload_folder(self, *, repo_id: str, folder_path: str, commit_message: str) -> None:
-            files = sorted(p.name for p in Path(folder_path).rglob("*") if p.is_file())
-            sent.update(repo=repo_id, files=files, message=commit_message)
-
-    monkeypatch.setattr("sharedllm.hf.sharing.HfApi", Hub)
-    llm = with_adapter("llama")
-    assert llm.push_to_hub("me/mine", token="t", commit_message="first") == "https://hub/me/mine"
-    assert sent["repo"] == "me/mine"
-    assert (sent["token"], sent["message"]) == ("t", "first")
-    assert sent["files"].count("adapter_model.safetensors") == 2
-    assert "sharedllm.json" in sent["files"]
-
-
 def test_documents_read_without_it_are_refused() -> None:
     llm = shared("llama")
     document = llm.remember(STORY)

@@ -49,7 +49,7 @@ def test_what_has_no_label_is_searched_for_as_it_is(text: str) -> None:
 
 def test_a_document_in_the_message_is_no_part_of_it() -> None:
     content = [{"type": "text", "text": f"Question: {WHO}\nText:"}, {"type": "text", "text": ""}]
-    assert parse([{"role": "user", "content": content}]) == WHO
+    assert parse([{"role": "user", "content": content}]).query == WHO
     assert parse(WHO).query == WHO
 
 

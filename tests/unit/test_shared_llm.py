@@ -39,8 +39,11 @@ def test_a_gpu_encodes_the_coarse_level_at_once(monkeypatch: pytest.MonkeyPatch)
     document = llm.remember(STORY)
     llm.encoder.encode_roots_at_once(document)
     assert len(document.nodes) == 0  # on a CPU it would be waited for
-    lower = SimpleNamespace(device=torch.device("cuda"), encode=llm.encoder.lower.encode)
-    monkeypatch.setattr(llm.encoder, "_lower", lower)
+    own = llm.encoder.lower
+    lower = SimpleNamespace(
+        device=torch.device("cuda"), encode=own.encode, vectors=own.vectors, layers=own.layers
+    )
+    monkeypatch.setattr(llm.encoder, "lower", lower)
     llm.encoder.encode_roots_at_once(document)
     assert len(document.nodes) == len(document.forest.roots)
     small = llm.remember(GARDEN)
@@ -263,7 +266,7 @@ def test_every_family_from_a_folder(family: str, tmp_path: Path) -> None:
     make_model(family).save_pretrained(tmp_path)
     made.tokenizer.save_pretrained(tmp_path)
     loaded = SharedLLM.from_pretrained(tmp_path, device="cpu", tree=made.tree)
-    assert loaded.shape == made.shape
+    assert loaded.encoder.shape == made.encoder.shape
     options = {**QUICK, "max_new_tokens": 12, "finest": "kv", "rest": "all", "budget": 64}
     answers = [llm.answer("W", llm.remember(FERRY), **options) for llm in (made, loaded)]
     assert answers[0].text == answers[1].text

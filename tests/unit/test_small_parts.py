@@ -129,8 +129,10 @@ def test_the_public_names() -> None:
     assert sharedllm.__all__ == [
         "SharedLLM",
         "loaded",
+        "loaded_for",
         "Document",
         "TreeMemory",
+        "open_memory",
         "MemoryDocument",
         "Answer",
         "Citation",

@@ -1,4 +1,4 @@
-"""Name -> attention backend."""
+"""Attention backends: the one place where a name becomes functions that are known to run here."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from sharedllm.attention import reference, sdpa, torch_flash
-from sharedllm.attention.flash import PACKAGES, Flash, has_flash
-from sharedllm.attention.segments import Segments
+from sharedllm.attention import flash, reference, sdpa
+from sharedllm.attention.visibility import Segments
 from sharedllm.config import one_of
-from sharedllm.errors import ConfigError, MissingExtraError
+from sharedllm.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 CPU = torch.device("cpu")
@@ -51,7 +50,7 @@ class Varlen(Protocol):
 
 
 class Step(Protocol):
-    """The signature of :func:`sharedllm.attention.torch_flash.step`."""
+    """The signature of :func:`sharedllm.attention.flash.step`."""
 
     def __call__(
         self, query: Tensor, key: Tensor, value: Tensor, used: Tensor, *, scale: float
@@ -71,23 +70,9 @@ class Backend:
     step: Step | None = None
 
 
-def _flash(name: str) -> Backend:
-    package = Flash(name)
-    return Backend(name=name, attend=package.attend, varlen=package.varlen, step=torch_flash.step)
-
-
-def _flex() -> Backend:
-    from sharedllm.attention import flex  # loads PyTorch's compiler: seconds
-
-    return Backend(name="flex", attend=flex.attend, varlen=flex.varlen)
-
-
-def _newest_flash() -> Backend:
-    """The newest FlashAttention package that is installed."""
-    for name in sorted(PACKAGES, reverse=True):
-        if has_flash(name):
-            return _flash(name)
-    raise MissingExtraError("flash-attn-4", "flash")
+def _newest_package() -> Backend:
+    found = flash.newest_package()
+    return Backend(name=found.name, attend=found.attend, varlen=found.varlen, step=flash.step)
 
 
 BACKENDS: dict[str, Callable[[], Backend]] = {
@@ -96,19 +81,12 @@ BACKENDS: dict[str, Callable[[], Backend]] = {
     ),
     "sdpa": lambda: Backend(name="sdpa", attend=sdpa.attend, varlen=sdpa.varlen),
     "torch-flash": lambda: Backend(
-        name="torch-flash",
-        attend=torch_flash.attend,
-        varlen=torch_flash.varlen,
-        step=torch_flash.step,
+        name="torch-flash", attend=flash.attend, varlen=flash.varlen, step=flash.step
     ),
-    "flex": _flex,
-    "flash": _newest_flash,
-    "flash2": lambda: _flash("flash2"),
-    "flash3": lambda: _flash("flash3"),
-    "flash4": lambda: _flash("flash4"),
+    "flash": _newest_package,
 }
 NAMES = ("auto", *BACKENDS)
-HALF_ON_CUDA = ("torch-flash", "flash", *PACKAGES)
+HALF_ON_CUDA = ("torch-flash", "flash")
 
 
 def get_backend(
@@ -116,26 +94,26 @@ def get_backend(
 ) -> Backend:
     """Return the backend called `name` for a model of `dtype` on `device`.
 
-    ``auto`` is PyTorch's FlashAttention kernel where it runs, else SDPA; packages are taken when
-    they are named. What was chosen is the backend's name, which the model's config shows.
+    ``auto`` is PyTorch's FlashAttention kernel where it runs, else SDPA. ``flash`` is the newest
+    FlashAttention package that is installed. The backend's own name says what was chosen; the
+    model's config shows it.
 
     Raises
     ------
     ConfigError
-        If there is none of that name, or it does not run on `device` in `dtype`.
+        If no backend has that name, or it does not run on `device` in `dtype`.
     MissingExtraError
         If it needs a package that is not installed.
     """
     one_of("attention", name, NAMES)
-    fits = torch_flash.runs_on(device, dtype)
+    fits = flash.runs_on(device, dtype)
     if name == "auto":
-        chosen = "torch-flash" if fits else "sdpa"
-        logger.debug("attention: %s, for %s on %s", chosen, dtype, device)
-        return BACKENDS[chosen]()
-    found = BACKENDS[name]()
+        name = "torch-flash" if fits else "sdpa"
+    backend = BACKENDS[name]()
     if name in HALF_ON_CUDA and not fits:
         raise ConfigError(
             f"attention {name!r} needs bfloat16 or float16 on a CUDA card of compute capability "
             f"8.0 or newer; this is {dtype} on {device}: use 'auto' or 'sdpa'"
         )
-    return found
+    logger.debug("attention: %s, for %s on %s", backend.name, dtype, device)
+    return backend

@@ -1,23 +1,27 @@
-"""What a notebook shows of answers, searches, documents and trees."""
+"""What a notebook shows of answers, searches, documents and trees, and how long it stays."""
 
 from __future__ import annotations
 
 import dataclasses
+import gc
 import html
+import io
 import pickle
 import re
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from sharedllm import Answer, Document, MemoryDocument, SharedLLM, TreeMemory
-from sharedllm.display.evidence import evidence
-from sharedllm.display.notebook import cell, results
-from sharedllm.display.picture import Excerpt, Picture, Span, around, joined, ranked
-from sharedllm.display.plain import flowing, printable
-from sharedllm.display.strip import lanes
+from sharedllm.display.html import results
+from sharedllm.display.picture import Excerpt, Picture, Span, around, joined, lanes, ranked
+from sharedllm.display.plain import begins, flowing, printable
+from sharedllm.display.views import pictures
+from sharedllm.displayed import Displayed
 from tests.display.html_tree import check
 from tests.models import shared
 from tests.texts import FERRY, STORY
@@ -35,7 +39,7 @@ def answer(tiny_llm: SharedLLM, story: Document) -> Answer:
 
 
 def test_an_answer_shows_its_evidence_in_its_text(answer: Answer, story: Document) -> None:
-    page = check(answer._repr_html_())
+    page = check(_html(answer))
     marks = page.every("mark")
     assert len(marks) == len(answer.citations)
     (picture,) = answer.pictures
@@ -52,26 +56,57 @@ def test_an_answer_shows_its_evidence_in_its_text(answer: Answer, story: Documen
 
 
 def test_the_whole_of_a_short_text_can_be_opened(answer: Answer, story: Document) -> None:
-    (picture,) = answer.pictures
-    shown = evidence(picture, ranked([picture]), "x")
+    found = re.search(r'<div class="text" dir="auto">(.*?)</div>', _html(answer), re.DOTALL)
+    assert found is not None
+    shown = found[1]
     added = r'<a class="number".*?</a>|<summary>.*?</summary>|<[^>]+>'
     assert html.unescape(re.sub(added, "", shown)) == printable(flowing(story.text))
 
 
 def test_two_outputs_of_one_notebook_do_not_share_ids(answer: Answer) -> None:
-    first, second = check(answer._repr_html_()).ids(), check(answer._repr_html_()).ids()
+    first, second = check(_html(answer)).ids(), check(_html(answer)).ids()
     assert first
     assert not set(first) & set(second)
 
 
-def test_pictures_are_plain_and_small(answer: Answer) -> None:
+def test_an_answer_outlives_what_a_model_computed(tiny_llm: SharedLLM) -> None:
+    document = tiny_llm.remember(STORY)
+    answer = tiny_llm.answer("Who rowed out?", document, budget=120, max_new_tokens=2)
+    selection = tiny_llm.select("Who rowed out?", document, budget=120)
+    vectors, nodes = weakref.ref(document.vectors), weakref.ref(document.nodes)
+    del document
+    gc.collect()
+    assert vectors() is None
+    assert nodes() is None
+    for kept in (answer, selection):
+        assert check(_html(kept)).every("mark")
+
+
+def test_an_answer_can_be_pickled(answer: Answer, story: Document) -> None:
     again = pickle.loads(pickle.dumps(answer))
     assert again == answer
-    assert again._repr_html_()
-    assert hash(again.pictures) == hash(answer.pictures)
-    assert len(pickle.dumps(answer)) < 20_000
-    assert "pictures" not in answer.to_dict()
-    assert "picture" not in repr(answer).lower()
+    assert hash(again) == hash(answer)
+    assert again.pictures == answer.pictures
+    assert len(pickle.dumps(answer)) < 50 * len(story)  # no vectors, of 128 bytes a token
+    assert not {"pictures", "selection"} & answer.to_dict().keys()
+    assert "selection" not in repr(answer)
+
+
+def test_a_value_without_a_renderer_shows_its_repr() -> None:
+    class Plain(Displayed):
+        def __repr__(self) -> str:
+            return "Plain([/bold])"
+
+    console = Console(file=io.StringIO())
+    console.print(Plain())
+    assert console.file.getvalue() == "Plain([/bold])\n"  # type: ignore[attr-defined]
+    assert Plain()._repr_html_() is None  # a notebook shows the repr instead
+
+
+def _html(value: Displayed) -> str:
+    shown = value._repr_html_()
+    assert shown is not None
+    return shown
 
 
 def test_nothing_of_a_document_becomes_markup(tiny_llm: SharedLLM) -> None:
@@ -80,32 +115,32 @@ def test_nothing_of_a_document_becomes_markup(tiny_llm: SharedLLM) -> None:
     answer = tiny_llm.answer("here", document, budget=200, max_new_tokens=2)
     attacked = dataclasses.replace(answer, text=ATTACK)
     for shown in (attacked, selection, document):
-        page = check(shown._repr_html_())  # type: ignore[attr-defined]
+        page = check(_html(shown))
         assert "<script>alert(1)</script>" in page.text
         assert "\x1b" not in page.text
 
 
 def test_a_selection_and_a_forest(tiny_llm: SharedLLM, story: Document) -> None:
     selection = tiny_llm.select("Who rowed out?", story, budget=80)
-    page = check(selection._repr_html_())
+    page = check(_html(selection))
     assert page.every("mark")
     scores = tiny_llm.score("Who rowed out?", story)[0]
-    tree = selection.pictures[0].trees[0]
+    tree = pictures(selection.searched)[0].trees[0]
     first = int(story.forest.roots[tree.chunk])
     assert [n.score for n in tree.nodes] == scores[first : first + len(tree.nodes)].tolist()
-    drawn = check(story.forest._repr_html_())
+    drawn = check(_html(story.forest))
     assert f"and {len(story.forest.roots) - 3} more trees" in drawn.text
-    assert next(a.get("title") for a in drawn.every("span")) == "level 0, tokens 0 to 64"
-    assert "Its keeper" in check(story._repr_html_()).text
-    empty = dataclasses.replace(selection, pictures=())
-    assert empty == selection  # pictures take no part
-    check(empty._repr_html_())
+    assert next(a.get("title") for a in drawn.every("span")) == "tokens 0 to 64, level 0"
+    assert "Its keeper" in check(_html(story)).text
+    empty = dataclasses.replace(selection, searched=())
+    assert empty == selection  # what shows it takes no part
+    check(_html(empty))
 
 
 def test_an_answer_without_documents(tiny_llm: SharedLLM) -> None:
     answer = tiny_llm.answer("Hello", max_new_tokens=2)
     assert answer.pictures == ()
-    assert check(answer._repr_html_()).every("mark") == []
+    assert check(_html(answer)).every("mark") == []
 
 
 def test_hits_of_a_memory_count_in_the_whole_text(tmp_path: Path) -> None:
@@ -117,11 +152,14 @@ def test_hits_of_a_memory_count_in_the_whole_text(tmp_path: Path) -> None:
         hits = memory.search("a brass telescope", k=3)
         answer = llm.answer("a brass telescope", memory, max_new_tokens=1)
     assert isinstance(hits, list)
-    page = check(hits._repr_html_())
+    page = check(_html(hits))
     assert len(page.every("mark")) == len(hits) == 3
     assert pickle.loads(pickle.dumps(hits)) == hits
     whole = {"s": len(STORY), "f": len(FERRY)}
-    for picture in (*hits.pictures, *answer.pictures):  # parts, because the memory is large
+    for picture in (
+        *pictures(hits.searched, apart=True),
+        *answer.pictures,
+    ):  # parts, because the memory is large
         assert picture.characters == whole[picture.document]
     texts = {"s": STORY, "f": FERRY}
     for one in ranked(answer.pictures):
@@ -139,7 +177,7 @@ def test_what_lies_far_from_passages_is_left_out() -> None:
         document="d", title="t", source="", characters=len(text), passages=tuple(spans),
         excerpts=excerpts,
     )  # fmt: skip
-    shown = cell(results([picture]))
+    shown = results([picture])
     assert len(shown) < 40_000
     page = check(shown)
     assert "characters …" in page.text
@@ -169,6 +207,16 @@ def test_paragraphs_flow_and_keep_their_length() -> None:
 
 def test_numbers_above_a_strip_keep_apart() -> None:
     assert lanes([0.5, 0.51, 0.9, 0.52], apart=0.1, most=2) == [0, 1, 0, None]
+
+
+def test_a_list_of_passages_says_where_it_cuts() -> None:
+    text = "A word " * 50
+    whole = {"document": "d", "title": "t", "source": "s", "characters": len(text)}
+    excerpts = (Excerpt(start=0, text=text),)
+    spans = (Span(start=0, end=6, level=1, score=2.0), Span(start=6, end=340, level=1, score=1.0))
+    first, second = ranked([Picture(**whole, passages=spans, excerpts=excerpts)])  # type: ignore[arg-type]
+    assert begins(first) == "A word"
+    assert re.fullmatch(r"…(A word )+A…", begins(second))
 
 
 def test_display_loads_neither_torch_nor_matplotlib() -> None:
