@@ -123,9 +123,8 @@ class _Findings:
 
     def codecs(self) -> None:
         rows = self.connection.execute("SELECT * FROM codecs").fetchall()
-        self.codec = not all(
-            [self.sound(row, "the codec of search vectors", "codecs") for row in rows]
-        )
+        for row in rows:
+            self.codec |= not self.sound(row, "the codec of search vectors", "codecs")
         held = {row[1] for row in rows if row[0] == self.manifest.digest}
         compact = self.manifest.settings.vectors == "compact" and self.counts["chunks"]
         if compact and held != {"projection", "levels"}:
@@ -208,15 +207,17 @@ class _Findings:
 
     def _both_ways(self, table: str, column: str) -> None:
         """Note chunks without rows in a table, and rows without a chunk."""
-        own = f"SELECT {column} FROM {table}"
+
+        def lacking(select: str, there: str) -> list[int]:
+            found = self.connection.execute(f"{select} WHERE {there}")
+            return [row[0] for row in found.fetchall()]
+
         if table != "kv":  # whose rows were counted
-            for (chunk,) in self.connection.execute(
-                f"SELECT chunk FROM chunks WHERE chunk NOT IN ({own})"
-            ).fetchall():
+            absent = f"chunk NOT IN (SELECT {column} FROM {table})"
+            for chunk in lacking("SELECT chunk FROM chunks", absent):
                 self.note(f"a chunk is missing in the table {table}: {REPAIR}", table, chunk)
-        for (chunk,) in self.connection.execute(
-            f"SELECT DISTINCT {column} FROM {table} WHERE {column} NOT IN (SELECT chunk FROM chunks)"
-        ).fetchall():
+        absent = f"{column} NOT IN (SELECT chunk FROM chunks)"
+        for chunk in lacking(f"SELECT DISTINCT {column} FROM {table}", absent):
             self.note(f"a row is of no chunk: {REPAIR}", table, chunk)
 
     def documents(self) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from sharedllm.config import SearchConfig
 from sharedllm.display import views
@@ -196,7 +197,12 @@ class Retrieval:
             return self._embedder.query(query)
         with encoder.lock.question(), encoder.lock.forward:
             sought = looked_for(query, encoder.tokenizer, encoder.lower)
-        return np.asarray(unit(sought.vectors.float().mean(0)).cpu().numpy(), np.float32)
+        return mean_vector(sought.vectors)
+
+
+def mean_vector(vectors: Tensor) -> NDArray[np.float32]:
+    """The embedding that search vectors give by themselves: their mean, of unit length."""
+    return np.asarray(unit(vectors.float().mean(0)).cpu().numpy(), np.float32)
 
 
 def codec_of(

@@ -50,7 +50,7 @@ SCHEMA = (
     "CREATE INDEX documents_by_text ON documents (text)",
     """CREATE TABLE chunks (
         chunk INTEGER PRIMARY KEY AUTOINCREMENT,
-        key BLOB NOT NULL UNIQUE,        -- a hash of its tokens, its text and what decides its states
+        key BLOB NOT NULL UNIQUE,        -- a hash of its tokens, its text and its makers
         tokens INTEGER NOT NULL,
         layout BLOB NOT NULL,            -- token ids and character spans, deflated
         embedding BLOB NOT NULL,         -- float16, for the prefilter
@@ -429,9 +429,7 @@ def chunk_rows(connection: sqlite3.Connection, chunk: int) -> ChunkRows:
     )
 
 
-def chunk_row(
-    connection: sqlite3.Connection, chunk: int
-) -> tuple[int, bytes, int, bytes, bytes, int]:
+def chunk_row(connection: sqlite3.Connection, chunk: int) -> tuple[Any, ...]:
     """Chunk, key, number of tokens, layout, embedding and the checksum of its words.
 
     Raises
@@ -440,12 +438,7 @@ def chunk_row(
         If the row is missing, or is not what was written.
     """
     row = connection.execute("SELECT * FROM chunks WHERE chunk = ?", (chunk,)).fetchone()
-    if row is None:
-        raise damaged_chunk(connection, chunk, "it is missing")
-    try:
-        return checked(row, "its entry")  # type: ignore[return-value]
-    except TreeMemoryDamagedError as error:
-        raise damaged_chunk(connection, chunk, str(error)) from error
+    return _of_chunk(connection, chunk, row, "its entry")
 
 
 def vectors_of(connection: sqlite3.Connection, chunks: Sequence[int]) -> dict[int, bytes]:
@@ -456,20 +449,12 @@ def vectors_of(connection: sqlite3.Connection, chunks: Sequence[int]) -> dict[in
     TreeMemoryDamagedError
         If one is missing, or is not what was written.
     """
-    out: dict[int, bytes] = {}
+    rows: dict[int, tuple[Any, ...]] = {}
     for some in batches(chunks):
-        for row in connection.execute(
-            f"SELECT * FROM vectors WHERE chunk IN ({marks(some)})", some
-        ):
-            try:
-                chunk, data = checked(row, "its search vectors")
-            except TreeMemoryDamagedError as error:
-                raise damaged_chunk(connection, row[0], str(error)) from error
-            out[chunk] = data
-    for chunk in chunks:
-        if chunk not in out:
-            raise damaged_chunk(connection, chunk, "its search vectors are missing")
-    return out
+        sql = f"SELECT * FROM vectors WHERE chunk IN ({marks(some)})"
+        rows |= {row[0]: row for row in connection.execute(sql, some)}
+    what = "its search vectors' row"
+    return {chunk: _of_chunk(connection, chunk, rows.get(chunk), what)[1] for chunk in chunks}
 
 
 def node_of(connection: sqlite3.Connection, chunk: int, node: int) -> bytes | None:
@@ -485,11 +470,20 @@ def node_of(connection: sqlite3.Connection, chunk: int, node: int) -> bytes | No
     ).fetchone()
     if row is None:
         return None
+    data: bytes = _of_chunk(connection, chunk, row, "its KV")[2]
+    return data
+
+
+def _of_chunk(
+    connection: sqlite3.Connection, chunk: int, row: Sequence[Any] | None, what: str
+) -> tuple[Any, ...]:
+    """The values of a row that is stored of `chunk`, without their checksum."""
+    if row is None:
+        raise damaged_chunk(connection, chunk, f"{what} is missing")
     try:
-        data: bytes = checked(row, "its KV")[2]
+        return checked(row, what)
     except TreeMemoryDamagedError as error:
         raise damaged_chunk(connection, chunk, str(error)) from error
-    return data
 
 
 def damaged_chunk(connection: sqlite3.Connection, chunk: int, what: str) -> TreeMemoryDamagedError:

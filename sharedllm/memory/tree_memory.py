@@ -104,8 +104,8 @@ class TreeMemory:
             one_of("prefilter", prefilter, PREFILTERS)
         whole("candidates", candidates, least=1)
         self._prefilter, self._candidates = prefilter, candidates
-        given = {"keep": keep, "kv": kv, "vectors": vectors, "embedder": _name_of(embedder)}
-        given = {name: value for name, value in given.items() if value is not None}
+        named = {"keep": keep, "kv": kv, "vectors": vectors, "embedder": _name_of(embedder)}
+        given = {name: value for name, value in named.items() if value is not None}
         MemorySettings(**given)  # what is wrong is said before a folder is made
         self._busy_s = _seconds("busy_s", busy_s)
         self._lock = threading.RLock()
