@@ -242,6 +242,56 @@ def test_a_memory_works_after_a_fork(memory: TreeMemory, tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
 
 
+LAST_WRITE = """
+import os, sys
+from sharedllm import TreeMemory
+memory = TreeMemory(sys.argv[1])
+assert len(memory) == 3
+used, closed = os.pipe(), os.pipe()
+child = os.fork()
+if not child:
+    assert len(memory) == 3
+    os.write(used[1], b"x")
+    os.read(closed[0], 1)
+    memory.delete("story")
+    os._exit(0)
+os.read(used[0], 1)
+memory.close()
+os.write(closed[1], b"x")
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+INSIDE = """
+import os, sys
+from sharedllm import TreeMemory
+from sharedllm.errors import TreeMemoryError
+memory = TreeMemory(sys.argv[1])
+with memory._database.read():
+    child = os.fork()
+    if not child:
+        try:
+            len(memory)
+        except TreeMemoryError as error:
+            os._exit(0 if "open it again" in str(error) else 1)
+        os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert len(memory) == 3
+assert len(memory) == 3
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.parametrize(("code", "left"), [(LAST_WRITE, 2), (INSIDE, 3)])
+def test_a_fork_loses_no_write(memory: TreeMemory, code: str, left: int) -> None:
+    """The parent closes first, or the fork happens while the memory is read."""
+    command = [sys.executable, "-c", code, str(memory.path)]
+    memory.close()
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    with TreeMemory(memory.path) as after:
+        assert len(after) == left
+        assert after.verify().clean
+
+
 def test_a_path_that_is_no_memory_is_no_context(llm: SharedLLM, tmp_path: Path) -> None:
     for given in (str(tmp_path), str(tmp_path / "nothing"), "a text", "a long text " * 999):
         with pytest.raises(InputError, match="there is no memory in a folder of that name") as told:
