@@ -41,7 +41,7 @@ GROUP = 32  # values of KV that share a scale in int4
 
 @dataclass(frozen=True, eq=False)
 class VectorCodec:
-    """How search vectors of one model become codes. Made by :meth:`fit`, kept with the memory.
+    """Turns the search vectors of one model into codes. Made by :meth:`fit`, kept with the memory.
 
     Attributes
     ----------
@@ -175,12 +175,12 @@ class VectorCodec:
         return out
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
-        """What :meth:`from_arrays` takes, to be stored."""
+        """The arrays that :meth:`from_arrays` takes, to be stored."""
         return {"projection": self.projection.cpu().numpy(), "levels": self.levels.cpu().numpy()}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.float32]]) -> Self:
-        """The codec that gave these :meth:`arrays`.
+        """Make the codec that gave these :meth:`arrays`.
 
         Raises
         ------
@@ -303,11 +303,28 @@ def layout_from_bytes(data: bytes, tokens: int) -> tuple[NDArray[np.int32], NDAr
     ValueError
         If it is not of so many tokens.
     """
-    work = zlib.decompressobj()
-    columns = np.frombuffer(work.decompress(data, 12 * tokens + 1), "<i4").reshape(3, tokens)
+    columns = np.frombuffer(inflated(data, 12 * tokens), "<i4").reshape(3, tokens)
     starts = np.cumsum(columns[1], dtype=np.int32)
     spans = np.stack([starts, starts + columns[2]], axis=1).astype(np.int32)
     return columns[0].astype(np.int32), spans
+
+
+def inflated(data: bytes, most: int) -> bytes:
+    """Inflate `data` to at most `most` bytes.
+
+    Raises
+    ------
+    ValueError
+        If it is not deflated, or gives more.
+    """
+    work = zlib.decompressobj()
+    try:
+        out = work.decompress(data, most + 1)
+    except zlib.error as error:
+        raise ValueError(str(error)) from error
+    if len(out) > most or not work.eof:
+        raise ValueError(f"it does not end after {most:,} bytes")
+    return out
 
 
 # -- KV --------------------------------------------------------------------------------------------

@@ -241,7 +241,9 @@ class Database:
             )
         if code == sqlite3.SQLITE_NOTADB:
             return TreeMemoryFormatError(f"{FILE} in {where} is not an SQLite file, or is damaged")
-        if code in DAMAGE or "decode" in str(error):  # a text that is no UTF-8 has no code
+        if code in DAMAGE or "decode" in str(
+            error
+        ):  # SQLite gives no code for text that is not UTF-8
             return self._damaged(error)
         return TreeMemoryError(
             f"the memory in {where} cannot be used: {error}; nothing that was committed is lost. "
@@ -278,13 +280,13 @@ class Database:
 
 
 def _is_made(connection: sqlite3.Connection) -> bool:
-    """Whether the file holds anything at all."""
+    """True when the file holds anything at all."""
     tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
     return bool(tables) or connection.execute("PRAGMA application_id").fetchone()[0] != 0
 
 
 def _require_own(folder: Path, *, create: bool) -> None:
-    """Refuse a folder that is no memory before anything is written in it."""
+    """Refuse a folder that is not a memory before anything is written in it."""
     where = repr(str(folder))
     if not folder.exists():
         if create:

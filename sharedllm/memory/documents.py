@@ -32,7 +32,7 @@ class MemoryDocument:
     Raises
     ------
     InputError
-        If a value is of another type, or the metadata is no JSON.
+        If a value is of another type, or JSON cannot hold the metadata.
     """
 
     text: str = field(repr=False)
@@ -56,7 +56,7 @@ class MemoryDocument:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredDocument:
-    """What a memory tells about one document, without its text.
+    """A document of a memory with its size, without its text.
 
     Attributes
     ----------
@@ -101,7 +101,7 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """What :meth:`TreeMemory.verify` found.
+    """The result of :meth:`TreeMemory.verify`.
 
     Attributes
     ----------
@@ -153,7 +153,7 @@ def _require_text(name: str, value: object) -> None:
         value.encode()
     except UnicodeEncodeError as error:
         raise InputError(
-            f"a document's {name} is no valid Unicode: character {error.start} is half of a "
+            f"a document's {name} is not valid Unicode: character {error.start} is half of a "
             "surrogate pair"
         ) from error
     if name != "text" and "\0" in value:

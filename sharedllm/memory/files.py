@@ -20,7 +20,7 @@ CHARACTERS_AT_ONCE = 400_000  # of files that are added together: small batches 
 
 @dataclass
 class Indexed:
-    """What indexing did, by path.
+    """The result of indexing, by path.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Text -> chunks -> what is stored of them: the one path of adding, updating, repair and rebuild.
+"""Text -> chunks -> their rows: the one path of adding, updating, repair and rebuild.
 
 Everything is encoded before the write lock is taken. A document appears, changes or goes in one
 transaction. The chunks of a long one are committed as they are encoded, without a document that
@@ -83,7 +83,7 @@ class _Pending:
 
 @dataclass(frozen=True, slots=True)
 class _Placed:
-    """Where the new chunks of a text stand; their tokens are not kept in memory."""
+    """The places of a text's new chunks, without their tokens, which would fill the memory."""
 
     places: tuple[Place, ...]
     characters: int
@@ -151,7 +151,7 @@ class Ingest:
         return _Pending(document, self._pieces(document.text))
 
     def _commit(self, waiting: list[_Pending], *, replace: bool, report: Reporter) -> None:
-        """Encode what is missing, then commit; again where another writer took away a chunk."""
+        """Encode missing chunks, then commit; again where another writer took one away."""
         left = sum(len(pending.document.text) for pending in waiting)
 
         def reported(characters: int) -> None:
@@ -167,7 +167,7 @@ class Ingest:
                 if chunks is not None:
                     _put(connection, waiting, chunks, replace=replace)
                     break
-        report(left)  # what was there already
+        report(left)  # texts that were there already
 
     def _as_it_stands(self, connection: sqlite3.Connection, pending: _Pending) -> _Pending:
         """`pending` with its pieces where another writer has removed its text meanwhile."""
@@ -389,7 +389,7 @@ class PinnedCopies:
 
 
 def is_wanted(connection: sqlite3.Connection, document: MemoryDocument, *, replace: bool) -> bool:
-    """Whether `document` changes anything.
+    """True when `document` changes anything.
 
     Raises
     ------

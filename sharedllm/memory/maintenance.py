@@ -1,4 +1,4 @@
-"""Checking a memory, mending what follows from its texts, packing it, and copying documents."""
+"""Checking a memory, mending it from its texts, packing it, and copying documents."""
 
 from __future__ import annotations
 
@@ -247,7 +247,7 @@ class _Findings:
 
 
 def repair(database: Database, manifest: Manifest, ingest: Callable[[], Ingest]) -> Report:
-    """Look at everything, and make anew what is broken and follows from the texts.
+    """Look at everything, and make broken rows anew where they follow from the texts.
 
     Parameters
     ----------
@@ -275,7 +275,7 @@ def repair(database: Database, manifest: Manifest, ingest: Callable[[], Ingest])
 
 
 def _cleared(connection: sqlite3.Connection, found: _Findings) -> list[int]:
-    """Remove what is broken; the texts that have to be placed again."""
+    """Remove broken rows, and give the texts that have to be placed again."""
     if any(problem.table in ("manifest", "dropped") for problem in found.problems):
         _renumber(connection)
     broken = set(found.broken)
@@ -375,7 +375,7 @@ def export(source: Database, manifest: Manifest, folder: Path, ids: Sequence[str
 
 
 def shares_codecs(source: Database, target: Database) -> bool:
-    """Whether codes of both mean the same; an empty target takes the source's codec."""
+    """True when codes of both mean the same; an empty target takes the source's codec."""
     with source.read() as connection:
         given = connection.execute("SELECT * FROM codecs ORDER BY 1, 2").fetchall()
     with target.write() as connection:

@@ -22,7 +22,7 @@ LEARNED_FORMAT = 1  # of search vectors and node KV: raise it when they come out
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MemorySettings:
-    """How a memory keeps its documents.
+    """The form in which a memory keeps its documents.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class MemorySettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
-    """What a memory belongs to.
+    """The model and the settings that a memory belongs to.
 
     Attributes
     ----------

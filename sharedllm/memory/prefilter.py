@@ -67,7 +67,7 @@ def every_text(connection: sqlite3.Connection, given: Mapping[str, Any] | None) 
 def is_large(
     connection: sqlite3.Connection, given: Mapping[str, Any] | None, candidates: int
 ) -> bool:
-    """Whether more than so many chunks are to be searched."""
+    """True when more than so many chunks are to be searched."""
     where, values = condition(given)
     found = connection.execute(
         f"SELECT 1 FROM documents d JOIN placed p ON p.text = d.text WHERE {where} LIMIT 1 "
@@ -99,7 +99,7 @@ class Prefilter:
         return by_words(connection, query, self._candidates, given)
 
     def needs_embedding(self, found: Sequence[int]) -> bool:
-        """Whether more is needed than the chunks `found` by words."""
+        """True when more is needed than the chunks `found` by words."""
         return self._kind != "words" or len(found) < self._candidates
 
     def runs(
@@ -205,7 +205,7 @@ def _allowed(connection: sqlite3.Connection, given: Mapping[str, Any]) -> NDArra
 def _runs(
     connection: sqlite3.Connection, scores: Mapping[int, float], given: Mapping[str, Any] | None
 ) -> list[Run]:
-    """Where the chunks stand, neighbours joined; a chunk of several texts stands in the first."""
+    """Join neighbouring chunks to runs; a chunk of several texts stands in the first."""
     where, values = condition(given)
     places: dict[int, dict[int, float]] = defaultdict(dict)  # text -> ordinal -> score
     owners: dict[int, tuple[int, str]] = {}
@@ -320,7 +320,7 @@ class DenseIndex:
             self._save()
 
     def _is_outgrown(self, connection: sqlite3.Connection) -> bool:
-        """Whether what was removed is no longer known, or the clusters are those of a fraction."""
+        """True when removals were forgotten, or the clusters are those of a fraction."""
         if int(tables.value_of(connection, "trimmed") or 0) > self._generation:
             return True
         count = connection.execute("SELECT count(*) FROM chunks").fetchone()[0]
@@ -449,7 +449,7 @@ class Embedder:
     Raises
     ------
     ConfigError
-        If it is none of these.
+        If it is something else.
     """
 
     def __init__(self, given: Any) -> None:
@@ -493,7 +493,7 @@ def embedder_of(given: Any) -> Embedder | None:
 
 
 def name_of(given: Any) -> str:
-    """What the manifest calls an embedder: its kind and, where it has one, its model's name."""
+    """Name an embedder for the manifest: its kind and, where it has one, its model's name."""
     if isinstance(given, str):
         return given
     kind = type(given)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sharedllm.errors import DocumentError, TreeMemoryDamagedError
+from sharedllm.memory.codes import inflated
 from sharedllm.memory.documents import MemoryDocument, StoredDocument, metadata_json
 
 APPLICATION_ID = 0x53_4C_4C_4D  # "SLLM", in the header of the file
@@ -157,24 +158,6 @@ def checked(row: Sequence[Any], what: str) -> tuple[Any, ...]:
     if checksum(*row[:-1]) != row[-1]:
         raise TreeMemoryDamagedError(f"{what} is not what was written")
     return tuple(row[:-1])
-
-
-def inflated(data: bytes, most: int) -> bytes:
-    """Inflate `data` to at most `most` bytes.
-
-    Raises
-    ------
-    ValueError
-        If it is not deflated, or gives more.
-    """
-    work = zlib.decompressobj()
-    try:
-        out = work.decompress(data, most + 1)
-    except zlib.error as error:
-        raise ValueError(str(error)) from error
-    if len(out) > most or not work.eof:
-        raise ValueError(f"it does not end after {most:,} bytes")
-    return out
 
 
 def batches(values: Iterable[Any]) -> Iterator[list[Any]]:
@@ -496,17 +479,9 @@ def damaged_chunk(connection: sqlite3.Connection, chunk: int, what: str) -> Tree
 
 def drop_idle_chunks(connection: sqlite3.Connection, chunks: Iterable[int]) -> None:
     """Remove those of `chunks` that no text holds."""
-    drop_chunks(
-        connection,
-        [
-            chunk
-            for chunk in chunks
-            if connection.execute(
-                "SELECT 1 FROM placed WHERE chunk = ? LIMIT 1", (chunk,)
-            ).fetchone()
-            is None
-        ],
-    )
+    held = "SELECT 1 FROM placed WHERE chunk = ? LIMIT 1"
+    idle = [chunk for chunk in chunks if connection.execute(held, (chunk,)).fetchone() is None]
+    drop_chunks(connection, idle)
 
 
 def drop_chunks(connection: sqlite3.Connection, chunks: Iterable[int]) -> None:
@@ -554,9 +529,7 @@ def document_row(connection: sqlite3.Connection, document_id: str) -> tuple[Any,
         f"SELECT {DOCUMENT} FROM documents d WHERE d.id = ?", (document_id,)
     ).fetchone()
     if row is None:
-        raise DocumentError(
-            f"the memory holds no document {document_id!r}; list() names those it holds"
-        )
+        raise _absent(document_id)
     return checked_document(row)
 
 
@@ -651,13 +624,17 @@ def delete_documents(connection: sqlite3.Connection, ids: Iterable[str]) -> None
         found = connection.execute("SELECT text FROM documents WHERE id = ?", (document_id,))
         row = found.fetchone()
         if row is None:
-            raise DocumentError(
-                f"the memory holds no document {document_id!r}; list() names those it holds"
-            )
+            raise _absent(document_id)
         texts.append(row[0])
         connection.execute("DELETE FROM documents WHERE id = ?", (document_id,))
     bump(connection)
     drop_texts(connection, texts)
+
+
+def _absent(document_id: str) -> DocumentError:
+    return DocumentError(
+        f"the memory holds no document {document_id!r}; list() names those it holds"
+    )
 
 
 def documents_of(connection: sqlite3.Connection, chunk: int) -> tuple[str, ...]:

@@ -106,7 +106,7 @@ class TreeMemory:
         self._prefilter, self._candidates = prefilter, candidates
         named = {"keep": keep, "kv": kv, "vectors": vectors, "embedder": _name_of(embedder)}
         given = {name: value for name, value in named.items() if value is not None}
-        MemorySettings(**given)  # what is wrong is said before a folder is made
+        MemorySettings(**given)  # refuses wrong values before a folder is made
         self._busy_s = _seconds("busy_s", busy_s)
         self._lock = threading.RLock()
         self._held: _Working | None = None
@@ -190,7 +190,7 @@ class TreeMemory:
             return tables.memory_document(connection, id)
 
     def list(self, filter: Mapping[str, Any] | None = None) -> Documents:
-        """What the memory holds, in the order of addition.
+        """The documents of the memory, in the order of addition.
 
         Parameters
         ----------
@@ -223,9 +223,9 @@ class TreeMemory:
 
     @property
     def revision(self) -> str:
-        """Changes with every addition, update and deletion, whoever made it.
+        """A name that changes with every addition, update and deletion, by any process.
 
-        Whoever keeps answers keeps this beside them, to know those that are out of date.
+        Keep it beside an answer, to know later whether the answer is out of date.
         """
         with self._database.read() as connection:
             now = tables.generation(connection)
@@ -292,7 +292,7 @@ class TreeMemory:
 
         Parameters
         ----------
-        repair : make anew what is broken and follows from the texts
+        repair : make broken rows anew where they follow from the texts
 
         Raises
         ------
