@@ -14,6 +14,7 @@ D head dim. Numbers are little-endian.
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -330,6 +331,7 @@ def inflated(data: bytes, most: int) -> bytes:
 # -- KV --------------------------------------------------------------------------------------------
 
 
+@functools.lru_cache(maxsize=256)
 def kept_nodes(length: int, tree: TreeConfig, keep: str) -> tuple[NodeRequest, ...]:
     """The nodes of a chunk of `length` tokens whose KV is kept, in the order of their rows.
 

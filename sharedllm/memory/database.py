@@ -241,9 +241,8 @@ class Database:
             )
         if code == sqlite3.SQLITE_NOTADB:
             return TreeMemoryFormatError(f"{FILE} in {where} is not an SQLite file, or is damaged")
-        if code in DAMAGE or "decode" in str(
-            error
-        ):  # SQLite gives no code for text that is not UTF-8
+        # Python gives no code for a text that is not UTF-8
+        if code in DAMAGE or "Could not decode" in str(error):
             return self._damaged(error)
         return TreeMemoryError(
             f"the memory in {where} cannot be used: {error}; nothing that was committed is lost. "
@@ -346,11 +345,13 @@ def _sync_folder(folder: Path) -> None:
 # -- forks -----------------------------------------------------------------------------------------
 
 _open: weakref.WeakSet[Database] = weakref.WeakSet()
+_forks = threading.RLock()  # one fork at a time
 _forking: list[Database] = []  # whose locks the forking thread holds
 _abandoned: list[object] = []  # connections of a parent, which a child never closes
 
 
 def _before_fork() -> None:
+    _forks.acquire()
     _forking[:] = list(_open)
     for database in _forking:
         database.before_fork()
@@ -360,6 +361,7 @@ def _after_fork(*, child: bool) -> None:
     for database in _forking:
         database.after_fork(child=child)
     _forking.clear()
+    _forks.release()
 
 
 if hasattr(os, "register_at_fork"):

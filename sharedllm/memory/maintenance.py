@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from sharedllm.memory.manifest import Manifest
 from sharedllm.memory.tables import REPAIR, Place
 
 AGAIN = "delete it and add it again"
-CHUNKS_AT_ONCE = 64  # that are copied in one transaction
+CHUNKS_AT_ONCE = 16  # that are copied in one transaction
 FTS5_IN_INTEGRITY_CHECK = (3, 44)  # https://sqlite.org/releaselog/3_44_0.html
 UNKNOWN_GENERATIONS = 1_000_000  # more than were made since the last one that is known
 
@@ -170,9 +169,7 @@ class _Findings:
             raise TreeMemoryDamagedError("some of its chunks are missing")
 
     def chunks(self) -> None:
-        kept = functools.cache(
-            lambda tokens: len(kept_nodes(tokens, self.manifest.tree, self.manifest.settings.keep))
-        )
+        tree, keep = self.manifest.tree, self.manifest.settings.keep
         for row in self.connection.execute("SELECT * FROM chunks"):
             chunk = row[0]
             self.bytes += len(row[3]) + len(row[4])
@@ -183,7 +180,7 @@ class _Findings:
                 "WHERE chunk = ?1",
                 (chunk,),
             ).fetchone()
-            if held and nodes != kept(row[2]):
+            if held and nodes != len(kept_nodes(row[2], tree, keep)):
                 self.note(f"some KV of a chunk is missing: {REPAIR}", "kv", chunk)
         for row in self.connection.execute("SELECT chunk, node, data, checksum FROM kv"):
             self.bytes += len(row[2])
