@@ -1,10 +1,10 @@
 """Speed and memory on the CPU: the default model, and a book of 128K tokens.
 
-    python benchmarks/cpu.py --out benchmarks/results/cpu.json
+    python -m benchmarks.cpu --out benchmarks/results/cpu.json
 
 Each row of the table is a phase in a fresh process: seconds, what it must compute and move
-(costs.py), and the seconds that this machine's matrix rate and copy bandwidth allow for that. The
-operating system's file cache is left as it is.
+(speed/costs.py), and the seconds that this machine's matrix rate and copy bandwidth allow for that.
+The operating system's file cache is left as it is.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from costs import Cost, Size, compare, decode, prefill, read_chunks
+from benchmarks.speed.costs import Cost, Size, compare, decode, prefill, read_chunks
 
 TOKENS = 131072
 QUESTIONS = (
@@ -275,7 +275,8 @@ def reached(result: dict[str, Any]) -> list[tuple[str, float, float | None]]:
 def in_child(kind: str, cache: Path, **options: Any) -> dict[str, Any]:
     """Run one of `CHILDREN` in a fresh process."""
     given = [f"--{name}={value}" for name, value in options.items()]
-    command = [sys.executable, __file__, "--child", kind, *given, f"--started={time.time()}"]
+    command = [sys.executable, "-m", "benchmarks.cpu", f"--child={kind}", *given]
+    command.append(f"--started={time.time()}")
     environment = {**os.environ, "SHAREDLLM_CACHE": str(cache)}
     done = subprocess.run(
         command, env=environment, stdout=subprocess.PIPE, text=True, encoding="utf-8", check=True
@@ -305,7 +306,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         machine = in_child("machine", warm)
         result: dict[str, Any] = {
             "date": time.strftime("%Y-%m-%d"),
-            "command": "python benchmarks/cpu.py",
+            "command": "python -m benchmarks.cpu",
             "hardware": hardware(),
             "versions": {
                 "python": platform.python_version(),

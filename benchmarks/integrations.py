@@ -1,6 +1,6 @@
 """What the adapters add to calling the core directly, on the embedded default model.
 
-    python benchmarks/integrations.py --out benchmarks/results/integrations.json
+    python -m benchmarks.integrations --out benchmarks/results/integrations.json
 
 Each case runs all ways in turn, the same question over the same trees, and the answers are
 compared. The overhead is the median of the differences of neighbouring runs over the core's median,
@@ -27,9 +27,9 @@ from llama_index.core.schema import MetadataMode
 
 from sharedllm import MemoryDocument, TreeMemory, loaded
 from sharedllm_integrations import llamaindex
-from sharedllm_integrations.handles import fenced
 from sharedllm_integrations.langchain import ChatSharedLLM, TreeMemoryRetriever
-from sharedllm_integrations.trees import process_cache
+from sharedllm_integrations.references import Scope
+from sharedllm_integrations.tree_cache import process_cache
 
 QUESTION = "How much money does the sailor pay for Susan?"
 BEFORE, AFTER = "Use the text to answer.\n\n", f"\n\nQuestion: {QUESTION}"
@@ -89,7 +89,7 @@ def cases(text: str, folder: Path) -> dict[str, Case]:
     index_stored = llamaindex.LlamaIndexSharedLLM(llm=llm, memory=memory, max_tokens=16)
     retrieved = TreeMemoryRetriever(memory=memory, k=1).invoke(QUESTION)[0].page_content
     (found,) = llamaindex.TreeMemoryRetriever(memory, similarity_top_k=1).retrieve(QUESTION)
-    ticket = found.node.get_content(MetadataMode.LLM)
+    reference = found.node.get_content(MetadataMode.LLM)
 
     def core(documents: list[Any]) -> str:
         parts = [
@@ -113,7 +113,7 @@ def cases(text: str, folder: Path) -> dict[str, Case]:
         return dict(zip((CORE, *WAYS), ways, strict=True))
 
     other = f"{text} "  # not the memory's, so that the cache of the process is what knows it
-    marked, document = fenced(other), llm.remember(other, title="A book")
+    marked, document = Scope("", "").enclosed("", other), llm.remember(other, title="A book")
     return {
         "no document": case(list, (chat, ""), (index_chat, "")),
         "a document in the process's cache": case(
@@ -122,7 +122,7 @@ def cases(text: str, folder: Path) -> dict[str, Case]:
         "a document of a memory": case(
             lambda: list(memory.documents_for(QUESTION, llm, {"id": "book"})),
             (stored, retrieved),
-            (index_stored, ticket),
+            (index_stored, reference),
         ),
     }
 

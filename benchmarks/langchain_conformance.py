@@ -1,6 +1,6 @@
 """LangChain's conformance suite for chat models on any model, with no failure expected.
 
-    python benchmarks/langchain_conformance.py --model Qwen/Qwen2.5-1.5B-Instruct --device cuda \
+    python -m benchmarks.langchain_conformance --model Qwen/Qwen2.5-1.5B-Instruct --device cuda \
         --out benchmarks/results/langchain_conformance.json
 
 `make test-all` runs the same suite on the embedded default model, where tests/integrations expects
@@ -19,7 +19,7 @@ import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-SUITE = "tests/integrations/test_langchain_chat_suite.py"
+SUITE = "tests/integrations/langchain/test_chat_suite.py"
 
 
 def run(model: str | None, device: str, report: Path) -> int:

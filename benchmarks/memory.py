@@ -1,11 +1,11 @@
 """A tree memory of 10, 1,000 and 10,000 documents and of one of 1M tokens, beside plain FAISS.
 
-    python benchmarks/memory.py --corpus corpus.jsonl.xz --folder SCRATCH --out FILE.json
+    python -m benchmarks.memory --corpus corpus.jsonl.xz --folder SCRATCH --out FILE.json
 
 Phases, each in a fresh process: "grow" adds documents and measures what one more costs, "ask" opens
 the memory, searches and answers, "append" lengthens the long document, which is the first 1,000
 documents in one. The folder is kept: what it holds already is not encoded again. `--only` runs
-some of the phases. faiss_store.py is what it is compared with.
+some of the phases. What it was compared with stands in docs/experiments.md, 13.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from corpus import Text, read
-from cpu import hardware
-from items import is_right
 
+from benchmarks.cpu import hardware
+from benchmarks.quality.corpus import Text, read
+from benchmarks.quality.items import is_right
 from sharedllm import loaded_for
 
 SIZES = (10, 1_000, 10_000)
@@ -227,7 +227,8 @@ def in_child(kind: str, args: argparse.Namespace, **options: Any) -> dict[str, A
     """Run one of `CHILDREN` in a fresh process."""
     given = [f"--{name}={value}" for name, value in options.items() if value is not True]
     given += [f"--{name}" for name, value in options.items() if value is True]
-    command = [sys.executable, __file__, "--child", kind, f"--corpus={args.corpus}", *given]
+    command = [sys.executable, "-m", "benchmarks.memory", f"--child={kind}"]
+    command += [f"--corpus={args.corpus}", *given]
     load = round(os.getloadavg()[0], 1)
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -239,7 +240,7 @@ def measure(args: argparse.Namespace) -> None:
     result = json.loads(args.out.read_text()) if args.out.exists() else {"stores": {}}
     result |= {
         "date": time.strftime("%Y-%m-%d"),
-        "command": "python benchmarks/memory.py --corpus CORPUS --folder SCRATCH --out FILE.json",
+        "command": "python -m benchmarks.memory --corpus CORPUS --folder SCRATCH --out FILE.json",
         "hardware": hardware(),
     }
     plan = [(f"{size:,} documents", size, False) for size in SIZES]

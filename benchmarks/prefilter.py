@@ -1,6 +1,6 @@
 """What does the prefilter of a large memory lose against MaxSim over everything?
 
-    python benchmarks/prefilter.py --corpus corpus.jsonl.xz --store SCRATCH --part report \
+    python -m benchmarks.prefilter --corpus corpus.jsonl.xz --store SCRATCH --part report \
         --out benchmarks/results/prefilter.json
 
 Each item is asked of a memory of 10,000 documents (corpus.py). Three decisions: whether a chunk
@@ -26,12 +26,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from corpus import Text, read
-from exhaustive import Everything
-from items import KINDS
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmarks.exhaustive import Everything
+from benchmarks.quality.corpus import Text, read
+from benchmarks.quality.items import KINDS
 from sharedllm import MemoryDocument, TreeMemory
 from sharedllm.memory.prefilter import WORDS_WEIGHT, by_words, fused
 from sharedllm.memory.retrieval import mean_vector
@@ -360,7 +360,7 @@ def save(args: argparse.Namespace, result: dict[str, Any]) -> None:
     """Write the run with its hardware and its command."""
     cuda = args.device.startswith("cuda")
     runs = json.loads(args.out.read_text())["runs"] if args.out.exists() else []
-    command = " ".join(["python benchmarks/prefilter.py", *sys.argv[1:]])
+    command = " ".join(["python -m benchmarks.prefilter", *sys.argv[1:]])
     for path, name in ((args.corpus, "CORPUS"), (args.store, "SCRATCH"), (args.minilm, "MINILM")):
         command = command.replace(str(path), name)
     run = {

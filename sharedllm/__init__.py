@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sharedllm.config import GenerationConfig, InjectionConfig, SearchConfig, TreeConfig
     from sharedllm.encoding.document import Document
     from sharedllm.errors import SharedLLMError
+    from sharedllm.generation.prompt import Asked
     from sharedllm.memory.documents import MemoryDocument
     from sharedllm.memory.resolve import open_memory
     from sharedllm.memory.tree_memory import TreeMemory
@@ -47,6 +48,7 @@ _HOMES = {
     "read_file": "text.loaders",
     "join_pages": "text.pdf",
     "query_of": "search.query",
+    "Asked": "generation.prompt",
     "SharedLLMError": "errors",
 }
 __all__ = [  # in reading order
@@ -68,6 +70,7 @@ __all__ = [  # in reading order
     "read_file",
     "join_pages",
     "query_of",
+    "Asked",
     "SharedLLMError",
 ]
 

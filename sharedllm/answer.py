@@ -23,7 +23,7 @@ from sharedllm.search.passages import Citation
 from sharedllm.search.selection import Selection
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure  # of the extra "eval"
+    from matplotlib.figure import Figure  # of the extra "plot"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,7 +135,7 @@ class Answer(Displayed):
         Raises
         ------
         MissingExtraError
-            If matplotlib is not installed (extra "eval").
+            If matplotlib is not installed (extra "plot").
         """
         from sharedllm.display import plot
 

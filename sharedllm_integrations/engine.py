@@ -1,104 +1,34 @@
-"""What an adapter does with a model: turns in, an answer with a report out."""
+"""Requests in, answers with a report out: what both frameworks do with a model and a memory."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from sharedllm_integrations.errors import AnswerTimeoutError, SetupError
-from sharedllm_integrations.finding import LONG_TEXT, Finder
 from sharedllm_integrations.memories import opened
-from sharedllm_integrations.origins import KnownText, known_texts
-from sharedllm_integrations.output import Cleaner
-from sharedllm_integrations.placing import with_question_last
-from sharedllm_integrations.report import DocumentReport, Report
-from sharedllm_integrations.resolving import Resolver
-from sharedllm_integrations.trees import process_cache
-from sharedllm_integrations.turns import Turn, merged
+from sharedllm_integrations.references import Cleaner
+from sharedllm_integrations.report import PROVIDER, Report, Usage, details
+from sharedllm_integrations.requests import (
+    GivenText,
+    Request,
+    merged,
+    question_in,
+    with_question_last,
+)
+from sharedllm_integrations.resolution import Resolver
+from sharedllm_integrations.settings import DEFAULT_MODEL, AnswerFields, ModelFields
 
 if TYPE_CHECKING:
-    from sharedllm import Answer, SharedLLM, TreeMemory
+    from sharedllm import Answer, Citation, Document, SharedLLM, TreeMemory
 
-Reads = Literal["prompt", "memory"]
 _queues: WeakKeyDictionary[SharedLLM, threading.Lock] = WeakKeyDictionary()
 _lock = threading.Lock()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What an adapter's user chose.
-
-    Parameters
-    ----------
-    model, adapter, device, dtype : as :func:`sharedllm.loaded` takes them
-    llm : SharedLLM or None
-        A loaded model, in place of these names.
-    memory : TreeMemory, path or None
-        Where documents are known from; without `model` and `llm` its model answers.
-    tenant : str
-        Handles and what is kept for the process are apart for each.
-    keep : add new documents to the memory
-    reads : {"prompt", "memory"}
-        Whether the documents in the prompt are read, or the whole memory as well.
-    long_text : int or None
-        Characters up to which text without marks stays running text.
-    repeat_question : bool
-        Whether a question that stands only in front of its documents is repeated behind them.
-    options : fields of SearchConfig and GenerationConfig for every answer
-    """
-
-    model: str | None = None
-    adapter: str | None = "default"
-    device: str | None = None
-    dtype: str | None = None
-    llm: SharedLLM | None = None
-    memory: Any = None
-    tenant: str = ""
-    keep: bool = False
-    reads: Reads = "prompt"
-    long_text: int | None = LONG_TEXT
-    repeat_question: bool = True
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.reads not in ("prompt", "memory"):
-            raise SetupError(f"reads is {self.reads!r}; allowed: 'prompt', 'memory'")
-        if self.memory is None and (self.keep or self.reads == "memory"):
-            wanted = "keep=True" if self.keep else "reads='memory'"
-            raise SetupError(f"{wanted} needs a memory; give memory=, a TreeMemory or its path")
-        if self.long_text is not None and (
-            isinstance(self.long_text, bool)
-            or not isinstance(self.long_text, int)
-            or self.long_text < 1
-        ):
-            raise SetupError(
-                f"long_text is {self.long_text!r}; give a number of characters, or None"
-            )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Request:
-    """One question.
-
-    Parameters
-    ----------
-    turns : sequence of Turn
-    grants : handles that may stand in the prompt without their texts
-    options : fields of SearchConfig and GenerationConfig for this answer
-    timeout : seconds, or None
-    cancelled : set by whoever no longer wants the answer
-    """
-
-    turns: Sequence[Turn]
-    grants: Collection[str] = ()
-    options: Mapping[str, Any] = field(default_factory=dict)
-    timeout: float | None = None
-    cancelled: threading.Event = field(default_factory=threading.Event)
 
 
 class Run(Iterator[str]):
@@ -125,6 +55,25 @@ class Run(Iterator[str]):
         found: Answer = self._stream.answer
         return found
 
+    @property
+    def usage(self) -> Usage:
+        """Tokens that were read, written, reused and built."""
+        return Usage.of(self.answer, self.report)
+
+    @cached_property
+    def details(self) -> dict[str, Any]:
+        """A record of the documents, as plain values; the core's answer is kept for it."""
+        return details(self.answer, self.report)
+
+    def metadata(self, engine: Engine) -> dict[str, Any]:
+        """The values that both frameworks tell beside an answer's text."""
+        return {
+            "model_name": engine.model_name,
+            "model_provider": PROVIDER,
+            "finish_reason": self.answer.finish_reason,
+            PROVIDER: self.details,
+        }
+
     def _cleaned(self) -> Iterator[str]:
         cleaner = Cleaner()
         for piece in self._stream:
@@ -148,15 +97,31 @@ class Run(Iterator[str]):
             )
 
 
-class CancelledRequest(Exception):  # noqa: N818  # not an error: nobody waits for the answer
+class CancelledRequest(Exception):  # noqa: N818  # no error: nobody waits for the answer
     """The request was cancelled while it ran."""
 
 
 class Engine:
-    """Answers requests with one model and one memory. It may be used from several threads."""
+    """Answers requests with one model and one memory. It may be used from several threads.
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    Parameters
+    ----------
+    settings : fields of an adapter, as they are now
+    changed : some of them in place of these
+
+    Raises
+    ------
+    SetupError
+        If they do not go together.
+    """
+
+    def __init__(self, settings: ModelFields, **changed: Any) -> None:
+        names = AnswerFields.model_fields
+        own = {name: getattr(settings, name) for name in names if hasattr(settings, name)}
+        self.settings = AnswerFields.model_construct(**{**own, **changed})
+        if self.settings.memory is None and (self.settings.keep or self.settings.reads == "memory"):
+            wanted = "keep=True" if self.settings.keep else "reads='memory'"
+            raise SetupError(f"{wanted} needs a memory; give memory=, a TreeMemory or its path")
 
     @cached_property
     def memory(self) -> TreeMemory | None:
@@ -167,16 +132,38 @@ class Engine:
     @cached_property
     def llm(self) -> SharedLLM:
         """The model, loaded when it is first needed, once a process."""
+        from sharedllm import loaded, loaded_for
+
         own = self.settings
         if own.llm is not None:
-            return own.llm
+            given: SharedLLM = own.llm
+            return given
         if own.model is None and self.memory is not None:
-            from sharedllm import loaded_for
-
             return loaded_for(self.memory)
-        from sharedllm import loaded
-
         return loaded(own.model, adapter=own.adapter, device=own.device, dtype=own.dtype)
+
+    @property
+    def model_name(self) -> str:
+        """The name of the model, which is loaded for it."""
+        if self.settings.model is not None:
+            return self.settings.model
+        named = self.llm.encoder.loaded_from
+        if named is not None:
+            return named[0] or DEFAULT_MODEL
+        config = self.llm.model.config
+        return str(getattr(config, "_name_or_path", "") or config.model_type)
+
+    def resolver(self, filter: Mapping[str, Any] | None = None) -> Resolver:
+        """The finder of a request's documents."""
+        own = self.settings
+        return Resolver(
+            llm=self.llm,
+            memory=self.memory,
+            tenant=own.tenant,
+            filter=filter,
+            keep=own.keep,
+            long_text=own.long_text,
+        )
 
     def start(self, request: Request, *, since: float | None = None) -> Run:
         """Find the documents, build what is missing, and begin the answer.
@@ -187,33 +174,23 @@ class Engine:
 
         Raises
         ------
-        HandleError, CapacityError, SetupError
+        DocumentReferenceError, CapacityError, SetupError
         InputError, WindowError, ConfigError, BudgetError, TreeMemoryError
             Of the core.
         """
         own = self.settings
         deadline = (since or time.monotonic()) + (request.timeout or float("inf"))
-        finder = Finder(
-            tenant=own.tenant,
-            grants=request.grants,
-            long_text=own.long_text,
-            known=self._known,
-        )
-        turns, refused = finder.find(merged(list(request.turns)))
-        resolver = Resolver(
-            llm=self.llm,
-            cache=process_cache(),
-            memory=self.memory,
-            tenant=own.tenant,
-            keep=own.keep,
-        )
-        repeated = False
+        filter = own.filter if request.filter is None else request.filter
+        resolver = self.resolver(filter)
+        found, refused = resolver.found(merged(request.messages))
+        question, repeated = question_in(found), False
         if own.repeat_question:
-            turns, repeated = with_question_last(turns)
-        messages, documents = resolver.messages(turns)
-        whole = [self.memory] if own.reads == "memory" and self.memory is not None else []
-        options = {**own.options, **request.options}
-        stream = self.llm.stream(messages, whole, **options)
+            found, repeated = with_question_last(found, question)
+        asked, documents = resolver.asked(found, question)
+        whole: list[Any] = []
+        if own.reads == "memory" and self.memory is not None:
+            whole = [self.memory if filter is None else _Filtered(self.memory, filter)]
+        stream = self.llm.stream(asked, whole, **{**own.search, **request.options})
         report = Report(
             documents=tuple(documents), refused=tuple(refused), question_repeated=repeated
         )
@@ -241,20 +218,50 @@ class Engine:
             queue.release()
         return run
 
+    def select(
+        self, texts: Sequence[GivenText], query: str, options: Mapping[str, Any]
+    ) -> list[tuple[Citation, int]]:
+        """The passages of `texts` that answer `query`, best first, each with its text's index.
+
+        Texts that are empty are left out; equal texts count once. A text between the marks of a
+        reference is the memory's document, if the reference resolves.
+
+        Parameters
+        ----------
+        options : fields of SearchConfig
+        """
+        resolver, first = self.resolver(), dict[str, int]()
+        trees: list[Document] = []
+        for index, given in enumerate(texts):
+            if not given.text.strip():
+                continue
+            found = resolver.retrieved(given)
+            if found.id in first:
+                continue
+            for tree in resolver.trees(found, query)[0]:
+                trees.append(tree)
+                first[tree.id] = index
+            first[found.id] = index
+        if not trees:
+            return []
+        prepared = self.llm.prepare(query, trees, max_new_tokens=1, **options)
+        return [(citation, first[citation.document]) for citation in prepared.citations]
+
     def count(self, text: str) -> list[int]:
         """The token ids of `text`, special tokens left out."""
         return list(self.llm.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def identity(self) -> dict[str, Any]:
-        """What decides an answer besides the prompt, as plain values: for keys of caches."""
+        """Plain values that decide an answer besides the prompt, for keys of caches."""
         own, llm = self.settings, self.llm
         return {
             "model": repr(llm.identity),
             "injection": repr(llm.injection),
             "search": repr(llm.search),
             "generation": repr(llm.generation),
-            "options": repr(sorted(own.options.items())),
+            "options": repr(sorted(own.search.items())),
             "tenant": own.tenant,
+            "filter": repr(own.filter),
             "reads": own.reads,
             "keep": own.keep,
             "long_text": own.long_text,
@@ -262,21 +269,19 @@ class Engine:
             "memory": None if self.memory is None else self.memory.revision,
         }
 
-    def _known(self) -> Sequence[KnownText]:
-        return [] if self.memory is None else known_texts(self.memory, self.settings.tenant)
+
+@dataclass(frozen=True, slots=True)
+class _Filtered:
+    """A memory as a context of the core, of which a request may read a part."""
+
+    memory: TreeMemory
+    filter: Mapping[str, Any]
+
+    def documents_for(self, query: str, llm: SharedLLM) -> Sequence[Document]:
+        """The documents that `llm` should search for `query`."""
+        return self.memory.documents_for(query, llm, self.filter)
 
 
 def _queue(llm: SharedLLM) -> threading.Lock:
     with _lock:
         return _queues.setdefault(llm, threading.Lock())
-
-
-def usage(run: Run) -> tuple[int, int, int, int]:
-    """Tokens read (documents included), written, found in trees that were there, and built."""
-    used, report = run.answer.usage, run.report
-    read = used.prompt_tokens - used.evidence_tokens + used.context_tokens
-    built = report.tokens_built
-    return read, used.new_tokens, used.context_tokens - built, built
-
-
-__all__ = ["CancelledRequest", "DocumentReport", "Engine", "Request", "Run", "Settings", "usage"]

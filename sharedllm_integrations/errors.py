@@ -4,12 +4,12 @@
 
     SharedLLMError
     └── IntegrationError
-        ├── SetupError         an adapter was given something it cannot use (also a ValueError)
-        ├── ContentError       a message holds something other than text (also a ValueError)
-        ├── HandleError        a handle names no document of this request (also a ValueError)
-        ├── CapacityError      the documents are more than trees are kept for (also a ValueError)
-        ├── RequestError       a request was refused; `cause` says why (never a ValueError)
-        ├── AnswerTimeoutError the answer took longer than `timeout` (also a TimeoutError)
+        ├── SetupError             an option that an adapter cannot use (also a ValueError)
+        ├── ContentError           a message holds something other than text (also a ValueError)
+        ├── DocumentReferenceError a reference names no document of this request (also a ValueError)
+        ├── CapacityError          the documents are too long together (also a ValueError)
+        ├── RequestError           a request was refused; `cause` says why (never a ValueError)
+        ├── AnswerTimeoutError     the answer took longer than `timeout` (also a TimeoutError)
         └── MissingFrameworkError  the framework is not installed (also an ImportError)
 
 Each message says what was given, what is allowed and what to do.
@@ -29,11 +29,11 @@ class SetupError(IntegrationError, ValueError):
 
 
 class ContentError(IntegrationError, ValueError):
-    """A message holds something other than text and documents."""
+    """A message holds something other than text and documents, or the last one no question."""
 
 
-class HandleError(IntegrationError, ValueError):
-    """A handle without its text names no document that this request may read."""
+class DocumentReferenceError(IntegrationError, ValueError):
+    """A document reference without a text names no document that this request may read."""
 
 
 class CapacityError(IntegrationError, ValueError):

@@ -1,4 +1,4 @@
-"""A path or a TreeMemory -> the open memory: each folder is opened once a process."""
+"""The memories behind an adapter: opened, made for a while, filled, searched and saved."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import atexit
 import os
 import shutil
 import tempfile
-import threading
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from sharedllm_integrations.errors import SetupError
 
 if TYPE_CHECKING:
-    from sharedllm import SharedLLM, TreeMemory
+    from sharedllm import Hit, MemoryDocument, SharedLLM, TreeMemory
 
 MEMORY_FILE = "memory.sqlite"
-_open: dict[str, tuple[tuple[int, int], TreeMemory]] = {}
-_lock = threading.Lock()
+Returns = Literal["documents", "passages"]
+PASSAGES_A_DOCUMENT = 64  # looked at for each document that is wanted; a search costs the same
 
 
 def opened(memory: Any, *, create: bool = False, llm: SharedLLM | None = None) -> TreeMemory:
@@ -36,7 +36,7 @@ def opened(memory: Any, *, create: bool = False, llm: SharedLLM | None = None) -
     TreeMemoryError
         Of the core, if the folder is no memory.
     """
-    from sharedllm import TreeMemory
+    from sharedllm import TreeMemory, open_memory
 
     if isinstance(memory, TreeMemory):
         return memory
@@ -45,16 +45,7 @@ def opened(memory: Any, *, create: bool = False, llm: SharedLLM | None = None) -
             f"memory is {memory!r}; give a TreeMemory, the path of one, or None to keep what is "
             "built for the process"
         )
-    folder = os.path.realpath(memory)
-    with _lock:
-        held = _open.get(folder)
-        if held is not None and held[0] != _file(folder):  # somebody put another one in its place
-            held[1].close()
-            held = None
-        if held is None:
-            one = TreeMemory(folder, create=create, llm=llm)
-            held = _open[folder] = (_file(folder) or (0, 0), one)
-        return held[1]
+    return open_memory(memory, llm=llm, create=create)
 
 
 def temporary(llm: SharedLLM | None = None) -> TreeMemory:
@@ -72,10 +63,72 @@ def temporary(llm: SharedLLM | None = None) -> TreeMemory:
     return memory
 
 
-def _file(folder: str) -> tuple[int, int] | None:
-    """What tells the file in `folder` from another that takes its place."""
-    try:
-        status = (Path(folder) / MEMORY_FILE).stat()
-    except FileNotFoundError:
-        return None
-    return status.st_dev, status.st_ino
+def put(memory: TreeMemory, document: MemoryDocument) -> bool:
+    """Add `document`, or change the one under its id; whether there was anything to do."""
+    if document.id not in memory:
+        memory.add(document)
+        return True
+    if memory.get(document.id) == document:
+        return False
+    memory.update(document)
+    return True
+
+
+def save(memory: TreeMemory, folder: str | os.PathLike[str]) -> None:
+    """Write `memory` to `folder`, with all that was encoded; only what differs, if it is there.
+
+    Raises
+    ------
+    TreeMemoryError
+        Of the core, if the folder holds something else or cannot be written.
+    """
+    from sharedllm import TreeMemory
+
+    to = Path(os.path.realpath(folder))
+    if to == Path(os.path.realpath(memory.path)):
+        return  # it is there already: every change is on disk when it returns
+    if not (to / MEMORY_FILE).exists():
+        memory.export(to)
+        return
+    with TreeMemory(to, create=False, llm=memory.encoder) as other:
+        ids = [stored.id for stored in memory.list()]
+        there = [stored.id for stored in other.list()]
+        kept = {id for id in there if id in memory and memory.get(id) == other.get(id)}
+        gone = [id for id in there if id not in kept]
+        missing = [id for id in ids if id not in kept]
+        if gone:
+            other.delete(gone)
+        if missing:
+            other.import_from(memory.path, missing)
+
+
+def found(
+    memory: TreeMemory, query: str, k: int, where: Mapping[str, Any] | None, returns: Returns
+) -> list[Hit]:
+    """The `k` best passages, or the best passage of each of the `k` best documents, best first."""
+    if not (memory.list(where) if where else len(memory)):
+        return []
+    if returns == "passages":
+        return memory.search(query, k, where)
+    asked = k * PASSAGES_A_DOCUMENT
+    while True:
+        hits = memory.search(query, asked, where)
+        best: dict[str, Hit] = {}
+        for hit in hits:
+            best.setdefault(hit.id, hit)
+        if len(best) >= k or len(hits) < asked:
+            return list(best.values())[:k]
+        asked *= 4
+
+
+def require_count(name: str, given: Any) -> int:
+    """`given`, if it is a number of things to find.
+
+    Raises
+    ------
+    SetupError
+        If it is not.
+    """
+    if isinstance(given, bool) or not isinstance(given, int) or given < 1:
+        raise SetupError(f"{name} is {given!r}; give a whole number of at least 1")
+    return given

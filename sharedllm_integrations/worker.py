@@ -17,13 +17,14 @@ _workers = ThreadPoolExecutor(THREADS, thread_name_prefix="sharedllm")
 _END = object()
 
 
-async def in_thread(work: Callable[[], T], cancelled: threading.Event) -> T:
+async def in_thread(work: Callable[[], T], cancelled: threading.Event | None = None) -> T:
     """The result of `work`; sets `cancelled` when nobody waits for it any more."""
     future = asyncio.get_running_loop().run_in_executor(_workers, work)
     try:
         return await future
     except asyncio.CancelledError:
-        cancelled.set()
+        if cancelled is not None:
+            cancelled.set()
         raise
 
 

@@ -48,7 +48,8 @@ def train(
 def train_search(
     config: Config,
     adapter: Annotated[
-        str, typer.Option("--adapter", metavar="DIR", help="The adapter's folder; it gets the map.")
+        str,
+        typer.Option("--adapter", metavar="DIR", help="The adapter's folder, which is added to."),
     ],
     data: Data = None,
     device: Device = None,
@@ -58,9 +59,9 @@ def train_search(
     [bold]Example:[/bold]  sharedllm train-search --config run.toml --adapter runs/first
     """
     settings = _read(config, data)
-    from sharedllm.training import query_map
+    from sharedllm.training import query_projection
 
-    query_map.run(settings, Path(adapter), typer.echo, **_given(device))
+    query_projection.run(settings, Path(adapter), typer.echo, **_given(device))
 
 
 def _read(config: str, data: str | None) -> TrainConfig:

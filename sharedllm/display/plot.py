@@ -3,7 +3,7 @@
 Raises
 ------
 MissingExtraError
-    On import, if matplotlib is not installed (extra "eval").
+    On import, if matplotlib is not installed (extra "plot").
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ try:
     from matplotlib.patches import Patch, Rectangle
     from matplotlib.ticker import EngFormatter, MaxNLocator
 except ModuleNotFoundError as error:
-    raise MissingExtraError(str(error.name), "eval") from error
+    raise MissingExtraError(str(error.name), "plot") from error
 
 WIDTH = 9.0  # inches
 LEAST = 0.004  # of the strip's length: a passage is at least that wide

@@ -92,11 +92,11 @@ class LowerModel:
     ----------
     batch_tokens : int
         Most tokens of one batch, but for a single pass that is longer.
-    query_map : float32 tensor (hidden, hidden) or None
+    query_projection : float32 tensor (hidden, hidden) or None
         The adapter's, by which MaxSim compares a question with what was stored.
     """
 
-    query_map: Tensor | None = None
+    query_projection: Tensor | None = None
 
     def __init__(self, model: Any, shape: ModelShape, rotation: Rotation, layers: int) -> None:
         self._model = model
@@ -113,8 +113,8 @@ class LowerModel:
 
     def adapt(self, adapter: Adapter) -> None:
         """Take `adapter`, which is on the model."""
-        found = adapter.query_map
-        self.query_map = None if found is None else found.to(self.device, torch.float32)
+        found = adapter.query_projection
+        self.query_projection = None if found is None else found.to(self.device, torch.float32)
 
     def encode(
         self,

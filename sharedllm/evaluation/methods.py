@@ -1,4 +1,8 @@
-"""The interface of everything that is compared: a case -> a prompt -> answers and likelihoods."""
+"""What is compared: a case -> a prompt -> answers and likelihoods; and SharedLLM as one method.
+
+Costs are the lower bounds of the design, from a model's own sizes. A multiply-add counts as two
+operations; causal attention sees half of its square.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,17 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from sharedllm.encoding.document import Document
-from sharedllm.errors import SharedLLMError
-from sharedllm.evaluation.costs import Size
-from sharedllm.evaluation.framing import Frame
-from sharedllm.evaluation.items import Item
+from sharedllm.errors import SharedLLMError, WindowError
+from sharedllm.evaluation.items import Frame, Item
 from sharedllm.generation.assemble import Prepared
+from sharedllm.hf.architectures import ModelShape
 from sharedllm.injection.positions import Prompt
 from sharedllm.search.scorers import Scores
 from sharedllm.shared_llm import SharedLLM
@@ -39,7 +43,7 @@ class Case:
     ----------
     document : Document or None
         None where there is no text before the question.
-    scores : what policies gave, kept from one budget to the next
+    scores : what scorers gave, kept from one budget to the next
     """
 
     item: Item
@@ -115,6 +119,64 @@ class Method(ABC):
         return None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Size:
+    """The numbers that the formulas need.
+
+    Attributes
+    ----------
+    layers : int
+    layer : int
+        Matrix parameters of one layer.
+    attention : int
+        Width of all query heads together.
+    output : int
+        Parameters of the output matrix.
+    kv_bytes : int
+        Bytes of one token's keys and values in one layer.
+    """
+
+    layers: int
+    layer: int
+    attention: int
+    output: int
+    kv_bytes: int
+
+    @classmethod
+    def of(cls, model: Any, shape: ModelShape) -> Size:
+        config = model.config
+        attention, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+        return cls(
+            layers=shape.layers,
+            layer=shape.hidden * (2 * attention + 2 * kv + 3 * int(config.intermediate_size)),
+            attention=attention,
+            output=shape.hidden * int(config.vocab_size),
+            kv_bytes=2 * kv * model.dtype.itemsize,
+        )
+
+    def prefill(self, running: int, injected: int = 0, injection_layers: int = 0) -> float:
+        """Operations of a prompt of `running` tokens over `injected` entries."""
+        tokens = self.layers * (2 * self.layer * running + 2 * self.attention * running**2)
+        memory = 4 * self.attention * running * injected * injection_layers
+        return float(tokens + memory + 2 * self.output)
+
+    def windowed(self, tokens: int, window: int) -> float:
+        """Operations of `tokens` that see at most `window` entries each, themselves included."""
+        seen = min(tokens, window) ** 2 / 2 + max(0, tokens - window) * window
+        return float(
+            self.layers * (2 * self.layer * tokens + 4 * self.attention * seen) + 2 * self.output
+        )
+
+    def chunks(self, tokens: int, chunk: int, layers: int) -> float:
+        """Operations of `layers` layers over `tokens` read in chunks, each alone."""
+        span = min(chunk, tokens)
+        return float(layers * tokens * (2 * self.layer + 2 * self.attention * span))
+
+    def kv(self, tokens: int, layers: int | None = None) -> int:
+        """Bytes of the keys and values of `tokens` in `layers` layers (None: all)."""
+        return self.kv_bytes * tokens * (self.layers if layers is None else layers)
+
+
 class Prompted(Method):
     """A method that ends in one prompt for a :class:`~sharedllm.SharedLLM`.
 
@@ -177,6 +239,70 @@ class Prompted(Method):
             group.append(i)
         if group:
             yield models[group[0]], group
+
+
+class Memory(Prompted):
+    """Documents are remembered once; each question selects from them.
+
+    Parameters
+    ----------
+    search : fields of SearchConfig, the budget aside
+    """
+
+    budgeted = True
+
+    def __init__(self, llm: SharedLLM, batch: int = 8, **search: Any) -> None:
+        super().__init__(llm, batch)
+        self.search = search
+        self.name = "SharedLLM"
+
+    def prepare(self, case: Case, budget: int | None) -> Ready:
+        document, item, llm = case.document, case.item, self.llm
+        if document is None:
+            prompt = Prompt(text=((*case.frame.head, *case.frame.tail),))
+            return Ready(
+                case=case, prompt=prompt, entries=0, flops=self.size.prefill(prompt.running_tokens)
+            )
+        config = llm.search.replace(**self.search, budget=budget)
+        if config.scorer not in case.scores:
+            case.scores[config.scorer] = llm.score(item.query, document, scorer=config.scorer)
+        selection = llm.select(
+            item.query, document, scores=case.scores[config.scorer], **dataclasses.asdict(config)
+        )
+        conversation = case.frame.conversation(document, item.query)
+        try:
+            made = llm.assemble(conversation, selection, case.frame.following)
+        except WindowError as error:
+            raise DoesNotFitError(f"beyond the trained window at {budget:,} entries") from error
+        last = (*made.prompt.text[-1], *case.frame.prefix)
+        prompt = dataclasses.replace(made.prompt, text=(*made.prompt.text[:-1], last))
+        own = len(case.frame.head) + len(case.frame.tail)
+        return Ready(
+            case=case,
+            prompt=prompt,
+            entries=prompt.running_tokens - own + prompt.injected_tokens,
+            flops=self._flops(document, made),
+            ingest_flops=self._ingest(document, config.coarse),
+            stored=self._stored(document),
+        )
+
+    def _flops(self, document: Document, made: Prepared) -> float:
+        """The prompt, and the nodes that were selected for this question alone."""
+        layers, forest = self.llm.upper.layers, document.forest
+        total = self.size.prefill(made.prompt.running_tokens, made.prompt.injected_tokens, layers)
+        for node in made.selection.nodes if made.selection else ():
+            if not node.as_text and forest.level[node.node] > 0:
+                length = int(forest.end[node.node] - forest.start[node.node])
+                total += self.size.chunks(length, length, layers)
+        return total
+
+    def _ingest(self, document: Document, rest: str) -> float:
+        """One layer for search, and the coarse level where it is asked for."""
+        layers = 1 + (self.llm.upper.layers if rest == "all" else 0)
+        return self.size.chunks(len(document), self.llm.tree.chunk, layers)
+
+    def _stored(self, document: Document) -> int:
+        return len(document.text.encode()) + document.vectors.nbytes + document.nodes.nbytes
 
 
 def token_losses(logits: torch.Tensor, wanted: Sequence[int]) -> Losses:

@@ -1,22 +1,33 @@
-"""Question answering: items, passages in longer text, absent passages, and measures."""
+"""Question answering: rows of files -> questions -> items -> measures.
+
+Rows have a form of their own, LongBench's or L-Eval's. A passage may stand alone or within longer
+text, or be left out, where the right answer is to abstain.
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from typing import Any
 
-from sharedllm.errors import ConfigError
-from sharedllm.evaluation import scores
+from sharedllm.errors import ConfigError, DocumentError
+from sharedllm.evaluation import metrics
 from sharedllm.evaluation.items import Item
 from sharedllm.evaluation.methods import Method, Ready
-from sharedllm.evaluation.questions import Question
-from sharedllm.evaluation.report import Metric
-from sharedllm.evaluation.run import Row, answers
-from sharedllm.evaluation.sources import SENTENCE_END, Filler, require_filler
+from sharedllm.evaluation.metrics import Metric, Row
+from sharedllm.evaluation.run import Session, answers
+from sharedllm.evaluation.settings import Settings
+from sharedllm.evaluation.texts import REPEATS, Filler, planted, require_filler, rows
 from sharedllm.generation.prompt import AFTER, BEFORE, part_ids
+from sharedllm.shared_llm import SharedLLM
 from sharedllm.text.tokens import Tokenizer
 
+CODE_SETS = ("lcc", "repobench")  # LongBench's data sets whose answers are lines of code
+SUMMARISE = "Write a summary of the text."
+COMPLETE = "Write the next line of the code."
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 METRICS = (
     Metric(key="f1", title="F1", scale=100, digits=1),
     Metric(key="em", title="EM", scale=100, digits=1),
@@ -29,6 +40,150 @@ METRICS = (
     Metric(key="false_refusal", title="false refusal", scale=100, digits=1, lower=True),
 )
 TRIES = 50  # other documents that are tried for an absent question
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """A question about a passage.
+
+    Attributes
+    ----------
+    source : str
+        The data set it comes from, for figures by task.
+    context : str
+    question : str
+    answers : tuple of str
+    options : tuple of str
+        Choices; `correct` are the indexes of the right ones.
+    code : bool
+        Whether the answer is code, scored by edit similarity.
+    """
+
+    source: str
+    context: str
+    question: str
+    answers: tuple[str, ...]
+    options: tuple[str, ...] = ()
+    correct: tuple[int, ...] = ()
+    code: bool = False
+
+
+def read(given: Iterable[Mapping[str, Any]], path: str) -> Iterator[Question]:
+    """Questions of all rows of one file, whichever of the forms each has.
+
+    Raises
+    ------
+    DocumentError
+        For a row of none of the forms.
+    """
+    for number, row in enumerate(given, start=1):
+        where = f"row {number} of {path!r}"
+        if "instructions" in row and "outputs" in row:
+            yield from _leval(row, where)
+        elif "answers" in row and "input" in row and "context" in row:
+            yield _longbench(row, where)
+        else:
+            yield _generic(row, where)
+
+
+def _generic(row: Mapping[str, Any], where: str) -> Question:
+    """context, question, and answers or answer (a str or a list); options where there are."""
+    given = row.get("answers", row.get("answer"))
+    context, question = row.get("context"), row.get("question")
+    if not isinstance(context, str) or not isinstance(question, str) or given is None:
+        raise DocumentError(
+            f"{where} has the fields {', '.join(map(repr, sorted(row)))}; needed are context, "
+            "question and answer (or answers), or LongBench's or L-Eval's own"
+        )
+    if not context.strip() or not question.strip():
+        raise DocumentError(f"{where} has an empty context or question")
+    options = _options(row.get("options"), where)
+    answers, correct = _answers(given, options, where)
+    return Question(
+        source=str(row.get("dataset") or row.get("source") or "qa"),
+        context=context,
+        question=question.strip(),
+        answers=answers,
+        options=options,
+        correct=correct,
+        code=row.get("kind") == "code",
+    )
+
+
+def _longbench(row: Mapping[str, Any], where: str) -> Question:
+    """input, context, answers, dataset, all_classes, length (THUDM's LongBench)."""
+    dataset = str(row.get("dataset") or "LongBench")
+    code = dataset.startswith(CODE_SETS)
+    classes = _options(row.get("all_classes"), where)
+    answers, correct = _answers(row["answers"], classes, where)
+    context, asked = str(row["context"]), str(row["input"])
+    if code:
+        context, asked = context + ("\n" + asked if asked else ""), COMPLETE
+    if not context.strip():
+        raise DocumentError(f"{where} has an empty context")
+    return Question(
+        source=dataset,
+        context=context,
+        question=asked.strip() or SUMMARISE,
+        answers=answers,
+        options=classes,
+        correct=correct,
+        code=code,
+    )
+
+
+def _leval(row: Mapping[str, Any], where: str) -> Iterator[Question]:
+    """instructions, outputs, input, source, evaluation: one question for each instruction."""
+    asked, right, text = row["instructions"], row["outputs"], row.get("input")
+    if not isinstance(text, str) or not text.strip() or len(asked) != len(right):
+        raise DocumentError(
+            f"{where} has {len(asked)} instructions and {len(right)} outputs; L-Eval's rows have "
+            "as many of both, and a text in input"
+        )
+    for question, answer in zip(asked, right, strict=True):
+        yield Question(
+            source=str(row.get("source") or row.get("evaluation") or "L-Eval"),
+            context=text,
+            question=str(question).strip(),
+            answers=_answers(answer, (), where)[0],
+        )
+
+
+def _options(given: object, where: str) -> tuple[str, ...]:
+    if given is None or given == []:
+        return ()
+    if isinstance(given, Mapping):
+        given = list(given.values())
+    if not isinstance(given, list) or len(given) < 2:
+        raise DocumentError(f"{where} has the options {given!r}; give a list of two or more")
+    return tuple(str(option) for option in given)
+
+
+def _answers(
+    given: object, options: tuple[str, ...], where: str
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """The right answers as texts, and which of the options they are.
+
+    With options an answer may be the text, its index, or its letter.
+    """
+    listed = list(given) if isinstance(given, list | tuple) else [given]
+    texts: list[str] = []
+    for answer in listed:
+        if options and isinstance(answer, int) and 0 <= answer < len(options):
+            texts.append(options[answer])
+        elif options and answer not in options and str(answer).strip("(). ") in (*LETTERS,):
+            at = LETTERS.index(str(answer).strip("(). "))
+            texts.append(options[at] if at < len(options) else str(answer))
+        else:
+            texts.append(str(answer))
+    texts = [text for text in texts if text.strip()]
+    correct = tuple(options.index(text) for text in texts if text in options)
+    if not texts or (options and not correct):
+        raise DocumentError(
+            f"{where} has the answer {given!r}"
+            + (f", which is none of its {len(options)} options" if options else "; it is empty")
+        )
+    return tuple(texts), correct
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,18 +283,14 @@ def _placed(
     text = filler.cut(asking.length - own, tokenizer, seed)
     if not passage:
         return text
-    at = int(random.Random(seed).random() * len(text))
-    found = SENTENCE_END.search(text, at)
-    place = found.end() if found else len(text)
-    parts = (text[:place].rstrip(), passage.strip(), text[place:].lstrip())
-    return "\n\n".join(part for part in parts if part)
+    return planted(text, passage, random.Random(seed).random(), "\n\n")
 
 
 def _other(question: Question, questions: Sequence[Question], rng: random.Random) -> str:
     """Another question's passage, in which no right answer stands."""
     for _ in range(TRIES):
         text = rng.choice(questions).context
-        if text != question.context and not scores.contains(text, question.answers):
+        if text != question.context and not metrics.contains(text, question.answers):
             return text
     raise ConfigError(
         f"--absent: none of {TRIES} other passages is without an answer to "
@@ -179,20 +330,106 @@ def _likelihoods(method: Method, ready: Sequence[Ready]) -> list[tuple[float | N
 
 
 def _row(item: Item, text: str, nll: float | None, picked: int | None) -> Row:
-    refused = float(scores.refuses(text))
+    refused = float(metrics.refuses(text))
     row: Row = {"question": item.notes["question"], "answer": text, "gold": list(item.answers)}
     if item.notes["absent"]:
         return row | {"absent": True, "recognised": refused}
     return row | {
         "absent": False,
-        "f1": scores.f1(text, item.answers),
-        "em": scores.exact(text, item.answers),
-        "contains": scores.contains(text, item.answers),
-        "rouge_l": scores.rouge_l(text, item.answers),
-        "edit_similarity": scores.edit_similarity(text, item.answers)
+        "f1": metrics.f1(text, item.answers),
+        "em": metrics.exact(text, item.answers),
+        "contains": metrics.contains(text, item.answers),
+        "rouge_l": metrics.rouge_l(text, item.answers),
+        "edit_similarity": metrics.edit_similarity(text, item.answers)
         if item.notes["code"]
         else None,
         "accuracy": None if picked is None else float(picked in item.correct),
         "nll": nll,
         "false_refusal": refused,
     }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """What ``sharedllm eval qa`` asks.
+
+    Attributes
+    ----------
+    absent : float
+        The share of items that are asked without their passage.
+    new_tokens : int
+    skip : sequence of str
+        Questions whose source starts with one of these are left out.
+    """
+
+    absent: float = 0.0
+    new_tokens: int = 64
+    skip: Sequence[str] = ()
+
+
+def run_qa(
+    settings: Settings,
+    paths: Sequence[str],
+    filler: Filler | None,
+    asked: Asked,
+    llm: SharedLLM | None = None,
+) -> dict[str, Any]:
+    """Questions over their passages, or over longer text that holds them."""
+    if settings.lengths:
+        require_filler(filler, "--within")
+    found = _questions(paths, asked.skip)
+    session = Session("qa", settings, llm)
+    chosen = _chosen(found, settings, session)
+
+    def made(length: int) -> Any:
+        asking = Asking(
+            n=settings.items,
+            length=length,
+            absent=asked.absent,
+            new_tokens=asked.new_tokens,
+            seed=settings.seed,
+        )
+        return items(chosen, asking, session.llm.tokenizer, filler)
+
+    lengths = settings.lengths or (0,)
+    n = min(settings.items, len(chosen)) * len(lengths)
+    taken = session.rows(chain.from_iterable(map(made, lengths)), n, measure)
+    if filler is not None and filler.repeats:
+        session.note(REPEATS)
+    gone = () if asked.absent else ("recognised", "false_refusal")
+    metrics = [metric for metric in METRICS if metric.key not in gone]
+    return session.finish(taken, metrics, title="Question answering")
+
+
+def _questions(paths: Sequence[str], skip: Sequence[str]) -> list[Question]:
+    found = [q for path in paths for q in read(rows(path), path)]
+    if not found:
+        raise DocumentError(f"no row in {', '.join(map(repr, paths))}")
+    sources = {q.source for q in found}
+    unknown = [start for start in skip if not any(s.startswith(start) for s in sources)]
+    kept = [q for q in found if not q.source.startswith(tuple(skip))]
+    if unknown or not kept:
+        raise ConfigError(
+            f"--skip is {', '.join(skip)}; each must begin the name of a source, and one source "
+            f"must be left: {', '.join(sorted(sources))}"
+        )
+    return kept
+
+
+def _chosen(found: list[Question], settings: Settings, session: Session) -> list[Question]:
+    """Those that are asked, noting what is left out."""
+    if settings.lengths:
+        shortest = min(settings.lengths)
+        fits = fitting(found, shortest, session.llm.tokenizer)
+        if not fits:
+            raise ConfigError(f"--within is {shortest:,}; every passage alone is longer: raise it")
+        if len(fits) < len(found):
+            session.note(
+                f"{len(found) - len(fits)} of {len(found)} questions are left out: their passage "
+                f"alone is longer than --within, {shortest:,}"
+            )
+        found = fits
+    chosen = drawn(found, settings.items if settings.lengths else len(found), settings.seed)
+    if len(chosen) < settings.items:
+        session.note(f"there are {len(chosen)} questions; --items is {settings.items}")
+    return chosen

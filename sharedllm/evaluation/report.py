@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -12,69 +12,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from sharedllm.evaluation.intervals import Estimate, mean, ratio
 from sharedllm.evaluation.items import thousands
-from sharedllm.evaluation.run import Row
+from sharedllm.evaluation.metrics import Estimate, Metric, Row, mean
 
 OURS = "SharedLLM"
 ALL = "all"
 COSTS = ("entries", "prefill_flops", "ingest_flops", "stored_bytes", "seconds")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Metric:
-    """One figure: the mean of a row's value, or a ratio of sums.
-
-    Attributes
-    ----------
-    key : str
-    title : str
-        The column's heading.
-    weight : str or None
-        The row's value that is summed below; None counts items.
-    exp : bool
-        The exponential of the mean is shown (perplexity).
-    scale : float
-        Shown times this (100 for shares).
-    digits : int
-    lower : bool
-        Whether less is better.
-    """
-
-    key: str
-    title: str
-    weight: str | None = None
-    exp: bool = False
-    scale: float = 1.0
-    digits: int = 2
-    lower: bool = False
-
-    def estimate(self, rows: Sequence[Row], seed: int) -> Estimate | None:
-        """Over the rows that have it; None if none has."""
-        have = [row for row in rows if row.get(self.key) is not None]
-        below = [float(row[self.weight]) if self.weight else 1.0 for row in have]
-        if not sum(below):
-            return None
-        found = ratio([float(row[self.key]) for row in have], below, seed)
-        if self.exp:
-            return found.mapped(np.exp)
-        return found
-
-    def of(self, row: Row) -> float | None:
-        """One row's own value."""
-        if row.get(self.key) is None or (self.weight and not row[self.weight]):
-            return None
-        return float(row[self.key]) / (float(row[self.weight]) if self.weight else 1.0)
-
-    def shown(self, estimate: Estimate | None, *, interval: bool = True) -> str:
-        if estimate is None:
-            return ""
-        text = f"{self.scale * estimate.value:.{self.digits}f}"
-        if interval and self.exp and estimate.low is not None and estimate.high is not None:
-            return f"{text} [{estimate.low:.{self.digits}f}, {estimate.high:.{self.digits}f}]"
-        if interval and estimate.half is not None:
-            text += f" ±{self.scale * estimate.half:.{self.digits}f}"
-        return text
 
 
 def cells(rows: Sequence[Row], metrics: Sequence[Metric], seed: int) -> list[dict[str, Any]]:

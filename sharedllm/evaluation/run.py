@@ -1,21 +1,41 @@
-"""Runs every method at every budget on the same items, document after document."""
+"""A run: load the model, run every method at every budget on the same items, report."""
 
 from __future__ import annotations
 
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import platform
+import sys
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby, islice
+from pathlib import Path
 from typing import Any
 
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from sharedllm import __version__
+from sharedllm.config import GenerationConfig
 from sharedllm.encoding.document import Document
-from sharedllm.evaluation.framing import frame
-from sharedllm.evaluation.items import Item
+from sharedllm.errors import BudgetError
+from sharedllm.evaluation import report
+from sharedllm.evaluation.baselines import Choice, methods, parsed
+from sharedllm.evaluation.items import Item, frame
 from sharedllm.evaluation.methods import Case, DoesNotFitError, Method, Ready
+from sharedllm.evaluation.metrics import Metric, Row
+from sharedllm.evaluation.settings import BUDGETS, Settings
 from sharedllm.shared_llm import SharedLLM
 
-Row = dict[str, Any]
 Measure = Callable[[Method, Sequence[Ready]], list[Row]]
 Done = Callable[[int, str], None]
+PIPED_WIDTH = 160  # columns where there is no terminal to ask
+NODE_CACHE_BYTES = 256 << 20  # encoded nodes of one document
+PACKAGES = ("torch", "transformers", "numpy")
 
 
 class Runner:
@@ -135,3 +155,193 @@ def answers(method: Method, ready: Sequence[Ready]) -> list[str]:
         for i, text in zip(group, texts, strict=True):
             out[i] = text
     return out
+
+
+class Session:
+    """A loaded model and what is compared on it.
+
+    Parameters
+    ----------
+    command : the command's name, for title and JSON
+    llm : the model; loaded from `settings` unless given
+    budgeted : whether the command has budgets
+    """
+
+    def __init__(
+        self,
+        command: str,
+        settings: Settings,
+        llm: SharedLLM | None = None,
+        *,
+        budgeted: bool = True,
+    ) -> None:
+        self.command, self.settings = command, settings
+        baselines = parsed(settings.baselines)
+        self.notes: list[str] = []
+        self.llm = llm or SharedLLM.from_pretrained(
+            settings.model,
+            adapter=settings.adapter,
+            device=settings.device,
+            dtype=settings.dtype,
+            generation=GenerationConfig(**settings.generation),
+            node_cache_bytes=NODE_CACHE_BYTES,
+        )
+        self.choice = Choice(
+            baselines=baselines,
+            adapter=settings.baseline_adapter,
+            batch=settings.batch,
+            search=settings.search,
+        )
+        self.budgets = self._budgets() if budgeted else ()
+
+    def _budgets(self) -> tuple[int, ...]:
+        """The budgets asked for, or of the default ones those that leave room for a question."""
+        window, asked = self.llm.window, self.settings.budgets
+        most = max(asked or BUDGETS)
+        if asked and most >= window:
+            raise BudgetError(
+                f"--budget has {most:,}; the model was trained on {window:,} positions, and a "
+                "question and its answer need some of them: lower it"
+            )
+        fitting = tuple(b for b in asked or BUDGETS if b < window)
+        if not fitting:
+            raise BudgetError(
+                f"the model was trained on {window:,} positions, fewer than the default budgets "
+                f"({', '.join(map(str, BUDGETS))}): give smaller ones with --budget"
+            )
+        if len(fitting) < len(asked or BUDGETS):
+            self.note(f"default budgets of {window:,} or more are left out: the trained window")
+        return fitting
+
+    def note(self, text: str) -> None:
+        """Something that the reader of the results has to know."""
+        if text not in self.notes:
+            self.notes.append(text)
+            sys.stderr.write(f"note: {text}\n")
+
+    def rows(
+        self,
+        items: Iterable[Item],
+        n: int,
+        measure: Measure,
+        compared: Sequence[Method] | None = None,
+    ) -> list[Row]:
+        """All rows of the `n` `items`, with a progress bar on standard error.
+
+        Parameters
+        ----------
+        compared : None is SharedLLM and the baselines chosen
+        """
+        compared = methods(self.llm, self.choice) if compared is None else compared
+        runner = Runner(self.llm, compared, self.budgets, measure, self.settings.batch)
+        kept: list[Row] = []
+        with _bar(f"eval {self.command}", n * runner.rows_an_item) as done, self._rescue() as save:
+            runner.done = done
+            for row in runner(items):
+                kept.append(row)
+                save(row)
+        return kept
+
+    @contextmanager
+    def _rescue(self) -> Iterator[Callable[[Row], None]]:
+        """Write rows beside ``--out`` as they come, so that a run that is stopped keeps them."""
+        if self.settings.out is None:
+            yield lambda row: None
+            return
+        beside = self.settings.out.with_suffix(".partial.jsonl")
+        with beside.open("w", encoding="utf-8", buffering=1) as file:
+
+            def save(row: Row) -> None:
+                file.write(json.dumps(row) + "\n")
+
+            yield save
+        beside.unlink()
+
+    def finish(
+        self,
+        rows: Sequence[Row],
+        metrics: Sequence[Metric],
+        *,
+        title: str,
+        tasks: dict[str, str] | None = None,
+        unit: str = "tokens",
+        across: bool = False,
+    ) -> dict[str, Any]:
+        """Print the table or the JSON object, write the files, and give the object back."""
+        found = report.cells(rows, metrics, self.settings.seed)
+        result = self._described() | {
+            "metrics": [dataclasses.asdict(metric) for metric in metrics],
+            "cells": found,
+            "rows": list(rows),
+        }
+        if self.settings.out is not None:
+            self.settings.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        if self.settings.as_json:
+            sys.stdout.write(json.dumps(result) + "\n")
+        else:
+            console = Console()
+            if not console.is_terminal:
+                console = Console(width=PIPED_WIDTH)
+            report.show(found, metrics, console, title=title, tasks=tasks, unit=unit, across=across)
+        return result
+
+    def _described(self) -> dict[str, Any]:
+        settings = {
+            key: str(value) if isinstance(value, Path) else value
+            for key, value in dataclasses.asdict(self.settings).items()
+        }
+        search = self.llm.search.replace(**self.settings.search)
+        return {
+            "command": self.command,
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "hardware": hardware(self.llm.upper.device),
+            "versions": {
+                "sharedllm": __version__,
+                "python": platform.python_version(),
+                **{name: importlib.metadata.version(name) for name in PACKAGES},
+            },
+            "model": self.settings.model or "default",
+            "adapter": None if self.llm.adapter is None else self.settings.adapter,
+            "dtype": str(self.llm.model.dtype).removeprefix("torch."),
+            "window": self.llm.window,
+            "settings": settings,
+            "search": dataclasses.asdict(search),
+            "generation": dataclasses.asdict(self.llm.generation),
+            "tree": dataclasses.asdict(self.llm.tree),
+            "injection": dataclasses.asdict(self.llm.injection),
+            "seed": self.settings.seed,
+            "budgets": list(self.budgets),
+            "notes": self.notes,
+        }
+
+
+def hardware(device: torch.device) -> str:
+    """The accelerator's name, else the processor's and its threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
+        name = next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), name)
+    return f"{name}, {torch.get_num_threads()} threads"
+
+
+@contextmanager
+def _bar(title: str, total: int) -> Iterator[Done]:
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(24),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bars:
+        task = bars.add_task(title, total=total)
+
+        def done(rows: int, what: str) -> None:
+            bars.update(task, advance=rows, description=f"{title}: {what}"[:48])
+
+        yield done

@@ -1,4 +1,4 @@
-"""What the four commands have in common, checked before a model is loaded; light to import."""
+"""What the commands have in common, checked before a model is loaded; light to import."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sharedllm.config import GenerationConfig, SearchConfig, whole
-from sharedllm.errors import ConfigError, MissingExtraError
+from sharedllm.errors import ConfigError
 
 BUDGETS = (1024, 2048, 5120)
 NUMBER = re.compile(r"(\d+)([kKmM]?)")
@@ -42,13 +42,10 @@ class Settings:
     items: int = 20
     batch: int = 8
     seed: int = 0
-    yarn_limit: int = 16
-    streaming_window: int | None = None
     device: str | None = None
     dtype: str | None = None
     as_json: bool = False
     out: Path | None = None
-    plot: Path | None = None
 
     def __post_init__(self) -> None:
         SearchConfig(**self.search)  # refuses what is not allowed
@@ -58,25 +55,9 @@ class Settings:
         whole("--items", self.items, least=1)
         whole("--batch", self.batch, least=1)
         whole("--seed", self.seed, least=0)
-        whole("--yarn-limit", self.yarn_limit, least=1)
-        for option, path in (("--out", self.out), ("--plot", self.plot)):
-            if path is not None and (path.is_dir() or not path.parent.is_dir()):
-                raise ConfigError(f"{option} is {str(path)!r}; give a file in a folder that exists")
-        if self.plot is not None:
-            require_matplotlib(self.plot)
-
-
-def require_matplotlib(path: Path) -> None:
-    """Refuse a plot that cannot be made before hours of work."""
-    try:
-        from matplotlib.backend_bases import FigureCanvasBase
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("matplotlib", "eval") from error
-    allowed = sorted(FigureCanvasBase.get_supported_filetypes())
-    if path.suffix.lstrip(".").lower() not in allowed:
-        raise ConfigError(
-            f"--plot is {str(path)!r}; its ending must be one of {', '.join(allowed)}"
-        )
+        out = self.out
+        if out is not None and (out.is_dir() or not out.parent.is_dir()):
+            raise ConfigError(f"--out is {str(out)!r}; give a file in a folder that exists")
 
 
 def sizes(option: str, given: Sequence[str], *, least: int = 0) -> tuple[int, ...]:

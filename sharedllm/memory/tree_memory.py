@@ -26,7 +26,7 @@ from sharedllm.memory.retrieval import Hits, Retrieval, codec_of
 from sharedllm.progress import Progress
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure  # of the extra "eval"
+    from matplotlib.figure import Figure  # of the extra "plot"
 
 Documents = list[StoredDocument]
 CANDIDATES = 128
@@ -215,7 +215,7 @@ class TreeMemory:
         Raises
         ------
         MissingExtraError
-            If matplotlib is not installed (extra "eval").
+            If matplotlib is not installed (extra "plot").
         """
         from sharedllm.display import plot
 

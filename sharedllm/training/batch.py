@@ -8,35 +8,37 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div
+from torch.utils.checkpoint import checkpoint
 
 from sharedllm.config import SearchConfig, TreeConfig
 from sharedllm.encoding.document import Document
 from sharedllm.encoding.kv import InjectedKV
 from sharedllm.encoding.lower_model import LowerModel, NodeRequest
 from sharedllm.generation.assemble import Plan, make_plan
-from sharedllm.generation.prompt import ABSENT, Conversation
+from sharedllm.generation.prompt import ABSENT, Conversation, Message, converse
+from sharedllm.hf.lora import acting, acting_role
 from sharedllm.search.scorers import BM25, Query
 from sharedllm.search.selection import Selection, select
 from sharedllm.search.sentences import widened
 from sharedllm.shared_llm import SharedLLM
 from sharedllm.text.tokens import Tokenizer, tokenize
-from sharedllm.training.checkpointing import layers_recomputed
 from sharedllm.training.config import SelectionConfig
-from sharedllm.training.documents import NO_VECTORS, leaves_of, unread
-from sharedllm.training.examples import Example
-from sharedllm.training.frames import framed
+from sharedllm.training.examples import NO_VECTORS, Example, leaves_of, unread
 
 PADDING = 8192  # tokens of padding that cost less than a pass of their own
 OVERHEAD = 4  # tokens a pasted window costs beside its own
+OWN = 0.5  # of the examples, in the library's own prompt where others are given
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,15 +96,17 @@ class Chooser:
             answer = ABSENT  # nothing of it can be read: to answer would be to make it up
         target = tokenize(answer, self._tokenizer).ids.tolist()
         if example.question:
-            conversation = framed(example.question, document, self._tokenizer, self._rng)
+            conversation = asked(
+                example.question, document, self._tokenizer, self._config.prompts, self._rng
+            )
             target.append(self._end_id)
         else:  # language modelling: the text goes on behind its past
             conversation = Conversation(parts=("", document, ""), query="")
         lesson = None
-        if self._lessons and settings.finest == "kv":
+        if self._lessons and settings.leaves == "kv":
             lesson = make_plan(conversation, _as_text(selection), self._tokenizer)
         return Choice(
-            kind=f"{example.kind}/{settings.finest}",
+            kind=f"{example.kind}/{settings.leaves}",
             plan=make_plan(conversation, selection, self._tokenizer),
             target=tuple(target),
             lesson=lesson,
@@ -128,7 +132,7 @@ class Chooser:
         scores = self._scores(example, document)
         if evidence and self._rng.random() >= self._config.miss:
             ranked = np.sort(scores)[::-1]
-            share = 1 - settings.rest_share if settings.rest == "all" else 1
+            share = 1 - settings.coarse_share if settings.coarse == "all" else 1
             room = share * settings.budget / (self._tree.leaf + OVERHEAD)
             for leaves in evidence:
                 rank = int(room * self._rng.random())
@@ -164,11 +168,39 @@ class Chooser:
         budget = max(self._tree.leaf + OVERHEAD, int(least * (most / least) ** self._rng.random()))
         return SearchConfig(
             budget=budget,
-            finest=self._rng.choice(self._config.finest),
-            rest="all" if self._rng.random() < self._config.rest else "none",
-            rest_share=self._rng.uniform(0.2, 0.6),
-            policy="bm25" if example.question else "right",
+            leaves=self._rng.choice(self._config.leaves),
+            coarse="all" if self._rng.random() < self._config.coarse else "none",
+            coarse_share=self._rng.uniform(0.2, 0.6),
+            scorer="bm25" if example.question else "recency",
         )
+
+
+def asked(
+    question: str,
+    document: Document,
+    tokenizer: Tokenizer,
+    prompts: Sequence[tuple[str, str]],
+    rng: random.Random,
+) -> Conversation:
+    """`question` about `document` in the library's own prompt, or in one of `prompts`."""
+    if not prompts or rng.random() < OWN:
+        return converse(question, [document], tokenizer)
+    system, user = rng.choice(prompts)
+    turns = [("system", system), ("user", user)] if system else [("user", user)]
+    messages = [
+        {"role": role, "content": _parts(content, question, document)} for role, content in turns
+    ]
+    return converse(messages, (), tokenizer)
+
+
+def _parts(content: str, question: str, document: Document) -> list[Message]:
+    out: list[Message] = []
+    for at, text in enumerate(content.split("{documents}")):
+        if at:
+            out.append({"type": "document", "document": document})
+        if text:
+            out.append({"type": "text", "text": text.replace("{question}", question)})
+    return out
 
 
 def _as_text(selection: Selection) -> Selection:
@@ -185,8 +217,39 @@ def _fine(selection: Selection, document: Document) -> set[int]:
     return set(document.leaf_of_token[starts].tolist())
 
 
+@contextmanager
+def layers_recomputed(model: Any) -> Iterator[None]:
+    """Checkpoint every layer of `model` that runs in the block, under the role that acts then.
+
+    Activations are computed again in the backward pass, not kept. Transformers' own way would do
+    for the upper model; it drops the cache to which the lower model's layers hand their keys and
+    values. What is taken out of a layer on the way has gradients as its output has.
+    """
+
+    def run(forward: Any, *args: Any, **kwargs: Any) -> Any:
+        role = acting_role()
+
+        def contexts() -> tuple[Any, Any]:
+            return nullcontext(), acting(role)
+
+        return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts, **kwargs)
+
+    layers = model.get_decoder().layers
+    before = [layer.__dict__.get("forward") for layer in layers]  # accelerate's, if there is one
+    for layer in layers:
+        layer.forward = partial(run, layer.forward)
+    try:
+        yield
+    finally:
+        for layer, own in zip(layers, before, strict=True):
+            if own is None:
+                del layer.forward  # the class' is there again
+            else:
+                layer.forward = own
+
+
 def encode(lower: LowerModel, choices: Sequence[Choice]) -> list[InjectedKV | None]:
-    """The memory of each example: the nodes of all of them in common batches, with gradients."""
+    """Encode the nodes of all examples in common batches, with gradients; one memory each."""
     ids: list[NDArray[np.int32]] = []
     shifted: list[list[NodeRequest]] = []
     offset = 0

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import random
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -10,43 +13,71 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from sharedllm.config import SearchConfig, TreeConfig
 from sharedllm.errors import ConfigError
-from sharedllm.training.tasks import MAKERS
+from sharedllm.training.examples import Example
+from sharedllm.training.planted import planted
+
+TASKS = ("lm", "planted", "qa", "summary")
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+Generator = Callable[[random.Random, str], Example]
+
+
+def generator(task: str) -> Generator:
+    """The function that makes examples of a generated task, out of filler text.
+
+    `task` is "planted", or names a function of a module that can be imported, "module:function".
+
+    Raises
+    ------
+    ConfigError
+        If there is no such function.
+    """
+    if task == "planted":
+        return planted
+    module, _, name = task.partition(":")
+    try:
+        found: Generator = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"task is {task!r}, which cannot be imported ({error}); give module:function, and "
+            "start from a folder in which the module is found (python -m sharedllm train ...)"
+        ) from error
+    return found
+
+
 class Source(_Strict):
     """One kind of example and its share of the mixture.
 
-    `task` is "lm", "qa" or "summary" (with a `path` to rows of context, question, answer),
-    "retrieval" (the generated tasks, in the shares that `kinds` gives) or the name of one of them.
-    Rows whose `source` starts with one of `skip` are left out.
+    `task` is "lm", "planted", "qa" or "summary" (with a `path` to rows of context, question,
+    answer), or names a function of your own, "module:function": it takes a random generator and
+    filler text, and gives an :class:`~sharedllm.training.examples.Example`. Rows whose `source`
+    starts with one of `skip` are left out.
     """
 
     task: str
     weight: float = Field(gt=0)
     path: str = ""
     skip: tuple[str, ...] = ()
-    kinds: dict[str, float] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _known(self) -> Self:
-        known = ("lm", "qa", "summary", "retrieval", *MAKERS)
-        if self.task not in known:
-            raise ValueError(f"task is {self.task!r}; allowed: {', '.join(known)}")
+        if self.task not in TASKS and ":" not in self.task:
+            raise ValueError(
+                f"task is {self.task!r}; allowed: {', '.join(TASKS)}, or module:function"
+            )
         if (self.task in ("qa", "summary")) != bool(self.path):
             raise ValueError("a source has a path if, and only if, its task is 'qa' or 'summary'")
         if self.skip and not self.path:
             raise ValueError("only a source with a path has rows to skip")
-        if self.kinds and self.task != "retrieval":
-            raise ValueError("only a source of the task 'retrieval' has kinds")
-        for kind, share in self.kinds.items():
-            if kind not in MAKERS or share <= 0:
-                raise ValueError(
-                    f"kinds.{kind} is {share}; allowed: shares above 0 of {', '.join(MAKERS)}"
-                )
+        if self.task not in ("lm", "qa", "summary"):
+            try:
+                generator(self.task)
+            except ConfigError as error:
+                raise ValueError(str(error)) from error
         return self
 
 
@@ -73,16 +104,27 @@ class DataConfig(_Strict):
 class SelectionConfig(_Strict):
     """How training varies what is selected, so that one set of weights serves every setting.
 
-    Each example draws a budget (log-uniform), a form of the finest level, and with `rest` whether
-    the coarse rest is there; with `miss` its evidence is not preferred; nodes split at
-    N(l/2, (noise l)^2).
+    Each example draws a budget (log-uniform), a form of the finest level, and with `coarse` whether
+    the coarse level is there; with `miss` its evidence is not preferred; nodes split at
+    N(l/2, (noise l)^2). `prompts` are pairs of a system message (may be empty) and a user message,
+    with {documents} and {question} where these stand; half of the examples are asked in one of
+    them, the others in the library's own prompt.
     """
 
     budget: tuple[int, int] = (256, 2048)
-    finest: tuple[Literal["text", "kv"], ...] = ("text", "kv")
-    rest: float = Field(default=0.7, ge=0, le=1)
+    leaves: tuple[Literal["text", "kv"], ...] = ("text", "kv")
+    coarse: float = Field(default=0.7, ge=0, le=1)
     miss: float = Field(default=0.05, ge=0, le=1)
     noise: float = Field(default=0.1, ge=0, le=0.5)
+    prompts: tuple[tuple[str, str], ...] = ()
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        for system, user in self.prompts:
+            for name in ("{documents}", "{question}"):
+                if (system + user).count(name) != 1:
+                    raise ValueError(f"a prompt holds {name} once: {[system, user]}")
+        return self
 
 
 class Trained(_Strict):
@@ -93,8 +135,8 @@ class Trained(_Strict):
     roles: tuple[Literal["lower", "upper"], ...] = Field(default=("lower", "upper"), min_length=1)
 
 
-class QueryMapConfig(_Strict):
-    """How ``sharedllm train-search`` trains a map of a question's search vectors.
+class QueryProjectionConfig(_Strict):
+    """Training of the projection of a question's search vectors (``sharedllm train-search``).
 
     It ends after `steps`, or after `minutes` where they are given and over earlier.
     """
@@ -124,7 +166,7 @@ class TrainConfig(_Strict):
     selection: SelectionConfig = SelectionConfig()
     search: dict[str, Any] = {}
     tree: dict[str, Any] = {}
-    query_map: QueryMapConfig = QueryMapConfig()
+    query_projection: QueryProjectionConfig = QueryProjectionConfig()
     mode: Literal["joint", "cross"] = "joint"
     layers: int | None = Field(default=None, ge=1)
     positions: Literal["ordinal", "chunk"] = "ordinal"

@@ -1,46 +1,17 @@
-"""Files -> an endless, seeded stream of examples, mixed by weight."""
+"""A configuration's data -> an endless, seeded stream of examples, mixed by weight."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-from sharedllm.training.config import DataConfig, Source
+from sharedllm.training.config import DataConfig, Source, generator
 from sharedllm.training.examples import Example
 from sharedllm.training.questions import Questions
-from sharedllm.training.rows import endless, shuffled
-from sharedllm.training.tasks import MAKERS, WEIGHTS
+from sharedllm.training.texts import Texts
 
-HELD = 64  # documents held at once: what is drawn from together
-AT_START = 4  # documents of each file that are read before the first example
 CHARACTERS_A_TOKEN = 4
-
-
-class Texts:
-    """Stretches of real text from documents, of any length."""
-
-    def __init__(self, paths: Sequence[Path], rng: random.Random) -> None:
-        self._rng = rng
-        self._streams = [shuffled(endless(path, rng), rng, AT_START) for path in paths]
-        self._held: list[str] = []
-
-    def stretch(self, characters: int) -> str:
-        """So many characters from one document, or from several one after another."""
-        out: list[str] = []
-        while (missing := characters - sum(map(len, out))) > 0:
-            text = self._next()
-            start = self._rng.randrange(max(1, len(text) - missing))
-            out.append(text[start : start + missing])
-        return "\n\n".join(out)
-
-    def _next(self) -> str:
-        # A document is drawn from several times before it goes: books are long.
-        if len(self._held) < 8 or self._rng.random() < 0.05:
-            self._held.append(str(next(self._rng.choice(self._streams))["text"]))
-            if len(self._held) > HELD:
-                self._held.pop(self._rng.randrange(len(self._held)))
-        return self._rng.choice(self._held)
 
 
 class Mixture:
@@ -91,7 +62,6 @@ class Mixture:
             yield Example(kind="lm", past=text[:-running], question="", answer=text[-running:])
 
     def _generated(self, source: Source) -> Iterator[Example]:
-        shares = source.kinds or WEIGHTS if source.task == "retrieval" else {source.task: 1.0}
+        make = generator(source.task)
         while True:
-            (task,) = self._rng.choices(list(shares), list(shares.values()))
-            yield MAKERS[task](self._rng, self._texts.stretch(self._length()))
+            yield make(self._rng, self._texts.stretch(self._length()))

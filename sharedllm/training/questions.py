@@ -1,9 +1,10 @@
-"""Reading comprehension and summaries: passages among unrelated text, and questions about them."""
+"""Rows of questions and summaries -> examples: passages among unrelated text, and what is asked."""
 
 from __future__ import annotations
 
 import itertools
 import random
+import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,10 +12,8 @@ from pathlib import Path
 
 from sharedllm.errors import ConfigError
 from sharedllm.generation.prompt import ABSENT
-from sharedllm.training import reading
 from sharedllm.training.examples import Example, Past, Span
-from sharedllm.training.reading import Question
-from sharedllm.training.rows import Row, endless
+from sharedllm.training.texts import Row, endless
 
 HELD = 96  # contexts whose questions are drawn from together
 POOL = 800  # passages that other questions' passages are mixed with
@@ -22,10 +21,48 @@ LONGEST_PASSAGE = 4000  # characters of those
 ABSENT_SHARE = (
     0.1  # of the questions that can be asked elsewhere; rows that say so themselves come on top
 )
-LONG_ANSWERS = 0.25  # the share that is kept of answers of more than LONG characters
-LONG = 250
 MOST_OF_ONE = 64  # questions of one context
 PATIENCE = 50_000  # contexts in a row without a question that can be used
+ENDS = (". ", ".\n", "? ", "! ", "\n\n")  # of sentences; a single line end may be a wrap
+STOP = frozenset(
+    (
+        "a about after all also an and any are as at be been before being between both but by can "
+        "could did do does doing during each for from had has have having he her here him his how "
+        "i if in into is it its kind list many may me mentioned more most much my name no not of "
+        "on one only or other our out over people person said she so some such tell than that the "
+        "their them then there these they this those through to type under up use used was we were "
+        "what when where which while who whom whose why will with would you your"
+    ).split()
+)
+_SUMMARY = re.compile(r"\b(?:summar(?:y|i[sz]e)|tl;?dr)\b", re.IGNORECASE)
+_UNKNOWN = re.compile(
+    r"\W*(?:unanswerable|no answer|not answerable|cannotanswer|cannot be answered|unknown|"
+    r"not (?:mentioned|given|stated|known|specified)|no information|n/a|none)\W*",
+    re.IGNORECASE,
+)
+_WORD = re.compile(r"[^\W_]+")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """One question about a passage.
+
+    Attributes
+    ----------
+    text : str
+    answers : tuple of str
+        Right answers, the chosen one first; (ABSENT,) where there is none.
+    passage : str
+    words : frozenset of str
+        The words of the question that say what it is about.
+    is_summary : bool
+    """
+
+    text: str
+    answers: tuple[str, ...]
+    passage: str
+    words: frozenset[str]
+    is_summary: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +77,7 @@ class Questions:
     Parameters
     ----------
     path : Path
-        Rows of context, question and answer (a list); `options` and `short` where there are any.
+        Rows of context, question and answer (a text, or a list); `options` where there are any.
     skip : sequence of str
         Rows are left out whose `source` starts with one of these.
     texts : callable
@@ -101,19 +138,16 @@ class Questions:
             if not group:
                 continue
             if len(group[0].passage) <= LONGEST_PASSAGE:
-                words = reading.content_words(group[0].passage)
+                words = content_words(group[0].passage)
                 self._pool.append(Passage(group[0].passage, words))
             self._rng.shuffle(group)
             yield group
 
     def _read(self, row: Row) -> Question | None:
+        """None for a source that is left out."""
         if str(row.get("source", "")).startswith(self._skip):
             return None
-        question = reading.read(row, self._rng)
-        if question is None or question.is_summary:
-            return question
-        long = len(question.answers[0]) > LONG
-        return None if long and self._rng.random() >= LONG_ANSWERS else question
+        return read(row, self._path, self._rng)
 
     def _example(self, group: list[Question]) -> Example:
         """One example of the questions that are left of a context."""
@@ -172,7 +206,7 @@ class Questions:
         question, rng = asked[0], self._rng
         pool = rng.sample(list(self._pool), len(self._pool))
         near = sorted(pool, key=lambda one: -len(question.words & one.words))
-        own = len(question.words & reading.content_words(question.passage))
+        own = len(question.words & content_words(question.passage))
         taken: dict[str, None] = {}
         for one in itertools.chain.from_iterable(zip(near, pool, strict=True)):
             if characters < 200:
@@ -208,6 +242,84 @@ class Questions:
         )
 
 
+def read(row: Row, path: Path, rng: random.Random) -> Question:
+    """A row as a question.
+
+    Raises
+    ------
+    ConfigError
+        If the row lacks what is needed.
+    """
+    given = row.get("answer")
+    text, passage = (str(row.get(key) or "").strip() for key in ("question", "context"))
+    answers = [str(one).strip() for one in (given if isinstance(given, list) else [given])]
+    if not text or not passage or given is None or not all(answers):
+        raise ConfigError(
+            f"{path} has a row with {', '.join(map(repr, sorted(row)))}; needed are context, "
+            "question and answer (a text, or a list of them; an empty list where there is none), "
+            "and none of them may be empty"
+        )
+    summary = is_summary(text)
+    options = [str(option).strip() for option in row.get("options") or ()]
+    if not answers or (_UNKNOWN.fullmatch(answers[0]) and not stands_in(answers[0], passage)):
+        answers = [ABSENT]
+    elif options:
+        text, answers = _with_options(text, answers, options, rng)
+    elif not summary:
+        answers = _chosen_first(answers, passage)
+    return Question(
+        text=text,
+        answers=tuple(answers),
+        passage=passage,
+        words=content_words(text),
+        is_summary=summary,
+    )
+
+
+def is_summary(question: str) -> bool:
+    """Whether a question asks for a summary."""
+    return bool(_SUMMARY.search(question)) and not question.lower().startswith(
+        ("who", "what is the")
+    )
+
+
+def content_words(text: str) -> frozenset[str]:
+    return frozenset(word for word in _WORD.findall(text.lower()) if word not in STOP)
+
+
+def stands_in(answer: str, passage: str) -> bool:
+    """Whether the answer stands in the passage as whole words, in any case."""
+    return bool(_found(answer).search(passage))
+
+
+def evidence(question: Question) -> Span:
+    """Characters of the passage that hold what the answer needs.
+
+    The sentences of the answer's occurrence that has most of the question's words near it; where
+    the answer does not stand in the passage, all of a short one and the most fitting stretch of a
+    long one.
+    """
+    passage = question.passage
+    if question.is_summary:
+        return 0, len(passage)
+    best, most = None, -1
+    for number, match in enumerate(_found(question.answers[0]).finditer(passage)):
+        near = passage[max(0, match.start() - 200) : match.end() + 200].lower()
+        common = sum(word in near for word in question.words)
+        if common > most:
+            best, most = match.span(), common
+        if number == 50:
+            break
+    if best:
+        return _sentences(passage, best)
+    if len(passage) <= 1600:
+        return 0, len(passage)
+    wanted = question.words | content_words(question.answers[0])
+    starts = range(0, len(passage) - 800, 400)
+    start = max(starts, key=lambda at: len(wanted & content_words(passage[at : at + 1200])))
+    return start, min(start + 1200, len(passage))
+
+
 def _of_one_context(stream: Iterator[Row]) -> Iterator[list[Row]]:
     """Neighbours with the same context, so many at most: a file may hold a single context."""
     held: list[Row] = []
@@ -241,7 +353,7 @@ def _window(asked: list[Question], length: int, rng: random.Random) -> tuple[str
     passage = asked[0].passage
     if asked[0].answers[0] == ABSENT:
         return passage, ()
-    spans = [reading.evidence(one) for one in asked]
+    spans = [evidence(one) for one in asked]
     first, last = min(start for start, _ in spans), max(end for _, end in spans)
     if len(passage) > max(length, 2000, last - first):
         room = max(length, 2000) - (last - first)
@@ -276,3 +388,37 @@ def _answer(asked: list[Question]) -> str:
     if len(asked) == 1:
         return asked[0].answers[0]
     return "\n".join(f"{n}. {one.answers[0]}" for n, one in enumerate(asked, start=1))
+
+
+def _found(answer: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<!\w){re.escape(answer)}(?!\w)", re.IGNORECASE)
+
+
+def _sentences(passage: str, span: Span, most: int = 300) -> Span:
+    """The span out to the ends of its sentences, at most `most` characters further."""
+    start, end = span
+    before = max(passage.rfind(mark, max(0, start - most), start) for mark in ENDS)
+    after = [passage.find(mark, end, end + most) for mark in ENDS]
+    ends = [at + 1 for at in after if at >= 0]
+    first = before + 1 if before >= 0 else max(0, start - most)
+    first += len(passage[first:start]) - len(passage[first:start].lstrip())
+    return first, min(ends) if ends else min(len(passage), end + most)
+
+
+def _chosen_first(answers: list[str], passage: str) -> list[str]:
+    """The shortest of those that stand in the passage first; else as they are."""
+    inside = [answer for answer in answers if stands_in(answer, passage)]
+    first = min(inside, key=len) if inside else answers[0]
+    return [first, *(answer for answer in answers if answer != first)]
+
+
+def _with_options(
+    text: str, answers: list[str], options: list[str], rng: random.Random
+) -> tuple[str, list[str]]:
+    """Multiple choice; an answer may be given as a letter."""
+    letter = answers[0].strip("(). ").upper()
+    if answers[0] not in options and len(letter) == 1 and 0 <= ord(letter) - 65 < len(options):
+        answers = [options[ord(letter) - 65]]
+    shown = rng.sample(options, len(options))
+    lines = "\n".join(f"({chr(65 + at)}) {option}" for at, option in enumerate(shown))
+    return f"{text}\nOptions:\n{lines}", answers

@@ -13,14 +13,14 @@ try:
 except ImportError as error:
     raise MissingFrameworkError("langchain-core", "langchain") from error
 
-from sharedllm_integrations.langchain import citations  # noqa: F401  # tells LangChain of them
-from sharedllm_integrations.langchain.answers import answer_of
-from sharedllm_integrations.langchain.chat import ChatSharedLLM
-from sharedllm_integrations.langchain.completion import SharedLLMCompletion
-from sharedllm_integrations.langchain.compressor import TreeMemoryCompressor
-from sharedllm_integrations.langchain.retriever import TreeMemoryRetriever
-from sharedllm_integrations.langchain.tool import create_tree_memory_tool
-from sharedllm_integrations.langchain.wholes import whole_documents
+from sharedllm_integrations.langchain.documents import whole_documents
+from sharedllm_integrations.langchain.models import ChatSharedLLM, SharedLLMCompletion
+from sharedllm_integrations.langchain.retriever import (
+    TreeMemoryCompressor,
+    TreeMemoryRetriever,
+    create_tree_memory_tool,
+)
+from sharedllm_integrations.report import answer_of
 
 __all__ = [
     "ChatSharedLLM",

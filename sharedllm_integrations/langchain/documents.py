@@ -1,20 +1,17 @@
-"""LangChain's documents <-> those of a memory."""
+"""LangChain's documents <-> those of a memory, whole and in passages."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.documents import Document
 
-from sharedllm_integrations.handles import MARK, closing, fenced, handle_id
-from sharedllm_integrations.names import page_label
-from sharedllm_integrations.origins import issue
+from sharedllm_integrations.documents import SOURCES, first_text, page_label, whole_files
+from sharedllm_integrations.references import Scope, neutral, neutral_values
 
 if TYPE_CHECKING:
-    from sharedllm import Citation, Hit, MemoryDocument, TreeMemory
-
-HANDLE = "sharedllm_handle"
+    from sharedllm import Citation, Hit, MemoryDocument
 
 
 def to_memory(document: Document) -> MemoryDocument:
@@ -36,14 +33,14 @@ def from_memory(document: MemoryDocument) -> Document:
     return Document(id=document.id, page_content=document.text, metadata=_metadata(document))
 
 
-def retrieved(
-    document: MemoryDocument, memory: TreeMemory, tenant: str, score: float, *, marks: bool
-) -> Document:
-    """A whole document that was found, between its marks unless `marks` is false."""
-    handle = issue(memory, document, tenant)
-    text = fenced(document.text, tenant) if marks else document.text
-    metadata = {**_metadata(document), "score": score, HANDLE: handle}
-    return Document(id=document.id, page_content=text, metadata=metadata)
+def retrieved(document: MemoryDocument, scope: Scope | None, score: float) -> Document:
+    """A whole document that was found, between the marks of its reference if there is a `scope`.
+
+    Of its own, neither text nor metadata can refer to a document.
+    """
+    enclosed = scope.enclosed(document.id, document.text) if scope else neutral(document.text)
+    metadata = {**neutral_values(_metadata(document)), "score": score}
+    return Document(id=document.id, page_content=enclosed, metadata=metadata)
 
 
 def passage(hit: Hit) -> Document:
@@ -55,11 +52,12 @@ def passage(hit: Hit) -> Document:
         "score": hit.score,
         **page_label(hit.page),
     }
-    return Document(page_content=hit.text, metadata={**_metadata(hit), **own})
+    metadata = {**neutral_values(_metadata(hit)), **own}
+    return Document(page_content=neutral(hit.text), metadata=metadata)
 
 
 def span(citation: Citation, metadata: Mapping[str, Any]) -> Document:
-    """A selected span of a document, with the document's own metadata and its place in it."""
+    """A selected passage, with its document's own metadata and its place in it."""
     own = {
         "char_start": citation.char_start,
         "char_end": citation.char_end,
@@ -67,19 +65,24 @@ def span(citation: Citation, metadata: Mapping[str, Any]) -> Document:
         "score": citation.score,
         **page_label(citation.page),
     }
-    return Document(page_content=citation.text, metadata={**metadata, **own})
+    return Document(page_content=neutral(citation.text), metadata={**metadata, **own})
 
 
-def without_marks(document: Document, tenant: str) -> Document:
-    """`document` without the marks around it, if they are genuine."""
-    text = document.page_content
-    mark = MARK.match(text)
-    if mark is None or mark["close"] or not text.endswith(closing(mark["id"])):
-        return document
-    body = text[mark.end() : len(text) - len(closing(mark["id"]))]
-    if handle_id(body, tenant) != mark["id"]:
-        return document
-    return document.model_copy(update={"page_content": body})
+def whole_documents(documents: Iterable[Document]) -> list[Document]:
+    """One document a file, of those that a loader such as ``PyPDFLoader`` made one a page.
+
+    Its id is its source, so that ``upsert`` knows it again, and citations of it say their page.
+    Documents that are no pages (no ``page`` in their metadata) stay as they are.
+    """
+    found = whole_files(
+        documents, lambda d: d.metadata, lambda d: (d.page_content, d.metadata.get("page"))
+    )
+    return [
+        page
+        if text is None
+        else Document(id=first_text(metadata, SOURCES), page_content=text, metadata=metadata)
+        for page, metadata, text in found
+    ]
 
 
 def _metadata(document: MemoryDocument | Hit) -> dict[str, Any]:

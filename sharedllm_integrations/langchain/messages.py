@@ -1,125 +1,173 @@
-"""LangChain's messages -> turns, and the handles that tools have granted."""
+"""LangChain's messages -> those of a request, and answers -> LangChain's messages."""
 
 from __future__ import annotations
 
+import json
+import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from langchain_core.documents import Document
-from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, ToolMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ChatMessage, ToolMessage
+from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
+from langchain_core.messages.block_translators import register_translator
+from langchain_core.messages.tool import invalid_tool_call, tool_call, tool_call_chunk
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
-from sharedllm_integrations import toolcalls
-from sharedllm_integrations.errors import ContentError, SetupError
-from sharedllm_integrations.handles import MARK
-from sharedllm_integrations.langchain.documents import HANDLE
-from sharedllm_integrations.turns import Given, Role, Turn
+from sharedllm_integrations.engine import Engine, Run
+from sharedllm_integrations.report import PROVIDER, Usage
+from sharedllm_integrations.requests import GivenText, Message, Role, refused_block, role_of
+from sharedllm_integrations.tool_calling import HeldCalls, parsed_calls, written_call
 
-ROLES: dict[str, Role] = {
-    "system": "system",
-    "developer": "system",
-    "human": "user",
-    "user": "user",
-    "ai": "assistant",
-    "assistant": "assistant",
-    "tool": "tool",
-    "function": "tool",
-}
 SILENT = ("reasoning", "thinking", "redacted_thinking", "tool_use", "tool_call", "tool_call_chunk")
+HINT = "Give images, audio and files as text"
 
 
-def turns_of(messages: Sequence[BaseMessage]) -> list[Turn]:
-    """The turns of a conversation.
+def request_messages(messages: Sequence[BaseMessage]) -> list[Message]:
+    """The messages of a conversation.
 
     Raises
     ------
     ContentError
         If a message holds something other than text and documents, or has an unknown role.
     """
-    return [_turn(message) for message in messages]
+    return [_message(message) for message in messages]
 
 
-def grants_of(messages: Sequence[BaseMessage]) -> set[str]:
-    """Handles that the artifacts of tool messages grant: what a retriever tool has returned.
-
-    Only what stands beside documents counts, never what stands in one. Artifacts of other tools
-    grant nothing, whatever they are.
-    """
-    artifacts = [message.artifact for message in messages if isinstance(message, ToolMessage)]
-    return {handle for artifact in artifacts for handle in _in_artifact(artifact)}
-
-
-def _in_artifact(artifact: Any) -> Iterator[str]:
-    beside = []
-    if isinstance(artifact, dict):
-        beside = artifact.get("handles", [])
-    elif isinstance(artifact, list | tuple):
-        beside = [one.metadata.get(HANDLE) for one in artifact if isinstance(one, Document)]
-    for handle in beside if isinstance(beside, list | tuple) else ():
-        if isinstance(handle, str):
-            yield handle
-
-
-def handles_in(given: Any) -> Iterator[str]:
-    """The handle ids that an application grants: ids, marks, or retrieved documents.
-
-    Raises
-    ------
-    SetupError
-        If it is none of these.
-    """
-    for one in [given] if isinstance(given, str | Document) else given:
-        if isinstance(one, Document):
-            yield from _in_artifact([one])
-        elif isinstance(one, str):
-            mark = MARK.match(one)
-            yield mark["id"] if mark else one
-        else:
-            raise SetupError(
-                f"grants holds {one!r}; give handle ids, marks, or what a retriever returned"
-            )
-
-
-def _turn(message: BaseMessage) -> Turn:
-    kind = message.role if isinstance(message, ChatMessage) else message.type
-    role = ROLES.get(kind)
-    if role is None:
-        raise ContentError(
-            f"a message has the role {kind!r}; allowed: {', '.join(sorted(set(ROLES)))}"
-        )
+def _message(message: BaseMessage) -> Message:
+    role = role_of(message.role if isinstance(message, ChatMessage) else message.type)
     parts = list(_parts(message, role))
     if isinstance(message, AIMessage):
-        parts += [toolcalls.written(call["name"], call["args"]) for call in message.tool_calls]
+        parts += [written_call(call["name"], call["args"]) for call in message.tool_calls]
     if isinstance(message, ToolMessage):
         failed = " failed" if message.status == "error" else ""
         parts.insert(0, f"Result of {message.name or 'the tool'}{failed}:\n")
-    return Turn(role=role, parts=tuple(parts))
+    return Message(role=role, parts=tuple(parts))
 
 
-def _parts(message: BaseMessage, role: Role) -> Iterator[str | Given]:
+def _parts(message: BaseMessage, role: Role) -> Iterator[str | GivenText]:
     if isinstance(message.content, str):
         if message.content:
             yield message.content
         return
     for block in message.content_blocks:
-        kind = block["type"]
+        kind = _kind(block)
         if block["type"] == "text":
             yield block["text"]
         elif block["type"] == "text-plain":
-            yield Given(text=str(block.get("text", "")), title=str(block.get("title", "")))
-        elif role == "assistant" and (kind in SILENT or _is_silent(block)):
-            continue  # calls are written from `tool_calls`; thoughts are not read again
-        else:
-            raise ContentError(
-                f"a message of {role!r} holds a block of type {_kind(block)!r}; allowed: 'text', "
-                "and 'text-plain' for a document. Give images, audio and files as text"
-            )
-
-
-def _is_silent(block: Any) -> bool:
-    return block["type"] == "non_standard" and block.get("value", {}).get("type") in SILENT
+            yield GivenText(text=str(block.get("text", "")), title=str(block.get("title", "")))
+        elif role != "assistant" or kind not in SILENT:
+            raise refused_block(role, kind, "text-plain", HINT)
+        # calls are written from `tool_calls`; thoughts are not read again
 
 
 def _kind(block: Any) -> str:
     if block["type"] == "non_standard":
         return str(block.get("value", {}).get("type", "non_standard"))
     return str(block["type"])
+
+
+# -- answers ---------------------------------------------------------------------------------------
+
+
+def chat_result(run: Run, engine: Engine, *, with_tools: bool) -> ChatResult:
+    """A whole answer."""
+    text, calls = parsed_calls(run.text) if with_tools else (run.text, [])
+    good = [call for call in calls if call.arguments is not None]
+    message = AIMessage(
+        content=text.strip(),
+        tool_calls=[
+            tool_call(name=call.name, args=call.arguments or {}, id=_call_id()) for call in good
+        ],
+        invalid_tool_calls=[
+            invalid_tool_call(
+                name=call.name or None, args=call.raw, id=_call_id(), error="not a JSON object"
+            )
+            for call in calls
+            if call.arguments is None
+        ],
+        usage_metadata=_usage(run.usage),
+        response_metadata=run.metadata(engine),
+    )
+    return ChatResult(generations=[ChatGeneration(message=message)])
+
+
+def text_chunk(text: str) -> ChatGenerationChunk:
+    """A piece of an answer."""
+    return ChatGenerationChunk(message=AIMessageChunk(content=text))
+
+
+def last_chunks(run: Run, engine: Engine, held: HeldCalls) -> Iterator[ChatGenerationChunk]:
+    """The calls that were held back, and the last chunk, which says what was used."""
+    text, calls = parsed_calls(held.text)
+    if text.strip():
+        yield text_chunk(text)
+    for index, call in enumerate(calls):
+        # what is cut short goes as a JSON text: LangChain would complete it and call it valid
+        arguments = json.dumps(call.raw if call.arguments is None else call.arguments)
+        piece = tool_call_chunk(name=call.name or None, args=arguments, id=_call_id(), index=index)
+        yield ChatGenerationChunk(message=AIMessageChunk(content="", tool_call_chunks=[piece]))
+    yield ChatGenerationChunk(
+        message=AIMessageChunk(
+            content="",
+            usage_metadata=_usage(run.usage),
+            response_metadata=run.metadata(engine),
+            chunk_position="last",
+        )
+    )
+
+
+def _usage(used: Usage) -> UsageMetadata:
+    return UsageMetadata(
+        input_tokens=used.read,
+        output_tokens=used.written,
+        total_tokens=used.total,
+        input_token_details=InputTokenDetails(cache_read=used.reused, cache_creation=used.built),
+    )
+
+
+def _call_id() -> str:
+    return f"call_{uuid.uuid4().hex[:24]}"
+
+
+# -- selected evidence as annotations of LangChain's text blocks -----------------------------------
+
+
+def selected_evidence(message: AIMessage) -> list[dict[str, Any]]:
+    """The selected evidence of an answer, as LangChain's citations, best first.
+
+    What was selected was given to the model; that the model used it is not claimed. So there is no
+    place in the answer, and `extras` says where the text stands in its document.
+    """
+    given = message.response_metadata.get(PROVIDER, {}).get("citations", [])
+    return [
+        {
+            "type": "citation",
+            "title": one["title"] or one["source"],
+            "cited_text": one["text"],
+            "extras": {
+                "kind": "selected evidence",
+                **{key: value for key, value in one.items() if key not in ("title", "text")},
+            },
+        }
+        for one in given
+    ]
+
+
+def content_blocks(message: AIMessage) -> list[Any]:
+    """The standard content blocks of a message that SharedLLM wrote."""
+    bare = message.model_copy(update={"response_metadata": {}})
+    blocks: list[Any] = list(bare.content_blocks)
+    found = selected_evidence(message)
+    if not found:
+        return blocks
+    for block in blocks:
+        if block["type"] == "text":
+            block["annotations"] = found
+            return blocks
+    if isinstance(message, AIMessageChunk) and not message.tool_calls:
+        # the last chunk has no text of its own: this joins the text before it
+        return [{"type": "text", "text": "", "annotations": found}, *blocks]
+    return blocks
+
+
+register_translator(PROVIDER, content_blocks, content_blocks)

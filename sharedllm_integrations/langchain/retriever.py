@@ -1,34 +1,44 @@
-"""TreeMemoryRetriever: whole documents of a tree memory, for a retriever's place in a chain."""
+"""A tree memory in the place of LangChain's retriever, document compressor and search tool."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForRetrieverRun,
     CallbackManagerForRetrieverRun,
+    Callbacks,
 )
-from langchain_core.documents import Document
+from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.indexing import DeleteResponse, UpsertResponse
 from langchain_core.indexing.base import DocumentIndex
 from langchain_core.runnables.config import run_in_executor
-from pydantic import ConfigDict, Field, PositiveInt
+from langchain_core.tools import StructuredTool
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
+from sharedllm_integrations.documents import name_of
+from sharedllm_integrations.engine import Engine
 from sharedllm_integrations.errors import SetupError
 from sharedllm_integrations.langchain.documents import (
     from_memory,
     passage,
     retrieved,
+    span,
     to_memory,
 )
-from sharedllm_integrations.memories import opened, temporary
-from sharedllm_integrations.ranking import best_documents, require_count
-from sharedllm_integrations.saving import put
+from sharedllm_integrations.memories import Returns, found, opened, put, require_count, temporary
+from sharedllm_integrations.references import Scope, neutral
+from sharedllm_integrations.requests import GivenText
+from sharedllm_integrations.settings import SelectionFields
 
 if TYPE_CHECKING:
     from sharedllm import TreeMemory
+
+Content = Literal["documents", "references", "passages"]
+PREVIEW = 300  # characters
+NOTHING = "Nothing was found."
 
 
 class TreeMemoryRetriever(DocumentIndex):
@@ -43,15 +53,16 @@ class TreeMemoryRetriever(DocumentIndex):
         long as the process
     k : documents (or passages) to return at most
     filter : metadata filter, as ``TreeMemory.search`` takes it
-    returns : "documents" (whole ones) or "passages" (the best spans, for chains with another model)
-    marks : put each whole document between the marks by which an adapter knows it
-    tenant : of the marks
+    returns : "documents" (whole ones) or "passages" (the best, for chains with another model)
+    references : put each whole document between the marks of its document reference, by which a
+        model with the same memory and tenant knows it
+    tenant : of the references
     llm : a SharedLLM that is loaded already, for a memory that is made here
 
     Raises
     ------
     SetupError
-        If `memory` is neither.
+        If `memory` cannot be one.
     SharedLLMError
         Of the core, if the memory cannot be used.
     """
@@ -61,8 +72,8 @@ class TreeMemoryRetriever(DocumentIndex):
     memory: Any = None
     k: PositiveInt = 4
     filter: Mapping[str, Any] | None = None
-    returns: Literal["documents", "passages"] = "documents"
-    marks: bool = True
+    returns: Returns = "documents"
+    references: bool = True
     tenant: str = ""
     llm: Any = Field(default=None, exclude=True, repr=False)
 
@@ -84,16 +95,11 @@ class TreeMemoryRetriever(DocumentIndex):
     ) -> list[Document]:
         wanted = require_count("k", self.k if k is None else k)
         where = self.filter if filter is None else filter
-        if not self._memory.list(where):
-            return []
+        hits = found(self._memory, query, wanted, where, self.returns)
         if self.returns == "passages":
-            return [passage(hit) for hit in self._memory.search(query, wanted, where)]
-        return [
-            retrieved(
-                self._memory.get(hit.id), self._memory, self.tenant, hit.score, marks=self.marks
-            )
-            for hit in best_documents(self._memory, query, wanted, where)
-        ]
+            return [passage(hit) for hit in hits]
+        scope = Scope.of(self._memory, self.tenant) if self.references else None
+        return [retrieved(self._memory.get(hit.id), scope, hit.score) for hit in hits]
 
     async def _aget_relevant_documents(
         self,
@@ -174,4 +180,118 @@ def _require_nothing(name: str, given: Mapping[str, Any]) -> None:
         raise SetupError(f"{name}() does not know {', '.join(given)}; leave it out")
 
 
-__all__ = ["TreeMemoryRetriever"]
+class TreeMemoryCompressor(SelectionFields, BaseDocumentCompressor):
+    """Selects the passages that answer a query, under one budget for all documents.
+
+    For pipelines that keep another model: each passage is a document with the metadata of the one
+    it comes from, and ``char_start``, ``char_end``, ``tree_level`` and ``score``.
+
+    Parameters
+    ----------
+    budget : tokens of all passages together; None is the model's
+    memory : TreeMemory or path; documents that it holds are not read again
+    model, adapter, device, dtype, llm, tenant, search : as for ``ChatSharedLLM``
+
+    Raises
+    ------
+    SetupError, SharedLLMError
+    """
+
+    @cached_property
+    def _engine(self) -> Engine:
+        return Engine(self)
+
+    def compress_documents(
+        self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
+    ) -> list[Document]:
+        """The passages of `documents` that answer `query`, best first.
+
+        Documents without text are left out; equal texts count once.
+        """
+        texts = [
+            GivenText(text=one.page_content, title=name_of(one.metadata, "")) for one in documents
+        ]
+        selected = self._engine.select(texts, query, self._selection)
+        return [span(citation, documents[index].metadata) for citation, index in selected]
+
+    async def acompress_documents(
+        self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
+    ) -> list[Document]:
+        """:meth:`compress_documents` without holding up the event loop."""
+        return await run_in_executor(None, self.compress_documents, documents, query, callbacks)
+
+
+class _Query(BaseModel):
+    query: str = Field(description="what to look for, as a question or in key words")
+
+
+def create_tree_memory_tool(
+    memory: Any,
+    *,
+    name: str = "search_documents",
+    description: str = "Searches the documents, and returns those that answer the query.",
+    k: int = 3,
+    content: Content = "documents",
+    filter: Mapping[str, Any] | None = None,
+    tenant: str = "",
+) -> StructuredTool:
+    """A tool that searches a tree memory.
+
+    Parameters
+    ----------
+    memory : TreeMemory, or the path of one
+    name, description : for the model that calls it
+    k : documents or passages to return
+    content : {"documents", "references", "passages"}
+        The result that the model reads: whole documents between the marks of their references; or
+        a preview of each with its reference, which a ``ChatSharedLLM`` of the same memory and
+        tenant reads as the whole document and which keeps histories short; or the best passages,
+        for any other model.
+    filter : metadata filter, as ``TreeMemory.search`` takes it
+    tenant : of the references
+
+    Raises
+    ------
+    SetupError
+        If `content` is none of these.
+    """
+    if content not in get_args(Content):
+        raise SetupError(f"content is {content!r}; allowed: {', '.join(get_args(Content))}")
+    retriever = TreeMemoryRetriever(
+        memory=memory,
+        k=k,
+        filter=filter,
+        tenant=tenant,
+        returns="passages" if content == "passages" else "documents",
+        references=content == "documents",
+    )
+
+    def shown(found: list[Document]) -> tuple[str, list[dict[str, Any]]]:
+        texts = [
+            _preview(d, retriever) if content == "references" else d.page_content for d in found
+        ]
+        return "\n\n".join(texts) or NOTHING, [{"id": one.id, **one.metadata} for one in found]
+
+    def search(query: str, callbacks: Callbacks = None) -> tuple[str, list[dict[str, Any]]]:
+        return shown(retriever.invoke(query, config={"callbacks": callbacks}))
+
+    async def asearch(query: str, callbacks: Callbacks = None) -> tuple[str, list[dict[str, Any]]]:
+        return shown(await retriever.ainvoke(query, config={"callbacks": callbacks}))
+
+    return StructuredTool.from_function(
+        func=search,
+        coroutine=asearch,
+        name=name,
+        description=description,
+        args_schema=_Query,
+        response_format="content_and_artifact",
+    )
+
+
+def _preview(document: Document, retriever: TreeMemoryRetriever) -> str:
+    """The name of a document that was found, how it begins, and its reference."""
+    memory, id = retriever._memory, document.id or ""
+    name = name_of(document.metadata, document.page_content)
+    begins = " ".join(document.page_content[:PREVIEW].split())
+    reference = Scope.of(memory, retriever.tenant).reference(id, memory.get(id).text)
+    return f"{neutral(name)}: {begins}...\n{reference}"

@@ -14,17 +14,21 @@ try:
 except ImportError as error:
     raise MissingFrameworkError("llama-index-core", "llamaindex") from error
 
-from sharedllm_integrations.llamaindex.answers import answer_of
-from sharedllm_integrations.llamaindex.citations import TreeMemoryCitationEngine
-from sharedllm_integrations.llamaindex.events import DocumentsReadEvent
 from sharedllm_integrations.llamaindex.index import TreeMemoryIndex
 from sharedllm_integrations.llamaindex.llm import LlamaIndexSharedLLM
-from sharedllm_integrations.llamaindex.postprocessor import TreeMemoryPostprocessor
-from sharedllm_integrations.llamaindex.query_engine import TreeMemoryQueryEngine
-from sharedllm_integrations.llamaindex.react import react_grammar
-from sharedllm_integrations.llamaindex.retriever import TreeMemoryRetriever
+from sharedllm_integrations.llamaindex.messages import DocumentsReadEvent
+from sharedllm_integrations.llamaindex.nodes import whole_documents
+from sharedllm_integrations.llamaindex.query_engine import (
+    TreeMemoryCitationEngine,
+    TreeMemoryQueryEngine,
+)
+from sharedllm_integrations.llamaindex.retriever import (
+    TreeMemoryPostprocessor,
+    TreeMemoryRetriever,
+)
 from sharedllm_integrations.llamaindex.transform import TreeMemoryTransform
-from sharedllm_integrations.llamaindex.wholes import whole_documents
+from sharedllm_integrations.report import answer_of
+from sharedllm_integrations.tool_calling import react_grammar
 
 __all__ = [  # in reading order
     "LlamaIndexSharedLLM",

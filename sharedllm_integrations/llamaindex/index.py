@@ -4,34 +4,37 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from llama_index.core.chat_engine import (
+    CondensePlusContextChatEngine,
+    CondenseQuestionChatEngine,
+    ContextChatEngine,
+)
 from llama_index.core.chat_engine.types import BaseChatEngine
 from llama_index.core.llms import LLM
+from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.schema import BaseNode
 from llama_index.core.storage.docstore.types import RefDocInfo
 
 from sharedllm_integrations.errors import SetupError
-from sharedllm_integrations.llamaindex.chat_engine import chat_engine
-from sharedllm_integrations.llamaindex.citations import TreeMemoryCitationEngine
 from sharedllm_integrations.llamaindex.llm import LlamaIndexSharedLLM
 from sharedllm_integrations.llamaindex.nodes import to_memory
-from sharedllm_integrations.llamaindex.query_engine import TreeMemoryQueryEngine
-from sharedllm_integrations.llamaindex.retriever import (
-    TreeMemoryRetriever,
-    core_of,
-    memory_for,
+from sharedllm_integrations.llamaindex.query_engine import (
+    TreeMemoryCitationEngine,
+    TreeMemoryQueryEngine,
 )
-from sharedllm_integrations.memories import opened
-from sharedllm_integrations.saving import put, save
+from sharedllm_integrations.llamaindex.retriever import TreeMemoryRetriever, core_of, memory_for
+from sharedllm_integrations.memories import opened, put, save
 from sharedllm_integrations.worker import in_thread
 
 if TYPE_CHECKING:
     from sharedllm import TreeMemory
 
-RETRIEVER = ("similarity_top_k", "filters", "returns", "tickets", "verbose")
+RETRIEVER = ("similarity_top_k", "filters", "returns", "references", "verbose")
+MODES = ("context", "condense_plus_context", "condense_question")
+HISTORY = 0.25  # of the trained window; the rest is for evidence, instructions and the answer
 logger = logging.getLogger(__name__)
 
 
@@ -49,7 +52,8 @@ class TreeMemoryIndex:
     memory : TreeMemory, the path of one (made where there is none), or None for one that lasts as
         long as the process
     llm : the LlamaIndex model that answers; None is a LlamaIndexSharedLLM of the memory
-    tenant : of the tickets that its retrievers give out; None is the model's
+        Of a LlamaIndexSharedLLM, the index uses a copy whose requests' own memory is the index's.
+    tenant : of the references that its retrievers give out; None is the model's
 
     Raises
     ------
@@ -71,7 +75,9 @@ class TreeMemoryIndex:
             )
         self.tenant = ours.tenant if ours else tenant or ""
         self.memory: TreeMemory = memory_for(memory, ours)
-        self.llm: LLM = llm or LlamaIndexSharedLLM(memory=self.memory, tenant=self.tenant)
+        self.llm: LLM = self._over(
+            llm or LlamaIndexSharedLLM(memory=self.memory, tenant=self.tenant)
+        )
 
     # -- making, keeping -------------------------------------------------------------------------
 
@@ -172,19 +178,19 @@ class TreeMemoryIndex:
 
     async def ainsert(self, document: BaseNode) -> None:
         """:meth:`insert` without holding up the event loop."""
-        await in_thread(lambda: self.insert(document), threading.Event())
+        await in_thread(lambda: self.insert(document))
 
     async def adelete_ref_doc(self, ref_doc_id: str) -> None:
         """:meth:`delete_ref_doc` without holding up the event loop."""
-        await in_thread(lambda: self.delete_ref_doc(ref_doc_id), threading.Event())
+        await in_thread(lambda: self.delete_ref_doc(ref_doc_id))
 
     async def arefresh(self, documents: Sequence[BaseNode]) -> list[bool]:
         """:meth:`refresh` without holding up the event loop."""
-        return await in_thread(lambda: self.refresh(documents), threading.Event())
+        return await in_thread(lambda: self.refresh(documents))
 
     @property
     def ref_doc_info(self) -> dict[str, RefDocInfo]:
-        """What it holds, by id."""
+        """Its documents, by id."""
         return {
             one.id: RefDocInfo(node_ids=[one.id], metadata=dict(one.metadata))
             for one in self.memory.list()
@@ -197,7 +203,7 @@ class TreeMemoryIndex:
 
         Parameters
         ----------
-        options : ``similarity_top_k``, ``filters``, ``returns``, ``tickets``, ``verbose``
+        options : ``similarity_top_k``, ``filters``, ``returns``, ``references``, ``verbose``
         """
         return TreeMemoryRetriever(self.memory, tenant=self.tenant, **options)
 
@@ -217,7 +223,8 @@ class TreeMemoryIndex:
         options : those of :meth:`as_retriever` and of ``RetrieverQueryEngine.from_args``
         """
         kind = TreeMemoryCitationEngine if citations else TreeMemoryQueryEngine
-        return kind.from_args(self._retriever(llm, options), llm=llm or self.llm, **options)
+        model = self._over(llm or self.llm)
+        return kind.from_args(self._retriever(model, options), llm=model, **options)
 
     def as_chat_engine(
         self, chat_mode: str = "context", *, llm: LLM | None = None, **options: Any
@@ -235,13 +242,17 @@ class TreeMemoryIndex:
         SetupError
             If `chat_mode` is none of these.
         """
-        mode = str(getattr(chat_mode, "value", chat_mode))
-        return chat_engine(mode, self._retriever(llm, options), llm or self.llm, options)
+        mode, model = str(getattr(chat_mode, "value", chat_mode)), self._over(llm or self.llm)
+        return _chat_engine(mode, self._retriever(model, options), model, options)
 
-    def _retriever(self, llm: LLM | None, options: dict[str, Any]) -> TreeMemoryRetriever:
+    def _over(self, llm: LLM) -> LLM:
+        """A model of ours with this index's memory as its own."""
+        return llm.over(self.memory) if isinstance(llm, LlamaIndexSharedLLM) else llm
+
+    def _retriever(self, llm: LLM, options: dict[str, Any]) -> TreeMemoryRetriever:
         """A retriever by its own among `options`, which are taken out of them."""
         own = {name: options.pop(name) for name in RETRIEVER if name in options}
-        if not isinstance(llm or self.llm, LlamaIndexSharedLLM):
+        if not isinstance(llm, LlamaIndexSharedLLM):
             own.setdefault("returns", "passages")
         return self.as_retriever(**own)
 
@@ -251,3 +262,40 @@ def _has_text(document: BaseNode) -> bool:
         return True
     logger.warning("document %r has no text and is left out", document.node_id)
     return False
+
+
+def _chat_engine(
+    mode: str, retriever: TreeMemoryRetriever, llm: LLM, options: dict[str, Any]
+) -> BaseChatEngine:
+    """The chat engine that LlamaIndex calls `mode`; "best" is "context".
+
+    Raises
+    ------
+    SetupError
+        If it cannot work over a retriever.
+    """
+    if options.get("memory") is None and isinstance(llm, LlamaIndexSharedLLM):
+        options["memory"] = _history(llm, options.pop("chat_history", None))
+    if mode in ("context", "best"):
+        return ContextChatEngine.from_defaults(retriever=retriever, llm=llm, **options)
+    if mode == "condense_plus_context":
+        return CondensePlusContextChatEngine.from_defaults(retriever=retriever, llm=llm, **options)
+    if mode == "condense_question":
+        engine = TreeMemoryQueryEngine.from_args(retriever, llm=llm)
+        return CondenseQuestionChatEngine.from_defaults(query_engine=engine, llm=llm, **options)
+    raise SetupError(
+        f"chat_mode is {mode!r}; allowed: {', '.join(map(repr, MODES))}. For an agent, give "
+        "as_query_engine() to a QueryEngineTool"
+    )
+
+
+def _history(llm: LlamaIndexSharedLLM, messages: Any) -> ChatMemoryBuffer:
+    """A history that fits the trained window; LlamaIndex would size it by the trees' capacity.
+
+    Kept in memory: LlamaIndex's default leaves a connection to SQLite open.
+    """
+    return ChatMemoryBuffer.from_defaults(
+        chat_history=messages,
+        token_limit=int(llm.engine.llm.window * HISTORY),
+        tokenizer_fn=llm.count,
+    )

@@ -12,7 +12,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -29,21 +29,28 @@ from llama_index.core.llms.custom import CustomLLM
 from pydantic import PositiveInt, PrivateAttr, field_serializer
 
 from sharedllm import SharedLLMError
-from sharedllm_integrations.details import DEFAULT_MODEL, GENERATION, MAX_TOKENS, model_name
-from sharedllm_integrations.engine import Engine, Request, Run
+from sharedllm_integrations.engine import Engine, Run
 from sharedllm_integrations.errors import RequestError
-from sharedllm_integrations.fields import AnswerFields
-from sharedllm_integrations.grants import ids_in, redeemed
-from sharedllm_integrations.llamaindex import responses
-from sharedllm_integrations.llamaindex.events import Calls, around, told
-from sharedllm_integrations.llamaindex.messages import turns_of
-from sharedllm_integrations.resolving import CAPACITY
-from sharedllm_integrations.turns import Turn
+from sharedllm_integrations.llamaindex.messages import (
+    Calls,
+    announce,
+    chat,
+    collector,
+    completion,
+    raw_of,
+    request_messages,
+)
+from sharedllm_integrations.references import Scope
+from sharedllm_integrations.requests import Message, Request
+from sharedllm_integrations.resolution import CAPACITY
+from sharedllm_integrations.settings import DEFAULT_MODEL, MAX_TOKENS, AnswerFields
 from sharedllm_integrations.worker import in_thread, iterated
+
+if TYPE_CHECKING:
+    from sharedllm import TreeMemory
 
 Make = Callable[[str, str | None, dict[str, Any] | None], Any]
 UNHEARD = (ValueError, TypeError)  # what LlamaIndex's synthesizers take for an unreadable answer
-HANDLED = frozenset({*GENERATION, "stop", "grants", "timeout"})
 
 
 @contextmanager
@@ -60,35 +67,26 @@ def _heard() -> Iterator[None]:
 class LlamaIndexSharedLLM(AnswerFields, CustomLLM):
     """A model on this machine that reads documents of any length in its prompts.
 
-    Whole documents in a prompt reach the model as trees: those of a retriever of this package by
-    tickets, others as text that is known or as long text. ``additional_kwargs["sharedllm"]`` of a
-    response says what happened to each, and which passages the model was given.
+    Whole documents in a prompt reach the model as trees: those of a retriever over the same memory
+    by their references, others as text that is known or as long text.
+    ``additional_kwargs["sharedllm"]`` of a response says what happened to each, and which passages
+    the model was given.
 
     >>> llm = LlamaIndexSharedLLM()
     >>> llm.complete("Who sells his wife?").text
 
     Parameters
     ----------
-    model : Hugging Face name, folder or .gguf file; None is the memory's model, or the default
-    memory : TreeMemory, or the path of one; None keeps what is built in a cache of the process
-    llm : a SharedLLM that is loaded already, in place of `model`
-    adapter, device, dtype : as ``SharedLLM.from_pretrained`` takes them
-    tenant : handles and cached documents are apart for each tenant
-    keep : add documents that the memory does not hold to it
-    reads : "prompt" (the documents in the prompt) or "memory" (all of the memory, too)
-    grants : handles that may stand in a prompt without their text, for every request
-    long_text : characters from which text without marks becomes documents; None is never
-    repeat_question : repeat a question behind its documents that stands only in front of them
-    search : fields of SearchConfig, such as ``{"budget": 1024}``
-    temperature, top_p, top_k, repetition_penalty, seed, max_tokens, stop : of the answer
     grammar : every answer follows it, such as that of :func:`react_grammar`
-    timeout : seconds an answer may take; reading a document is not interrupted
     context_window : tokens that LlamaIndex may put into one prompt, documents included
+
+    The others are those of :class:`~sharedllm_integrations.settings.AnswerFields` and
+    :class:`~sharedllm_integrations.settings.ModelFields`.
 
     Raises
     ------
     RequestError
-        If a request cannot be answered; its ``cause`` is a HandleError, ContentError,
+        If a request cannot be answered; its ``cause`` is a DocumentReferenceError, ContentError,
         CapacityError, WindowError, ConfigError, ... LlamaIndex's synthesizers take these, which
         are ValueErrors, for answers that they cannot parse, and say "Empty Response".
     AnswerTimeoutError
@@ -98,9 +96,6 @@ class LlamaIndexSharedLLM(AnswerFields, CustomLLM):
         Of the core: a model that is not there, a memory that cannot be read, ...
     """
 
-    grants: tuple[str, ...] = ()
-    max_tokens: PositiveInt = MAX_TOKENS
-    stop: tuple[str, ...] = ()
     grammar: str = ""
     context_window: PositiveInt = CAPACITY
 
@@ -108,7 +103,15 @@ class LlamaIndexSharedLLM(AnswerFields, CustomLLM):
 
     def __init__(self, **given: Any) -> None:
         super().__init__(**given)
-        self._engine = Engine(self._settings())
+        self._engine = Engine(self)
+
+    def over(self, memory: TreeMemory) -> Self:
+        """This model with `memory` as its requests' own."""
+        if self.memory is not None and Scope.of(memory, "") == Scope.of(self._engine.memory, ""):
+            return self
+        made = self.model_copy(update={"memory": memory})
+        made._engine = Engine(made)
+        return made
 
     @field_serializer("memory")
     def _memory_as_path(self, memory: Any) -> str | None:
@@ -121,10 +124,10 @@ class LlamaIndexSharedLLM(AnswerFields, CustomLLM):
 
     @property
     def metadata(self) -> LLMMetadata:
-        """What LlamaIndex asks about a model; the window is that of the trees."""
+        """LlamaIndex's questions about a model; the window is that of the trees."""
         return LLMMetadata(
             context_window=self.context_window,
-            num_output=min(self.max_tokens, self.context_window // 4),
+            num_output=min(self.max_tokens or MAX_TOKENS, self.context_window // 4),
             is_chat_model=True,
             is_function_calling_model=False,
             model_name=self.model or DEFAULT_MODEL,
@@ -144,7 +147,7 @@ class LlamaIndexSharedLLM(AnswerFields, CustomLLM):
     @llm_completion_callback()
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """Answer a prompt, which is asked as one message of the user."""
-        whole: CompletionResponse = self._whole(responses.completion, self._asked(prompt, kwargs))
+        whole: CompletionResponse = self._whole(completion, self._asked(prompt, kwargs))
         return whole
 
     @llm_completion_callback()
@@ -153,7 +156,7 @@ class LlamaIndexSharedLLM(AnswerFields, CustomLLM):
     ) -> CompletionResponse:
         """:meth:`complete` without holding up the event loop."""
         request = self._asked(prompt, kwargs)
-        whole: CompletionResponse = await self._awhole(responses.completion, request)
+        whole: CompletionResponse = await self._awhole(completion, request)
         return whole
 
     @llm_completion_callback()
@@ -161,38 +164,38 @@ class LlamaIndexSharedLLM(AnswerFields, CustomLLM):
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> CompletionResponseGen:
         """:meth:`complete` piece by piece; the last piece is empty and says what happened."""
-        return self._pieces(responses.completion, self._asked(prompt, kwargs), around())
+        return self._pieces(completion, self._asked(prompt, kwargs), collector())
 
     @llm_completion_callback()
     async def astream_complete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> CompletionResponseAsyncGen:
         """:meth:`stream_complete` without holding up the event loop."""
-        return self._apieces(responses.completion, self._asked(prompt, kwargs), around())
+        return self._apieces(completion, self._asked(prompt, kwargs), collector())
 
     @llm_chat_callback()
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Answer the last message of a conversation."""
-        whole: ChatResponse = self._whole(responses.chat, self._asked(messages, kwargs))
+        whole: ChatResponse = self._whole(chat, self._asked(messages, kwargs))
         return whole
 
     @llm_chat_callback()
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """:meth:`chat` without holding up the event loop."""
-        whole: ChatResponse = await self._awhole(responses.chat, self._asked(messages, kwargs))
+        whole: ChatResponse = await self._awhole(chat, self._asked(messages, kwargs))
         return whole
 
     @llm_chat_callback()
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
         """:meth:`chat` piece by piece; the last piece is empty and says what happened."""
-        return self._pieces(responses.chat, self._asked(messages, kwargs), around())
+        return self._pieces(chat, self._asked(messages, kwargs), collector())
 
     @llm_chat_callback()
     async def astream_chat(
         self, messages: Sequence[ChatMessage], **kwargs: Any
     ) -> ChatResponseAsyncGen:
         """:meth:`stream_chat` without holding up the event loop."""
-        return self._apieces(responses.chat, self._asked(messages, kwargs), around())
+        return self._apieces(chat, self._asked(messages, kwargs), collector())
 
     # -- how ------------------------------------------------------------------------------------
 
@@ -206,7 +209,7 @@ class LlamaIndexSharedLLM(AnswerFields, CustomLLM):
         return self._made(make, run)
 
     def _made(self, make: Make, run: Run) -> Any:
-        return make(run.text.strip(), None, self._raw(run, around()))
+        return make(run.text.strip(), None, self._raw(run, collector()))
 
     def _pieces(
         self, make: Make, request: Request, calls: Calls | None
@@ -224,7 +227,7 @@ class LlamaIndexSharedLLM(AnswerFields, CustomLLM):
             yield make(text, piece, None if run is None else self._raw(run, calls))
 
     def _streamed(self, request: Request) -> Iterator[tuple[str, str, Run | None]]:
-        """What has come so far and each piece; at the end, the whole run."""
+        """The text so far and each piece; at the end, the whole run."""
         with _heard():
             run = self._engine.start(request)
             for piece in run:
@@ -232,26 +235,14 @@ class LlamaIndexSharedLLM(AnswerFields, CustomLLM):
             yield run.text, "", run
 
     def _raw(self, run: Run, calls: Calls | None) -> dict[str, Any]:
-        return responses.raw_of(run, model_name(self._engine), told(run, calls))
+        announce(run, calls)
+        return raw_of(run, self._engine)
 
     @_heard()
     def _asked(self, given: str | Sequence[ChatMessage], kwargs: Mapping[str, Any]) -> Request:
         """One call: its own options, else those of the fields."""
-        turns = [Turn(role="user", parts=(given,))] if isinstance(given, str) else turns_of(given)
-        granted = {id for one in (*self.grants, *kwargs.get("grants", ())) for id in ids_in(one)}
-        read = []
-        for turn in turns:
-            told_turn, more = redeemed(turn, self.tenant)
-            read.append(told_turn)
-            granted |= more
-        options = {core: kwargs.get(name, getattr(self, name)) for name, core in GENERATION.items()}
-        options |= {"grammar": self.grammar} if self.grammar else {}
-        options |= {name: value for name, value in kwargs.items() if name not in HANDLED}
-        stop = kwargs.get("stop", self.stop) or ()
-        options["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
-        return Request(
-            turns=read,
-            grants=frozenset(granted),
-            options={name: value for name, value in options.items() if value is not None},
-            timeout=kwargs.get("timeout", self.timeout),
-        )
+        if isinstance(given, str):
+            messages = [Message(role="user", parts=(given,))]
+        else:
+            messages = request_messages(given)
+        return self._request(messages, kwargs, kwargs.get("grammar", self.grammar))

@@ -1,42 +1,45 @@
-"""LlamaIndex's messages -> turns."""
+"""LlamaIndex's messages -> those of a request, and answers -> LlamaIndex's responses and events."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
 
+from llama_index.core import instrumentation
 from llama_index.core.base.llms.types import (
     CachePoint,
     ChatMessage,
+    ChatResponse,
     CitableBlock,
     CitationBlock,
-    ContentBlock,
+    CompletionResponse,
     DocumentBlock,
+    MessageRole,
     TextBlock,
     ThinkingBlock,
     ToolCallBlock,
 )
+from llama_index.core.instrumentation.events import BaseEvent
+from pydantic import Field
 
-from sharedllm_integrations.errors import ContentError
-from sharedllm_integrations.turns import Given, Role, Turn
+from sharedllm_integrations.engine import Engine, Run
+from sharedllm_integrations.report import PROVIDER
+from sharedllm_integrations.requests import GivenText, Message, Role, refused_block, role_of
 
-ROLES: dict[str, Role] = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "assistant": "assistant",
-    "chatbot": "assistant",
-    "model": "assistant",
-    "tool": "tool",
-    "function": "tool",
-}
 OBSERVATION = "Observation: "  # how LlamaIndex's ReAct agent begins the result of a tool
 SILENT = (CachePoint, CitationBlock, ThinkingBlock, ToolCallBlock)
+FILE = "Read the file, and give its text as a CitableBlock with a title"
+OTHER = "Give images, audio and video as text"
+Extra = dict[str, Any]
+Calls = list[Extra]
 
 
-def turns_of(messages: Sequence[ChatMessage]) -> list[Turn]:
-    """The turns of a conversation.
+def request_messages(messages: Sequence[ChatMessage]) -> list[Message]:
+    """The messages of a conversation.
 
-    A ReAct agent hands the results of its tools on as the user's words. They are turns of a tool
+    A ReAct agent hands the results of its tools on as the user's words. They are messages of a tool
     here, so that documents are searched for what the user asked.
 
     Raises
@@ -44,51 +47,152 @@ def turns_of(messages: Sequence[ChatMessage]) -> list[Turn]:
     ContentError
         If a message holds something other than text and documents.
     """
-    turns: list[Turn] = []
+    out: list[Message] = []
     for message in messages:
-        role = ROLES[message.role.value]
-        if role == "user" and _is_observation(message, turns):
+        role = role_of(message.role.value)
+        if role == "user" and _is_observation(message, out):
             role = "tool"
-        turns.append(Turn(role=role, parts=tuple(_parts(message, role))))
-    return turns
+        out.append(Message(role=role, parts=tuple(_parts(message, role))))
+    return out
 
 
-def _is_observation(message: ChatMessage, before: Sequence[Turn]) -> bool:
-    """Whether a user's message is the result of a tool that the assistant has called."""
+def _is_observation(message: ChatMessage, before: Sequence[Message]) -> bool:
+    """Tell the result of a tool, which the assistant has called, from a user's message."""
     if not before or before[-1].role != "assistant":
         return False
-    called = "".join(part for part in before[-1].parts if isinstance(part, str))
-    asked = any(turn.role == "user" for turn in before)
+    called = "".join(before[-1].texts)
+    asked = any(one.role == "user" for one in before)
     return asked and "Action:" in called and (message.content or "").startswith(OBSERVATION)
 
 
-def _parts(message: ChatMessage, role: Role) -> Iterator[str | Given]:
+def _parts(message: ChatMessage, role: Role) -> Iterator[str | GivenText]:
     for block in message.blocks:
         if isinstance(block, TextBlock):
             if block.text:
                 yield block.text
         elif isinstance(block, CitableBlock):
-            yield _citable(block, role)
-        elif role != "assistant" or not isinstance(block, SILENT):
-            if isinstance(block, CachePoint):
-                continue
-            raise _refused(block, role)
+            texts = [_text(inner, role) for inner in block.content]
+            yield GivenText(text="\n".join(texts), title=block.title, source=block.source)
+        elif not isinstance(block, CachePoint) and (
+            role != "assistant" or not isinstance(block, SILENT)
+        ):
+            _text(block, role)
 
 
-def _citable(block: CitableBlock, role: Role) -> Given:
-    texts = []
-    for inner in block.content:
-        if not isinstance(inner, TextBlock):
-            raise _refused(inner, role)
-        texts.append(inner.text)
-    return Given(text="\n".join(texts), title=block.title, source=block.source)
+def _text(block: Any, role: Role) -> str:
+    if isinstance(block, TextBlock):
+        return block.text
+    hint = FILE if isinstance(block, DocumentBlock) else OTHER
+    raise refused_block(role, block.block_type, "citable", hint)
 
 
-def _refused(block: ContentBlock, role: Role) -> ContentError:
-    hint = "Give images, audio and video as text"
-    if isinstance(block, DocumentBlock):
-        hint = "Read the file, and give its text as a CitableBlock with a title"
-    return ContentError(
-        f"a message of {role!r} holds a block of type {block.block_type!r}; allowed: 'text', and "
-        f"'citable' for a document. {hint}"
-    )
+# -- answers -------------------------------------------------------------------------------------
+
+
+def completion(text: str, delta: str | None, raw: Extra | None) -> CompletionResponse:
+    """An answer so far; `raw` when it is whole."""
+    return CompletionResponse(text=text, delta=delta, raw=raw, additional_kwargs=_extra(raw))
+
+
+def chat(text: str, delta: str | None, raw: Extra | None) -> ChatResponse:
+    """As :func:`completion`, as a message."""
+    message = ChatMessage(role=MessageRole.ASSISTANT, content=text)
+    return ChatResponse(message=message, delta=delta, raw=raw, additional_kwargs=_extra(raw))
+
+
+def raw_of(run: Run, engine: Engine) -> Extra:
+    """Everything about a whole answer, as plain values."""
+    used = run.usage
+    counts = {
+        "prompt_tokens": used.read,
+        "completion_tokens": used.written,
+        "total_tokens": used.total,
+        "cache_read": used.reused,
+        "cache_creation": used.built,
+    }
+    return {**run.metadata(engine), "usage": counts}
+
+
+def _extra(raw: Extra | None) -> Extra:
+    """The fields that LlamaIndex's token counters and its users look for."""
+    return {} if raw is None else {PROVIDER: raw[PROVIDER], **raw["usage"]}
+
+
+# -- events: what LlamaIndex's instrumentation and the query engine around a call are told ---------
+
+_calls: ContextVar[Calls | None] = ContextVar("sharedllm_calls", default=None)
+dispatcher: Any = instrumentation.get_dispatcher(__name__)  # type: ignore[attr-defined]
+
+
+class DocumentsReadEvent(BaseEvent):
+    """The model has answered a prompt: what happened to the documents in it.
+
+    Attributes
+    ----------
+    documents : one dict a document: how it was found, whether its tree was there, its length
+    refused : marks that were taken for plain text, and why
+    question_repeated : whether the question was repeated behind the documents
+    citations : the selected evidence, best first
+    answer_id : what the core's answer is found by
+    """
+
+    documents: list[dict[str, Any]] = Field(default_factory=list)
+    refused: list[dict[str, Any]] = Field(default_factory=list)
+    question_repeated: bool = False
+    citations: list[dict[str, Any]] = Field(default_factory=list)
+    answer_id: str = ""
+
+    @classmethod
+    def class_name(cls) -> str:
+        """The event's name in traces."""
+        return "DocumentsReadEvent"
+
+
+@contextmanager
+def collecting(calls: Calls | None = None) -> Iterator[Calls]:
+    """A list of what happened in each call of the model within; a stream adds to it at its end.
+
+    Parameters
+    ----------
+    calls : the list to go on with; None is a new one
+    """
+    held = [] if calls is None else calls
+    token = _calls.set(held)
+    try:
+        yield held
+    finally:
+        _calls.reset(token)
+
+
+def collected(tokens: Iterator[str], calls: Calls) -> Generator[str, None, None]:
+    """`tokens`, with the model's calls that they lead to collected in `calls`."""
+    while True:
+        with collecting(calls):
+            try:
+                token = next(tokens)
+            except StopIteration:
+                return
+        yield token
+
+
+async def acollected(tokens: AsyncIterator[str], calls: Calls) -> AsyncGenerator[str, None]:
+    """As :func:`collected`."""
+    while True:
+        with collecting(calls):
+            try:
+                token = await anext(tokens)
+            except StopAsyncIteration:
+                return
+        yield token
+
+
+def collector() -> Calls | None:
+    """The list that collects calls now; to be asked for when a call begins."""
+    return _calls.get()
+
+
+def announce(run: Run, calls: Calls | None) -> None:
+    """Tell the instrumentation what happened in `run`, and `calls`."""
+    dispatcher.event(DocumentsReadEvent(**run.details))
+    if calls is not None:
+        calls.append(run.details)

@@ -1,7 +1,8 @@
-"""TreeMemoryQueryEngine: LlamaIndex's own query engine, whose responses say what happened."""
+"""LlamaIndex's own query engine, whose responses say what happened, and one that cites passages."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 from llama_index.core.base.response.schema import (
@@ -16,10 +17,11 @@ from llama_index.core.response_synthesizers import ResponseMode
 from llama_index.core.response_synthesizers.context_only import ContextOnly
 from llama_index.core.response_synthesizers.no_text import NoText
 from llama_index.core.retrievers import BaseRetriever
-from llama_index.core.schema import QueryBundle
+from llama_index.core.schema import NodeWithScore, QueryBundle
 
-from sharedllm_integrations.details import PROVIDER
-from sharedllm_integrations.llamaindex.events import Calls, acollected, collected, collecting
+from sharedllm_integrations.llamaindex.messages import Calls, acollected, collected, collecting
+from sharedllm_integrations.llamaindex.nodes import span
+from sharedllm_integrations.report import PROVIDER
 
 SILENT = {ResponseMode.NO_TEXT: NoText, ResponseMode.CONTEXT_ONLY: ContextOnly}
 # The question is searched for with the words around it, so there are few of them.
@@ -57,7 +59,7 @@ class TreeMemoryQueryEngine(RetrieverQueryEngine):
             options["text_qa_template"] = QUESTION
         made = super().from_args(retriever, llm=llm, **options)
         if not isinstance(made, TreeMemoryQueryEngine):
-            raise TypeError(f"{type(made).__name__} is no {cls.__name__}")
+            raise TypeError(f"{type(made).__name__} is not a {cls.__name__}")
         return made
 
     def _query(self, query_bundle: QueryBundle) -> RESPONSE_TYPE:
@@ -77,3 +79,75 @@ class TreeMemoryQueryEngine(RetrieverQueryEngine):
         elif isinstance(response, AsyncStreamingResponse):
             response.response_gen = acollected(response.response_gen, calls)
         return response
+
+
+class TreeMemoryCitationEngine(TreeMemoryQueryEngine):
+    """A query engine whose ``source_nodes`` are the selected evidence, best first.
+
+    Each is a passage of a retrieved document: its text as it stands there, ``start_char_idx`` and
+    ``end_char_idx`` in the document, the document's metadata with ``number``, ``title``,
+    ``source`` and ``tree_level``, and the document's id as ``ref_doc_id``. What was selected was
+    given to the model; that the model used it is not claimed, and nothing is written into the
+    answer. Of a streaming response they are there when the last token has come.
+
+    LlamaIndex's ``CitationQueryEngine`` cuts the texts of nodes before the model sees them, so
+    that no document arrives whole; use this one in its place.
+    """
+
+    def _finished(self, response: RESPONSE_TYPE, calls: Calls) -> RESPONSE_TYPE:
+        response = super()._finished(response, calls)
+        retrieved = list(response.source_nodes)
+        found: list[NodeWithScore] = []
+        response.source_nodes = found
+
+        def cite() -> None:
+            found[:] = cited(calls, retrieved)
+
+        if isinstance(response, StreamingResponse):
+            response.response_gen = _then(response.response_gen, cite)
+        elif isinstance(response, AsyncStreamingResponse):
+            response.response_gen = _athen(response.response_gen, cite)
+        else:
+            cite()
+        return response
+
+
+def cited(calls: Calls, retrieved: Sequence[NodeWithScore]) -> list[NodeWithScore]:
+    """The evidence of all calls of the model, each span once, best first."""
+    spans: dict[tuple[str, int, int], dict[str, Any]] = {}
+    for call in calls:
+        for one in call["citations"]:
+            key = (one["document"], one["char_start"], one["char_end"])
+            if key not in spans or one["score"] > spans[key]["score"]:
+                spans[key] = one
+    out = []
+    best_first = sorted(spans.values(), key=lambda one: -one["score"])
+    for number, one in enumerate(best_first, start=1):
+        origin = _origin(one, retrieved)
+        id = one["document"] if origin is None else origin.node.ref_doc_id or origin.node_id
+        metadata = {} if origin is None else origin.metadata
+        out.append(NodeWithScore(node=span(one, id, metadata, number), score=one["score"]))
+    return out
+
+
+def _origin(citation: dict[str, Any], retrieved: Sequence[NodeWithScore]) -> NodeWithScore | None:
+    """The retrieved node that a span comes from: by its id, else by what stands there."""
+    start, end = citation["char_start"], citation["char_end"]
+    for one in retrieved:
+        if one.node_id == citation["document"]:
+            return one
+    for one in retrieved:
+        if one.node.get_content()[start:end] == citation["text"]:
+            return one
+    return None  # text that stands in the prompt beside what was retrieved
+
+
+def _then(tokens: Iterator[str], done: Any) -> Any:
+    yield from tokens
+    done()
+
+
+async def _athen(tokens: AsyncIterator[str], done: Any) -> Any:
+    async for token in tokens:
+        yield token
+    done()

@@ -1,30 +1,35 @@
-"""TreeMemoryRetriever: whole documents of a tree memory, for a retriever's place in a pipeline."""
+"""Whole documents in a LlamaIndex pipeline: found in a memory, or by another retriever."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.callbacks import CallbackManager
+from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import NodeWithScore, QueryBundle
 from llama_index.core.vector_stores.types import MetadataFilters
+from pydantic import PrivateAttr
 
+from sharedllm_integrations.documents import SOURCES, TITLES, first_text
+from sharedllm_integrations.engine import Engine
 from sharedllm_integrations.errors import SetupError
-from sharedllm_integrations.llamaindex.filters import where
 from sharedllm_integrations.llamaindex.llm import LlamaIndexSharedLLM
-from sharedllm_integrations.llamaindex.nodes import passage, whole
-from sharedllm_integrations.memories import opened, temporary
-from sharedllm_integrations.ranking import best_documents, require_count
+from sharedllm_integrations.llamaindex.nodes import DocumentNode, passage, span, where, whole
+from sharedllm_integrations.memories import Returns, found, opened, require_count, temporary
+from sharedllm_integrations.references import Scope
+from sharedllm_integrations.requests import GivenText
+from sharedllm_integrations.resolution import held_texts
+from sharedllm_integrations.settings import SelectionFields
 from sharedllm_integrations.worker import in_thread
 
 if TYPE_CHECKING:
     from sharedllm import SharedLLM, TreeMemory
 
 TOP_K = 4
-Returns = Literal["documents", "passages"]
 
 
 class TreeMemoryRetriever(BaseRetriever):
@@ -36,10 +41,10 @@ class TreeMemoryRetriever(BaseRetriever):
         long as the process
     similarity_top_k : documents (or passages) to return at most
     filters : MetadataFilters, or a metadata filter as ``TreeMemory.search`` takes it
-    returns : "documents" (whole ones) or "passages" (the best spans, for another model)
-    tickets : whether a document's content in LLM mode is a ticket, which LlamaIndexSharedLLM in
-        this process reads as the whole document; otherwise it is the text
-    tenant : of the tickets
+    returns : "documents" (whole ones) or "passages" (the best, for another model)
+    references : let a document's content in LLM mode be its reference, which a LlamaIndexSharedLLM
+        of the same memory and tenant reads as the whole document; otherwise it is the text
+    tenant : of the references
     llm : LlamaIndexSharedLLM or SharedLLM that a new memory is made by
 
     Raises
@@ -57,7 +62,7 @@ class TreeMemoryRetriever(BaseRetriever):
         similarity_top_k: int = TOP_K,
         filters: MetadataFilters | Mapping[str, Any] | None = None,
         returns: Returns = "documents",
-        tickets: bool = True,
+        references: bool = True,
         tenant: str = "",
         llm: LlamaIndexSharedLLM | SharedLLM | None = None,
         callback_manager: CallbackManager | None = None,
@@ -66,7 +71,7 @@ class TreeMemoryRetriever(BaseRetriever):
         if returns not in get_args(Returns):
             raise SetupError(f"returns is {returns!r}; allowed: 'documents', 'passages'")
         self.similarity_top_k = require_count("similarity_top_k", similarity_top_k)
-        self.returns, self.tickets, self.tenant = returns, tickets, tenant
+        self.returns, self.references, self.tenant = returns, references, tenant
         self._given, self._llm, self._where = memory, llm, where(filters)
         super().__init__(callback_manager=callback_manager, verbose=verbose)
 
@@ -77,21 +82,108 @@ class TreeMemoryRetriever(BaseRetriever):
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         query, k, memory = query_bundle.query_str, self.similarity_top_k, self.memory
-        if not (memory.list(self._where) if self._where else len(memory)):
-            return []
-        if self.returns == "passages":
-            hits = memory.search(query, k, self._where)
-            return [NodeWithScore(node=passage(hit), score=hit.score) for hit in hits]
+        scope = Scope.of(memory, self.tenant) if self.references else None
         return [
             NodeWithScore(
-                node=whole(memory.get(hit.id), memory, self.tenant, tickets=self.tickets),
+                node=passage(hit)
+                if self.returns == "passages"
+                else whole(memory.get(hit.id), scope),
                 score=hit.score,
             )
-            for hit in best_documents(memory, query, k, self._where)
+            for hit in found(memory, query, k, self._where, self.returns)
         ]
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        return await in_thread(lambda: self._retrieve(query_bundle), threading.Event())
+        return await in_thread(lambda: self._retrieve(query_bundle))
+
+
+class TreeMemoryPostprocessor(SelectionFields, BaseNodePostprocessor):
+    """Brings what any retriever has found to the model as trees.
+
+    Parameters
+    ----------
+    returns : {"documents", "passages"}
+        "documents": each node becomes a whole one, which a LlamaIndexSharedLLM of the same memory
+        and tenant reads as a tree. A node whose document (``ref_doc_id``, or its own id) is in
+        `memory` becomes that document, so that a vector index finds and the whole document is read;
+        others stay the text that they are, which is held for the process. "passages": the passages
+        of all nodes that answer the query, best first, for another model.
+    budget : tokens of all passages together; None is the model's
+    memory : TreeMemory or path
+    model, adapter, device, dtype, llm, tenant, search : as for LlamaIndexSharedLLM
+
+    Raises
+    ------
+    SetupError
+        If passages are asked for without a query.
+    SharedLLMError
+        Of the core.
+    """
+
+    returns: Returns = "documents"
+
+    _engine: Engine = PrivateAttr()
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self._engine = Engine(self)
+
+    @classmethod
+    def class_name(cls) -> str:
+        """The name by which LlamaIndex knows it."""
+        return "TreeMemoryPostprocessor"
+
+    def _postprocess_nodes(
+        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
+    ) -> list[NodeWithScore]:
+        if self.returns == "documents":
+            return self._documents(nodes)
+        if query_bundle is None:
+            raise SetupError("returns is 'passages', and there is no query; give query_str")
+        return self._passages(nodes, query_bundle.query_str)
+
+    def _documents(self, nodes: list[NodeWithScore]) -> list[NodeWithScore]:
+        out: dict[str, NodeWithScore] = {}
+        for one in nodes:
+            if one.node.get_content().strip():
+                node = self._whole(one)
+                out.setdefault(node.node_id, NodeWithScore(node=node, score=one.score))
+        return list(out.values())
+
+    def _whole(self, one: NodeWithScore) -> DocumentNode:
+        memory, node = self._engine.memory, one.node
+        scope = Scope.of(memory, self.tenant)
+        if isinstance(node, DocumentNode) and node.reference is not None:
+            return node
+        for id in (node.ref_doc_id, node.node_id):
+            if memory is not None and id is not None and id in memory:
+                return whole(memory.get(id), scope)
+        made = DocumentNode(
+            id_=node.node_id,
+            text=node.get_content(),
+            extra_info=dict(node.metadata),
+            relationships=dict(node.relationships),
+        )
+        return made.refer(held_texts.hold(scope, _given(one)))
+
+    def _passages(self, nodes: list[NodeWithScore], query: str) -> list[NodeWithScore]:
+        selected = self._engine.select([_given(one) for one in nodes], query, self._selection)
+        out = []
+        for number, (citation, index) in enumerate(selected, start=1):
+            origin = nodes[index]
+            id = origin.node.ref_doc_id or origin.node_id
+            node = span(asdict(citation), id, origin.metadata, number)
+            out.append(NodeWithScore(node=node, score=citation.score))
+        return out
+
+
+def _given(one: NodeWithScore) -> GivenText:
+    """The text of a node, between the marks of its reference if it has one."""
+    node, text = one.node, one.node.get_content()
+    if isinstance(node, DocumentNode) and node.reference is not None:
+        text = node.reference.around(text)
+    title, source = (first_text(one.metadata, names) for names in (TITLES, SOURCES))
+    return GivenText(text=text, title=title, source=source)
 
 
 def memory_for(memory: Any, llm: LlamaIndexSharedLLM | SharedLLM | None) -> TreeMemory:
@@ -102,7 +194,7 @@ def memory_for(memory: Any, llm: LlamaIndexSharedLLM | SharedLLM | None) -> Tree
 
 
 def core_of(llm: Any) -> SharedLLM | None:
-    """The model behind `llm`, or None where it is none of ours."""
+    """The model behind `llm`, or None where it is not ours."""
     from sharedllm import SharedLLM
 
     if isinstance(llm, LlamaIndexSharedLLM):

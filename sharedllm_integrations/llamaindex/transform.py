@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +9,10 @@ from llama_index.core.schema import BaseNode, TransformComponent
 
 from sharedllm_integrations.engine import Engine
 from sharedllm_integrations.errors import SetupError
-from sharedllm_integrations.fields import ModelFields
 from sharedllm_integrations.llamaindex.nodes import to_memory, whole
-from sharedllm_integrations.memories import opened
-from sharedllm_integrations.saving import put
+from sharedllm_integrations.memories import opened, put
+from sharedllm_integrations.references import Scope
+from sharedllm_integrations.settings import ModelFields
 from sharedllm_integrations.worker import in_thread
 
 if TYPE_CHECKING:
@@ -26,8 +25,8 @@ class TreeMemoryTransform(ModelFields, TransformComponent):
     Put it first, before anything that splits. What the memory holds under the same id is not read
     again, and what has changed is updated.
 
-    The pipeline's cache goes by the settings here and by the state of the memory: after a document
-    was updated or deleted, by whomever, nothing is taken from the cache that was put there before.
+    The pipeline's cache goes by the settings here and by the state of the memory: after an
+    update or deletion, by any process, nothing is taken from the cache that was put there before.
     Documents are known again by their ids, so give them ids that last
     (``SimpleDirectoryReader(filename_as_id=True)``).
 
@@ -36,8 +35,8 @@ class TreeMemoryTransform(ModelFields, TransformComponent):
     memory : TreeMemory, or the path of one (made where there is none)
     model, adapter, device, dtype : what a new memory is made by, as for LlamaIndexSharedLLM
     llm : a SharedLLM that is loaded already, in place of `model`
-    tenant : of the tickets of the nodes
-    tickets : whether a node's content in LLM mode is a ticket; otherwise it is the text
+    tenant : of the references of the nodes
+    references : let a node's content in LLM mode be its reference; otherwise it is the text
 
     Raises
     ------
@@ -47,7 +46,7 @@ class TreeMemoryTransform(ModelFields, TransformComponent):
     """
 
     memory: Any
-    tickets: bool = True
+    references: bool = True
 
     @classmethod
     def class_name(cls) -> str:
@@ -57,16 +56,17 @@ class TreeMemoryTransform(ModelFields, TransformComponent):
     def __call__(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[BaseNode]:
         """Read `nodes`, and give back one whole node for each; those without text are left out."""
         memory, out = self._opened(), list[BaseNode]()
+        scope = Scope.of(memory, self.tenant) if self.references else None
         for node in nodes:
             if node.get_content().strip():
                 document = to_memory(node)
                 put(memory, document)
-                out.append(whole(document, memory, self.tenant, tickets=self.tickets))
+                out.append(whole(document, scope))
         return out
 
     async def acall(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[BaseNode]:
         """The same without holding up the event loop."""
-        return await in_thread(lambda: self(nodes, **kwargs), threading.Event())
+        return await in_thread(lambda: self(nodes, **kwargs))
 
     def to_dict(self, **kwargs: Any) -> dict[str, Any]:
         """Its settings and the state of its memory: what the pipeline's cache goes by."""
@@ -85,5 +85,4 @@ class TreeMemoryTransform(ModelFields, TransformComponent):
     def _opened(self) -> TreeMemory:
         if self.llm is None and self.model is None:
             return opened(self.memory, create=True)
-        settings = self._settings()
-        return opened(self.memory, create=True, llm=Engine(settings).llm)
+        return opened(self.memory, create=True, llm=Engine(self).llm)

@@ -79,5 +79,5 @@ def test_without_matplotlib(
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.delitem(sys.modules, "sharedllm.display.plot", raising=False)
     monkeypatch.delattr("sharedllm.display.plot", raising=False)
-    with pytest.raises(MissingExtraError, match=r"sharedllm\[eval\]"):
+    with pytest.raises(MissingExtraError, match=r"sharedllm\[plot\]"):
         answer.plot()

@@ -1,12 +1,10 @@
-"""A tiny model with a window in which RULER's prompts fit, one token a byte."""
+"""A tiny model with a window in which long prompts fit, one token a byte."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("wonderwords", reason="needs the extra [eval]")
 
 from sharedllm import SharedLLM, TreeConfig
 from tests.models import make_model, make_tokenizer, shared

@@ -1,16 +1,21 @@
-"""The commands as a user runs them: tables, JSON, plots, errors; on a tiny model in a folder."""
+"""The commands as a user runs them: tables, JSON, errors; on a tiny model in a folder."""
 
 from __future__ import annotations
 
 import json
 import lzma
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sharedllm import SharedLLM
 from sharedllm.cli.main import main
+from sharedllm.errors import ConfigError
+from sharedllm.evaluation.items import frame
+from sharedllm.evaluation.needle import STATEMENTS, items
+from sharedllm.evaluation.texts import Filler
+from tests.models import make_tokenizer
 from tests.texts import FERRY, GARDEN, STORY
 
 CELL = {
@@ -32,7 +37,7 @@ TOP = {
         "rows",
     ),
 }
-COMMON = ["--adapter", "none", "--device", "cpu", "--budget", "200,300", "--streaming-window", "64"]
+COMMON = ["--adapter", "none", "--device", "cpu", "--budget", "200,300"]
 
 
 @pytest.fixture
@@ -87,34 +92,44 @@ def checked(result: dict[str, Any], command: str) -> None:
 
 
 def test_needle(run: Any, filler_file: Path, tmp_path: Path) -> None:
-    out, plot = tmp_path / "out.json", tmp_path / "plot.png"
-    options = ("needle", "--lengths", "1K,2200", "--items", 2, "--filler", filler_file)
-    tasks = ("--tasks", "niah_single_2,niah_multivalue", "--batch", 3)
-    printed = json.loads(run(*options, *tasks, "--json", "--out", out, "--plot", plot))
-    written = json.loads(out.read_text())
+    out = tmp_path / "out.json"
+    options = ("needle", "--lengths", "1K,2200", "--items", 4, "--filler", filler_file)
+    printed = json.loads(run(*options, "--batch", 3, "--json", "--out", out))
     assert not out.with_suffix(".partial.jsonl").exists()
-    assert printed == written
+    assert printed == json.loads(out.read_text())
     checked(printed, "needle")
     rows = printed["rows"]
     methods = {row["method"] for row in rows}
-    assert {"SharedLLM", "full attention", "YaRN", "StreamingLLM", "BM25 windows"} <= methods
+    assert {"SharedLLM", "full attention", "truncated, left", "BM25 windows"} <= methods
     ids = [{r["item"] for r in rows if r["method"] == name} for name in methods]
     assert all(found == ids[0] for found in ids)  # the same items for every method
     assert len(ids[0]) == 8
-    by_method = {(r["method"], r["item"]): r for r in rows}
-    streamed = by_method["StreamingLLM", "niah_single_2-1024-0"]
-    assert streamed["entries"] == 68
-    assert streamed["answer"] != by_method["full attention", "niah_single_2-1024-0"]["answer"]
     full = {(r["length"], "skipped" in r) for r in rows if r["method"] == "full attention"}
     assert full == {(1024, False), (2200, True)}
-    assert plot.read_bytes()[:4] == b"\x89PNG"
-    again = json.loads(run(*options, *tasks, "--json", "--baselines", "none"))
-    ours = {
-        r["item"]: r["answer"] for r in rows if (r["method"], r["budget"]) == ("SharedLLM", 200)
-    }
-    same = {r["item"]: r["answer"] for r in again["rows"] if r["budget"] == 200}
-    assert same == ours
-    assert set(again["cells"][0]["metrics"]) == {"score"}
+    assert {r["depth"] for r in rows if "depth" in r} == {0.125, 0.375, 0.625, 0.875}
+    again = json.loads(run(*options, "--json", "--baselines", "none"))
+
+    def ours(result: dict[str, Any]) -> dict[str, str]:
+        mine = (r for r in result["rows"] if (r["method"], r["budget"]) == ("SharedLLM", 200))
+        return {row["item"]: row["answer"] for row in mine}
+
+    assert ours(again) == ours(printed)
+
+
+def test_planted_statements_stand_at_their_depth_within_the_length(filler_file: Path) -> None:
+    tokenizer, filler = make_tokenizer(), Filler([filler_file])
+    for item in items(1500, 5, tokenizer, filler, seed=3):
+        around = frame(item, tokenizer)
+        taken = len(around.head) + len(item.text.encode()) + len(around.tail) + item.new_tokens
+        assert 1200 < taken <= 1500
+        stated = re.findall(r"The access code of the ([a-z ]+) is (\d{6})\.", item.text)
+        assert len(stated) == len(dict(stated)) == STATEMENTS
+        asked = dict(stated)[item.query.removeprefix("What is the access code of the ")[:-1]]
+        assert item.answers == (asked,)
+        depth = item.text.index(asked) / len(item.text)
+        assert depth == pytest.approx(float(str(item.notes["depth"])), abs=0.12)
+    with pytest.raises(ConfigError, match="give at least"):
+        next(items(300, 1, tokenizer, filler, seed=0))
 
 
 def test_a_run_that_is_stopped_keeps_its_rows(
@@ -133,25 +148,24 @@ def test_a_run_that_is_stopped_keeps_its_rows(
     monkeypatch.setattr(Runner, "__call__", stopped)
     out = tmp_path / "out.json"
     options = ["needle", "--lengths", "600", "--items", "2", "--filler", str(filler_file)]
-    options += ["--tasks", "niah_single_2", "--baselines", "bm25", "--model", folder, *COMMON]
+    options += ["--baselines", "bm25", "--model", folder, *COMMON]
     assert main(["eval", *options, "--out", str(out)]) == 130
     assert not out.exists()
     lines = (tmp_path / "out.partial.jsonl").read_text().splitlines()
-    assert [json.loads(line)["task"] for line in lines] == ["niah_single_2"] * 2
+    assert [json.loads(line)["task"] for line in lines] == ["needle"] * 2
 
 
 def test_the_table_names_what_was_skipped(run: Any, filler_file: Path) -> None:
-    options = ("--lengths", "2200", "--items", 1, "--tasks", "niah_single_2", "--batch", 1)
+    options = ("--lengths", "2200", "--items", 1, "--batch", 1)
     text = run("needle", *options, "--filler", filler_file, "--baselines", "full,bm25")
-    assert "RULER, string_match_all in %, 2,200 tokens" in text
+    assert "Planted statements, found in %, 2,200 tokens" in text
     assert "BM25 windows" in text
     assert "prefill TFLOP" in text
     assert "full attention: 1 skipped, beyond the trained window of 2,048" in text
 
 
-def test_qa(run: Any, data: Path, tmp_path: Path) -> None:
-    plot = tmp_path / "plot.svg"
-    options = ("--max-new-tokens", 4, "--baselines", "full,bm25,truncated", "--plot", plot)
+def test_qa(run: Any, data: Path) -> None:
+    options = ("--max-new-tokens", 4, "--baselines", "full,bm25,truncated")
     result = json.loads(run("qa", "--data", data, *options, "--items", 3, "--json"))
     checked(result, "qa")
     full = [row for row in result["rows"] if row["method"] == "full attention"]
@@ -160,7 +174,6 @@ def test_qa(run: Any, data: Path, tmp_path: Path) -> None:
     left = [r for r in result["rows"] if r["method"] == "truncated, left" and r["budget"] is None]
     same = ("answer", "nll", "entries")
     assert [[r[k] for k in same] for r in left] == [[r[k] for k in same] for r in full]
-    assert plot.read_text().startswith("<?xml")
 
 
 def test_qa_within_longer_text_and_absent(run: Any, data: Path, filler_file: Path) -> None:
@@ -209,117 +222,37 @@ def test_qa_leaves_out_passages_that_do_not_fit(
     assert "every passage alone is longer" in text
 
 
-def test_perplexity(run: Any, tmp_path: Path) -> None:
-    path, plot = tmp_path / "texts.jsonl", tmp_path / "plot.png"
-    text = "\n".join(f"{i}. {STORY} {FERRY}" for i in range(8))
-    path.write_text(json.dumps({"text": text}) + "\n" + json.dumps({"text": GARDEN}) + "\n")
-    options = ("--lengths", "0,256,2K", "--running", 300, "--scored", 40, "--items", 2)
-    key = ("--key-gain", "0", "--key-sure", "-100", "--plot", plot)
-    result = json.loads(run("perplexity", "--data", path, *options, *key, "--json"))
-    checked(result, "perplexity")
-    assert result["search"]["policy"] == "right"
-    rows = [row for row in result["rows"] if "skipped" not in row]
-    assert {row["nll_last_tokens"] for row in rows} == {40}
-    assert {row["nll_running_tokens"] for row in rows} == {299}
-    assert all((row["gained_running"] == 0) == (row["length"] == 0) for row in rows)
-    keys = {(row["item"].split("-")[0], row["nll_key_tokens"]) for row in rows}
-    assert len(keys) == 2  # one judgement for all pasts and methods
-    assert all(0 < n < 40 for _, n in keys)
-    whole = [row for row in rows if row["method"] != "StreamingLLM"]  # whose window is shorter
-    at_0 = [row["nll_running"] for row in whole if row["item"] == "0-0"]
-    assert max(at_0) - min(at_0) < 0.01  # nothing to remember: all are the base
-    full = {row["length"] for row in rows if row["method"] == "full attention"}
-    assert full == {0, 256}
-    assert "Perplexity: PPL of the last 40 tokens, by tokens of past" in run(
-        "perplexity", "--data", path, *options, "--baselines", "none"
-    )
-
-
-def test_chat(run: Any, tmp_path: Path) -> None:
-    options = ("--adapter", "none", "--device", "cpu", "--items", 4, "--json")
-    result = json.loads(run("chat", *options, common=False))
-    checked(result, "chat")
-    assert result["notes"] == ["no adapter is loaded: both rows are the base"]
-    used = next(c for c in result["cells"] if c["method"] == "with adapter")
-    assert used["metrics"]["nll_again"]["value"] == pytest.approx(1)
-    assert used["items"] == 4
-    path = tmp_path / "rows.jsonl"
-    turns = [("system", "Be kind."), ("user", "Hi"), ("assistant", "Hello."), ("user", "Bye")]
-    messages = [
-        {"role": role, "content": text} for role, text in (*turns, ("assistant", "See you"))
-    ]
-    rows = [{"messages": messages}, {"question": "One?", "answer": ["Two."]}]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    result = json.loads(run("chat", "--data", path, *options, common=False))
-    assert {row["question"] for row in result["rows"]} == {"Bye", "One?"}
-
-
-def test_chat_with_an_adapter_compares_with_the_base(tmp_path: Path, folder: str) -> None:
-    import torch
-
-    from sharedllm.config import AdapterConfig
-    from sharedllm.evaluation.settings import Settings
-    from sharedllm.evaluation.tasks import run_chat
-    from sharedllm.hf.lora import Adapter
-
-    llm = SharedLLM.from_pretrained(folder, adapter=None, device="cpu")
-    adapter = Adapter(llm.model, AdapterConfig(rank=2))
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for parameter in adapter.parameters().values():
-            parameter.normal_(0, 0.3)
-    llm.adapt(adapter)
-    result = run_chat(Settings(items=3, budgets=(100,), as_json=True), [], llm)
-    ratios = {
-        c["method"]: c["metrics"]["nll_again"]["value"]
-        for c in result["cells"]
-        if "nll_again" in c["metrics"]
-    }
-    assert ratios["with adapter"] == pytest.approx(1)  # without documents the base answers
-    assert ratios["adapter forced on"] != pytest.approx(1, abs=1e-3)
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("needle", "--lengths", "1K"), "--filler"),
         (("needle", "--lengths", "4X"), "--lengths"),
-        (("needle", "--tasks", "niah"), "--tasks"),
-        (("needle", "--tasks", "vt", "--lengths", "300"), "takes at least"),
-        (("needle", "--tasks", "vt", "--baselines", "bm26"), "--baselines"),
-        (("needle", "--tasks", "vt", "--policy", "best"), "policy"),
-        (("needle", "--tasks", "vt", "--items", "0"), "--items"),
-        (("needle", "--tasks", "vt", "--out", "no/such/folder.json"), "--out"),
-        (("needle", "--tasks", "vt", "--plot", "plot.xyz"), "--plot"),
-        (("needle", "--tasks", "vt", "--budget", "4096"), "--budget"),
-        (("needle", "--tasks", "vt", "--baseline-adapter"), "none is loaded"),
+        (("qa", "--data", "DATA", "--baselines", "bm26"), "--baselines"),
+        (("needle", "--scorer", "best"), "scorer"),
+        (("needle", "--items", "0"), "--items"),
+        (("needle", "--out", "no/such/folder.json"), "--out"),
+        (("qa", "--data", "DATA", "--budget", "4096"), "--budget"),
+        (("qa", "--data", "DATA", "--baseline-adapter"), "none is loaded"),
         (("needle", "--filler", "missing.txt"), "missing.txt"),
         (("qa",), "--data"),
         (("qa", "--data", "missing.jsonl"), "missing.jsonl"),
-        (("perplexity", "--data", "missing.jsonl"), "missing.jsonl"),
-        (("perplexity",), "--data"),
-        (("chat", "--data", "missing.jsonl"), "missing.jsonl"),
     ],
 )
 def test_bad_input_is_one_line_and_code_2(
-    run: Any, arguments: tuple[str, ...], message: str
+    run: Any, arguments: tuple[str, ...], message: str, data: Path
 ) -> None:
-    own = "--budget" not in arguments and arguments[0] != "chat"
-    assert message in run(*arguments, code=2, common=own)
+    own = "--budget" not in arguments
+    given = [str(data) if argument == "DATA" else argument for argument in arguments]
+    assert message in run(*given, code=2, common=own)
 
 
 def test_rows_that_fit_no_form_are_refused(run: Any, tmp_path: Path, data: Path) -> None:
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"text": "no question here"}\n')
     assert "row 1 of" in run("qa", "--data", bad, code=2)
-    assert "row 1 of" in run("chat", "--data", bad, code=2, common=False)
     bad.write_text('["a list"]\n')
     assert "must be an object" in run("qa", "--data", bad, code=2)
     bad.write_text("no json\n")
     assert "cannot read rows" in run("qa", "--data", bad, code=2)
-    bad.write_text('{"text": "short"}\n')
-    assert "give longer texts" in run(
-        "perplexity", "--data", bad, "--running", 100, "--scored", 9, code=2
-    )
     assert "--absent" in run("qa", "--data", data, "--absent", "2", code=2)
     assert "--filler" in run("qa", "--data", data, "--within", "4K", code=2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 import numpy as np
@@ -12,16 +11,21 @@ import torch
 
 from sharedllm import SharedLLM
 from sharedllm.errors import ConfigError
-from sharedllm.evaluation.framing import frame
-from sharedllm.evaluation.items import Item
+from sharedllm.evaluation.baselines import (
+    BASELINES,
+    BM25Ranker,
+    Choice,
+    Full,
+    Missing,
+    Truncated,
+    Windows,
+    methods,
+    parsed,
+)
+from sharedllm.evaluation.items import Item, frame
 from sharedllm.evaluation.methods import Case, DoesNotFitError, Losses, Method, Ready
-from sharedllm.evaluation.pasted import Full, Truncated, Windows
-from sharedllm.evaluation.registry import BASELINES, Choice, Missing, methods, parsed
-from sharedllm.evaluation.retrieval import BM25Ranker
-from sharedllm.evaluation.streaming import SINKS, Stream, Streaming
-from sharedllm.evaluation.yarn import Yarn, extended
 from tests.evaluation.conftest import WINDOW
-from tests.models import make_model, shared, stock
+from tests.models import stock
 from tests.texts import FERRY, GARDEN, STORY
 
 TARGET = tuple(b"Ansel Byrd")
@@ -33,8 +37,6 @@ NAMES = (
     "truncated, middle",
     "truncated, left",
     "truncated, left",
-    "YaRN",
-    "StreamingLLM",
     "BM25 windows",
 )
 
@@ -66,11 +68,7 @@ def long(llm: SharedLLM) -> Case:
 
 
 def every(llm: SharedLLM, **options: Any) -> list[Method]:
-    return [
-        m
-        for m in methods(llm, Choice(batch=2, streaming_window=256, **options))
-        if not isinstance(m, Missing)
-    ]
+    return [m for m in methods(llm, Choice(batch=2, **options)) if not isinstance(m, Missing)]
 
 
 def test_the_registered_methods_are_these(llm: SharedLLM) -> None:
@@ -120,89 +118,6 @@ def test_full_attention_is_the_stock_model(llm: SharedLLM, short: Case) -> None:
     np.testing.assert_allclose(losses, stock_losses(ready, TARGET), atol=1e-4)
 
 
-def test_streaming_is_full_attention_while_nothing_is_dropped(llm: SharedLLM, short: Case) -> None:
-    full, stream = Full(llm), Streaming(llm)
-    text = len(stream.prepare(short, None).prompt.text[0])
-    assert text > 512  # more than one block
-    other = make_case(llm, STORY[:300])  # a shorter row beside it
-    ready = [stream.prepare(c, None) for c in (short, other)]
-    wanted = full.losses([full.prepare(c, None) for c in (short, other)], [TARGET] * 2)
-    np.testing.assert_allclose(stream.losses(ready, [TARGET] * 2), wanted, atol=2e-4)
-    answers = full.generate([full.prepare(c, None) for c in (short, other)], 12)
-    assert stream.generate(ready, 12) == answers
-
-
-@pytest.mark.parametrize("family", ["llama", "qwen2-mixed", "llama-llama3"])
-def test_streaming_sees_sinks_and_window_at_positions_in_the_cache(family: str) -> None:
-    """Against a direct computation: the last block over exactly the entries that are kept."""
-    llm = shared(family, sizes={"max_position_embeddings": 64, "num_hidden_layers": 1})
-    window, block = 16, 8
-    method = Streaming(llm, window=window)
-    text = tuple(range(40, 80))  # five blocks
-    stream = Stream(llm, 1, window)
-    ((_, (_, pieces)),) = method._read(stream, [text], [len(text) - 1])
-    logits = pieces[-1]
-    kept = (*text[:SINKS], *text[-(window):])
-    assert len(kept) == SINKS + window
-    model = stock(family, max_position_embeddings=64, num_hidden_layers=1)
-    with torch.inference_mode():
-        wanted = model(input_ids=torch.tensor([kept])).logits[0, -1]
-    torch.testing.assert_close(logits, wanted, atol=2e-4, rtol=1e-4)  # one layer: no older trace
-    assert block == window // 2
-
-
-def test_streaming_rows_do_not_depend_on_their_batch(llm: SharedLLM, long: Case) -> None:
-    method = Streaming(llm, window=64)
-    other = make_case(llm, STORY)
-    ready = [method.prepare(c, None) for c in (long, other)]
-    together = method.losses(ready, [TARGET, TARGET[:6]])
-    alone = [method.losses([r], [t])[0] for r, t in zip(ready, (TARGET, TARGET[:6]), strict=True)]
-    for a, b in zip(together, alone, strict=True):
-        np.testing.assert_allclose(a, b, atol=2e-4)
-    answers = method.generate(ready, 6)
-    assert answers == [method.generate([r], 6)[0] for r in ready]
-    assert ready[0].entries == 64 + SINKS
-
-
-def test_streaming_refuses_a_window_beyond_the_models(llm: SharedLLM) -> None:
-    with pytest.raises(ConfigError, match="--streaming-window"):
-        Streaming(llm, window=WINDOW)
-
-
-def test_yarn_is_applied_on_the_same_weights(llm: SharedLLM, long: Case) -> None:
-    model = extended(llm, 4)
-    assert model.window == 4 * WINDOW
-    rope = model.model.config.rope_parameters
-    assert (rope["rope_type"], rope["factor"]) == ("yarn", 4.0)
-    assert rope["original_max_position_embeddings"] == WINDOW
-    weights = llm.model.get_input_embeddings().weight
-    assert model.model.get_input_embeddings().weight.data_ptr() == weights.data_ptr()
-    assert llm.model.config.rope_parameters["rope_type"] == "default"
-    own = make_model(
-        "llama",
-        max_position_embeddings=4 * WINDOW,
-        rope_parameters={**rope},
-    )
-    method = Yarn(llm, limit=2)
-    ready = method.prepare(long, None)
-    assert method.factor(long) == math.ceil(len(ready.prompt.text[0]) / WINDOW)
-    ids = torch.tensor([[*b"A text of some bytes, repeated. " * 4]])
-    with torch.inference_mode():
-        wanted = own(input_ids=ids).logits[0]
-        from sharedllm.injection.positions import Prompt
-
-        got = model.upper.logits([Prompt(text=(tuple(ids[0].tolist()),))])[0]
-    torch.testing.assert_close(got, wanted, atol=2e-4, rtol=1e-4)
-    with pytest.raises(DoesNotFitError, match="--yarn-limit is 1"):
-        Yarn(llm, limit=1).prepare(long, None)
-
-
-def test_yarn_leaves_scaled_rotations_alone() -> None:
-    llm = shared("llama-llama3")
-    with pytest.raises(DoesNotFitError, match="scaled already"):
-        Yarn(llm).prepare(make_case(llm, STORY), None)
-
-
 def test_what_is_cut_and_kept(llm: SharedLLM, long: Case) -> None:
     ids = long.ids
     left = Truncated(llm, side="left", budgeted=True).body(long, 100)
@@ -235,7 +150,7 @@ def test_the_base_reads_for_baselines_unless_asked_otherwise(llm: SharedLLM, sho
 
 
 def test_memory_may_be_injected(llm: SharedLLM, long: Case) -> None:
-    method = every(llm, search={"finest": "kv", "rest": "all"}, baselines=())[0]
+    method = every(llm, search={"leaves": "kv", "coarse": "all"}, baselines=())[0]
     ready = method.prepare(long, 300)
     assert 0 < ready.prompt.injected_tokens <= ready.entries <= 300
     assert np.isfinite(method.losses([ready], [TARGET])[0]).all()
@@ -252,7 +167,7 @@ def test_a_prompt_that_fills_the_window_is_skipped_with_the_reason(
 
 
 def test_the_baselines_option() -> None:
-    assert parsed("all") == BASELINES
+    assert parsed("all") == tuple(BASELINES)
     assert parsed("none") == ()
     assert parsed("bm25, full") == ("full", "bm25")
     with pytest.raises(ConfigError, match="--baselines"):

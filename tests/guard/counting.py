@@ -1,21 +1,21 @@
-"""What a piece of code asks of PyTorch: operators, operations of its products, bytes it allocates.
+"""What a piece of code asks of the model: operations of its products, passes of its layers, waits.
 
-All three are exact and the same on every machine; times are not.
+All three are exact and the same on every machine and release of PyTorch; times are not.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+TO_HOST = torch.ops.aten._local_scalar_dense.default  # what .item() and bool() of a tensor come to
 
 
 def _attention_flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
@@ -31,13 +31,11 @@ class Counted:
     Attributes
     ----------
     flops : of matrix products, by operator
-    calls : of operators that compute or copy; views launch nothing and are left out
-    allocated : bytes of new tensors
+    waits : numbers that were copied to the host, for each of which a GPU's queue is waited for
     """
 
     flops: dict[str, int] = field(default_factory=dict)
-    calls: Counter[str] = field(default_factory=Counter)
-    allocated: int = 0
+    waits: int = 0
 
     @property
     def linear(self) -> int:
@@ -50,7 +48,7 @@ class Counted:
         return self.flops.get("_scaled_dot_product_flash_attention_for_cpu", 0)
 
 
-class _Operators(TorchDispatchMode):
+class _ToHost(TorchDispatchMode):
     def __init__(self, counted: Counted) -> None:
         super().__init__()
         self._counted = counted
@@ -58,30 +56,36 @@ class _Operators(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        out = func(*args, **(kwargs or {}))
-        given = {_storage(x) for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)}
-        made = {
-            _storage(x): x.untyped_storage().nbytes()
-            for x in tree_leaves(out)
-            if isinstance(x, torch.Tensor)
-        }
-        new = sum(size for place, size in made.items() if place not in given)
-        self._counted.allocated += new
-        if new or func._schema.is_mutable:
-            self._counted.calls[func.overloadpacket.__name__] += 1
-        return out
-
-
-def _storage(x: torch.Tensor) -> int:
-    return x.untyped_storage()._cdata
+        self._counted.waits += func is TO_HOST
+        return func(*args, **(kwargs or {}))
 
 
 def count(run: Callable[[], Any]) -> Counted:
     """Run it once and count."""
     counted = Counted()
     flops = FlopCounterMode(display=False, custom_mapping={ATTENTION: _attention_flops})
-    with flops, _Operators(counted):
+    with flops, _ToHost(counted):
         run()
     total = flops.get_flop_counts()["Global"]
     counted.flops = {str(op).removeprefix("aten."): int(n) for op, n in total.items()}
     return counted
+
+
+def passes(model: Any, run: Callable[[], Any]) -> list[int]:
+    """How often `run` passes through each layer of `model`."""
+    layers: list[nn.Module] = list(model.get_decoder().layers)
+    seen = [0] * len(layers)
+
+    def hook(at: int) -> Callable[..., None]:
+        def passed(*_: Any) -> None:
+            seen[at] += 1
+
+        return passed
+
+    hooks = [layer.register_forward_hook(hook(at)) for at, layer in enumerate(layers)]
+    try:
+        run()
+    finally:
+        for handle in hooks:
+            handle.remove()
+    return seen

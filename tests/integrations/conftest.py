@@ -1,4 +1,4 @@
-"""A key of handles that is not the user's, an empty cache, and the default model."""
+"""A key of references that is not the user's, an empty cache, and the default model."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from collections.abc import Iterator
 import pytest
 
 from sharedllm import SharedLLM, loaded
-from sharedllm_integrations.handles import KEY_VARIABLE
-from sharedllm_integrations.trees import process_cache
+from sharedllm_integrations.references import KEY_VARIABLE
+from sharedllm_integrations.tree_cache import process_cache
 
-os.environ[KEY_VARIABLE] = "ab" * 32  # before any test module makes a fence
+os.environ[KEY_VARIABLE] = "ab" * 32  # before any test module makes a reference
 
 QUICK = (  # of LangChain's suite on the default model; the others are slow
     "test_no_overrides_DO_NOT_OVERRIDE",
@@ -32,7 +32,7 @@ QUICK = (  # of LangChain's suite on the default model; the others are slow
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if "test_langchain_chat_suite.py::TestChat" in item.nodeid and item.name not in QUICK:
+        if "langchain/test_chat_suite.py::TestChat" in item.nodeid and item.name not in QUICK:
             item.add_marker(pytest.mark.slow)
 
 

@@ -17,12 +17,11 @@ pytest.importorskip("pydantic", reason="needs the extra [train]")
 
 from sharedllm.errors import ConfigError
 from sharedllm.generation.prompt import ABSENT
-from sharedllm.training import reading
+from sharedllm.training import questions
 from sharedllm.training.config import DataConfig, Source
 from sharedllm.training.data import Mixture
 from sharedllm.training.examples import Example
-from sharedllm.training.rows import endless, shuffled
-from sharedllm.training.tasks import MAKERS
+from sharedllm.training.texts import endless, shuffled
 from tests.texts import STORY
 
 CITIES = [f"{a}{b}ville" for a in ("Ar", "Bo", "Cel", "Dun", "Em") for b in "abcdefgh"]
@@ -78,32 +77,42 @@ def take(stream: Mixture, n: int) -> list[Example]:
 
 
 def test_the_seed_makes_the_examples(files: dict[str, str]) -> None:
-    weights = {"lm": 1.0, "retrieval": 1.0, "qa": 1.0, "summary": 1.0}
+    weights = {"lm": 1.0, "planted": 1.0, "qa": 1.0, "summary": 1.0}
     first = take(mixture(files, 1, **weights), 60)
     assert first == take(mixture(files, 1, **weights), 60)
     others = take(mixture(files, 2, **weights), 60)
-    assert not {example.past for example in first} & {
-        example.past for example in others if example.kind != "summary"
-    }
+    own = {example.past for example in first if example.kind != "summary"}
+    assert len(own & {example.past for example in others}) < 5  # the same short text is possible
 
 
-def test_weights_and_kinds_are_kept(files: dict[str, str]) -> None:
+def test_weights_are_kept(files: dict[str, str]) -> None:
     seen = Counter(e.kind for e in take(mixture(files, lm=1.0, summary=3.0), 400))
     assert seen.keys() == {"lm", "summary"}
     assert 0.65 < seen["summary"] / 400 < 0.85
-    config = mixture(files, retrieval=1.0)._config
-    kinds = {"tracking": 3.0, "lists": 1.0}
-    source = Source(task="retrieval", weight=1, kinds=kinds)
-    stream = Mixture(config.model_copy(update={"sources": (source,)}), 0)
-    seen = Counter(e.kind for e in take(stream, 400))
-    assert seen.keys() == kinds.keys()
-    assert 0.65 < seen["tracking"] / 400 < 0.85
 
 
-def test_a_share_of_generated_questions_has_no_answer(files: dict[str, str]) -> None:
-    made = take(mixture(files, retrieval=1.0), 1500)
-    assert {example.kind for example in made} == MAKERS.keys()
-    assert 0.07 < sum(example.answer == ABSENT for example in made) / 1500 < 0.11
+def test_planted_statements_hold_the_answers(files: dict[str, str]) -> None:
+    made = take(mixture(files, planted=1.0), 600)
+    for example in made:
+        if example.answer == ABSENT:
+            assert (example.kind, example.evidence) == ("planted_absent", ())
+            continue
+        ((start, end),) = example.evidence
+        assert example.answer in example.past[start:end]
+        assert len(example.past) > 380
+    assert 0.06 < sum(example.answer == ABSENT for example in made) / 600 < 0.14
+    assert len({example.question for example in made}) > 590
+
+
+def counted(rng: random.Random, filler: str) -> Example:
+    """A generated task of a user's own."""
+    return Example(kind="counted", past=filler, question="How long?", answer=str(len(filler)))
+
+
+def test_a_task_of_ones_own_is_imported(files: dict[str, str]) -> None:
+    made = take(mixture(files, **{f"{__name__}:counted": 1.0}), 5)
+    assert {example.kind for example in made} == {"counted"}
+    assert all(example.answer == str(len(example.past)) for example in made)
 
 
 def test_lm_goes_on_where_its_past_ends(files: dict[str, str]) -> None:
@@ -161,70 +170,37 @@ def row(**changes: Any) -> dict[str, Any]:
     return {**given, **changes}
 
 
-def read(**changes: Any) -> reading.Question | None:
-    return reading.read(row(**changes), random.Random(0))
+def read(**changes: Any) -> questions.Question:
+    return questions.read(row(**changes), Path("rows.jsonl"), random.Random(0))
 
 
 @pytest.mark.parametrize(
     ("changes", "answer"),
     [
+        ({"answer": "Ada Pell"}, "Ada Pell"),
         ({"answer": ["the lady called Ada Pell", "Ada Pell", "Pell"]}, "Pell"),
         ({"answer": ["somebody", "ada pell"]}, "ada pell"),
         ({"answer": ["a builder", "her"]}, "a builder"),
-        ({"answer": ["It was Ada Pell, as is well known"], "short": "yes"}, "yes"),
+        ({"answer": []}, ABSENT),
         ({"answer": ["UNANSWERABLE"]}, ABSENT),
         ({"answer": ["No answer."]}, ABSENT),
-        ({"answer": ["Ada Pell ."]}, "Ada Pell"),
-        ({"answer": ["Who rebuilt the mill again? Ada Pell"]}, "Ada Pell"),
         ({"answer": ["B"], "options": ["Bo Lund", "Ada Pell"]}, "Ada Pell"),
     ],
 )
 def test_one_answer_is_chosen(changes: dict[str, Any], answer: str) -> None:
-    question = read(**changes)
-    assert question is not None
-    assert question.answers[0] == answer
+    assert read(**changes).answers[0] == answer
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [
-        {"answer": []},
-        {"answer": ["of"]},
-        {"answer": ["..."]},
-        {"answer": ["Ada " * 300]},
-        {"answer": ["27.5 percent"]},
-        {"question": "Why? " * 100},
-        {"question": ""},
-        {"context": " "},
-    ],
+    "changes", [{"question": ""}, {"context": " "}, {"answer": None}, {"answer": [""]}]
 )
-def test_rows_of_no_use_are_left_out(changes: dict[str, Any]) -> None:
-    assert read(**changes) is None
-    assert read() is not None
-
-
-@pytest.mark.parametrize(
-    "wrapped",
-    [
-        'Question: "{q}"\nAnswer:',
-        "Extract the answer to the question from the following context.\nQuestion: {q}",
-        "Given the following context:\nanswer the following question:\n{q}",
-        "{q}\nAnswer the above question based on the context below:",
-        "The following article contains an answer for the question: {q} , can you please find it?",
-        "What is the answer for the question: {q} from the following article ?",
-        "Given the following passage\nanswer the following question. Note that the answer is "
-        "present within the text.\nQuestion: {q}",
-    ],
-)
-def test_prompts_around_questions_are_taken_off(wrapped: str) -> None:
-    question = read(question=wrapped.format(q="Who rebuilt the mill ?"))
-    assert question is not None
-    assert question.text == "Who rebuilt the mill?"
+def test_rows_that_lack_something_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"rows\.jsonl has a row"):
+        read(**changes)
 
 
 def test_options_are_shown() -> None:
     question = read(options=["Bo Lund", "Ada Pell", "Cy Orr"])
-    assert question is not None
     lines = question.text.splitlines()
     assert lines[:2] == ["Who rebuilt the mill?", "Options:"]
     assert {line[4:] for line in lines[2:]} == {"Bo Lund", "Ada Pell", "Cy Orr"}
@@ -235,8 +211,7 @@ def test_the_occurrence_that_the_question_is_about_is_the_evidence() -> None:
     context = "In 1911 there was a fair. " + "Nothing is told of the rest. " * 30
     context += "The mill at the ford burned down in 1911. Then it rained."
     question = read(context=context, question="When did the mill burn down?", answer=["1911"])
-    assert question is not None
-    start, end = reading.evidence(question)
+    start, end = questions.evidence(question)
     assert context[start:end] == "The mill at the ford burned down in 1911."
 
 
@@ -282,13 +257,12 @@ def test_a_file_without_what_is_asked_for_is_refused(
         {"task": "qa"},
         {"task": "lm", "path": "x.jsonl"},
         {"task": "lm", "skip": ["x"]},
-        {"task": "single", "kinds": {"single": 1}},
-        {"task": "retrieval", "kinds": {"poems": 1}},
-        {"task": "retrieval", "kinds": {"single": 0}},
+        {"task": "no_such_module:poems"},
+        {"task": "sharedllm.training.planted:poems"},
     ],
 )
 def test_a_wrong_source_is_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"task|path|kinds"):
+    with pytest.raises(ValueError, match=r"task|path"):
         Source.model_validate({"weight": 1.0, **wrong})
 
 
@@ -305,7 +279,7 @@ def test_streams_do_not_read_whole_files(tmp_path: Path) -> None:
 
 def test_it_is_quick(files: dict[str, str]) -> None:
     """A worker must not wait for data: 60 examples a second, of 512 to 8,192 tokens."""
-    weights = {"lm": 0.12, "retrieval": 0.42, "qa": 0.38, "summary": 0.08}
+    weights = {"lm": 0.12, "planted": 0.42, "qa": 0.38, "summary": 0.08}
     config = mixture(files, **weights)._config.model_copy(update={"past_tokens": (512, 8192)})
     stream = iter(Mixture(config, 0))
     next(stream)

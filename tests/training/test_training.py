@@ -19,8 +19,7 @@ from sharedllm.config import AdapterConfig
 from sharedllm.errors import ConfigError
 from sharedllm.hf.attention_interface import fuse_norms
 from sharedllm.hf.lora import Adapter
-from sharedllm.training.batch import Chooser, encode, losses
-from sharedllm.training.checkpointing import layers_recomputed
+from sharedllm.training.batch import Chooser, encode, layers_recomputed, losses
 from sharedllm.training.config import SelectionConfig, read_config
 from sharedllm.training.data import Mixture
 from tests.models import make_model, make_tokenizer, shared
@@ -36,7 +35,7 @@ def toml(tmp_path: Path, **changes: object) -> Path:
     lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
     lines += ["[data]", f"documents = [{json.dumps(str(texts))}]", "past_tokens = [40, 80]"]
     lines += ["running_tokens = 10"]
-    for task in ("lm", "retrieval"):
+    for task in ("lm", "planted"):
         lines += ["[[data.sources]]", f'task = "{task}"', "weight = 1.0"]
     lines += ["[search]", "budget = 300"]
     path = tmp_path / "run.toml"
@@ -64,8 +63,8 @@ def test_missing_data_are_named_before_a_model_is_loaded(
         assert "texts.jsonl" in capsys.readouterr().err
 
 
-def choices(llm: SharedLLM, tmp_path: Path, finest: str, n: int = 3) -> list:  # type: ignore[type-arg]
-    config = SelectionConfig(budget=(40, 60), finest=(finest,), rest=1.0)  # type: ignore[arg-type]
+def choices(llm: SharedLLM, tmp_path: Path, leaves: str, n: int = 3) -> list:  # type: ignore[type-arg]
+    config = SelectionConfig(budget=(40, 60), leaves=(leaves,), coarse=1.0)  # type: ignore[arg-type]
     chooser = Chooser(llm.tokenizer, llm.tree, config, 256, seed=1)
     stream = iter(Mixture(read_config(toml(tmp_path)).data, 5))
     return [chooser(next(stream)) for _ in range(n)]
@@ -87,10 +86,10 @@ def gradients(adapter: Adapter) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("mode", ["joint", "cross"])
-@pytest.mark.parametrize("finest", ["text", "kv"])
-def test_the_loss_reaches_both_roles(tmp_path: Path, finest: str, mode: str) -> None:
+@pytest.mark.parametrize("leaves", ["text", "kv"])
+def test_the_loss_reaches_both_roles(tmp_path: Path, leaves: str, mode: str) -> None:
     llm = shared("llama", mode=mode)
-    batch = choices(llm, tmp_path, finest)
+    batch = choices(llm, tmp_path, leaves)
     before = losses(llm, batch).detach()
     adapter = trainable(llm)
     fresh = losses(llm, batch)
@@ -104,7 +103,7 @@ def test_the_loss_reaches_both_roles(tmp_path: Path, finest: str, mode: str) -> 
 
 def test_reading_kv_is_taught_by_reading_text(tmp_path: Path) -> None:
     llm = shared("llama")
-    config = SelectionConfig(budget=(40, 60), finest=("kv",), rest=1.0)
+    config = SelectionConfig(budget=(40, 60), leaves=("kv",), coarse=1.0)
     chooser = Chooser(llm.tokenizer, llm.tree, config, 256, seed=1, lessons=True)
     stream = iter(Mixture(read_config(toml(tmp_path)).data, 5))
     batch = [chooser(next(stream)) for _ in range(3)]
@@ -135,10 +134,10 @@ def test_norms_that_are_something_else_are_left_alone() -> None:
     assert fuse_norms(model) == 2 * model.config.num_hidden_layers
 
 
-@pytest.mark.parametrize("finest", ["text", "kv"])
-def test_checkpointing_gives_the_same_gradients(tmp_path: Path, finest: str) -> None:
+@pytest.mark.parametrize("leaves", ["text", "kv"])
+def test_checkpointing_gives_the_same_gradients(tmp_path: Path, leaves: str) -> None:
     llm = shared("llama")
-    batch = choices(llm, tmp_path, finest)
+    batch = choices(llm, tmp_path, leaves)
     adapter = trainable(llm)
     with torch.no_grad():
         for name, parameter in adapter.parameters().items():

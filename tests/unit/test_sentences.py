@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sharedllm import SharedLLM, TreeConfig
 from sharedllm.encoding.document import Document
 from sharedllm.search.sentences import widened
-from sharedllm.training.documents import unread
+from sharedllm.training.examples import unread
 from tests.models import make_tokenizer
 
 TOKENIZER = make_tokenizer()  # a token a byte

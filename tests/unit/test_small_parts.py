@@ -145,6 +145,7 @@ def test_the_public_names() -> None:
         "read_file",
         "join_pages",
         "query_of",
+        "Asked",
         "SharedLLMError",
     ]
     assert set(sharedllm.__all__) <= set(dir(sharedllm))

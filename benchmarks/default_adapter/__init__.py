@@ -1,0 +1,1 @@
+"""What made the default adapter: its data, generated tasks and recipes."""

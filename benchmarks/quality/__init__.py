@@ -1,0 +1,1 @@
+"""Quality on long text: RULER, questions, perplexity, chains, and what they are compared with."""

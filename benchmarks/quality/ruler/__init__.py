@@ -1,0 +1,1 @@
+"""RULER (arXiv:2404.06654), its tasks made at any length from any text."""

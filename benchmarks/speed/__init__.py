@@ -1,0 +1,1 @@
+"""Speed and memory of every phase beside other ways to read long contexts."""

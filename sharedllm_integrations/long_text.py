@@ -1,0 +1,156 @@
+"""Long text in a prompt without references -> documents that stand in it, and running text.
+
+First the texts of documents that are known, word for word. Where other documents begin and end
+cannot be known. The text's first and last characters stay as they are, because instructions and
+questions stand there; the rest is cut where its own content says so, so that a document pasted
+again among others gives the same pieces, whose trees are there already.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sharedllm_integrations.references import neutral
+
+LONG_TEXT = 4000  # characters up to which text stays running text, by default
+SHORTEST = 200  # characters of a known text; a shorter one stays running text
+ANCHOR = 64  # characters by which a known text is looked for
+EDGE = 600  # characters at either end that stay running text, at most
+LEAST = 4000  # characters of a piece, about a chunk
+ONE_IN = 8  # paragraphs end a piece
+_PARAGRAPH = re.compile(r".*?(?:\n\s*\n|\f|\Z)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownText:
+    """A document's text, as it may stand in a prompt.
+
+    Attributes
+    ----------
+    anchor : str
+        How it begins, without the blanks in front of it.
+    length : int
+        Characters, without the blanks around it.
+    digest : bytes
+        Of these characters.
+    document : object
+        Whose text it is.
+    """
+
+    anchor: str
+    length: int
+    digest: bytes
+    document: Any
+
+    @classmethod
+    def of(cls, text: str, document: Any) -> KnownText:
+        """`text` without the blanks around it, which templates take away."""
+        bare = neutral(text).strip()
+        return cls(bare[:ANCHOR], len(bare), _digest(bare), document)
+
+    def is_at(self, text: str, start: int) -> bool:
+        """Compare the whole of it with `text` from `start` on."""
+        return _digest(text[start : start + self.length]) == self.digest
+
+
+@dataclass(frozen=True, slots=True)
+class LongText:
+    """A piece of text that is a document; `known` says which one, where that is known."""
+
+    text: str
+    known: KnownText | None = None
+
+
+def documents_in(
+    text: str, long_text: int | None, known: Iterable[KnownText]
+) -> Iterator[str | LongText]:
+    """Running text and documents, which joined give `text` again.
+
+    Blanks at a cut are left out, and form feeds become line feeds in documents that are not known:
+    the number of their first page is not known.
+
+    Parameters
+    ----------
+    long_text : characters up to which a text stays running text
+    """
+    if long_text is None or len(text) <= long_text:
+        if text:
+            yield text
+        return
+    at = 0
+    for start, one in sorted(_places(text, known), key=lambda p: (p[0], -p[1].length)):
+        if start < at:
+            continue
+        yield from _cut(text[at:start], long_text)
+        at = start + one.length
+        yield LongText(text[start:at], one)
+    yield from _cut(text[at:], long_text)
+
+
+def _places(text: str, known: Iterable[KnownText]) -> Iterator[tuple[int, KnownText]]:
+    """The places where known texts stand."""
+    for one in known:
+        if one.length < SHORTEST or one.length > len(text):
+            continue
+        start = text.find(one.anchor)
+        while start >= 0:
+            if one.is_at(text, start):
+                yield start, one
+            start = text.find(one.anchor, start + 1)
+
+
+def _cut(text: str, long_text: int) -> Iterator[str | LongText]:
+    """Running text at both ends, and pieces of what stands between them."""
+    if len(text) <= max(long_text, 2 * EDGE):
+        if text:
+            yield text
+        return
+    first, last = _head(text), _tail(text)
+    if first:
+        yield text[:first]
+    for piece in _segments(text[first:last]):
+        yield LongText(piece.replace("\f", "\n"))
+    if last < len(text):
+        yield text[last:]
+
+
+def _head(text: str) -> int:
+    """The end of the first edge: after its last line, sentence or word."""
+    edge = text[:EDGE]
+    for boundary in ("\n", ". ", " "):
+        at = edge.rfind(boundary)
+        if at >= 0:
+            return at + len(boundary)
+    return EDGE
+
+
+def _tail(text: str) -> int:
+    """The beginning of the last edge."""
+    start = len(text) - EDGE
+    for boundary in ("\n", ". ", " "):
+        at = text.find(boundary, start)
+        if 0 <= at < len(text) - len(boundary):
+            return at + len(boundary)
+    return start
+
+
+def _segments(text: str) -> Iterator[str]:
+    """Whole paragraphs, cut after those whose own hash says so."""
+    start = end = 0
+    for paragraph in _PARAGRAPH.finditer(text):
+        end = paragraph.end()
+        ends_here = zlib.crc32(paragraph[0].strip().encode("utf-8", "surrogatepass")) % ONE_IN == 0
+        if end - start >= LEAST and ends_here:
+            yield text[start:end]
+            start = end
+    if text[start:].strip():
+        yield text[start:]
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()

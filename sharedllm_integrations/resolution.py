@@ -1,0 +1,391 @@
+"""Documents in a request's messages -> trees: of the memory, of the process's cache, or new ones.
+
+A reference resolves if, and only if, its document is in the request's own memory and tenant, has
+the text that the reference names, and passes the request's filter. Nobody needs a permission beside
+that, and no reference gives one. Of a reference that does not resolve, the text that stands with it
+is read as the text it is; without a text, it is an error.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from sharedllm_integrations.documents import name_of
+from sharedllm_integrations.errors import CapacityError, DocumentReferenceError
+from sharedllm_integrations.long_text import LONG_TEXT, KnownText, documents_in
+from sharedllm_integrations.references import (
+    Mention,
+    Reference,
+    Refused,
+    Scope,
+    neutral,
+    parse,
+    text_hash,
+)
+from sharedllm_integrations.report import DocumentReport, FoundAs, Outcome
+from sharedllm_integrations.requests import GivenText, Message
+from sharedllm_integrations.tree_cache import process_cache
+
+if TYPE_CHECKING:
+    from sharedllm import Asked, Document, SharedLLM, StoredDocument, TreeMemory
+
+CAPACITY = 1_000_000  # tokens of documents in one request
+LARGE = 1000  # documents of a memory whose texts are not looked for in prompts
+SAID = "a reference in the assistant's words"
+MOST_LISTS = 16
+MOST_CHARACTERS = 1 << 28  # of texts that are held for the process
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """A document in a message.
+
+    Attributes
+    ----------
+    found_as : str
+        See :class:`~sharedllm_integrations.report.DocumentReport`.
+    id : str
+        In the memory, or a hash of the text.
+    stored : StoredDocument or None
+        The memory's, whose title and source it has.
+    given : GivenText or None
+        A text that is not the memory's.
+    """
+
+    found_as: FoundAs
+    id: str
+    stored: StoredDocument | None = None
+    given: GivenText | None = None
+
+
+class Readable:
+    """The documents that a request may read: those of its memory that pass its filter."""
+
+    def __init__(
+        self, memory: TreeMemory | None, tenant: str, filter: Mapping[str, Any] | None = None
+    ) -> None:
+        self.scope = Scope.of(memory, tenant)
+        self._memory, self._filter = memory, filter
+
+    def find(self, reference: Reference) -> Found | None:
+        """The document of `reference`, if this request may read it and it has not changed."""
+        stored = self._listed.places.get(reference.place)
+        if stored is not None and self._memory is not None:
+            text = self._memory.get(stored.id).text
+            if text_hash(text, self.scope.tenant) == reference.text:
+                return Found(found_as="reference", id=stored.id, stored=stored)
+        given = None if self._filter else held_texts.find(self.scope, reference)
+        if given is None:
+            return None
+        return Found(found_as="reference", id=reference.text, given=given)
+
+    def holding(self, text: str) -> StoredDocument | None:
+        """The document whose text this is, word for word."""
+        if self._memory is None:
+            return None
+        for stored in self._listed.places.values():
+            same_length = stored.characters == len(text)
+            if same_length and neutral(self._memory.get(stored.id).text) == text:
+                return stored
+        return None
+
+    @property
+    def known(self) -> Sequence[KnownText]:
+        """The texts of a memory of moderate size, to look for in prompts."""
+        listed = self._listed
+        if self._memory is None or len(listed.places) > LARGE:
+            return ()
+        if listed.texts is None:
+            stored = listed.places.values()
+            listed.texts = [KnownText.of(self._memory.get(one.id).text, one) for one in stored]
+        return listed.texts
+
+    @cached_property
+    def _listed(self) -> _Listed:
+        """The documents, looked at anew after a change of the memory."""
+        if self._memory is None:
+            return _Listed({})
+        key = (self.scope, self._memory.revision, repr(self._filter))
+        with _lock:
+            if key in _lists:
+                return _lists[key]
+        stored = self._memory.list(self._filter)
+        made = _Listed({self.scope.place(one.id): one for one in stored})
+        with _lock:
+            _lists[key] = made
+            while len(_lists) > MOST_LISTS:
+                _lists.popitem(last=False)
+        return made
+
+
+@dataclass(slots=True)
+class _Listed:
+    places: dict[str, StoredDocument]
+    texts: list[KnownText] | None = None
+
+
+_lists: OrderedDict[tuple[Scope, str, str], _Listed] = OrderedDict()
+_lock = threading.Lock()
+
+
+class HeldTexts:
+    """Texts that no memory holds, so that a prompt can name them; the oldest dropped.
+
+    Each belongs to a tenant and a memory, as every reference does.
+
+    Attributes
+    ----------
+    limit : int
+        Characters of all texts; one may be longer.
+    """
+
+    def __init__(self, limit: int = MOST_CHARACTERS) -> None:
+        self.limit = limit
+        self._texts: OrderedDict[tuple[Scope, Reference], GivenText] = OrderedDict()
+        self._characters = 0
+        self._own = threading.Lock()
+
+    def hold(self, scope: Scope, given: GivenText) -> Reference:
+        """Keep a text, and name it."""
+        # a NUL, which no id of a memory's document holds
+        made = scope.reference(f"\0{given.title}\0{given.source}", given.text)
+        with self._own:
+            if self._texts.pop((scope, made), None) is None:
+                self._characters += len(given.text)
+            self._texts[scope, made] = given
+            while self._characters > self.limit and len(self._texts) > 1:
+                self._characters -= len(self._texts.popitem(last=False)[1].text)
+        return made
+
+    def find(self, scope: Scope, reference: Reference) -> GivenText | None:
+        """The text that `reference` names in `scope`."""
+        with self._own:
+            return self._texts.get((scope, reference))
+
+
+held_texts = HeldTexts()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolver:
+    """Finds the documents of one request, and brings them to the model.
+
+    Attributes
+    ----------
+    llm : SharedLLM
+    memory : TreeMemory or None
+        The request's own; new documents are added to it if `keep` is true.
+    tenant : str
+    filter : mapping or None
+        What documents of the memory the request may read.
+    keep : bool
+    long_text : int or None
+        Characters up to which text without references stays running text; None is any length.
+    """
+
+    llm: SharedLLM
+    memory: TreeMemory | None
+    tenant: str
+    filter: Mapping[str, Any] | None = None
+    keep: bool = False
+    long_text: int | None = LONG_TEXT
+
+    @cached_property
+    def readable(self) -> Readable:
+        """The documents of the memory that this request may read."""
+        return Readable(self.memory, self.tenant, self.filter)
+
+    # -- finding ---------------------------------------------------------------------------------
+
+    def found(self, messages: Sequence[Message]) -> tuple[list[Message], list[Refused]]:
+        """The messages with the documents in them, and the marks that were made plain text.
+
+        Raises
+        ------
+        DocumentReferenceError
+            For a reference without a text that does not resolve.
+        """
+        refused: list[Refused] = []
+        out = []
+        for message in messages:
+            parts: list[str | Found] = []
+            for part in message.parts:
+                if isinstance(part, GivenText):
+                    parts.append(self.given(part))
+                else:
+                    parts += self._in_text(part, message.role, refused)
+            out.append(Message(role=message.role, parts=parts))
+        return out, refused
+
+    def given(self, part: GivenText, found_as: FoundAs = "given") -> Found:
+        """A text that its sender declares to be a document; the memory's own where it holds it."""
+        text = neutral(part.text)
+        stored = self.readable.holding(text)
+        if stored is not None:
+            return Found(found_as=found_as, id=stored.id, stored=stored)
+        return self._text(found_as, replace(part, text=text))
+
+    def retrieved(self, part: GivenText) -> Found:
+        """A text that a retriever has found: between the marks of its reference, or without."""
+        pieces = list(parse(part.text, self.tenant))
+        if len(pieces) == 1 and isinstance(pieces[0], Mention) and pieces[0].text is not None:
+            found = self.readable.find(pieces[0].reference)
+            return found or self.given(replace(part, text=pieces[0].text), "enclosed")
+        return self.given(part)
+
+    def _in_text(self, text: str, role: str, refused: list[Refused]) -> Iterator[str | Found]:
+        plain = ""
+        for piece in parse(text, self.tenant):
+            if isinstance(piece, str):
+                plain += piece
+            elif isinstance(piece, Refused):
+                refused.append(piece)
+            elif piece.text is None and role == "assistant":
+                refused.append(Refused(piece.reference.id, SAID))
+            elif piece.text is None or piece.text.strip():
+                yield from self._in_plain(plain)
+                plain = ""
+                yield self._mentioned(piece)
+        yield from self._in_plain(plain)
+
+    def _mentioned(self, mention: Mention) -> Found:
+        found = self.readable.find(mention.reference)
+        if found is not None:
+            return found
+        if mention.text is not None:
+            return self.given(GivenText(text=mention.text), "enclosed")
+        raise DocumentReferenceError(
+            f"the prompt holds the document reference {mention.reference.id} without its text, and "
+            "this request's memory has no such document for its tenant and filter, or has changed "
+            "or deleted it since. Give the model the memory (and tenant) that the reference is "
+            "from, retrieve the document again, or pass its whole text between its marks (a text "
+            "splitter may have cut it)"
+        )
+
+    def _in_plain(self, text: str) -> Iterator[str | Found]:
+        is_long = self.long_text is not None and len(text) > self.long_text
+        for piece in documents_in(text, self.long_text, self.readable.known if is_long else ()):
+            if isinstance(piece, str):
+                yield piece
+            elif piece.known is not None:
+                stored: StoredDocument = piece.known.document
+                yield Found(found_as="known", id=stored.id, stored=stored)
+            else:
+                yield self._text("pasted", GivenText(text=piece.text))
+
+    def _text(self, found_as: FoundAs, given: GivenText) -> Found:
+        return Found(found_as=found_as, id=text_hash(given.text, self.tenant), given=given)
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def asked(self, found: Sequence[Message], question: str) -> tuple[Asked, list[DocumentReport]]:
+        """The question for :meth:`sharedllm.SharedLLM.answer`, and a record of each document.
+
+        A document that stands in several places is put in the last, nearest to the question.
+
+        Raises
+        ------
+        CapacityError
+            If the documents are too long together.
+        """
+        last = {
+            part.id: (i, j)
+            for i, message in enumerate(found)
+            for j, part in enumerate(message.parts)
+            if isinstance(part, Found)
+        }
+        from sharedllm import Asked
+
+        turns: list[tuple[str, tuple[Any, ...]]] = []
+        reports: list[DocumentReport] = []
+        for i, message in enumerate(found):
+            parts: list[str | Document] = []
+            for j, part in enumerate(message.parts):
+                if isinstance(part, str):
+                    parts.append(part)
+                elif last[part.id] != (i, j):
+                    reports.append(_report(part, "repeated", ()))
+                else:
+                    documents, report = self.trees(part, question)
+                    reports.append(report)
+                    parts += documents
+                    _require_capacity(reports)
+            turns.append((message.role, tuple(parts)))
+        return Asked(turns=tuple(turns), query=question), reports
+
+    def trees(self, found: Found, question: str) -> tuple[Sequence[Document], DocumentReport]:
+        """The trees of one document: of the memory, of the process's cache, or new."""
+        if found.stored is not None and self.memory is not None:
+            return self._of_memory(found, self.memory, found.stored, question, "reused")
+        given = found.given or GivenText(text="")
+        title = name_of({"title": given.title, "source": given.source}, given.text)
+        if self.keep and self.memory is not None:
+            stored, is_new = _kept(self.memory, given, title)
+            outcome: Outcome = "kept" if is_new else "reused"
+            return self._of_memory(found, self.memory, stored, question, outcome)
+        document, built = process_cache().build(
+            self.llm, self.readable.scope, given.text, title=title, source=given.source
+        )
+        return [document], _report(found, "built" if built else "reused", [document], title)
+
+    def _of_memory(
+        self,
+        found: Found,
+        memory: TreeMemory,
+        stored: StoredDocument,
+        question: str,
+        outcome: Outcome,
+    ) -> tuple[Sequence[Document], DocumentReport]:
+        documents = memory.documents_for(question, self.llm, {"id": stored.id})
+        title = stored.title
+        if not title.strip():
+            text = neutral(memory.get(stored.id).text)
+            title = name_of({"source": stored.source, **stored.metadata}, text)
+            documents = [replace(document, title=title) for document in documents]
+        return documents, _report(found, outcome, documents, title, stored.characters)
+
+
+def _kept(memory: TreeMemory, given: GivenText, title: str) -> tuple[StoredDocument, bool]:
+    """The memory's document of a text, and whether it was added."""
+    from sharedllm import MemoryDocument
+
+    document = MemoryDocument(text=given.text, title=title, source=given.source)
+    is_new = document.id not in memory
+    if is_new:
+        memory.add(document)
+    return memory.list({"id": document.id})[0], is_new
+
+
+def _report(
+    found: Found,
+    outcome: Outcome,
+    documents: Sequence[Document],
+    title: str = "",
+    characters: int = 0,
+) -> DocumentReport:
+    """A record of a document; of one that is repeated, `documents` is empty."""
+    known = found.given or GivenText(text="")
+    if found.stored is not None:
+        title, characters = title or found.stored.title, characters or found.stored.characters
+    return DocumentReport(
+        found_as=found.found_as,
+        outcome=outcome,
+        id=found.id,
+        title=title or known.title,
+        characters=characters or len(known.text),
+        tokens=sum(map(len, documents)),
+    )
+
+
+def _require_capacity(reports: Sequence[DocumentReport]) -> None:
+    total = sum(report.tokens for report in reports)
+    if total > CAPACITY:
+        raise CapacityError(
+            f"the documents of this prompt have more than {CAPACITY} tokens; retrieve fewer, or "
+            "ask a memory as a whole, which finds the parts that matter first"
+        )

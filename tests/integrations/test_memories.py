@@ -1,0 +1,84 @@
+"""Memories are opened once, made for a while, filled, and folders kept equal to one."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from sharedllm import MemoryDocument, SharedLLM, SharedLLMError, TreeMemory
+from sharedllm_integrations.errors import SetupError
+from sharedllm_integrations.memories import opened, put, save, temporary
+from tests.conftest import DOCUMENTS
+from tests.texts import FERRY, GARDEN
+
+
+def test_put_adds_changes_and_leaves_alone(memory: TreeMemory) -> None:
+    new = MemoryDocument(id="boat", text="The boathouse is green.")
+    assert put(memory, new)
+    assert not put(memory, new)
+    changed = dataclasses.replace(new, metadata={"year": 1902})
+    assert put(memory, changed)
+    assert memory.get("boat") == changed
+
+
+def test_a_folder_is_kept_equal(memory: TreeMemory, llm: SharedLLM, tmp_path: Path) -> None:
+    folder = tmp_path / "kept"
+    for change in (
+        lambda: None,
+        lambda: memory.add(MemoryDocument(id="boat", text="The boathouse is green.")),
+        lambda: memory.update(dataclasses.replace(DOCUMENTS[1], title="Another")),
+        lambda: memory.delete(["garden", "boat"]),
+        lambda: memory.delete(["story", "ferry"]),
+    ):
+        change()
+        save(memory, folder)
+        with TreeMemory(folder, llm=llm, create=False) as kept:
+            ids = sorted(one.id for one in memory.list())
+            assert sorted(one.id for one in kept.list()) == ids
+            assert all(kept.get(id) == memory.get(id) for id in ids)
+            assert kept.verify().clean
+
+
+def test_its_own_folder_needs_no_saving(memory: TreeMemory) -> None:
+    before = memory.revision
+    save(memory, memory.path)
+    assert memory.revision == before
+
+
+def test_a_folder_that_holds_something_else(memory: TreeMemory, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "letter.txt").write_text("Dear Sir")
+    with pytest.raises(SharedLLMError):
+        save(memory, other)
+    assert (other / "letter.txt").read_text() == "Dear Sir"
+
+
+def test_memories_by_path_are_opened_once(llm: SharedLLM, tmp_path: Path) -> None:
+    TreeMemory(tmp_path / "library", llm=llm).close()
+    one = opened(tmp_path / "library", llm=llm)
+    assert opened(str(tmp_path / "library")) is one
+    assert opened(one) is one
+    with pytest.raises(SetupError, match="give a TreeMemory, the path of one"):
+        opened(3)
+    with pytest.raises(Exception, match="does not exist"):
+        opened(tmp_path / "nothing")
+
+
+def test_a_memory_in_the_place_of_another_is_seen(llm: SharedLLM, tmp_path: Path) -> None:
+    folder = tmp_path / "library"
+    with TreeMemory(folder, llm=llm) as made:
+        made.add(MemoryDocument(id="ferry", text=FERRY))
+    assert "ferry" in opened(folder, llm=llm)
+    folder.rename(tmp_path / "old")
+    with TreeMemory(folder, llm=llm) as made:
+        made.add(MemoryDocument(id="garden", text=GARDEN))
+    assert [one.id for one in opened(folder, llm=llm).list()] == ["garden"]
+
+
+def test_a_temporary_memory_is_a_memory(llm: SharedLLM) -> None:
+    memory = temporary(llm)
+    memory.add(MemoryDocument(id="ferry", text=FERRY))
+    assert memory.get("ferry").text == FERRY
