@@ -26,7 +26,7 @@ from sharedllm.memory.retrieval import Hits, Retrieval, codec_of
 from sharedllm.progress import Progress
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure  # of the extra "eval"
+    from matplotlib.figure import Figure  # of the extra "plot"
 
 Documents = list[StoredDocument]
 CANDIDATES = 128
