@@ -1,7 +1,7 @@
 """MaxSim over everything that a memory holds, and what the budget search would take of it.
 
 For a memory of thousands of chunks: all codes at once on one device, where the package reads
-candidates only. Scores, weights and neighbours are the package's own (policy.py, search.py).
+candidates only. Scores, weights and neighbours are the package's own (scorer.py, search.py).
 """
 
 from __future__ import annotations

@@ -16,16 +16,16 @@ from sharedllm.errors import BudgetError, ConfigError
 
 InjectionMode = Literal["joint", "cross"]
 Positions = Literal["ordinal", "chunk"]
-Finest = Literal["text", "kv"]
-Rest = Literal["none", "ready", "all"]
+Leaves = Literal["text", "kv"]
+Coarse = Literal["none", "ready", "all"]
 
 INJECTION_MODES = ("joint", "cross")
 POSITIONS = ("ordinal", "chunk")
-FINEST = ("text", "kv")
-RESTS = ("none", "ready", "all")
-SEARCHES = ("budget", "path")
+LEAVES = ("text", "kv")
+COARSE_LEVELS = ("none", "ready", "all")
+SELECTIONS = ("budget", "path")
 ROLES = ("lower", "upper")
-POLICIES = ("maxsim", "bm25", "hybrid", "embedding", "last_hidden", "right")
+SCORERS = ("maxsim", "bm25", "hybrid", "embedding", "last_hidden", "recency")
 
 
 def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
@@ -124,7 +124,7 @@ class TreeConfig(_Config):
         return -(-self.chunk >> self.height)
 
     @property
-    def finest(self) -> float:
+    def leaf_ratio(self) -> float:
         """Tokens per kept entry of a leaf that was chosen."""
         return self.ratio(self.height)
 
@@ -191,19 +191,20 @@ class SearchConfig(_Config):
 
     Parameters
     ----------
-    search : {"budget", "path"}
+    selection : {"budget", "path"}
         Nodes of all chunks compete for one budget, or one path in every chunk (the paper).
-    policy : str
-        What scores a node: one of :data:`POLICIES`.
+    scorer : str, or an object that scores
+        The score of every node: one of :data:`SCORERS`, or an object with the method of
+        :class:`sharedllm.search.scorers.Scorer`.
     budget : int
-        Attention entries beyond the prompt's head and the question: injected KV entries plus
+        Token budget beyond the prompt's head and the question: injected KV entries plus
         evidence tokens.
-    finest : {"text", "kv"}
+    leaves : {"text", "kv"}
         The selected leaves enter as tokens of the running text, or as injected KV.
-    rest : {"none", "ready", "all"}
+    coarse : {"none", "ready", "all"}
         The compressed remainder of the documents around the selected leaves: left out, where it
         is already encoded, or always (encoding what is missing first).
-    rest_share : float
+    coarse_share : float
         The share of `budget` that unexpanded roots may take.
     neighbours : tuple of float
         What share of the scores at distance 1, 2, ... is added to a leaf's (budget search).
@@ -211,21 +212,22 @@ class SearchConfig(_Config):
         Most tokens that a leaf pasted as text may gain on either side to hold whole sentences.
     """
 
-    search: Literal["budget", "path"] = "budget"
-    policy: str = "maxsim"
+    selection: Literal["budget", "path"] = "budget"
+    scorer: Any = "maxsim"
     budget: int = 512
-    finest: Finest = "text"
-    rest: Rest = "none"
-    rest_share: float = 0.5
+    leaves: Leaves = "text"
+    coarse: Coarse = "none"
+    coarse_share: float = 0.5
     neighbours: tuple[float, ...] = (0.5, 0.25)
     sentences: int = 32
 
     def __post_init__(self) -> None:
-        one_of("search", self.search, SEARCHES)
-        one_of("policy", self.policy, POLICIES)
-        one_of("finest", self.finest, FINEST)
-        one_of("rest", self.rest, RESTS)
-        number("rest_share", self.rest_share, least=0, most=1)
+        one_of("selection", self.selection, SELECTIONS)
+        if not callable(getattr(self.scorer, "score", None)):
+            one_of("scorer", self.scorer, SCORERS)
+        one_of("leaves", self.leaves, LEAVES)
+        one_of("coarse", self.coarse, COARSE_LEVELS)
+        number("coarse_share", self.coarse_share, least=0, most=1)
         object.__setattr__(self, "neighbours", several("neighbours", self.neighbours))
         for distance, share in enumerate(self.neighbours, start=1):
             number(f"the neighbours' share at distance {distance}", share, least=0, most=1)

@@ -14,6 +14,7 @@ import torch
 
 from sharedllm.answer import Answer, AnswerStream, answer_all
 from sharedllm.config import (
+    SCORERS,
     GenerationConfig,
     InjectionConfig,
     SearchConfig,
@@ -22,7 +23,7 @@ from sharedllm.config import (
 )
 from sharedllm.encoding.document import Document
 from sharedllm.encoding.document_encoder import NODE_CACHE_BYTES, DocumentEncoder
-from sharedllm.errors import InputError
+from sharedllm.errors import ConfigError, InputError
 from sharedllm.generation.assemble import Prepared, make_plan, require_window
 from sharedllm.generation.decoding import Decoder
 from sharedllm.generation.prompt import (
@@ -40,7 +41,7 @@ from sharedllm.injection.upper_model import UpperModel
 from sharedllm.memory.resolve import Context, per_question, resolve, resolve_some
 from sharedllm.progress import Progress
 from sharedllm.search import passages
-from sharedllm.search.scorers import Embedder, Scores, score
+from sharedllm.search.scorers import Embedder, Scorer, Scores, score
 from sharedllm.search.selection import Selection, searched, select
 from sharedllm.search.sentences import widened
 
@@ -111,7 +112,7 @@ class SharedLLM:
             "default" is shipped for the default model and joint injection; others have none.
         tree, injection, search, generation : settings; None takes the adapter's, or the defaults
         attention : "auto", or a backend (docs/speed.md names them)
-        embedder : texts -> array (texts, dims), for policy="embedding"
+        embedder : texts -> array (texts, dims), for scorer="embedding"
         node_cache_bytes : most bytes of encoded nodes kept for each document
         options : passed to transformers (``revision``, ``quantization_config``, ...)
 
@@ -190,7 +191,14 @@ class SharedLLM:
         ------
         AdapterError
             If there is none, or it cannot be merged.
+        ConfigError
+            If the scorer is an object, which no file can name.
         """
+        if not isinstance(self.search.scorer, str):
+            raise ConfigError(
+                f"scorer is {self.search.scorer!r}, which cannot be saved; load the model with a "
+                f"scorer that has a name ({', '.join(SCORERS)}) to save its adapter"
+            )
         settings = {"tree": self.tree, "injection": self.injection, "search": asdict(self.search)}
         lora_io.save_pretrained(self, Path(folder), settings, merged=merged, dtype=dtype)
 
@@ -203,7 +211,7 @@ class SharedLLM:
 
         Cuts it into chunks, grows a context tree over each, and computes the search vectors. KV is
         encoded when a question needs it; :meth:`encode` does it ahead, and so does a GPU for the
-        coarse level that ``rest="ready"`` waits for.
+        coarse level that ``coarse="ready"`` waits for.
 
         Parameters
         ----------
@@ -218,14 +226,14 @@ class SharedLLM:
             If there is no text.
         """
         document = self.encoder.read(text, title=title, source=source, progress=progress)
-        if self.search.rest == "ready":
+        if self.search.coarse == "ready":
             self.encoder.encode_roots_at_once(document)
         return document
 
     def encode(
         self, document: Document, *, progress: Progress = None, background: bool = False
     ) -> Future[None]:
-        """Encode the coarse level of `document`, for ``rest="ready"`` and ``rest="all"``.
+        """Encode the coarse level of `document`, for ``coarse="ready"`` and ``coarse="all"``.
 
         That is every chunk's root, at the tree's root ratio.
 
@@ -264,7 +272,7 @@ class SharedLLM:
             See :func:`sharedllm.generation.prompt.parse` for the form of messages.
         context : a document, a TreeMemory or the folder of one, or several of them
         progress : True for a bar on long encoding, or a function of (tokens done, tokens in all)
-        options : fields of SearchConfig (budget, policy, search, finest, rest, ...) and of
+        options : fields of SearchConfig (budget, scorer, search, leaves, coarse, ...) and of
             GenerationConfig (max_new_tokens, temperature, stop, ...) for this question
 
         Raises
@@ -375,10 +383,12 @@ class SharedLLM:
 
     # -- searching -----------------------------------------------------------------------------
 
-    def score(self, query: str, context: Context, *, policy: str | None = None) -> list[Scores]:
+    def score(
+        self, query: str, context: Context, *, scorer: str | Scorer | None = None
+    ) -> list[Scores]:
         """Score every node for `query`; one array a document, in the order of its forest."""
         documents = resolve_some(context, self.encoder, query)
-        return score(query, documents, self.encoder, policy or self.search.policy, self._embedder)
+        return score(query, documents, self.encoder, scorer or self.search.scorer, self._embedder)
 
     def select(
         self,
@@ -412,7 +422,7 @@ class SharedLLM:
             return None
         for document in documents:
             self.encoder.require_own(document)
-        given = scores or score(query, documents, self.encoder, search.policy, self._embedder)
+        given = scores or score(query, documents, self.encoder, search.scorer, self._embedder)
         selection = select(
             [d.forest for d in documents],
             given,

@@ -24,7 +24,7 @@ from sharedllm.generation.prompt import part_ids
 from sharedllm.shared_llm import SharedLLM
 from sharedllm.text.tokens import Tokens, tokenize
 
-QUERY_TOKENS = 256  # of the running text's beginning, where a policy needs a query
+QUERY_TOKENS = 256  # of the running text's beginning, where a scorer needs a query
 TRIES = 20
 
 
@@ -232,8 +232,8 @@ def run(
 ) -> dict[str, Any]:
     """Perplexity after pasts of every length."""
     documents = texts(paths, "--data")
-    if "policy" not in settings.search:
-        settings = dataclasses.replace(settings, search={**settings.search, "policy": "right"})
+    if "scorer" not in settings.search:
+        settings = dataclasses.replace(settings, search={**settings.search, "scorer": "recency"})
     session = Session("perplexity", settings, llm)
     if windows.running + max(session.budgets) > session.llm.window:
         raise ConfigError(

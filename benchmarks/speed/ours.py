@@ -16,7 +16,7 @@ from benchmarks.speed.models import text
 from sharedllm import Document, InjectionConfig, SearchConfig, SharedLLM, TreeConfig
 from sharedllm.encoding.document_encoder import DocumentEncoder
 from sharedllm.encoding.kv import InjectedKV
-from sharedllm.generation.cuda_graph import Replay
+from sharedllm.generation.cuda_graph import StepGraph
 from sharedllm.injection.positions import Prompt
 from sharedllm.memory.vectors import CodedVectors, VectorCodec
 
@@ -37,7 +37,7 @@ def opened(model: Any, tokenizer: Any, *, layers: int, chunk: int, attention: st
         attention=attention,
         node_cache_bytes=1 << 40,
     )
-    return SharedLLM(encoder, search=SearchConfig(rest="none"))
+    return SharedLLM(encoder, search=SearchConfig(coarse="none"))
 
 
 def row(phase: str, seconds: float, cost: Cost, rates: Rates, **more: Any) -> Row:
@@ -187,19 +187,19 @@ class Asked:
         seconds = self.clock.median(lambda: self.llm.upper.start([prompt]), 5, 2)
         return row("first token, evidence as KV", seconds, cost, self.rates, **more)
 
-    def search(self, name: str, finest: str = "text") -> Row:
+    def search(self, name: str, leaves: str = "text") -> Row:
         """From the question to its prompt: search, selection, gathering."""
-        seconds = self.clock.median(lambda: self._prompt(finest), 3, 2)
+        seconds = self.clock.median(lambda: self._prompt(leaves), 3, 2)
         query = len(self.llm.tokenizer(QUESTION)["input_ids"])
         cost = compare(self.size.width, query, self.same["tokens"])
         return row(name, seconds, cost, self.rates, **self.same)
 
-    def _prompt(self, finest: str = "text") -> Prompt:
+    def _prompt(self, leaves: str = "text") -> Prompt:
         return self.llm.prepare(
             QUESTION,
             self.document,
-            finest=finest,
-            rest="all",
+            leaves=leaves,
+            coarse="all",
             budget=self.budget,
             max_new_tokens=64,
         ).prompt
@@ -216,11 +216,11 @@ class Asked:
         new, seen = 32, more["running"] + more["entries"]
         cost = decode(self.size, new, seen)
         session = upper.start([prompt])
-        replay = Replay(upper, upper.start([prompt]), 2 * new, graph=clock.cuda)
+        step_graph = StepGraph(upper, upper.start([prompt]), 2 * new, graph=clock.cuda)
         replayed = "decode, CUDA graph" if clock.cuda else "decode, fixed shapes"
         steps: dict[str, Callable[[], None]] = {
             "decode": lambda: upper.step(session, [1]),
-            replayed: lambda: replay.step([1]),
+            replayed: lambda: step_graph.step([1]),
         }
         for name, step in steps.items():
             step()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sharedllm.config import FINEST, POLICIES, RESTS, SEARCHES
+from sharedllm.config import COARSE_LEVELS, LEAVES, SCORERS, SELECTIONS
 from sharedllm.errors import ConfigError
 from sharedllm.evaluation.settings import Settings, share, sizes
 
@@ -63,19 +63,20 @@ Filling = Annotated[
 Items = Annotated[int, typer.Option(metavar="N", help="Items in each cell.")]
 Batch = Annotated[int, typer.Option(metavar="N", help="Items run at once.")]
 Seed = Annotated[int, typer.Option(metavar="N", help="The same seed gives the same items.")]
-Policy = Annotated[
-    str | None, typer.Option(metavar="P", help=f"What scores a passage: {', '.join(POLICIES)}.")
+Scorer = Annotated[
+    str | None, typer.Option(metavar="P", help=f"What scores a passage: {', '.join(SCORERS)}.")
 ]
-Search = Annotated[
-    str | None, typer.Option(metavar="S", help=f"How passages are selected: {', '.join(SEARCHES)}.")
-]
-Finest = Annotated[
+Selecting = Annotated[
     str | None,
-    typer.Option(metavar="F", help=f"How selected passages enter: {', '.join(FINEST)}."),
+    typer.Option(metavar="S", help=f"How passages are selected: {', '.join(SELECTIONS)}."),
 ]
-Rest = Annotated[
+Leaves = Annotated[
     str | None,
-    typer.Option(metavar="R", help=f"The compressed remainder: {', '.join(RESTS)}."),
+    typer.Option(metavar="F", help=f"How selected passages enter: {', '.join(LEAVES)}."),
+]
+Coarse = Annotated[
+    str | None,
+    typer.Option(metavar="R", help=f"The compressed remainder: {', '.join(COARSE_LEVELS)}."),
 ]
 Sentences = Annotated[
     int | None,
@@ -106,10 +107,10 @@ def needle(
     baselines: Baselines = "all",
     baseline_adapter: BaselineAdapter = False,
     adapter: Adapter = "default",
-    policy: Policy = None,
-    search: Search = None,
-    finest: Finest = None,
-    rest: Rest = None,
+    scorer: Scorer = None,
+    selection: Selecting = None,
+    leaves: Leaves = None,
+    coarse: Coarse = None,
     sentences: Sentences = None,
     list_penalty: ListPenalty = None,
     batch: Batch = 8,
@@ -159,10 +160,10 @@ def qa(
     baselines: Baselines = "all",
     baseline_adapter: BaselineAdapter = False,
     adapter: Adapter = "default",
-    policy: Policy = None,
-    search: Search = None,
-    finest: Finest = None,
-    rest: Rest = None,
+    scorer: Scorer = None,
+    selection: Selecting = None,
+    leaves: Leaves = None,
+    coarse: Coarse = None,
     sentences: Sentences = None,
     list_penalty: ListPenalty = None,
     batch: Batch = 8,
@@ -198,7 +199,7 @@ def settings_of(given: dict[str, Any]) -> Settings:
         adapter=None if given["adapter"] == "none" else given["adapter"],
         lengths=sizes("--lengths", lengths),
         budgets=sizes("--budget", given.get("budget") or (), least=1),
-        search=chosen("policy", "search", "finest", "rest", "sentences"),
+        search=chosen("scorer", "selection", "leaves", "coarse", "sentences"),
         generation=chosen("list_penalty"),
         **{name: given[name] for name in plain if name in given},
     )

@@ -20,10 +20,10 @@ from sharedllm.cli.memory import opened
 from sharedllm.cli.terminal import Screen
 from sharedllm.cli.training import app as training
 from sharedllm.config import (
-    FINEST,
     INJECTION_MODES,
-    POLICIES,
-    SEARCHES,
+    LEAVES,
+    SCORERS,
+    SELECTIONS,
     GenerationConfig,
     InjectionConfig,
     SearchConfig,
@@ -102,9 +102,9 @@ Questions = Annotated[
         "-q", "--question", metavar="TEXT", help="What to ask. Again for a further question."
     ),
 ]
-Store = Annotated[
+Memory = Annotated[
     str | None,
-    typer.Option("--store", metavar="DIR", help="Also search the memory that index made there."),
+    typer.Option("--memory", metavar="DIR", help="Also search the memory that index made there."),
 ]
 Model = Annotated[
     str | None,
@@ -124,20 +124,20 @@ AdapterName = Annotated[
         show_default="the default model's own",
     ),
 ]
-Policy = Annotated[
+Scorer = Annotated[
     str | None,
     typer.Option(
         metavar="P",
-        help=f"What scores a passage: {', '.join(POLICIES)}.",
-        show_default=SearchConfig().policy,
+        help=f"What scores a passage: {', '.join(SCORERS)}.",
+        show_default=SearchConfig().scorer,
     ),
 ]
-Search = Annotated[
+Selecting = Annotated[
     str | None,
     typer.Option(
         metavar="S",
-        help=f"How passages are selected: {', '.join(SEARCHES)}.",
-        show_default=SearchConfig().search,
+        help=f"How passages are selected: {', '.join(SELECTIONS)}.",
+        show_default=SearchConfig().selection,
     ),
 ]
 Budget = Annotated[
@@ -148,12 +148,12 @@ Budget = Annotated[
         show_default=str(SearchConfig().budget),
     ),
 ]
-Finest = Annotated[
+Leaves = Annotated[
     str | None,
     typer.Option(
         metavar="text|kv",
-        help=f"How selected passages enter the model: {', '.join(FINEST)}.",
-        show_default=SearchConfig().finest,
+        help=f"How selected passages enter the model: {', '.join(LEAVES)}.",
+        show_default=SearchConfig().leaves,
     ),
 ]
 Injection = Annotated[
@@ -203,13 +203,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and 
 def ask(
     questions: Questions,
     paths: Paths = None,
-    store: Store = None,
+    folder: Memory = None,
     model: Model = None,
     adapter: AdapterName = None,
-    policy: Policy = None,
-    search: Search = None,
+    scorer: Scorer = None,
+    selection: Selecting = None,
     budget: Budget = None,
-    finest: Finest = None,
+    leaves: Leaves = None,
     injection: Injection = None,
     max_new_tokens: MaxNewTokens = None,
     temperature: Temperature = None,
@@ -226,16 +226,16 @@ def ask(
 
       sharedllm ask report.pdf notes.md -q "What was decided?" --budget 2048
 
-      sharedllm ask --store library -q "Which book has a furmity seller?"
+      sharedllm ask --memory library -q "Which book has a furmity seller?"
 
       curl -s https://example.org/page.html | sharedllm ask - -q "Who wrote this?" --json
     """
     paths = paths or []
-    _check(paths, store, questions, policy, injection, html, as_json=as_json)
+    _check(paths, folder, questions, scorer, injection, html, as_json=as_json)
     entries = _parsed("budget", budget, int)
     longest = _parsed("max-new-tokens", max_new_tokens, int)
     warmth = _parsed("temperature", temperature, float)
-    selecting = _given(policy=policy, search=search, budget=entries, finest=finest)
+    selecting = _given(scorer=scorer, selection=selection, budget=entries, leaves=leaves)
     decoding = _given(max_new_tokens=longest, temperature=warmth)
     SearchConfig(**selecting)  # what is wrong is said before files are read
     inject = InjectionConfig(**_given(mode=injection)) if injection else None
@@ -247,18 +247,18 @@ def ask(
         texts = [read_file(path) for path in paths]
     named = _given(model=model, adapter=adapter, injection=inject) | place
     with screen.busy("loading the model"):
-        llm, stored = _loaded(store, named)
+        llm, stored = _loaded(folder, named)
     _require_room(llm, questions, llm.search.replace(**selecting), for_answer)
     documents = [*stored, *(screen.remember(llm, text) for text in texts)]
     _answer(screen, llm, questions, documents, {**selecting, **decoding}, html, as_json=as_json)
 
 
-def _loaded(store: str | None, named: dict[str, Any]) -> tuple[SharedLLM, list[Source]]:
-    """The model, and the memory in `store` where one is given."""
-    if store is not None:
+def _loaded(folder: str | None, named: dict[str, Any]) -> tuple[SharedLLM, list[Source]]:
+    """Load the model, and open the memory in `folder` where one is named."""
+    if folder is not None:
         from sharedllm.registry import loaded_for
 
-        memory = opened(store, named)
+        memory = opened(folder, named)
         return loaded_for(memory), [memory]
     from sharedllm.shared_llm import SharedLLM
 
@@ -342,17 +342,17 @@ def _parsed(name: str, given: str | None, kind: type[int] | type[float]) -> floa
 
 def _check(
     paths: Sequence[str],
-    store: str | None,
+    folder: str | None,
     questions: Sequence[str],
-    policy: str | None,
+    scorer: str | None,
     injection: str | None,
     html: str | None,
     *,
     as_json: bool,
 ) -> None:
     """Refuse what is known to be wrong before files are read and the model is loaded."""
-    if not paths and store is None:
-        raise typer.BadParameter("Missing argument 'PATH': name files, or a memory with --store")
+    if not paths and folder is None:
+        raise typer.BadParameter("Missing argument 'PATH': name files, or a memory with --memory")
     if not all(question.strip() for question in questions):
         raise InputError("the question is empty; ask something after -q")
     if as_json and len(questions) > 1:
@@ -362,11 +362,11 @@ def _check(
     if paths.count(STDIN) > 1:
         raise InputError("- (standard input) was given more than once; it can be read once")
     for name, value, allowed in (
-        ("policy", policy, POLICIES),
+        ("scorer", scorer, SCORERS),
         ("injection", injection, INJECTION_MODES),
     ):
         if value is not None:
             one_of(name, value, allowed)
     if html is not None:
-        read = [path for path in (*paths, store or STDIN) if path != STDIN]
+        read = [path for path in (*paths, folder or STDIN) if path != STDIN]
         page.check(html, read)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
-Store = Annotated[str, typer.Option("--store", metavar="DIR", help="The folder of the memory.")]
+Memory = Annotated[str, typer.Option("--memory", metavar="DIR", help="The folder of the memory.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 Paths = Annotated[
     list[str],
@@ -76,7 +76,7 @@ Dtype = Annotated[str | None, typer.Option(metavar="TYPE", help="float32, bfloat
 @app.command()
 def index(
     paths: Paths,
-    store: Store,
+    folder: Memory,
     model: Model = None,
     adapter: Adapter = None,
     keep: Keep = None,
@@ -89,13 +89,13 @@ def index(
 ) -> None:
     """Read files and folders into a memory on disk; what did not change is left alone.
 
-    [bold]Example:[/bold]  sharedllm index books/ notes.md --store library
+    [bold]Example:[/bold]  sharedllm index books/ notes.md --memory library
     """
     screen = Screen(silent=as_json)
     place = {"device": device, "dtype": dtype}
     with screen.busy("opening the memory"):
         memory = opened(
-            store,
+            folder,
             {"model": model, "adapter": adapter, **place},
             {"keep": keep, "kv": kv, "embedder": embedder},
             rebuild=rebuild,
@@ -120,9 +120,9 @@ def index(
 
 
 @app.command()
-def docs(store: Store, as_json: AsJson = False) -> None:
+def docs(folder: Memory, as_json: AsJson = False) -> None:
     """List the documents of a memory."""
-    with opened(store) as memory:
+    with opened(folder) as memory:
         found = memory.list()
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(document) for document in found]))
@@ -133,11 +133,11 @@ def docs(store: Store, as_json: AsJson = False) -> None:
 @app.command()
 def remove(
     ids: Annotated[list[str], typer.Argument(metavar="ID", help="As docs lists them.")],
-    store: Store,
+    folder: Memory,
     as_json: AsJson = False,
 ) -> None:
     """Remove documents from a memory, all that are named or none; the files stay."""
-    with opened(store) as memory:
+    with opened(folder) as memory:
         memory.delete(ids)
         held = len(memory)
     removed = list(dict.fromkeys(ids))
@@ -151,14 +151,14 @@ def remove(
 
 @app.command()
 def verify(
-    store: Store,
+    folder: Memory,
     repair: Annotated[
         bool, typer.Option("--repair", help="Encode what is broken again from the text.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Read a whole memory and compare it with its checksums; exit code 0 only when it is clean."""
-    with opened(store) as memory:
+    with opened(folder) as memory:
         report = memory.verify(repair=repair)
     if as_json:
         typer.echo(json.dumps({"clean": report.clean, **dataclasses.asdict(report)}))
@@ -177,9 +177,9 @@ def verify(
 
 
 @app.command()
-def compact(store: Store, as_json: AsJson = False) -> None:
+def compact(folder: Memory, as_json: AsJson = False) -> None:
     """Give back the disk space of what was removed from a memory."""
-    with opened(store) as memory:
+    with opened(folder) as memory:
         memory.compact()
         held = len(memory)
     if as_json:
@@ -193,14 +193,14 @@ def _counted(number: int, what: str) -> str:
 
 
 def opened(
-    store: str,
+    folder: str,
     model: dict[str, Any] | None = None,
     settings: dict[str, Any] | None = None,
     *,
     rebuild: bool = False,
     create: bool = False,
 ) -> TreeMemory:
-    """The memory in `store`.
+    """Open the memory in `folder`.
 
     Parameters
     ----------
@@ -213,11 +213,11 @@ def opened(
     if given.get("adapter") == "none":
         given["adapter"] = None
     llm = None
-    if given and "model" not in given and (Path(store) / FILE).is_file():
-        with TreeMemory(store, create=False) as there:
+    if given and "model" not in given and (Path(folder) / FILE).is_file():
+        with TreeMemory(folder, create=False) as there:
             llm = there.load_encoder(**given)
     elif given:
         from sharedllm.encoding.document_encoder import loaded_encoder
 
         llm = loaded_encoder(given.pop("model", None), **given)
-    return TreeMemory(store, llm=llm, rebuild=rebuild, create=create, **(settings or {}))
+    return TreeMemory(folder, llm=llm, rebuild=rebuild, create=create, **(settings or {}))

@@ -101,7 +101,7 @@ def heading(picture: Picture) -> Text:
 
 
 def strip(picture: Picture, cells: int) -> Text:
-    """The document in so many cells: full where a passage lies, half where the coarse rest does."""
+    """The document as a bar: full where a passage lies, half where the coarse level does."""
     lit: dict[int, tuple[str, int]] = {}
     for spans, mark in ((picture.coarse, COARSE), (picture.passages, FINE)):
         for span in spans:

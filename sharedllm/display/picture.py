@@ -31,7 +31,7 @@ class Span:
     level : int
         Tree level; 0 is a root.
     score : float or None
-        The policy's; None where nothing was asked.
+        The scorer's; None where nothing was asked.
     chosen : str
         "fine" (selected for its score), "coarse" (brought along as the rest) or "".
     """
@@ -163,7 +163,7 @@ def colour(level: int) -> str:
 
 
 def levels(pictures: Iterable[Picture]) -> tuple[list[int], list[int]]:
-    """The levels of passages, and those of the coarse rest, for a legend."""
+    """The levels of passages, and those of the coarse level, for a legend."""
     fine, coarse = set(), set()
     for picture in pictures:
         fine |= {span.level for span in picture.passages}

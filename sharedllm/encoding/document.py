@@ -56,7 +56,7 @@ class NodeCache:
 
 
 class CompactVectors(Protocol):
-    """Search vectors in fewer bytes than float16 takes: what policies ask of them."""
+    """Search vectors in fewer bytes than float16 takes: what scorers ask of them."""
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -43,7 +43,7 @@ class Case:
     ----------
     document : Document or None
         None where there is no text before the question.
-    scores : what policies gave, kept from one budget to the next
+    scores : what scorers gave, kept from one budget to the next
     """
 
     item: Item
@@ -264,10 +264,10 @@ class Memory(Prompted):
                 case=case, prompt=prompt, entries=0, flops=self.size.prefill(prompt.running_tokens)
             )
         config = llm.search.replace(**self.search, budget=budget)
-        if config.policy not in case.scores:
-            case.scores[config.policy] = llm.score(item.query, document, policy=config.policy)
+        if config.scorer not in case.scores:
+            case.scores[config.scorer] = llm.score(item.query, document, scorer=config.scorer)
         selection = llm.select(
-            item.query, document, scores=case.scores[config.policy], **dataclasses.asdict(config)
+            item.query, document, scores=case.scores[config.scorer], **dataclasses.asdict(config)
         )
         conversation = case.frame.conversation(document, item.query)
         try:
@@ -282,7 +282,7 @@ class Memory(Prompted):
             prompt=prompt,
             entries=prompt.running_tokens - own + prompt.injected_tokens,
             flops=self._flops(document, made),
-            ingest_flops=self._ingest(document, config.rest),
+            ingest_flops=self._ingest(document, config.coarse),
             stored=self._stored(document),
         )
 

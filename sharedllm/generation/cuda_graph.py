@@ -94,7 +94,7 @@ class _Slots:
         )
 
 
-class Replay:
+class StepGraph:
     """Takes over a session after its prompts have been read.
 
     Parameters
@@ -247,30 +247,30 @@ def _next_token(session: Session) -> TextPiece:
     return session.layout.text([(0,)] * session.logits.shape[0])
 
 
-class Replays:
+class StepGraphs:
     """Graphs for answers; the last one that is not in use is kept for the next answer."""
 
     def __init__(self, upper: UpperModel) -> None:
         self._upper = upper
-        self._idle: Replay | None = None
+        self._idle: StepGraph | None = None
 
     def possible(self) -> bool:
         """Whether answers of this model can be captured."""
         try:
-            Replay.require(self._upper)
+            StepGraph.require(self._upper)
         except ConfigError:
             return False
         return True
 
-    def take(self, session: Session, new_tokens: int) -> Replay:
+    def take(self, session: Session, new_tokens: int) -> StepGraph:
         """One that has taken over `session`."""
-        replay, self._idle = self._idle, None
-        if replay is not None and replay.fits(session, new_tokens):
-            replay.take(session, new_tokens)
-            return replay
-        del replay  # its buffers make room
-        return Replay(self._upper, session, new_tokens, graph=True)
+        step_graph, self._idle = self._idle, None
+        if step_graph is not None and step_graph.fits(session, new_tokens):
+            step_graph.take(session, new_tokens)
+            return step_graph
+        del step_graph  # its buffers make room
+        return StepGraph(self._upper, session, new_tokens, graph=True)
 
-    def give(self, replay: Replay) -> None:
+    def give(self, step_graph: StepGraph) -> None:
         """Take back one whose answer has ended."""
-        self._idle = replay
+        self._idle = step_graph

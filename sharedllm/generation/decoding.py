@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 
 from sharedllm.config import GenerationConfig
 from sharedllm.encoding.model_lock import ModelLock
-from sharedllm.generation.cuda_graph import Replay, Replays
+from sharedllm.generation.cuda_graph import StepGraph, StepGraphs
 from sharedllm.generation.logits_processors import Grammars, Lists, Row, TokenChooser
 from sharedllm.injection.positions import Prompt
 from sharedllm.injection.upper_model import UpperModel
 from sharedllm.text.tokens import Tokenizer
 
-LEAST_REPLAYED = 16  # tokens that an answer may have before capturing a graph for it pays
+LEAST_GRAPHED = 16  # tokens that an answer may have before capturing a graph for it pays
 UNFINISHED = "\ufffd"  # what a tokenizer shows for the first bytes of a character
 
 
@@ -41,7 +41,7 @@ class Decoder:
     ) -> None:
         self._upper, self._tokenizer, self._end_ids, self._lock = upper, tokenizer, end_ids, lock
         self._grammars, self._lists = Grammars(tokenizer), Lists(tokenizer)
-        self._replays = Replays(upper)
+        self._step_graphs = StepGraphs(upper)
 
     def run(
         self, prompts: Sequence[Prompt], config: GenerationConfig, rows: list[Row]
@@ -60,7 +60,7 @@ class Decoder:
         if self.refusal_id is not None:
             choose.refusal_id = self.refusal_id
             choose.taught = [i for i, prompt in enumerate(prompts) if prompt.reads]
-        replay = None
+        step_graph = None
         graphs = self._with_graphs(config)
         with self._lock.forward:
             session = self._upper.start(prompts)
@@ -76,22 +76,22 @@ class Decoder:
                     if piece:
                         yield index, piece
             if all(row.finish_reason for row in rows):
-                if replay is not None:
-                    self._replays.give(replay)
+                if step_graph is not None:
+                    self._step_graphs.give(step_graph)
                 return
             with self._lock.forward:
-                if graphs and replay is None:
-                    replay = self._replays.take(session, config.max_new_tokens)
-                if replay is None:
+                if graphs and step_graph is None:
+                    step_graph = self._step_graphs.take(session, config.max_new_tokens)
+                if step_graph is None:
                     self._upper.step(session, tokens)
                 else:
-                    replay.step(tokens)
+                    step_graph.step(tokens)
 
     def _with_graphs(self, config: GenerationConfig) -> bool:
         if config.graphs:
-            Replay.require(self._upper)
+            StepGraph.require(self._upper)
         if config.graphs is None:
-            return config.max_new_tokens >= LEAST_REPLAYED and self._replays.possible()
+            return config.max_new_tokens >= LEAST_GRAPHED and self._step_graphs.possible()
         return config.graphs
 
     def _advance(self, row: Row, token: int, config: GenerationConfig) -> str:

@@ -23,7 +23,7 @@ KEPT = 4  # heads; one is a few megabytes for a large model
 Layers = list[tuple[Tensor, Tensor]]
 
 
-class Heads:
+class PrefixCache:
     """Keys and values of the last few heads, for as long as the model's weights stay as they are.
 
     Parameters

@@ -26,7 +26,7 @@ from sharedllm.hf.cache import InjectionCache
 from sharedllm.hf.lora import acting
 from sharedllm.hf.rope import Rotation
 from sharedllm.injection.positions import Layout, MemoryPiece, Prompt, TextPiece, slots
-from sharedllm.injection.prefix_cache import Heads, shared_head
+from sharedllm.injection.prefix_cache import PrefixCache, shared_head
 
 
 @dataclass(kw_only=True)
@@ -66,7 +66,7 @@ class UpperModel:
         self.layers = config.layers or shape.layers
         self.fixed_rotation = rotation.fixed
         self.device = parameter_device(model)
-        self._heads = Heads(model)
+        self._prefix_cache = PrefixCache(model)
 
     @property
     def spread(self) -> bool:
@@ -115,11 +115,11 @@ class UpperModel:
 
     def _begin(self, session: Session, prompts: Sequence[Prompt], head: Any) -> None:
         """Run the head that all prompts share, or take it from the last time."""
-        if self._heads.fill(prompts, session.cache):
+        if self._prefix_cache.fill(prompts, session.cache):
             session.injected, session.plain = [head.keys], [head.keys]
         else:
             self._feed(session, head)
-            self._heads.keep(prompts, session.cache)
+            self._prefix_cache.keep(prompts, session.cache)
 
     @torch.inference_mode()
     def step(self, session: Session, ids: Sequence[int]) -> None:

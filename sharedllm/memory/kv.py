@@ -57,7 +57,7 @@ class Levels:
         for node in range(len(forest)):
             level, leaf = int(forest.level[node]), forest.left[node] < 0
             ratios = [tree.ratio(min(level, max(tree.height - 1, 0)) if leaf else level)]
-            ratios += [tree.ratio(level), tree.finest] if leaf else []
+            ratios += [tree.ratio(level), tree.leaf_ratio] if leaf else []
             for ratio in ratios:
                 request = NodeRequest(
                     start=int(forest.start[node]),

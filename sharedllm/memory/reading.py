@@ -86,7 +86,7 @@ class MemoryReader:
         """The `k` leaves with the best scores."""
         parts = self._found(query, self.llm, given)
         documents = [document for document, _ in parts]
-        scores = score(query, documents, self.llm, SearchConfig().policy)
+        scores = score(query, documents, self.llm, SearchConfig().scorer)
         found = [
             (float(score), index, int(leaf))
             for index, ((document, _), nodes) in enumerate(zip(parts, scores, strict=True))

@@ -1,7 +1,7 @@
-"""Policies: how well each node of the context trees matches the query.
+"""Scorers: how well each node of the context trees matches the query.
 
-A policy gives every node of every document a score; higher is better, and scores compare across
-all documents of one call. ``maxsim``, ``bm25``, ``hybrid`` and ``right`` score leaves and give an
+A scorer gives every node of every document a score; higher is better, and scores compare across
+all documents of one call. ``maxsim``, ``bm25``, ``hybrid`` and ``recency`` score leaves and give an
 inner node the best of its leaves, so that ranking leaves is exact; ``embedding`` and
 ``last_hidden`` (the paper's) score each node by itself.
 """
@@ -74,14 +74,14 @@ def score(
     text: str,
     documents: Sequence[Document],
     encoder: DocumentEncoder,
-    policy: str,
+    scorer: str | Scorer,
     embedder: Embedder | None = None,
 ) -> list[Scores]:
     """Score every node of `documents` for the question `text`.
 
     Parameters
     ----------
-    policy : the name of a scorer
+    scorer : the name of a scorer, or an object that scores
     embedder : texts -> array (texts, dims), for "embedding"
 
     Returns
@@ -91,23 +91,30 @@ def score(
     """
     with encoder.lock.question(), encoder.lock.forward:
         query = looked_for(text, encoder.tokenizer, encoder.lower)
-        return make_policy(policy, encoder.lower, embedder).score(query, documents)
+        return make_scorer(scorer, encoder.lower, embedder).score(query, documents)
 
 
-class Policy(Protocol):
-    """Scores nodes."""
+class Scorer(Protocol):
+    """Scores nodes: any object with this method, a user's own as well.
 
-    name: str
+    Selection ranks nodes by it, whatever the numbers mean: the higher, the better. They compare
+    across all documents of one call. Forms that are computed once a document are kept with
+    :meth:`sharedllm.encoding.document.Document.derived`.
+    """
 
     def score(self, query: Query, documents: Sequence[Document]) -> list[Scores]:
-        """One array (nodes,) a document, in the order of its forest."""
+        """Score the nodes of each document.
+
+        Returns
+        -------
+        list of float32 arrays (nodes,)
+            One a document, in the order of its forest (depth first, a parent before its children).
+        """
         ...
 
 
-class LeafPolicy(ABC):
-    """A policy that scores leaves; an inner node gets the maximum of its leaves."""
-
-    name = ""
+class LeafScorer(ABC):
+    """A scorer that scores leaves; an inner node gets the maximum of its leaves."""
 
     def score(self, query: Query, documents: Sequence[Document]) -> list[Scores]:
         leaves = self.leaf_scores(query, documents)
@@ -118,7 +125,7 @@ class LeafPolicy(ABC):
         """One array (leaves,) a document."""
 
 
-class MaxSim(LeafPolicy):
+class MaxSim(LeafScorer):
     """Late interaction on search vectors: each query token's best match in a leaf, rare ones first.
 
     score(leaf) = sum over query tokens of idf(token)^2 * max over the leaf's tokens of the cosine
@@ -131,8 +138,6 @@ class MaxSim(LeafPolicy):
         What the query's vectors are multiplied by before they are compared. It is trained with an
         adapter (docs/training.md); documents are compared as they were stored.
     """
-
-    name = "maxsim"
 
     def __init__(self, query_projection: Tensor | None = None) -> None:
         self._projection = query_projection
@@ -247,10 +252,8 @@ class WordIndex:
         return cls(leaves={w: dict(at) for w, at in leaves.items()}, lengths=lengths)
 
 
-class BM25(LeafPolicy):
+class BM25(LeafScorer):
     """Okapi BM25 over leaves, with statistics pooled over all documents of the call."""
-
-    name = "bm25"
 
     def __init__(self, k1: float = 1.2, b: float = 0.75) -> None:
         self.k1, self.b = k1, b
@@ -274,17 +277,15 @@ class BM25(LeafPolicy):
         return [scores.astype(np.float32) for scores in out]
 
 
-class Hybrid(LeafPolicy):
+class Hybrid(LeafScorer):
     """The sum of MaxSim and BM25, each standardised over all leaves of the call.
 
     Standardised scores keep how far ahead a leaf is, which ranks lose; docs/experiments.md has the
     comparison with reciprocal rank fusion.
     """
 
-    name = "hybrid"
-
     def __init__(self, query_projection: Tensor | None = None) -> None:
-        self._parts: tuple[LeafPolicy, ...] = (MaxSim(query_projection), BM25())
+        self._parts: tuple[LeafScorer, ...] = (MaxSim(query_projection), BM25())
 
     def leaf_scores(self, query: Query, documents: Sequence[Document]) -> list[Scores]:
         total: list[Scores] = []
@@ -301,10 +302,8 @@ def _standardised(scores: list[Scores]) -> list[Scores]:
     return [((x - every.mean()) / deviation).astype(np.float32) for x in scores]
 
 
-class Right(LeafPolicy):
+class Recency(LeafScorer):
     """The later, the better: the paper's choice for language modelling (no query)."""
-
-    name = "right"
 
     def leaf_scores(self, query: Query, documents: Sequence[Document]) -> list[Scores]:
         before, out = 0, []
@@ -321,8 +320,6 @@ class Embedding:
     Without `embedder` the vectors are means of search vectors; with one, the mean of the
     embedded texts of the node's leaves.
     """
-
-    name = "embedding"
 
     def __init__(self, embedder: Embedder | None = None) -> None:
         self._embedder = embedder
@@ -378,8 +375,6 @@ class LastHidden:
     claimed for a budget search over them.
     """
 
-    name = "last_hidden"
-
     def __init__(self, lower: LowerModel) -> None:
         self._lower = lower
 
@@ -402,16 +397,28 @@ class LastHidden:
         return document.derived("node_ends", read)
 
 
-def make_policy(name: str, lower: LowerModel, embedder: Embedder | None = None) -> Policy:
-    """The policy called `name`; see :data:`sharedllm.config.POLICIES`."""
-    makers: dict[str, Callable[[], Policy]] = {
-        "maxsim": lambda: MaxSim(lower.query_projection),
-        "bm25": BM25,
-        "hybrid": lambda: Hybrid(lower.query_projection),
-        "embedding": lambda: Embedding(embedder),
-        "last_hidden": lambda: LastHidden(lower),
-        "right": Right,
-    }
-    if name not in makers:
-        raise ConfigError(f"policy is {name!r}; allowed: {', '.join(makers)}")
-    return makers[name]()
+MAKERS: dict[str, Callable[[LowerModel, Embedder | None], Scorer]] = {
+    "maxsim": lambda lower, embedder: MaxSim(lower.query_projection),
+    "bm25": lambda lower, embedder: BM25(),
+    "hybrid": lambda lower, embedder: Hybrid(lower.query_projection),
+    "embedding": lambda lower, embedder: Embedding(embedder),
+    "last_hidden": lambda lower, embedder: LastHidden(lower),
+    "recency": lambda lower, embedder: Recency(),
+}
+
+
+def make_scorer(
+    scorer: str | Scorer, lower: LowerModel, embedder: Embedder | None = None
+) -> Scorer:
+    """Make the scorer called `scorer`; an object that scores is given back.
+
+    Raises
+    ------
+    ConfigError
+        If there is no scorer of that name (:data:`sharedllm.config.SCORERS` has them).
+    """
+    if not isinstance(scorer, str):
+        return scorer
+    if scorer not in MAKERS:
+        raise ConfigError(f"scorer is {scorer!r}; allowed: {', '.join(MAKERS)}, or an object")
+    return MAKERS[scorer](lower, embedder)

@@ -41,7 +41,7 @@ class SelectedNode:
     as_text : bool
         Pasted as tokens rather than injected as KV.
     fine : bool
-        Selected for its score, rather than brought along as the coarse rest.
+        Selected for its score, rather than brought along as the coarse level.
     score : float
     """
 
@@ -87,7 +87,7 @@ class Selection(Displayed):
     budget, spent : int
         Attention entries allowed and (at most) taken.
     root_ratio : float or None
-        Tokens per entry of unexpanded roots; None without a coarse rest.
+        Tokens per entry of unexpanded roots; None without a coarse level.
     left_out : int
         Chunks of which nothing was selected.
     searched : tuple of Searched
@@ -159,7 +159,7 @@ class _Searcher:
     ) -> None:
         self.forests, self.scores, self.search, self.tree = forests, scores, search, tree
         # an order by place has no matches that a leaf's edge could cut
-        self.matched = search.policy != "right"
+        self.matched = search.scorer != "recency"
         self.overhead, self.ready = overhead, ready
         self.widen = functools.cache(widen) if widen and self.matched else None
         self.chunks: dict[tuple[int, int], list[SelectedNode]] = {}  # (document, root) -> nodes
@@ -180,7 +180,7 @@ class _Searcher:
         return entries
 
     def make(self, document: int, node: int, ratio: float, *, fine: bool) -> SelectedNode:
-        as_text = fine and self.search.finest == "text"
+        as_text = fine and self.search.leaves == "text"
         extent = self.widen if as_text and self.widen else self.own
         start, end = extent(document, node)
         return SelectedNode(
@@ -228,12 +228,12 @@ class _Searcher:
         Where all roots do not fit at the tree's ratio, it doubles until they do; at one entry a
         root, the worst-scored ones drop out.
         """
-        if self.search.rest == "none":
+        if self.search.coarse == "none":
             return
-        share = int(self.search.budget * self.search.rest_share)
+        share = int(self.search.budget * self.search.coarse_share)
         roots = [(d, int(r)) for d, forest in enumerate(self.forests) for r in forest.roots]
         ratio = float(self.tree.root_ratio)
-        if self.search.rest == "ready":
+        if self.search.coarse == "ready":
             roots = [(d, r) for d, r in roots if self.ready(d, r, ratio)]
         else:
             lengths = [int(self.forests[d].end[r] - self.forests[d].start[r]) for d, r in roots]
@@ -257,10 +257,10 @@ class _Searcher:
             node = open_nodes.pop()
             level = int(forest.level[node])
             if node in chosen:
-                out.append(self.make(document, node, self.tree.finest, fine=True))
+                out.append(self.make(document, node, self.tree.leaf_ratio, fine=True))
             elif any(forest.start[node] <= forest.start[c] < forest.end[node] for c in chosen):
                 open_nodes += [int(forest.right[node]), int(forest.left[node])]
-            elif self.search.rest == "all":
+            elif self.search.coarse == "all":
                 kept = min(level, max(self.tree.height - 1, 0))
                 out.append(self.make(document, node, self.tree.ratio(kept), fine=False))
         return out
@@ -353,15 +353,15 @@ def _path(searcher: _Searcher, document: int, root: int) -> list[SelectedNode]:
         preserved.append((other, last))
         node = best
     preserved.append((node, True))
-    rest, nodes = searcher.search.rest, []
+    rest, nodes = searcher.search.coarse, []
     for n, fine in preserved:
-        ratio = tree.finest if fine else tree.ratio(int(forest.level[n]))
+        ratio = tree.leaf_ratio if fine else tree.ratio(int(forest.level[n]))
         if fine or rest == "all" or (rest == "ready" and searcher.ready(document, n, ratio)):
             nodes.append(searcher.make(document, n, ratio, fine=fine))
     return nodes
 
 
-SEARCHES: dict[str, Callable[[_Searcher], None]] = {"budget": budget_search, "path": path_search}
+SELECTIONS: dict[str, Callable[[_Searcher], None]] = {"budget": budget_search, "path": path_search}
 
 
 def select(
@@ -380,7 +380,7 @@ def select(
     ----------
     forests, scores : one of each a document
     overhead : tokens that a leaf pasted as text costs beside its own, for each document
-    ready : says whether a node is encoded already, for ``rest="ready"``
+    ready : says whether a node is encoded already, for ``coarse="ready"``
     widen : gives the tokens that are pasted for a node; its own where there is none
 
     Raises
@@ -390,9 +390,9 @@ def select(
     """
     for array in scores:
         if not np.isfinite(array).all():
-            raise BudgetError("the policy gave a score that is not a finite number")
+            raise BudgetError("the scorer gave a score that is not a finite number")
     costs = overhead or [0] * len(forests)
     searcher = _Searcher(forests, scores, search, tree, costs, ready, widen)
     searcher.start_coarse()
-    SEARCHES[search.search](searcher)
+    SELECTIONS[search.selection](searcher)
     return searcher.result()

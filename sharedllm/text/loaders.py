@@ -109,7 +109,7 @@ def _read(given: str, source: str, most: int) -> bytes:
             if stat.S_ISDIR(status.st_mode):
                 raise DocumentError(
                     f"{source} is a folder; name files in it, or read all of it into a memory: "
-                    "sharedllm index FOLDER --store DIR"
+                    "sharedllm index FOLDER --memory DIR"
                 )
             _require_size(status.st_size, most, source)
             with Path(given).open("rb") as file:  # a pipe has no size: read no more than allowed

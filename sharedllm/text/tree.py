@@ -2,7 +2,7 @@
 
 A chunk is a span of consecutive tokens; a binary tree grows over each.
 
-The trees of one document are kept as one :class:`Forest` of parallel arrays, because policies and
+The trees of one document are kept as one :class:`Forest` of parallel arrays, because scorers and
 search work on all of a document's nodes at once.
 """
 

@@ -103,10 +103,10 @@ class Chooser:
         else:  # language modelling: the text goes on behind its past
             conversation = Conversation(parts=("", document, ""), query="")
         lesson = None
-        if self._lessons and settings.finest == "kv":
+        if self._lessons and settings.leaves == "kv":
             lesson = make_plan(conversation, _as_text(selection), self._tokenizer)
         return Choice(
-            kind=f"{example.kind}/{settings.finest}",
+            kind=f"{example.kind}/{settings.leaves}",
             plan=make_plan(conversation, selection, self._tokenizer),
             target=tuple(target),
             lesson=lesson,
@@ -132,7 +132,7 @@ class Chooser:
         scores = self._scores(example, document)
         if evidence and self._rng.random() >= self._config.miss:
             ranked = np.sort(scores)[::-1]
-            share = 1 - settings.rest_share if settings.rest == "all" else 1
+            share = 1 - settings.coarse_share if settings.coarse == "all" else 1
             room = share * settings.budget / (self._tree.leaf + OVERHEAD)
             for leaves in evidence:
                 rank = int(room * self._rng.random())
@@ -168,10 +168,10 @@ class Chooser:
         budget = max(self._tree.leaf + OVERHEAD, int(least * (most / least) ** self._rng.random()))
         return SearchConfig(
             budget=budget,
-            finest=self._rng.choice(self._config.finest),
-            rest="all" if self._rng.random() < self._config.rest else "none",
-            rest_share=self._rng.uniform(0.2, 0.6),
-            policy="bm25" if example.question else "right",
+            leaves=self._rng.choice(self._config.leaves),
+            coarse="all" if self._rng.random() < self._config.coarse else "none",
+            coarse_share=self._rng.uniform(0.2, 0.6),
+            scorer="bm25" if example.question else "recency",
         )
 
 

@@ -104,16 +104,16 @@ class DataConfig(_Strict):
 class SelectionConfig(_Strict):
     """How training varies what is selected, so that one set of weights serves every setting.
 
-    Each example draws a budget (log-uniform), a form of the finest level, and with `rest` whether
-    the coarse rest is there; with `miss` its evidence is not preferred; nodes split at
+    Each example draws a budget (log-uniform), a form of the finest level, and with `coarse` whether
+    the coarse level is there; with `miss` its evidence is not preferred; nodes split at
     N(l/2, (noise l)^2). `prompts` are pairs of a system message (may be empty) and a user message,
     with {documents} and {question} where these stand; half of the examples are asked in one of
     them, the others in the library's own prompt.
     """
 
     budget: tuple[int, int] = (256, 2048)
-    finest: tuple[Literal["text", "kv"], ...] = ("text", "kv")
-    rest: float = Field(default=0.7, ge=0, le=1)
+    leaves: tuple[Literal["text", "kv"], ...] = ("text", "kv")
+    coarse: float = Field(default=0.7, ge=0, le=1)
     miss: float = Field(default=0.05, ge=0, le=1)
     noise: float = Field(default=0.1, ge=0, le=0.5)
     prompts: tuple[tuple[str, str], ...] = ()

@@ -77,7 +77,7 @@ def test_perplexity(run: Any, tmp_path: Path) -> None:
     key = ("--key-gain", "0", "--key-sure", "-100")
     result = json.loads(run("perplexity", "--data", path, *options, *key, "--json"))
     checked(result, "perplexity")
-    assert result["search"]["policy"] == "right"
+    assert result["search"]["scorer"] == "recency"
     rows = [row for row in result["rows"] if "skipped" not in row]
     assert {row["nll_last_tokens"] for row in rows} == {40}
     assert {row["nll_running_tokens"] for row in rows} == {299}

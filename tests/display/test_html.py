@@ -34,7 +34,7 @@ ATTACK = (
 
 @pytest.fixture(scope="module")
 def answer(tiny_llm: SharedLLM, story: Document) -> Answer:
-    options = {"budget": 120, "rest": "all", "max_new_tokens": 3}
+    options = {"budget": 120, "coarse": "all", "max_new_tokens": 3}
     return tiny_llm.answer("Who rowed out?", story, **options)  # type: ignore[arg-type]
 
 

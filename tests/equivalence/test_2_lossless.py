@@ -21,7 +21,7 @@ TAIL = some_ids(12, 3)
 def remembered(llm: SharedLLM, text: str, head: tuple[int, ...] = ()) -> tuple[Prompt, list[int]]:
     """A prompt with all of `text` as memory, and the text's ids."""
     document = llm.remember(text)
-    selection = llm.select("anything", document, finest="kv", budget=len(document))
+    selection = llm.select("anything", document, leaves="kv", budget=len(document))
     plan = make_plan(converse("anything", [document], llm.tokenizer), selection, llm.tokenizer)
     memory = plan.memory(0, llm.encoder.encode(document, plan.requests(0)))
     assert memory is not None

@@ -78,10 +78,10 @@ def test_batch_rows_are_single_rows(family: str, mode: str, positions: str) -> N
         torch.testing.assert_close(batch, keyword, **CLOSE)
 
 
-@pytest.mark.parametrize("finest", ["text", "kv"])
-def test_the_stream_is_the_answer(tiny_llm: SharedLLM, finest: str) -> None:
+@pytest.mark.parametrize("leaves", ["text", "kv"])
+def test_the_stream_is_the_answer(tiny_llm: SharedLLM, leaves: str) -> None:
     documents = [tiny_llm.remember(STORY), tiny_llm.remember(FERRY)]
-    options = {"finest": finest, "budget": 96, "max_new_tokens": 12, "rest": "all"}
+    options = {"leaves": leaves, "budget": 96, "max_new_tokens": 12, "coarse": "all"}
     answer = tiny_llm.answer("Who keeps the lamp?", documents, **options)
     stream = tiny_llm.stream("Who keeps the lamp?", documents, **options)
     assert stream.citations == answer.citations
@@ -94,7 +94,7 @@ def test_the_stream_is_the_answer(tiny_llm: SharedLLM, finest: str) -> None:
 def test_batches_answer_like_single_questions(tiny_llm: SharedLLM) -> None:
     lighthouse, ferry = tiny_llm.remember(STORY, title="a"), tiny_llm.remember(FERRY, title="b")
     questions = ["Who rowed out?", "What does a ticket cost, and for whom?", "Hm?"]
-    options = {"budget": 96, "max_new_tokens": 10, "rest": "all", "finest": "kv"}
+    options = {"budget": 96, "max_new_tokens": 10, "coarse": "all", "leaves": "kv"}
     shared_context = tiny_llm.answer_batch(questions, [lighthouse, ferry], **options)
     contexts = [[lighthouse], [ferry, lighthouse], []]
     own_context = tiny_llm.answer_batch(questions, contexts, **options)

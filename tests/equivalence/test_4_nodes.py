@@ -71,7 +71,7 @@ def test_a_document_s_nodes_are_read_with_what_stands_before_them_in_their_chunk
 ) -> None:
     llm = shared("llama", tree=TreeConfig(**{**TREE_SETTINGS, "context": context}))
     document = llm.remember("".join(map(chr, range(40, 120))) * 2)
-    llm.answer("Who?", document, finest="kv", budget=60, max_new_tokens=1)
+    llm.answer("Who?", document, leaves="kv", budget=60, max_new_tokens=1)
     for request, kv in document.nodes._nodes.items():
         chunk = request.start - request.start % llm.tree.chunk
         assert request.context == min(context, request.start - chunk)

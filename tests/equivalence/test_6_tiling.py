@@ -37,13 +37,13 @@ def test_encoded_nodes_keep_as_many_entries_as_they_should(
 
 
 @pytest.mark.parametrize("text", ["x", "xy", "\u00e9", "x" * 63, "x" * 64, "x" * 65, "x" * 129])
-@pytest.mark.parametrize("finest", ["text", "kv"])
+@pytest.mark.parametrize("leaves", ["text", "kv"])
 def test_documents_of_any_length_are_answered_from(
-    tiny_llm: SharedLLM, text: str, finest: str
+    tiny_llm: SharedLLM, text: str, leaves: str
 ) -> None:
     document = tiny_llm.remember(text)
     answer = tiny_llm.answer(
-        "What?", document, finest=finest, rest="all", budget=400, max_new_tokens=2
+        "What?", document, leaves=leaves, coarse="all", budget=400, max_new_tokens=2
     )
     assert answer.usage.context_tokens == len(text.encode())
     assert sorted(c.char_start for c in answer.citations)[0] == 0

@@ -228,7 +228,7 @@ def test_qa_leaves_out_passages_that_do_not_fit(
         (("needle", "--lengths", "1K"), "--filler"),
         (("needle", "--lengths", "4X"), "--lengths"),
         (("qa", "--data", "DATA", "--baselines", "bm26"), "--baselines"),
-        (("needle", "--policy", "best"), "policy"),
+        (("needle", "--scorer", "best"), "scorer"),
         (("needle", "--items", "0"), "--items"),
         (("needle", "--out", "no/such/folder.json"), "--out"),
         (("qa", "--data", "DATA", "--budget", "4096"), "--budget"),

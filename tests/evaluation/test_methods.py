@@ -150,7 +150,7 @@ def test_the_base_reads_for_baselines_unless_asked_otherwise(llm: SharedLLM, sho
 
 
 def test_memory_may_be_injected(llm: SharedLLM, long: Case) -> None:
-    method = every(llm, search={"finest": "kv", "rest": "all"}, baselines=())[0]
+    method = every(llm, search={"leaves": "kv", "coarse": "all"}, baselines=())[0]
     ready = method.prepare(long, 300)
     assert 0 < ready.prompt.injected_tokens <= ready.entries <= 300
     assert np.isfinite(method.losses([ready], [TARGET])[0]).all()

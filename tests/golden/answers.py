@@ -48,15 +48,15 @@ QUESTIONS: dict[str, tuple[Any, tuple[str, ...], dict[str, Any]]] = {
         ("memory",),
         {},
     ),
-    "words": ("What is the name of the sailor?", ("mayor",), {"policy": "bm25"}),
-    "both": ("How much money does the sailor pay?", ("mayor",), {"policy": "hybrid"}),
-    "kv": ("How much money does the sailor pay for Susan?", ("mayor",), {"finest": "kv"}),
+    "words": ("What is the name of the sailor?", ("mayor",), {"scorer": "bm25"}),
+    "both": ("How much money does the sailor pay?", ("mayor",), {"scorer": "hybrid"}),
+    "kv": ("How much money does the sailor pay for Susan?", ("mayor",), {"leaves": "kv"}),
     "coarse": (
         "What colour is the daffodil?",
         ("short",),
-        {"finest": "kv", "rest": "all", "budget": 256},
+        {"leaves": "kv", "coarse": "all", "budget": 256},
     ),
-    "path": ("What colour is the daffodil?", ("short",), {"search": "path", "finest": "kv"}),
+    "path": ("What colour is the daffodil?", ("short",), {"selection": "path", "leaves": "kv"}),
 }
 CHAIN = "How much money does the sailor pay for Susan?"
 

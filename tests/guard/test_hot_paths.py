@@ -18,7 +18,7 @@ import torch
 from sharedllm import SharedLLM
 from sharedllm.encoding.kv import gather
 from sharedllm.encoding.lower_model import NodeRequest
-from sharedllm.generation.cuda_graph import ROUND, Replay
+from sharedllm.generation.cuda_graph import ROUND, StepGraph
 from sharedllm.injection.positions import Prompt
 from tests.guard.counting import Counted, count, passes
 from tests.models import shared, some_ids
@@ -126,8 +126,8 @@ def test_operations_of_a_step() -> None:
 def test_operations_of_a_step_of_fixed_shape() -> None:
     """As above, over all slots of the buffer."""
     llm = shared("llama")
-    replay = Replay(llm.upper, llm.upper.start([warm(llm)]), 8, graph=False)
-    found = count(lambda: replay.step([5]))
+    step_graph = StepGraph(llm.upper, llm.upper.start([warm(llm)]), 8, graph=False)
+    found = count(lambda: step_graph.step([5]))
     assert found.linear == 3 * LAYER + OUTPUT
     assert found.attention == 3 * SQUARE * ROUND
 
@@ -142,6 +142,6 @@ def test_a_step_is_one_pass_and_waits_for_nothing() -> None:
 def test_a_replayed_step_is_one_pass_and_waits_for_nothing() -> None:
     """What a CUDA graph records may not wait for the host at all."""
     llm = shared("llama")
-    replay = Replay(llm.upper, llm.upper.start([warm(llm)]), 8, graph=False)
-    assert passes(llm.model, lambda: replay.step([5])) == [1, 1, 1]
-    assert count(lambda: replay.step([5])).waits == 0
+    step_graph = StepGraph(llm.upper, llm.upper.start([warm(llm)]), 8, graph=False)
+    assert passes(llm.model, lambda: step_graph.step([5])) == [1, 1, 1]
+    assert count(lambda: step_graph.step([5])).waits == 0

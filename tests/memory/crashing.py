@@ -164,7 +164,7 @@ class Crasher:
                 # rounded differently by another batch: bfloat16 products on some CPUs
                 if not torch.allclose(fresh.vectors, stored.vectors, atol=0.03):
                     raise SystemExit(f"{name} changed the states of {stored.id}")
-            self.llm.answer("What is on the reef?", memory, rest="all", **OPTIONS)
+            self.llm.answer("What is on the reef?", memory, coarse="all", **OPTIONS)
 
 
 if __name__ == "__main__":

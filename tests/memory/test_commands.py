@@ -44,7 +44,7 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def indexed(library: Path, model: str, capsys: pytest.CaptureFixture[str]) -> str:
-    assert run(["index", "in", "--store", "lib", "--model", model], capsys)[0] == 0
+    assert run(["index", "in", "--memory", "lib", "--model", model], capsys)[0] == 0
     return "lib"
 
 
@@ -63,7 +63,7 @@ def as_json(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> Any
 def test_index_adds_updates_and_leaves_alone(
     library: Path, model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["index", "in", "--store", "lib"]
+    command = ["index", "in", "--memory", "lib"]
     first = as_json([*command, "--model", model], capsys)
     assert first["added"] == ["in/deep/ferry.md", "in/story.txt"]
     assert first["documents"] == 2
@@ -83,11 +83,11 @@ def test_files_that_cannot_be_read(
     library: Path, model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("in/binary.txt").write_bytes(b"\0\1\2" * 100)
-    code, out, _ = run(["index", "in", "--store", "lib", "--model", model], capsys)
+    code, out, _ = run(["index", "in", "--memory", "lib", "--model", model], capsys)
     assert code == 1
     assert "not read: in/binary.txt is binary" in out
     assert "2 added" in out
-    code, _, err = run(["index", "in/binary.txt", "--store", "lib"], capsys)
+    code, _, err = run(["index", "in/binary.txt", "--memory", "lib"], capsys)
     assert code == 2
     assert "is binary" in err
 
@@ -100,22 +100,22 @@ def test_folders_are_searched_without_links(library: Path) -> None:
 
 
 def test_docs_lists_objects(indexed: str, capsys: pytest.CaptureFixture[str]) -> None:
-    found = as_json(["docs", "--store", indexed], capsys)
+    found = as_json(["docs", "--memory", indexed], capsys)
     assert [document["title"] for document in found] == ["ferry", "story"]
     for document in found:
         assert {"id", "title", "source", "tokens", "bytes"} <= set(document)
-    code, out, _ = run(["docs", "--store", indexed], capsys)
+    code, out, _ = run(["docs", "--memory", indexed], capsys)
     assert code == 0
     assert out.splitlines()[0].split() == ["id", "title", "source", "tokens", "bytes"]
     assert found[0]["id"] in out
 
 
 def test_ask_names_the_document(indexed: str, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["ask", "--store", indexed, "-q", "When does the ferry leave?"]
+    command = ["ask", "--memory", indexed, "-q", "When does the ferry leave?"]
     answer = as_json([*command, "--max-new-tokens", "2"], capsys)
     cited = {(c["source"], c["title"]) for c in answer["citations"]}
     assert cited <= {("in/story.txt", "story"), ("in/deep/ferry.md", "ferry")}
-    ids = {document["id"] for document in as_json(["docs", "--store", indexed], capsys)}
+    ids = {document["id"] for document in as_json(["docs", "--memory", indexed], capsys)}
     assert {c["document"] for c in answer["citations"]} <= ids
     code, out, _ = run([*command, "in/story.txt", "--max-new-tokens", "2"], capsys)
     assert code == 0
@@ -124,36 +124,36 @@ def test_ask_names_the_document(indexed: str, capsys: pytest.CaptureFixture[str]
 
 
 def test_remove(indexed: str, capsys: pytest.CaptureFixture[str]) -> None:
-    ids = [document["id"] for document in as_json(["docs", "--store", indexed], capsys)]
-    code, _, err = run(["remove", ids[0], "nobody", "--store", indexed], capsys)
+    ids = [document["id"] for document in as_json(["docs", "--memory", indexed], capsys)]
+    code, _, err = run(["remove", ids[0], "nobody", "--memory", indexed], capsys)
     assert code == 2
     assert "no document 'nobody'" in err
-    removed = as_json(["remove", ids[0], "--store", indexed], capsys)
+    removed = as_json(["remove", ids[0], "--memory", indexed], capsys)
     assert removed == {"removed": [ids[0]], "documents": 1}
-    code, out, _ = run(["remove", ids[1], "--store", indexed], capsys)
+    code, out, _ = run(["remove", ids[1], "--memory", indexed], capsys)
     assert (code, out) == (0, "1 removed; the memory holds 0 documents\n")
-    assert as_json(["compact", "--store", indexed], capsys) == {"documents": 0}
-    code, _, err = run(["ask", "--store", indexed, "-q", "Who?"], capsys)
+    assert as_json(["compact", "--memory", indexed], capsys) == {"documents": 0}
+    code, _, err = run(["ask", "--memory", indexed, "-q", "Who?"], capsys)
     assert code == 2
     assert "holds no document" in err
 
 
 def test_verify_is_zero_only_when_clean(indexed: str, capsys: pytest.CaptureFixture[str]) -> None:
-    report = as_json(["verify", "--store", indexed], capsys)
+    report = as_json(["verify", "--memory", indexed], capsys)
     assert report["clean"] is True
     assert report["documents"] == 2
-    code, out, _ = run(["verify", "--store", indexed], capsys)
+    code, out, _ = run(["verify", "--memory", indexed], capsys)
     assert code == 0
     assert out.endswith("bytes: clean\n")
     shard = next(Path(indexed, "shards").iterdir())
     shard.write_bytes(shard.read_bytes()[:-20])
-    code, out, _ = run(["verify", "--store", indexed, "--json"], capsys)
+    code, out, _ = run(["verify", "--memory", indexed, "--json"], capsys)
     assert code == 1
     assert json.loads(out)["problems"]
-    code, out, _ = run(["verify", "--store", indexed], capsys)
+    code, out, _ = run(["verify", "--memory", indexed], capsys)
     assert code == 1
     assert "1 problem\n" in out
-    code, out, _ = run(["verify", "--repair", "--store", indexed], capsys)
+    code, out, _ = run(["verify", "--repair", "--memory", indexed], capsys)
     assert code == 0
     assert "clean, 1 chunk repaired" in out
 
@@ -163,7 +163,7 @@ def test_a_folder_that_is_no_memory(
     library: Path, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
     for folder, said in (("in", "is no memory"), ("nowhere", "does not exist")):
-        code, out, err = run([*command.split(), "--store", folder], capsys)
+        code, out, err = run([*command.split(), "--memory", folder], capsys)
         assert (code, out, err.count("\n")) == (2, "", 1)
         assert said in err
     assert not Path("nowhere").exists()
@@ -175,14 +175,14 @@ def test_another_model_needs_to_be_told(
     make_model("qwen3", max_position_embeddings=8192).save_pretrained("other")
     make_tokenizer().save_pretrained("other")
     other = ["--model", str(library / "other")]
-    asked = ["ask", "--store", indexed, "-q", "Who?", "--max-new-tokens", "1"]
+    asked = ["ask", "--memory", indexed, "-q", "Who?", "--max-new-tokens", "1"]
     assert run([*asked, "--device", "cpu"], capsys)[0] == 0  # the memory's own model
     code, _, err = run([*asked, "--dtype", "bfloat16"], capsys)
     assert code == 2
     assert "made with dtype 'float32' (given: 'bfloat16')" in err
-    command = ["index", "in", "--store", indexed, *other, "--keep", "coarse"]
+    command = ["index", "in", "--memory", indexed, *other, "--keep", "coarse"]
     code, _, err = run(command, capsys)
     assert code == 2
     assert "keep 'text' (given: 'coarse')" in err
     assert as_json([*command, "--rebuild"], capsys)["documents"] == 2
-    assert as_json(["verify", "--store", indexed], capsys)["clean"] is True
+    assert as_json(["verify", "--memory", indexed], capsys)["clean"] is True

@@ -108,7 +108,7 @@ def test_levels_hold_what_search_asks_for(length: int) -> None:
 def test_quantised_memory_answers(make: Make) -> None:
     exact = make("exact", keep="all", kv="exact")
     exact.add(DOCUMENTS)
-    options = {"finest": "kv", "rest": "all", "max_new_tokens": 1, "budget": 200}
+    options = {"leaves": "kv", "coarse": "all", "max_new_tokens": 1, "budget": 200}
     expected = loaded_for(exact).answer("Who kept the light?", exact, **options)
     for form in ("bf16", "int8", "int4"):
         memory: TreeMemory = make(form, keep="all", kv=form)

@@ -33,7 +33,7 @@ def test_an_export_is_a_memory(
 ) -> None:
     memory = make(keep="all", vectors=vectors)
     memory.add(DOCUMENTS)
-    answer = llm.answer("Who kept the light?", memory, rest="all", **QUICK)
+    answer = llm.answer("Who kept the light?", memory, coarse="all", **QUICK)
     request.getfixturevalue("unread")
     memory.export(tmp_path / "all")
     memory.export(tmp_path / "one", ["ferry"])
@@ -41,7 +41,7 @@ def test_an_export_is_a_memory(
     copied = make("all")
     assert [copied.get(d.id) for d in DOCUMENTS] == list(DOCUMENTS)
     assert copied.verify().clean
-    assert llm.answer("Who kept the light?", copied, rest="all", **QUICK).text == answer.text
+    assert llm.answer("Who kept the light?", copied, coarse="all", **QUICK).text == answer.text
     assert [d.id for d in make("one").list()] == ["ferry"]
     with pytest.raises(StoreError, match="already; export into a new folder"):
         memory.export(tmp_path / "one")

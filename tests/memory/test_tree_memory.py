@@ -36,14 +36,14 @@ def test_what_goes_in_comes_out(memory: TreeMemory) -> None:
 
 
 @pytest.mark.parametrize("keep", ["text", "coarse", "all"])
-@pytest.mark.parametrize("finest", ["text", "kv"])
-@pytest.mark.parametrize("rest", ["none", "all"])
+@pytest.mark.parametrize("leaves", ["text", "kv"])
+@pytest.mark.parametrize("coarse", ["none", "all"])
 def test_answers_are_those_of_documents_just_read(
-    make: Make, llm: SharedLLM, keep: str, finest: str, rest: str
+    make: Make, llm: SharedLLM, keep: str, leaves: str, rest: str
 ) -> None:
     memory = make(keep=keep, kv="exact", vectors="exact")
     memory.add(DOCUMENTS)
-    options = {**QUICK, "finest": finest, "rest": rest}
+    options = {**QUICK, "leaves": leaves, "coarse": rest}
     fresh = [llm.remember(d.text, title=d.title or "document", source=d.source) for d in DOCUMENTS]
     expected = llm.answer("Who kept the light?", fresh, **options)
     memory.close()

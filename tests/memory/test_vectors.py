@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.numpy import load, save
 
-import sharedllm.search.scorers as policy_file
+import sharedllm.search.scorers as scorers_file
 from sharedllm import Document, SharedLLM
 from sharedllm.encoding.lower_model import unit
 from sharedllm.errors import ConfigError, InputError
@@ -154,7 +154,7 @@ def test_a_document_with_codes_is_searched(tiny_llm: SharedLLM, story: Document)
     assert held.vectors.shape == story.vectors.shape
     assert held.vectors.nbytes == 64 * len(story)
     question = "Who kept the lamp?"
-    exact, close = (tiny_llm.score(question, d, policy="maxsim")[0] for d in (story, held))
+    exact, close = (tiny_llm.score(question, d, scorer="maxsim")[0] for d in (story, held))
     assert np.corrcoef(exact, close)[0, 1] > 0.95
     assert not np.array_equal(exact, close)
     assert tiny_llm.answer(question, held, budget=64, max_new_tokens=2).usage.evidence_tokens > 0
@@ -164,21 +164,21 @@ def test_a_document_with_codes_is_searched(tiny_llm: SharedLLM, story: Document)
 def test_documents_are_compared_together_as_alone(
     tiny_llm: SharedLLM, story: Document, monkeypatch: pytest.MonkeyPatch, limit: int
 ) -> None:
-    monkeypatch.setattr(policy_file, "TOGETHER", limit)
+    monkeypatch.setattr(scorers_file, "TOGETHER", limit)
     one, other = compact(story, tiny_llm).vectors, compact(tiny_llm.remember("b " * 40), tiny_llm)
     query = story.vectors[:5].float()
     shared = dataclasses.replace(other.vectors, codec=one.codec)
     for several in ([one, shared], [one, shared, one], [one, story.vectors], [story.vectors, one]):
-        together = list(policy_file._similarities(query, several))
+        together = list(scorers_file._similarities(query, several))
         assert len(together) == len(several)
         for vectors, found in zip(several, together, strict=True):
-            assert np.allclose(found, policy_file._similarity(query, vectors), atol=1e-5)
+            assert np.allclose(found, scorers_file._similarity(query, vectors), atol=1e-5)
 
 
-@pytest.mark.parametrize("policy", ["embedding", "last_hidden", "hybrid"])
-def test_other_policies_take_codes(tiny_llm: SharedLLM, story: Document, policy: str) -> None:
+@pytest.mark.parametrize("scorer", ["embedding", "last_hidden", "hybrid"])
+def test_other_scorers_take_codes(tiny_llm: SharedLLM, story: Document, scorer: str) -> None:
     held = compact(story, tiny_llm)
-    exact, close = (tiny_llm.score("the lamp", d, policy=policy)[0] for d in (story, held))
+    exact, close = (tiny_llm.score("the lamp", d, scorer=scorer)[0] for d in (story, held))
     assert np.corrcoef(exact, close)[0, 1] > 0.95
 
 

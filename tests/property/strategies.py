@@ -63,10 +63,10 @@ def problems(draw: st.DrawFn) -> Problem:
 @st.composite
 def searches(draw: st.DrawFn) -> SearchConfig:
     return SearchConfig(
-        search=draw(st.sampled_from(["budget", "path"])),
-        finest=draw(st.sampled_from(["text", "kv"])),
-        rest=draw(st.sampled_from(["none", "ready", "all"])),
-        rest_share=draw(st.sampled_from([0.0, 0.3, 0.5, 1.0])),
+        selection=draw(st.sampled_from(["budget", "path"])),
+        leaves=draw(st.sampled_from(["text", "kv"])),
+        coarse=draw(st.sampled_from(["none", "ready", "all"])),
+        coarse_share=draw(st.sampled_from([0.0, 0.3, 0.5, 1.0])),
         budget=draw(st.integers(1, 400)),
         neighbours=draw(st.sampled_from([(), (0.3,), (0.5, 0.25)])),
     )

@@ -27,10 +27,10 @@ def test_token_spans_cover_the_text(text: str, data: st.DataObject) -> None:
     assert tokens.characters(start, start) == (0, 0)
 
 
-@given(text=UNICODE, repeats=st.integers(1, 12), finest=st.sampled_from(["text", "kv"]))
-def test_citations_are_what_stands_there(text: str, repeats: int, finest: str) -> None:
+@given(text=UNICODE, repeats=st.integers(1, 12), leaves=st.sampled_from(["text", "kv"]))
+def test_citations_are_what_stands_there(text: str, repeats: int, leaves: str) -> None:
     document: Document = LLM.remember(text * repeats)
-    stream = LLM.stream("What?", document, finest=finest, budget=80, max_new_tokens=1)
+    stream = LLM.stream("What?", document, leaves=leaves, budget=80, max_new_tokens=1)
     assert stream.citations
     for citation in stream.citations:
         assert document.text[citation.char_start : citation.char_end] == citation.text

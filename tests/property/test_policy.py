@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sharedllm.encoding.document import Document, NodeCache
 from sharedllm.encoding.lower_model import unit
-from sharedllm.search.scorers import BM25, MaxSim, Query, Right
+from sharedllm.search.scorers import BM25, MaxSim, Query, Recency
 from sharedllm.text.tokens import tokenize
 from sharedllm.text.tree import cut, grow
 from tests.models import make_tokenizer
@@ -101,5 +101,5 @@ def test_bm25(texts: list[str], question: list[str]) -> None:
 @given(texts=TEXTS)
 def test_right_prefers_what_comes_later(texts: list[str]) -> None:
     documents = [read(text, seed) for seed, text in enumerate(texts)]
-    scores = np.concatenate(Right().leaf_scores(ask("x"), documents))
+    scores = np.concatenate(Recency().leaf_scores(ask("x"), documents))
     assert (np.diff(scores) > 0).all()

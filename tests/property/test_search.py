@@ -60,13 +60,13 @@ def test_what_every_selection_holds_to(
     for n in selection.nodes:
         forest = problem.forests[n.document]
         chunks[n.document, int(forest.tree[n.node])].append(n)
-        assert n.as_text == (n.fine and search.finest == "text")
+        assert n.as_text == (n.fine and search.leaves == "text")
         assert n.score == problem.scores[n.document][n.node]
         if not n.fine:
-            assert search.rest != "none"
-            assert search.rest == "all" or (n.document, n.node) in encoded
+            assert search.coarse != "none"
+            assert search.coarse == "all" or (n.document, n.node) in encoded
     assert selection.left_out == sum(len(f.roots) for f in problem.forests) - len(chunks)
-    if search.rest == "all":
+    if search.coarse == "all":
         for (document, tree), nodes in chunks.items():
             forest = problem.forests[document]
             root = forest.roots[tree]
@@ -77,8 +77,8 @@ def test_what_every_selection_holds_to(
 @given(problem=problems(), search=searches())
 def test_a_single_leaf_that_fits_is_taken(problem: Problem, search: SearchConfig) -> None:
     """Without a rest, budget search gives up only when no leaf fits."""
-    search = search.replace(search="budget", rest="none")
-    as_text = search.finest == "text"
+    search = search.replace(selection="budget", coarse="none")
+    as_text = search.leaves == "text"
     costs = [
         problem.cost(d, int(leaf), problem.tree.ratio(int(forest.level[leaf])), as_text)
         for d, forest in enumerate(problem.forests)
@@ -93,7 +93,7 @@ def test_a_single_leaf_that_fits_is_taken(problem: Problem, search: SearchConfig
 
 @given(problem=problems(), search=searches())
 def test_the_best_leaves_are_taken_first(problem: Problem, search: SearchConfig) -> None:
-    search = search.replace(search="budget", rest="none")
+    search = search.replace(selection="budget", coarse="none")
     leaves = [s[f.leaves] for f, s in zip(problem.forests, problem.scores, strict=True)]
     neutral = float(np.concatenate(leaves).mean())
     ranked = sorted(
@@ -108,7 +108,7 @@ def test_the_best_leaves_are_taken_first(problem: Problem, search: SearchConfig)
     spent, first = 0, set()
     for _, document, leaf in ranked:
         ratio = problem.tree.ratio(int(problem.forests[document].level[leaf]))
-        spent += problem.cost(document, leaf, ratio, search.finest == "text")
+        spent += problem.cost(document, leaf, ratio, search.leaves == "text")
         if spent > search.budget:
             break
         first.add((document, leaf))
@@ -118,17 +118,17 @@ def test_the_best_leaves_are_taken_first(problem: Problem, search: SearchConfig)
 
 @given(problem=problems(), search=searches())
 def test_an_ample_budget_takes_every_leaf(problem: Problem, search: SearchConfig) -> None:
-    selection = run(problem, search.replace(search="budget", budget=AMPLE))
+    selection = run(problem, search.replace(selection="budget", budget=AMPLE))
     every = [(d, int(leaf)) for d, f in enumerate(problem.forests) for leaf in f.leaves]
     assert [(n.document, n.node) for n in selection.nodes] == every
     assert all(n.fine for n in selection.nodes)
     assert selection.left_out == 0
 
 
-@given(problem=problems(), finest=st.sampled_from(["text", "kv"]))
-def test_path_search_is_the_papers(problem: Problem, finest: str) -> None:
+@given(problem=problems(), leaves=st.sampled_from(["text", "kv"]))
+def test_path_search_is_the_papers(problem: Problem, leaves: str) -> None:
     """Section 3.2, written over spans: the better child is split on, its sibling preserved."""
-    search = SearchConfig(search="path", rest="all", budget=AMPLE, finest=finest)  # type: ignore[arg-type]
+    search = SearchConfig(selection="path", coarse="all", budget=AMPLE, leaves=leaves)  # type: ignore[arg-type]
     height = problem.tree.height
     expected = []
     for d, (forest, scores) in enumerate(zip(problem.forests, problem.scores, strict=True)):
@@ -159,7 +159,7 @@ def test_path_search_is_the_papers(problem: Problem, finest: str) -> None:
     assert found == expected
     for n in selection.nodes:
         level = int(problem.forests[n.document].level[n.node])
-        ratio = problem.tree.finest if n.fine else problem.tree.ratio(level)
+        ratio = problem.tree.leaf_ratio if n.fine else problem.tree.ratio(level)
         assert n.ratio == (1.0 if n.as_text else ratio)
 
 
@@ -187,7 +187,7 @@ def test_a_small_leaf_is_found_behind_many_that_do_not_fit() -> None:
     scores = [
         np.full(len(f), score, dtype=np.float32) for f, score in zip(forests, (1, 0), strict=True)
     ]
-    search = SearchConfig(budget=10, finest="kv")
+    search = SearchConfig(budget=10, leaves="kv")
     assert [(n.document, n.node) for n in select(forests, scores, search, tree).nodes] == [(1, 0)]
 
 
@@ -195,7 +195,7 @@ def test_recency_takes_the_very_last_leaves() -> None:
     tree = TreeConfig(chunk=16, height=0, ratios=(), root_ratio=1)
     forests = [grow(cut(16 * 100, 16), 0)]
     scores = [np.arange(100, dtype=np.float32)]
-    search = SearchConfig(policy="right", budget=48, finest="kv")
+    search = SearchConfig(scorer="recency", budget=48, leaves="kv")
     assert [n.node for n in select(forests, scores, search, tree).nodes] == [97, 98, 99]
 
 

@@ -23,13 +23,13 @@ def example(start: int) -> Example:
 
 
 def chooser(seed: int = 0, **settings: object) -> Chooser:
-    config = SelectionConfig(budget=(120, 200), rest=0.0, noise=0.0, **settings)  # type: ignore[arg-type]
+    config = SelectionConfig(budget=(120, 200), coarse=0.0, noise=0.0, **settings)  # type: ignore[arg-type]
     return Chooser(make_tokenizer(), TREE, config, END, seed)
 
 
-@pytest.mark.parametrize("finest", ["text", "kv"])
-def test_the_evidence_is_selected_and_not_always_best(finest: str) -> None:
-    choose = chooser(miss=0.0, finest=(finest,))
+@pytest.mark.parametrize("leaves", ["text", "kv"])
+def test_the_evidence_is_selected_and_not_always_best(leaves: str) -> None:
+    choose = chooser(miss=0.0, leaves=(leaves,))
     best = []
     for start in range(0, len(PAST) - 10, 97):
         choice = choose(example(start))
@@ -39,21 +39,21 @@ def test_the_evidence_is_selected_and_not_always_best(finest: str) -> None:
         holding = [w for w, (a, b) in spans.items() if a < start + 10 and start < b]
         assert holding
         best.append(max(windows, key=lambda w: w.score) in holding)
-        assert choice.kind == f"qa/{finest}"
+        assert choice.kind == f"qa/{leaves}"
         assert len(choice.target) == len("the keeper") + 1
         assert choice.target[-1] == END
     assert 0 < sum(best) < len(best)
 
 
 def test_where_nothing_of_it_is_selected_the_answer_is_that_it_is_not_there() -> None:
-    choose = chooser(miss=1.0, finest=("text",))
+    choose = chooser(miss=1.0, leaves=("text",))
     lengths = {len(choose(example(start)).target) for start in range(0, len(PAST) - 10, 97)}
     assert lengths == {len("the keeper") + 1, len(ABSENT) + 1}
 
 
 def test_language_modelling_goes_on_behind_the_last_leaf() -> None:
     plain = Example(kind="lm", past=PAST * 8, question="", answer="and so on")
-    choose = chooser(finest=("text",))
+    choose = chooser(leaves=("text",))
     for _ in range(20):
         choice = choose(plain)
         (document,) = choice.plan.conversation.documents
@@ -75,7 +75,7 @@ PROMPTS = (
 
 def test_prompts_of_ones_own_are_drawn_from(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch, "OWN", 0.0)
-    choose = chooser(finest=("text",), miss=0.0, prompts=PROMPTS)
+    choose = chooser(leaves=("text",), miss=0.0, prompts=PROMPTS)
     first: list[bool] = []
     prompts = set()
     for _ in range(30):

@@ -126,7 +126,7 @@ def test_search_multiplies_the_question_alone() -> None:
     given = torch.randn(2, document.vectors.shape[1], document.vectors.shape[1])[0]
     sought = looked_for(QUESTION, llm.tokenizer, llm.encoder.lower)
     llm.encoder.lower.query_projection = given
-    (found,) = llm.score(QUESTION, document, policy="maxsim")
+    (found,) = llm.score(QUESTION, document, scorer="maxsim")
     by_hand = type(sought)(text=sought.text, ids=sought.ids, vectors=unit(sought.vectors @ given.T))
     (expected,) = MaxSim().score(by_hand, [document])
     np.testing.assert_allclose(found, expected, rtol=1e-4)

@@ -63,8 +63,8 @@ def test_missing_data_are_named_before_a_model_is_loaded(
         assert "texts.jsonl" in capsys.readouterr().err
 
 
-def choices(llm: SharedLLM, tmp_path: Path, finest: str, n: int = 3) -> list:  # type: ignore[type-arg]
-    config = SelectionConfig(budget=(40, 60), finest=(finest,), rest=1.0)  # type: ignore[arg-type]
+def choices(llm: SharedLLM, tmp_path: Path, leaves: str, n: int = 3) -> list:  # type: ignore[type-arg]
+    config = SelectionConfig(budget=(40, 60), leaves=(leaves,), coarse=1.0)  # type: ignore[arg-type]
     chooser = Chooser(llm.tokenizer, llm.tree, config, 256, seed=1)
     stream = iter(Mixture(read_config(toml(tmp_path)).data, 5))
     return [chooser(next(stream)) for _ in range(n)]
@@ -86,10 +86,10 @@ def gradients(adapter: Adapter) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("mode", ["joint", "cross"])
-@pytest.mark.parametrize("finest", ["text", "kv"])
-def test_the_loss_reaches_both_roles(tmp_path: Path, finest: str, mode: str) -> None:
+@pytest.mark.parametrize("leaves", ["text", "kv"])
+def test_the_loss_reaches_both_roles(tmp_path: Path, leaves: str, mode: str) -> None:
     llm = shared("llama", mode=mode)
-    batch = choices(llm, tmp_path, finest)
+    batch = choices(llm, tmp_path, leaves)
     before = losses(llm, batch).detach()
     adapter = trainable(llm)
     fresh = losses(llm, batch)
@@ -103,7 +103,7 @@ def test_the_loss_reaches_both_roles(tmp_path: Path, finest: str, mode: str) -> 
 
 def test_reading_kv_is_taught_by_reading_text(tmp_path: Path) -> None:
     llm = shared("llama")
-    config = SelectionConfig(budget=(40, 60), finest=("kv",), rest=1.0)
+    config = SelectionConfig(budget=(40, 60), leaves=("kv",), coarse=1.0)
     chooser = Chooser(llm.tokenizer, llm.tree, config, 256, seed=1, lessons=True)
     stream = iter(Mixture(read_config(toml(tmp_path)).data, 5))
     batch = [chooser(next(stream)) for _ in range(3)]
@@ -134,10 +134,10 @@ def test_norms_that_are_something_else_are_left_alone() -> None:
     assert fuse_norms(model) == 2 * model.config.num_hidden_layers
 
 
-@pytest.mark.parametrize("finest", ["text", "kv"])
-def test_checkpointing_gives_the_same_gradients(tmp_path: Path, finest: str) -> None:
+@pytest.mark.parametrize("leaves", ["text", "kv"])
+def test_checkpointing_gives_the_same_gradients(tmp_path: Path, leaves: str) -> None:
     llm = shared("llama")
-    batch = choices(llm, tmp_path, finest)
+    batch = choices(llm, tmp_path, leaves)
     adapter = trainable(llm)
     with torch.no_grad():
         for name, parameter in adapter.parameters().items():

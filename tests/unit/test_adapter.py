@@ -90,7 +90,7 @@ def test_saved_and_loaded_it_is_the_same(family: str, mode: str, tmp_path: Path)
     assert again.tree == llm.tree
     torch.testing.assert_close(logits(again, reads=True), logits(llm, reads=True))
     torch.testing.assert_close(roots(again), roots(llm))
-    options: dict[str, Any] = {"finest": "kv", "budget": 60, "max_new_tokens": 8}
+    options: dict[str, Any] = {"leaves": "kv", "budget": 60, "max_new_tokens": 8}
     first = llm.answer("Who?", llm.remember(STORY), **options)
     assert again.answer("Who?", again.remember(STORY), **options).text == first.text
 

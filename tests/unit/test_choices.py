@@ -1,19 +1,23 @@
-"""Every policy, search, finest level and rest, in one test on the tiny model."""
+"""Every scorer, selection, form of leaves and coarse level, in one test on the tiny model."""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sharedllm import Document, SharedLLM, TreeConfig
-from sharedllm.config import FINEST, POLICIES, RESTS, SEARCHES
+from sharedllm import Document, SearchConfig, SharedLLM, TreeConfig
+from sharedllm.config import COARSE_LEVELS, LEAVES, SCORERS, SELECTIONS
+from sharedllm.errors import ConfigError
+from sharedllm.search.scorers import Query, Scores
 from tests.models import shared
 from tests.texts import FERRY, STORY
 
-CHOICES = list(itertools.product(POLICIES, SEARCHES, FINEST, RESTS))
+CHOICES = list(itertools.product(SCORERS, SELECTIONS, LEAVES, COARSE_LEVELS))
 
 
 def letters(texts: list[str]) -> NDArray[np.float32]:
@@ -37,31 +41,31 @@ def documents(llm: SharedLLM) -> list[Document]:
     return both
 
 
-@pytest.mark.parametrize(("policy", "search", "finest", "rest"), CHOICES)
+@pytest.mark.parametrize(("scorer", "selection", "leaves", "coarse"), CHOICES)
 def test_every_choice_answers_from_what_it_cites(
-    llm: SharedLLM, documents: list[Document], policy: str, search: str, finest: str, rest: str
+    llm: SharedLLM, documents: list[Document], scorer: str, selection: str, leaves: str, coarse: str
 ) -> None:
     budget = 150
     answer = llm.answer(
         "When does the ferry leave?",
         documents,
-        policy=policy,
-        search=search,
-        finest=finest,
-        rest=rest,
+        scorer=scorer,
+        selection=selection,
+        leaves=leaves,
+        coarse=coarse,
         budget=budget,
         max_new_tokens=3,
     )
     usage = answer.usage
     assert usage.injected_tokens + usage.evidence_tokens <= budget
-    assert (usage.evidence_tokens > 0) == (finest == "text")
-    if finest == "text" and rest == "none":
+    assert (usage.evidence_tokens > 0) == (leaves == "text")
+    if leaves == "text" and coarse == "none":
         assert usage.injected_tokens == 0
-    if finest == "kv" or rest == "all":
+    if leaves == "kv" or coarse == "all":
         assert usage.injected_tokens > 0
     assert usage.context_tokens == sum(map(len, documents))
     assert 0 <= usage.left_out_chunks < sum(len(d.forest.roots) for d in documents)
-    assert (usage.coarse_ratio is None) == (rest == "none")
+    assert (usage.coarse_ratio is None) == (coarse == "none")
     assert usage.new_tokens <= 3
     assert usage.prompt_tokens > usage.evidence_tokens
     texts = {"story.txt": STORY, "document": FERRY}
@@ -74,13 +78,13 @@ def test_every_choice_answers_from_what_it_cites(
     assert scores == sorted(scores, reverse=True)
 
 
-@pytest.mark.parametrize("policy", ["bm25", "hybrid"])
-@pytest.mark.parametrize("search", SEARCHES)
-def test_what_stands_in_the_text_word_by_word_is_found(policy: str, search: str) -> None:
+@pytest.mark.parametrize("scorer", ["bm25", "hybrid"])
+@pytest.mark.parametrize("selection", SELECTIONS)
+def test_what_stands_in_the_text_word_by_word_is_found(scorer: str, selection: str) -> None:
     tree = TreeConfig(chunk=128, height=2, ratios=(4, 1), root_ratio=8)
     llm = shared("llama", tree=tree)
     document = llm.remember(FERRY + "\n" + STORY)
-    options = {"policy": policy, "search": search, "budget": 80, "max_new_tokens": 1}
+    options = {"scorer": scorer, "selection": selection, "budget": 80, "max_new_tokens": 1}
     answer = llm.answer("The owner's daughter, Mirelle, later sent", document, **options)
     assert sum(len(citation.text) for citation in answer.citations) <= 80
     at = document.text.index("Mirelle")
@@ -93,7 +97,7 @@ def test_an_embedder_that_returns_something_else(documents: list[Document], brok
     llm._embedder = broken  # type: ignore[assignment]
     document = llm.remember(FERRY)
     with pytest.raises(ValueError, match=r"embedder returned.*rows of finite numbers"):
-        llm.answer("When?", document, policy="embedding")
+        llm.answer("When?", document, scorer="embedding")
 
 
 def test_an_embedder_decides(documents: list[Document]) -> None:
@@ -104,6 +108,29 @@ def test_an_embedder_decides(documents: list[Document]) -> None:
     )
     document = llm.remember("o" * 80 + "x" * 16 + "o" * 80)
     answer = llm.answer(
-        "xxx", document, policy="embedding", neighbours=(), budget=30, max_new_tokens=1
+        "xxx", document, scorer="embedding", neighbours=(), budget=30, max_new_tokens=1
     )
     assert [c.text for c in answer.citations] == ["x" * 16]
+
+
+class Longest:
+    """A user's own scorer: the longer a leaf, the better."""
+
+    def score(self, query: Query, documents: Sequence[Document]) -> list[Scores]:
+        out = []
+        for document in documents:
+            forest = document.forest
+            lengths = forest.end[forest.leaves] - forest.start[forest.leaves]
+            out.append(forest.from_leaves(lengths.astype(np.float32)))
+        return out
+
+
+def test_an_object_may_score(llm: SharedLLM, documents: list[Document], tmp_path: Path) -> None:
+    answer = llm.answer("Who?", documents, scorer=Longest(), budget=150, max_new_tokens=1)
+    assert answer.citations
+    assert answer.citations[0].score == llm.score("Who?", documents, scorer=Longest())[0].max()
+    with pytest.raises(ConfigError, match="scorer is 'shortest'; allowed: 'maxsim'"):
+        llm.answer("Who?", documents, scorer="shortest")
+    own = SharedLLM(llm.encoder, search=SearchConfig(scorer=Longest()))
+    with pytest.raises(ConfigError, match="cannot be saved"):
+        own.save_pretrained(tmp_path)

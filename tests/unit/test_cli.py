@@ -16,7 +16,7 @@ import pytest
 import sharedllm
 from sharedllm.answer import Answer, Timings, Usage
 from sharedllm.cli.main import main
-from sharedllm.config import POLICIES, GenerationConfig, SearchConfig
+from sharedllm.config import SCORERS, GenerationConfig, SearchConfig
 from sharedllm.display.console import Results, position_bar
 from sharedllm.display.picture import Excerpt, Picture, Span
 from tests.display.html_tree import check
@@ -84,12 +84,12 @@ def test_several_questions_and_documents(
     assert out.count("tokens searched") == 2
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-def test_every_policy_can_be_named(
-    model: str, story: str, policy: str, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("scorer", SCORERS)
+def test_every_scorer_can_be_named(
+    model: str, story: str, scorer: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = ["ask", story, "-q", "Who?", "--model", model, "--max-new-tokens", "2", "--json"]
-    code, out, err = run([*asked, "--policy", policy], capsys)
+    code, out, err = run([*asked, "--scorer", scorer], capsys)
     assert (code, err) == (0, "")
     assert json.loads(out)["citations"]
 
@@ -152,9 +152,9 @@ def test_standard_input(
         (["--temperature", "nan"], "temperature is nan; it must be a finite number"),
         (["--temperature", "-1"], "it must be at least 0"),
         (["--temperature", "hot"], "--temperature is 'hot'"),
-        (["--policy", "best"], "policy is 'best'; allowed: 'maxsim'"),
-        (["--search", "best"], "search is 'best'; allowed: 'budget', 'path'"),
-        (["--finest", "best"], "finest is 'best'; allowed: 'text', 'kv'"),
+        (["--scorer", "best"], "scorer is 'best'; allowed: 'maxsim'"),
+        (["--selection", "best"], "selection is 'best'; allowed: 'budget', 'path'"),
+        (["--leaves", "best"], "leaves is 'best'; allowed: 'text', 'kv'"),
         (["--injection", "best"], "injection is 'best'; allowed: 'joint', 'cross'"),
         (["--device", "tpu"], "device is 'tpu'"),
         (["--dtype", "int8"], "dtype is 'int8'"),
@@ -185,7 +185,7 @@ def test_bad_input_is_one_line_and_code_2(
     ("arguments", "message"),
     [
         (["ask"], "Missing option '-q'"),
-        (["ask", "-q", "Who?"], "Missing argument 'PATH': name files, or a memory with --store"),
+        (["ask", "-q", "Who?"], "Missing argument 'PATH': name files, or a memory with --memory"),
         (["ask", "a.txt"], "Missing option '-q'"),
         (["aks"], "No such command 'aks'"),
     ],
@@ -204,9 +204,9 @@ def test_wrong_usage_is_one_line_and_code_2(
         (["--budget", "0"], "budget is 0"),
         (["--max-new-tokens", "0"], "max_new_tokens is 0"),
         (["--temperature", "nan"], "temperature is nan"),
-        (["--policy", "best"], "policy is 'best'"),
-        (["--search", "best"], "search is 'best'"),
-        (["--finest", "best"], "finest is 'best'"),
+        (["--scorer", "best"], "scorer is 'best'"),
+        (["--selection", "best"], "selection is 'best'"),
+        (["--leaves", "best"], "leaves is 'best'"),
         (["--injection", "best"], "injection is 'best'"),
         (["--device", "tpu"], "device is 'tpu'"),
         (["--dtype", "int8"], "dtype is 'int8'"),
@@ -236,7 +236,7 @@ def test_help_states_the_defaults_of_the_settings(
     monkeypatch.setenv("COLUMNS", "120")
     _, out, _ = run(["ask", "--help"], capsys)
     search, generation = SearchConfig(), GenerationConfig()
-    for default in (search.policy, search.search, search.budget, generation.max_new_tokens):
+    for default in (search.scorer, search.search, search.budget, generation.max_new_tokens):
         assert f"[default: ({default})]" in out
 
 

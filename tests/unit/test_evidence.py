@@ -20,7 +20,7 @@ def plain(tiny_llm: SharedLLM) -> Document:
 
 
 def chosen(document: Document, ranks: str) -> list[SelectedNode]:
-    """A node a leaf: "x" is selected, "o" is the coarse rest, "." is left out."""
+    """A node a leaf: "x" is selected, "o" is the coarse level, "." is left out."""
     forest = document.forest
     return [
         SelectedNode(

@@ -12,7 +12,7 @@ from sharedllm.injection.positions import Prompt
 
 def prompt(llm: SharedLLM, *parts: Part, rest: str = "all") -> Prompt:
     documents = [part for part in parts if isinstance(part, Document)]
-    selection = llm.select("Who kept the lamp?", documents, budget=96, rest=rest)
+    selection = llm.select("Who kept the lamp?", documents, budget=96, coarse=rest)
     conversation = Conversation(parts=parts, query="")
     return llm.assemble(conversation, selection, new_tokens=1).prompt
 
@@ -38,6 +38,6 @@ def test_nothing_is_added_behind_a_head_nor_before_text(
 ) -> None:
     head = prompt(tiny_llm, "Read:", story, "Once")
     assert head.text[0] == tuple(part_ids("Read:", tiny_llm.tokenizer))
-    text = prompt(tiny_llm, "", story, "Once", rest="none")
+    text = prompt(tiny_llm, "", story, "Once", coarse="none")
     assert text.memory == ()
     assert tiny_llm.tokenizer.decode(text.text[0]).strip().endswith("Once")

@@ -26,10 +26,10 @@ small = SharedLLM.from_pretrained(
 )
 assert "Int8" in type(small.model.get_decoder().layers[0].self_attn.q_proj.weight).__name__
 text = "A river runs through the valley. " * 30
-for finest in ("text", "kv"):
+for leaves in ("text", "kv"):
     nll = []
     for llm in (plain, small):
-        prepared = llm.prepare("What runs?", llm.remember(text), finest=finest, budget=400)
+        prepared = llm.prepare("What runs?", llm.remember(text), leaves=leaves, budget=400)
         nll += llm.upper.nll([prepared.prompt], [llm.tokenizer("A river").input_ids])
     assert 0 < abs(nll[0] - nll[1]) < 0.05 * nll[0], nll
 """

@@ -60,7 +60,7 @@ def test_without_documents_it_answers_too(tiny_llm: SharedLLM) -> None:
 
 
 def test_answers_do_not_depend_on_what_was_asked_before(story: Document) -> None:
-    options = {**QUICK, "finest": "kv", "rest": "all"}
+    options = {**QUICK, "leaves": "kv", "coarse": "all"}
     llm = shared("llama")
     first, second = llm.remember(STORY), llm.remember(STORY)
     llm.answer("What about the telescope?", first, **options)
@@ -77,11 +77,11 @@ def test_documents_in_several_messages(tiny_llm: SharedLLM) -> None:
         {"role": "assistant", "content": "Read."},
         {"role": "user", "content": [{"type": "document", "document": garden}, _text("And?")]},
     ]
-    for finest in ("kv", "text"):
-        stream = tiny_llm.stream(messages, finest=finest, **{**QUICK, "budget": 300})
+    for leaves in ("kv", "text"):
+        stream = tiny_llm.stream(messages, leaves=leaves, **{**QUICK, "budget": 300})
         assert {c.source for c in stream.citations} == {FERRY[:8], GARDEN[:8]}
         places = len(stream._prepared.prompt.memory)
-        assert places == (2 if finest == "kv" else 0)
+        assert places == (2 if leaves == "kv" else 0)
     with_context = tiny_llm.answer(messages, tiny_llm.remember(STORY), **QUICK)
     assert with_context.usage.context_tokens == len((STORY + FERRY + GARDEN).encode())
 
@@ -115,7 +115,7 @@ def test_threads_get_the_answers_they_would_get_alone() -> None:
     jobs: list[tuple[str, list[Document]]] = [
         (f"Question {n}: who, what and when?", documents[n % 3 :]) for n in range(8)
     ]
-    options: dict[str, Any] = {**QUICK, "finest": "kv", "rest": "all", "max_new_tokens": 8}
+    options: dict[str, Any] = {**QUICK, "leaves": "kv", "coarse": "all", "max_new_tokens": 8}
     together = threading.Barrier(4)
 
     def ask(job: tuple[str, list[Document]]) -> str:
@@ -134,14 +134,14 @@ def test_encoding_ahead_and_in_the_background() -> None:
     llm = shared("llama")
     document = llm.remember(STORY)
     roots = len(document.forest.roots)
-    unprepared = llm.answer("Who?", document, rest="ready", **QUICK)
+    unprepared = llm.answer("Who?", document, coarse="ready", **QUICK)
     assert unprepared.usage.injected_tokens == 0
     done: list[tuple[int, int]] = []
     future = llm.encode(document, background=True, progress=lambda *at: done.append(at))
     future.result(timeout=30)
     assert len(document.nodes) == roots
     assert done[-1] == (len(document), len(document))
-    prepared = llm.answer("Who?", document, rest="ready", **QUICK)
+    prepared = llm.answer("Who?", document, coarse="ready", **QUICK)
     assert prepared.usage.injected_tokens > 0
     assert prepared.usage.coarse_ratio == llm.tree.root_ratio
     llm.encode(document, progress=lambda *at: done.append(at))
@@ -221,8 +221,8 @@ def test_a_batch_with_contexts_of_another_number(tiny_llm: SharedLLM, story: Doc
     ("options", "error", "named"),
     [
         ({"budgit": 1}, ConfigError, "unknown option budgit; allowed: .*budget"),
-        ({"policy": "best"}, ConfigError, "'best'; allowed: 'maxsim'"),
-        ({"search": "wide"}, ConfigError, "'wide'"),
+        ({"scorer": "best"}, ConfigError, "'best'; allowed: 'maxsim'"),
+        ({"selection": "wide"}, ConfigError, "'wide'"),
         ({"temperature": float("nan")}, ConfigError, "finite"),
         ({"temperature": -1}, ConfigError, "at least 0"),
         ({"budget": 0}, BudgetError, "budget is 0"),
@@ -252,7 +252,7 @@ def test_bad_texts(tiny_llm: SharedLLM, text: Any) -> None:
 def test_from_a_folder(tiny_folder: Path, tiny_llm: SharedLLM) -> None:
     tree = TreeConfig(chunk=64, height=2, ratios=(4, 1), root_ratio=8)
     llm = SharedLLM.from_pretrained(tiny_folder, device="cpu", tree=tree)
-    options = {**QUICK, "finest": "kv"}
+    options = {**QUICK, "leaves": "kv"}
     found = llm.answer("Who?", llm.remember(STORY), **options)
     assert found.text == tiny_llm.answer("Who?", tiny_llm.remember(STORY), **options).text
     assert found.timings.load_s > 0
@@ -267,7 +267,7 @@ def test_every_family_from_a_folder(family: str, tmp_path: Path) -> None:
     made.tokenizer.save_pretrained(tmp_path)
     loaded = SharedLLM.from_pretrained(tmp_path, device="cpu", tree=made.tree)
     assert loaded.encoder.shape == made.encoder.shape
-    options = {**QUICK, "max_new_tokens": 12, "finest": "kv", "rest": "all", "budget": 64}
+    options = {**QUICK, "max_new_tokens": 12, "leaves": "kv", "coarse": "all", "budget": 64}
     answers = [llm.answer("W", llm.remember(FERRY), **options) for llm in (made, loaded)]
     assert answers[0].text == answers[1].text
     assert answers[0].usage == answers[1].usage

@@ -10,7 +10,7 @@ import torch
 from sharedllm import SharedLLM
 from sharedllm.hf.attention_interface import activate
 from sharedllm.injection.positions import Prompt
-from sharedllm.injection.prefix_cache import KEPT, Heads, shared_head
+from sharedllm.injection.prefix_cache import KEPT, PrefixCache, shared_head
 from tests.equivalence.prompts import CLOSE, SCENE, memory_of, node, prompt_of
 from tests.guard.counting import count
 from tests.guard.test_hot_paths import LAYER, OUTPUT
@@ -34,9 +34,9 @@ def asked(llm: SharedLLM, head: int, tail: int) -> Prompt:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_head_from_the_last_time_is_a_head_read_anew(family: str, mode: str) -> None:
     llm = shared(family, mode=mode, layers=2)
-    fresh = Heads(llm.model)
+    fresh = PrefixCache(llm.model)
     for rows in ([1], [1, 2, 3]):
-        llm.upper._heads = fresh
+        llm.upper._prefix_cache = fresh
         prompts = [asked(llm, 40, tail) for tail in rows]
         expected = first(llm, prompts)
         assert len(fresh._kept) == llm.upper.fixed_rotation
@@ -46,7 +46,7 @@ def test_a_head_from_the_last_time_is_a_head_read_anew(family: str, mode: str) -
 
 def test_a_head_that_is_known_costs_nothing() -> None:
     llm = shared("llama")
-    llm.upper._heads = Heads(llm.model)
+    llm.upper._prefix_cache = PrefixCache(llm.model)
     prompt = asked(llm, 41, 1)
     anew, again = (count(lambda: llm.upper.start([prompt])) for _ in range(2))
     assert anew.linear == 3 * 14 * LAYER + 2 * OUTPUT
@@ -58,7 +58,7 @@ def test_what_changes_a_head_forgets_it(which: str) -> None:
     llm = shared("llama")
     prompt = asked(llm, 42, 1)
     llm.upper.start([prompt])
-    assert llm.upper._heads._kept
+    assert llm.upper._prefix_cache._kept
     if which == "weights":
         with torch.no_grad():
             for weight in llm.model.parameters():
@@ -68,16 +68,18 @@ def test_what_changes_a_head_forgets_it(which: str) -> None:
     else:
         activate(llm.model, "reference")
     found = first(llm, [prompt])
-    llm.upper._heads = Heads(llm.model)
+    llm.upper._prefix_cache = PrefixCache(llm.model)
     torch.testing.assert_close(found, first(llm, [prompt]), **CLOSE)
 
 
 def test_a_few_heads_are_kept() -> None:
     llm = shared("llama")
-    llm.upper._heads = Heads(llm.model)
+    llm.upper._prefix_cache = PrefixCache(llm.model)
     for seed in range(KEPT + 3):
         llm.upper.start([asked(llm, 50 + seed, 1)])
-    assert list(llm.upper._heads._kept) == [some_ids(9, 50 + seed) for seed in range(3, KEPT + 3)]
+    assert list(llm.upper._prefix_cache._kept) == [
+        some_ids(9, 50 + seed) for seed in range(3, KEPT + 3)
+    ]
 
 
 def test_only_a_head_before_memory_that_all_share_is_kept() -> None:

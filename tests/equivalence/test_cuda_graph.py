@@ -8,7 +8,7 @@ import torch
 from sharedllm import SharedLLM
 from sharedllm.encoding.document_encoder import DocumentEncoder
 from sharedllm.errors import ConfigError
-from sharedllm.generation.cuda_graph import ROUND, WARM_UP, Replay
+from sharedllm.generation.cuda_graph import ROUND, WARM_UP, StepGraph
 from sharedllm.injection.positions import Prompt
 from tests.equivalence.prompts import CLOSE, prompt_of
 from tests.equivalence.test_3_generation import BATCH
@@ -36,11 +36,11 @@ def test_fixed_steps_are_growing_steps(family: str, mode: str, positions: str) -
     prompts = [prompt_of(llm, pieces) for pieces in BATCH]
     for batch in (prompts, prompts[:1], prompts[3:4]):
         session = llm.upper.start(batch)
-        replay = Replay(llm.upper, session, len(STEPS), graph=False)
+        step_graph = StepGraph(llm.upper, session, len(STEPS), graph=False)
         for token, expected in zip(STEPS, grown(llm, batch), strict=True):
-            replay.step([token] * len(batch))
+            step_graph.step([token] * len(batch))
             torch.testing.assert_close(session.logits, expected, **CLOSE)
-            assert session.logits is replay.logits
+            assert session.logits is step_graph.logits
 
 
 def test_a_capture_takes_its_warm_up_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,29 +48,34 @@ def test_a_capture_takes_its_warm_up_back(monkeypatch: pytest.MonkeyPatch) -> No
     llm = shared("llama")
     prompts = [prompt_of(llm, BATCH[0])]
     session = llm.upper.start(prompts)
-    replay = Replay(llm.upper, session, len(STEPS), graph=False)
-    changed = [*replay._counts, replay.logits, *replay._injected.state, *replay._plain.state]
+    step_graph = StepGraph(llm.upper, session, len(STEPS), graph=False)
+    changed = [
+        *step_graph._counts,
+        step_graph.logits,
+        *step_graph._injected.state,
+        *step_graph._plain.state,
+    ]
     with torch.inference_mode():
         before = [x.clone() for x in changed]
         for _ in range(WARM_UP):
-            replay._run()
-        assert not torch.equal(replay._plain.next, before[-4])
-        replay._restore(changed, before)
+            step_graph._run()
+        assert not torch.equal(step_graph._plain.next, before[-4])
+        step_graph._restore(changed, before)
     for token, expected in zip(STEPS, grown(llm, prompts), strict=True):
-        replay.step([token])
+        step_graph.step([token])
         torch.testing.assert_close(session.logits, expected, **CLOSE)
 
 
 def test_there_is_room_for_as_many_tokens_as_were_asked_for() -> None:
     llm = shared("llama")
-    replay = Replay(
+    step_graph = StepGraph(
         llm.upper, llm.upper.start([Prompt(text=(some_ids(ROUND - 4),))]), 5, graph=False
     )
-    assert replay._plain.room == 2 * ROUND
+    assert step_graph._plain.room == 2 * ROUND
     for _ in range(5):
-        replay.step([1])
+        step_graph.step([1])
     with pytest.raises(ValueError, match="no room"):
-        replay.step([1])
+        step_graph.step([1])
 
 
 def test_graphs_need_a_card_and_a_rotation_that_stays() -> None:
@@ -85,38 +90,38 @@ def test_graphs_need_a_card_and_a_rotation_that_stays() -> None:
         assert not upper.fixed_rotation
         upper.device = torch.device("cuda")
         with pytest.raises(ConfigError, match="'dynamic' and 'longrope'"):
-            Replay.require(upper)
+            StepGraph.require(upper)
 
 
 def test_buffers_of_one_answer_serve_the_next() -> None:
     llm = shared("llama")
     longer, shorter = ([prompt_of(llm, BATCH[i])] for i in (0, 1))
     for first, then in ((longer, shorter), (shorter, longer), (longer, longer)):
-        replay = Replay(llm.upper, llm.upper.start(first), len(STEPS), graph=False)
+        step_graph = StepGraph(llm.upper, llm.upper.start(first), len(STEPS), graph=False)
         for token in STEPS[:-1]:
-            replay.step([token])
+            step_graph.step([token])
         session = llm.upper.start(then)
-        assert replay.fits(session, len(STEPS))
-        replay.take(session, len(STEPS))
+        assert step_graph.fits(session, len(STEPS))
+        step_graph.take(session, len(STEPS))
         for token, expected in zip(STEPS, grown(llm, then), strict=True):
-            replay.step([token])
+            step_graph.step([token])
             torch.testing.assert_close(session.logits, expected, **CLOSE)
         with pytest.raises(ValueError, match="no room"):
-            replay.step([1])
+            step_graph.step([1])
 
 
 def test_buffers_do_not_serve_what_they_cannot_hold() -> None:
     llm = shared("llama")
     prompts = [prompt_of(llm, BATCH[0])]
-    replay = Replay(llm.upper, llm.upper.start(prompts), len(STEPS), graph=False)
+    step_graph = StepGraph(llm.upper, llm.upper.start(prompts), len(STEPS), graph=False)
     session = llm.upper.start(prompts)
-    assert not replay.fits(session, 2 * ROUND)
-    assert not replay.fits(llm.upper.start(prompts * 2), 1)
-    assert not replay.fits(llm.upper.start([Prompt(text=(some_ids(5),), reads=True)]), 1)
+    assert not step_graph.fits(session, 2 * ROUND)
+    assert not step_graph.fits(llm.upper.start(prompts * 2), 1)
+    assert not step_graph.fits(llm.upper.start([Prompt(text=(some_ids(5),), reads=True)]), 1)
     with torch.no_grad():
         weight = next(llm.model.parameters())
         weight += 0.0
-    assert not replay.fits(session, 1)  # a graph of other weights
+    assert not step_graph.fits(session, 1)  # a graph of other weights
 
 
 @pytest.mark.gpu
@@ -128,12 +133,12 @@ def test_graphs_in_half_precision_on_a_card(rows: int) -> None:
     model = make_model("llama").to("cuda", torch.bfloat16)
     llm = SharedLLM(DocumentEncoder(model, make_tokenizer(), tree=TREE))
     prompts = [prompt_of(llm, pieces) for pieces in BATCH[:rows]]
-    replay = Replay(llm.upper, llm.upper.start(prompts), len(STEPS), graph=True)
+    step_graph = StepGraph(llm.upper, llm.upper.start(prompts), len(STEPS), graph=True)
     for _ in range(2):
         session = llm.upper.start(prompts)
-        replay.take(session, len(STEPS))
+        step_graph.take(session, len(STEPS))
         for token, expected in zip(STEPS, grown(llm, prompts), strict=True):
-            replay.step([token] * rows)
+            step_graph.step([token] * rows)
             torch.testing.assert_close(session.logits, expected, rtol=0.05, atol=0.05)
 
 
@@ -146,10 +151,10 @@ def test_answers_take_the_graph_of_the_one_before() -> None:
     story = llm.remember(STORY)
     expected = [llm.answer(q, story, graphs=False, **options).text for q in QUESTIONS]
     assert [llm.answer(q, story, **options).text for q in QUESTIONS] == expected
-    idle = llm.decoder._replays._idle
+    idle = llm.decoder._step_graphs._idle
     assert idle is not None
     assert llm.answer(QUESTIONS[0], story, **options).text == expected[0]
-    assert llm.decoder._replays._idle is idle
+    assert llm.decoder._step_graphs._idle is idle
 
 
 @pytest.mark.gpu
@@ -160,7 +165,7 @@ def test_graphs_on_a_card(mode: str) -> None:
     llm = shared("llama", mode=mode, device="cuda")
     prompts = [prompt_of(llm, pieces) for pieces in BATCH]
     session = llm.upper.start(prompts)
-    replay = Replay(llm.upper, session, len(STEPS), graph=True)
+    step_graph = StepGraph(llm.upper, session, len(STEPS), graph=True)
     for token, expected in zip(STEPS, grown(llm, prompts), strict=True):
-        replay.step([token] * len(prompts))
+        step_graph.step([token] * len(prompts))
         torch.testing.assert_close(session.logits, expected, rtol=2e-3, atol=2e-3)
