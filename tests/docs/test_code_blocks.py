@@ -162,11 +162,7 @@ def parsed(words: list[str]) -> None:
     """Parse a command line as the program does, without running it."""
     command: Any = typer.main.get_command(app)
     context = None
-    while hasattr(command, "commands"):
-        assert words, "a group of commands alone"
-        if words[0] not in command.commands:
-            command.make_context(command.name, words, parent=context)
-            return
+    while words and words[0] in getattr(command, "commands", {}):
         context = typer.Context(command, parent=context, info_name=command.name)
         command, words = command.commands[words[0]], words[1:]
     if words:  # a command's name alone, as in "sharedllm train", needs nothing
