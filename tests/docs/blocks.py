@@ -23,7 +23,8 @@ BLOCK = re.compile(
     r"^(?:<!-- not run: (?P<reason>.+) -->\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
-INLINE = re.compile(r"`((?:sharedllm|python -m|make) [^`]+)`")
+INLINE = re.compile(r"`((?:sharedllm|python -m|accelerate|make) [^`]+)`")
+SHELL = ("", "bash", "console", "sh", "shell", "text")
 PROGRAMS = ("sharedllm", "python", "make", "pip", "accelerate")
 
 
@@ -45,8 +46,8 @@ def name(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
-def blocks(page: Path, language: str) -> list[Block]:
-    """The blocks of a page in `language`; "" for those that name none."""
+def blocks(page: Path, *languages: str) -> list[Block]:
+    """The blocks of a page in one of `languages`; "" for those that name none."""
     text = page.read_text(encoding="utf-8")
     return [
         Block(
@@ -57,17 +58,17 @@ def blocks(page: Path, language: str) -> list[Block]:
             reason=match["reason"] or "",
         )
         for match in BLOCK.finditer(text)
-        if match["language"] == language
+        if match["language"] in languages
     ]
 
 
 def commands() -> Iterator[tuple[str, list[str]]]:
-    """Every command line of the pages as words: of blocks without a language, and of inline code."""
+    """Every command line of the pages as words: of blocks, and of inline code."""
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        for block in blocks(page, ""):
+        for block in blocks(page, *SHELL):
             for line in block.code.replace("\\\n", " ").splitlines():
-                for part in re.split(r" && | \| ", line.replace(".venv/bin/", "")):
+                for part in re.split(r" && | \| ", re.sub(r"^\$ |\.venv/bin/", "", line)):
                     if part.split(" ")[0] in PROGRAMS and not part.endswith("..."):
                         yield str(block), shlex.split(part, comments=True)
         for match in INLINE.finditer(BLOCK.sub("", text)):

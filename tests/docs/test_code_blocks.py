@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-import json
-import os
 import re
 import tomllib
 from collections.abc import Iterator
@@ -55,6 +54,7 @@ def folder(
     memories = resolve._Memories()
     monkeypatch.setattr(resolve, "_memories", memories)
     monkeypatch.setenv(KEY_VARIABLE, "ab" * 32)
+    asyncio.set_event_loop(None)  # else LlamaIndex makes a loop and leaves it open
     monkeypatch.chdir(tmp_path)
     (tmp_path / BOOK).parent.mkdir(parents=True)
     (tmp_path / BOOK).write_text(STORY, encoding="utf-8")
@@ -112,10 +112,13 @@ def _of_langchain() -> dict[str, Any]:
             return [Document(t, metadata={"source": self.path, "page": n}) for n, t in pages]
 
     chat = ChatSharedLLM(max_tokens=4)
-    return {"PyPDFLoader": PyPDFLoader, "model": chat, "chain": (lambda q: f"{STORY}\n\n{q}") | chat}
+    return {
+        "PyPDFLoader": PyPDFLoader,
+        "model": chat,
+        "chain": (lambda q: f"{STORY}\n\n{q}") | chat,
+    }
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # the pages leave memories open
 @pytest.mark.parametrize("page", PYTHON, ids=name)
 def test_python_runs(page: Path, folder: Path) -> None:
     names = given(name(page), folder)
