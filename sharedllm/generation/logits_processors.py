@@ -151,7 +151,7 @@ class Lists:
         return {token for rest in again for token in self._beginning(rest, spaced=not begun)}
 
     def _beginning(self, rest: str, *, spaced: bool) -> Iterator[int]:
-        """Tokens that are a beginning of `coarse`; `spaced`: with or without a space before it."""
+        """Tokens that are a beginning of `rest`; `spaced`: with or without a space before it."""
         ids = self._table()
         for length in range(1, len(rest) + 1):
             yield from ids.get(rest[:length], ())
