@@ -19,7 +19,7 @@ from sharedllm.displayed import Displayed, View, view
 from sharedllm.generation.assemble import Prepared
 from sharedllm.generation.decoding import Decoder
 from sharedllm.generation.logits_processors import Row
-from sharedllm.search.passages import Citation
+from sharedllm.search.citations import Citation
 from sharedllm.search.selection import Selection
 
 if TYPE_CHECKING:

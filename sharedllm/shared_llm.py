@@ -40,10 +40,10 @@ from sharedllm.hf.lora import Adapter
 from sharedllm.injection.upper_model import UpperModel
 from sharedllm.memory.resolve import Context, per_question, resolve, resolve_some
 from sharedllm.progress import Progress
-from sharedllm.search import passages
+from sharedllm.search import citations
+from sharedllm.search.citations import widened
 from sharedllm.search.scorers import Embedder, Scorer, Scores, score
 from sharedllm.search.selection import Selection, searched, select
-from sharedllm.search.sentences import widened
 
 
 class SharedLLM:
@@ -428,7 +428,7 @@ class SharedLLM:
             given,
             search,
             self.tree,
-            overhead=passages.overheads(documents, self.tokenizer),
+            overhead=citations.overheads(documents, self.tokenizer),
             ready=lambda d, node, ratio: documents[d].request(node, ratio) in documents[d].nodes,
             widen=lambda d, node: widened(documents[d], node, search.sentences),
         )

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sharedllm.encoding.kv import NodeKV
 from sharedllm.encoding.lower_model import NodeRequest
-from sharedllm.text.document import DocumentText
+from sharedllm.text.document_text import DocumentText
 
 T = TypeVar("T")
 
@@ -95,7 +95,7 @@ class Document(DocumentText):
     Attributes
     ----------
     id, title, source, text, tokens, forest, offset, whole, pages
-        See :class:`sharedllm.text.document.DocumentText`.
+        See :class:`sharedllm.text.document_text.DocumentText`.
     vectors : float16 tensor (T, hidden), or the same in a compact form
         Search vectors: see :meth:`sharedllm.encoding.lower_model.LowerModel.vectors`.
     nodes : NodeCache

@@ -11,8 +11,9 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, Self
 from weakref import WeakKeyDictionary
@@ -24,7 +25,6 @@ from sharedllm.config import InjectionConfig, SearchConfig, TreeConfig
 from sharedllm.encoding.document import Document, NodeCache, document_id
 from sharedllm.encoding.kv import NodeKV
 from sharedllm.encoding.lower_model import LowerModel, NodeRequest
-from sharedllm.encoding.model_lock import ModelLock
 from sharedllm.errors import InputError
 from sharedllm.hf import cross, lora_io
 from sharedllm.hf.architectures import inspect
@@ -39,6 +39,38 @@ from sharedllm.text.tree import cut, planted
 
 NODE_CACHE_BYTES = 512 << 20
 WEIGHT_SAMPLES = 256  # values of each weight matrix that its fingerprint takes in
+
+
+class ModelLock:
+    """A lock on the model that background work takes only while no question is open.
+
+    Attributes
+    ----------
+    forward : threading.RLock
+        Held during a forward pass.
+    """
+
+    def __init__(self) -> None:
+        self.forward = threading.RLock()
+        self._idle = threading.Condition()
+        self._questions = 0
+
+    @contextmanager
+    def question(self) -> Iterator[None]:
+        """Keep background work waiting from here to the end of the block."""
+        with self._idle:
+            self._questions += 1
+        try:
+            yield
+        finally:
+            with self._idle:
+                self._questions -= 1
+                self._idle.notify_all()
+
+    def wait_for_idle(self) -> None:
+        """Return once no question is open."""
+        with self._idle:
+            self._idle.wait_for(lambda: not self._questions)
 
 
 class HasEncoder(Protocol):

@@ -1,4 +1,4 @@
-"""Position-free KV of nodes, and of the nodes at one place of a prompt.
+"""Position-free KV: the tokens of a node that keep it, one node's, and that of a place in a prompt.
 
 Shapes: M injection layers, G key/value heads, K kept entries of a node, S memory entries, D head
 dim.
@@ -6,14 +6,35 @@ dim.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sharedllm.config import Positions
+
+
+def kept_count(length: int, ratio: float) -> int:
+    """Entries a node of `length` tokens keeps: ceil(length / ratio)."""
+    return math.ceil(length / ratio)
+
+
+def kept_positions(length: int, ratio: float) -> NDArray[np.int64]:
+    """Positions in the node, ascending, that keep their KV; shape (kept_count,).
+
+    The node is cut into groups of `ratio` tokens (rounded to whole ones) and the last token of
+    each is kept: under causal attention it is the one that has read its whole group.
+    """
+    count = kept_count(length, ratio)
+    groups = np.arange(1, count + 1)
+    ends = np.minimum(np.floor(groups * ratio).astype(np.int64), length - count + groups)
+    ends[-1:] = length  # what is left over is a group of its own
+    kept: NDArray[np.int64] = ends - 1
+    return kept
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

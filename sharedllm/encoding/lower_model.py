@@ -24,8 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sharedllm.attention.visibility import Segments
-from sharedllm.encoding.kv import NodeKV
-from sharedllm.encoding.pooling import kept_positions
+from sharedllm.encoding.kv import NodeKV, kept_positions
 from sharedllm.errors import WindowError
 from sharedllm.hf.architectures import ModelShape, parameter_device
 from sharedllm.hf.attention_interface import require_active

@@ -28,7 +28,8 @@ from sharedllm.evaluation.methods import (
 )
 from sharedllm.generation.prompt import part_ids
 from sharedllm.injection.positions import Prompt
-from sharedllm.search.scorers import BM25, Query, Scores
+from sharedllm.search.query import Query
+from sharedllm.search.scorers import BM25, Scores
 from sharedllm.shared_llm import SharedLLM
 from sharedllm.text.tree import cut, grow
 

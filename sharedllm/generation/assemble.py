@@ -13,8 +13,8 @@ from sharedllm.errors import WindowError
 from sharedllm.generation.prompt import Conversation, part_ids
 from sharedllm.injection.positions import Prompt
 from sharedllm.progress import Progress
-from sharedllm.search import passages
-from sharedllm.search.passages import Citation
+from sharedllm.search import citations
+from sharedllm.search.citations import Citation
 from sharedllm.search.selection import SelectedNode, Selection
 from sharedllm.text.tokens import Tokenizer
 
@@ -63,7 +63,7 @@ class Plan:
     """
 
     conversation: Conversation
-    windows: tuple[tuple[passages.Window, ...], ...]
+    windows: tuple[tuple[citations.Window, ...], ...]
     pasted: tuple[tuple[int, ...], ...]
     injected: tuple[tuple[SelectedNode, ...], ...]
 
@@ -93,7 +93,7 @@ class Plan:
     def citations(self) -> tuple[Citation, ...]:
         """Cite what was selected for its score, best first."""
         pairs = zip(self.conversation.documents, self.windows, strict=True)
-        found = [citation for document, own in pairs for citation in passages.cite(document, own)]
+        found = [citation for document, own in pairs for citation in citations.cite(document, own)]
         return tuple(sorted(found, key=lambda citation: -citation.score))
 
     def prompt(
@@ -145,9 +145,9 @@ def make_plan(
     chosen: list[list[SelectedNode]] = [[] for _ in documents]
     for node in selection.nodes if selection else ():
         chosen[node.document].append(node)
-    found = [tuple(passages.windows(d, n)) for d, n in zip(documents, chosen, strict=True)]
+    found = [tuple(citations.windows(d, n)) for d, n in zip(documents, chosen, strict=True)]
     pasted = [
-        passages.pasted(d, w, passages.label(i, d, len(documents)), tokenizer)
+        citations.pasted(d, w, citations.label(i, d, len(documents)), tokenizer)
         for i, (d, w) in enumerate(zip(documents, found, strict=True))
     ]
     return Plan(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from sharedllm.config import GenerationConfig
-from sharedllm.encoding.model_lock import ModelLock
+from sharedllm.encoding.document_encoder import ModelLock
 from sharedllm.generation.cuda_graph import StepGraph, StepGraphs
 from sharedllm.generation.logits_processors import Grammars, Lists, Row, TokenChooser
 from sharedllm.injection.positions import Prompt

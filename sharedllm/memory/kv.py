@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sharedllm.config import TreeConfig
-from sharedllm.encoding.kv import NodeKV
+from sharedllm.encoding.kv import NodeKV, kept_count
 from sharedllm.encoding.lower_model import NodeRequest
-from sharedllm.encoding.pooling import kept_count
 from sharedllm.memory.shards import Stored
 from sharedllm.text.tree import Chunk, planted
 

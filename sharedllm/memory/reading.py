@@ -24,7 +24,8 @@ from sharedllm.memory.records import Hit, Hits
 from sharedllm.memory.shelf import ArrayReader, Run, Shelf
 from sharedllm.memory.vector_form import VectorForm
 from sharedllm.memory.writer import Writer
-from sharedllm.search.scorers import looked_for, score
+from sharedllm.search.query import looked_for
+from sharedllm.search.scorers import score
 from sharedllm.search.selection import searched_leaves
 from sharedllm.text.pages import page_of
 

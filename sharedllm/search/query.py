@@ -9,6 +9,15 @@ same questions alone (docs/architecture.md, Search).
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sharedllm.encoding.lower_model import LowerModel
+from sharedllm.errors import InputError
+from sharedllm.text.tokens import Tokenizer, tokenize
 
 # "Question: ...", "User query: ...", "The original query is as follows: ..."
 _LABEL = re.compile(
@@ -40,3 +49,37 @@ def query_of(text: str) -> str:
         if asked:
             return asked
     return text.strip()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Query:
+    """What is looked for.
+
+    Attributes
+    ----------
+    text : str
+    ids : int32 (Q,)
+    vectors : float32 (Q, hidden)
+        Search vectors, as a document's.
+    """
+
+    text: str
+    ids: NDArray[np.int32]
+    vectors: Tensor
+
+
+def looked_for(text: str, tokenizer: Tokenizer, lower: LowerModel) -> Query:
+    """`text` as what is looked for.
+
+    Raises
+    ------
+    InputError
+        If there is nothing in it.
+    WindowError
+        If it is longer than what the model reads at once.
+    """
+    if not text.strip():
+        raise InputError("the question is empty; ask something")
+    ids = tokenize(text, tokenizer).ids
+    vectors = lower.vectors(ids, [(0, len(ids))]).float()
+    return Query(text=text, ids=ids, vectors=vectors)

@@ -25,8 +25,8 @@ from torch import Tensor
 from sharedllm.encoding.document import Document, SearchVectors
 from sharedllm.encoding.document_encoder import DocumentEncoder
 from sharedllm.encoding.lower_model import LowerModel, unit
-from sharedllm.errors import ConfigError, InputError
-from sharedllm.text.tokens import Tokenizer, tokenize
+from sharedllm.errors import ConfigError
+from sharedllm.search.query import Query, looked_for
 
 Scores = NDArray[np.float32]
 Embedder = Callable[[list[str]], NDArray[np.float32]]
@@ -34,40 +34,6 @@ Embedder = Callable[[list[str]], NDArray[np.float32]]
 WORD = re.compile(r"\w+")
 BLOCK = 1 << 24  # numbers of search vectors that are widened to float32 at once
 TOGETHER = 1 << 18  # tokens of documents whose similarities are held at once
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Query:
-    """What is looked for.
-
-    Attributes
-    ----------
-    text : str
-    ids : int32 (Q,)
-    vectors : float32 (Q, hidden)
-        Search vectors, as a document's.
-    """
-
-    text: str
-    ids: NDArray[np.int32]
-    vectors: Tensor
-
-
-def looked_for(text: str, tokenizer: Tokenizer, lower: LowerModel) -> Query:
-    """`text` as what is looked for.
-
-    Raises
-    ------
-    InputError
-        If there is nothing in it.
-    WindowError
-        If it is longer than what the model reads at once.
-    """
-    if not text.strip():
-        raise InputError("the question is empty; ask something")
-    ids = tokenize(text, tokenizer).ids
-    vectors = lower.vectors(ids, [(0, len(ids))]).float()
-    return Query(text=text, ids=ids, vectors=vectors)
 
 
 def score(

@@ -16,10 +16,10 @@ import numpy as np
 from sharedllm.config import SearchConfig, TreeConfig
 from sharedllm.displayed import Displayed
 from sharedllm.encoding.document import Document
-from sharedllm.encoding.pooling import kept_count
+from sharedllm.encoding.kv import kept_count
 from sharedllm.errors import BudgetError
 from sharedllm.search.scorers import Scores
-from sharedllm.text.document import DocumentText
+from sharedllm.text.document_text import DocumentText
 from sharedllm.text.tree import Forest
 
 

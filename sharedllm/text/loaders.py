@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sharedllm.errors import DocumentError
-from sharedllm.text.pdf import join_pages
+from sharedllm.text.pages import join_pages
 
 if TYPE_CHECKING:
     from bs4 import BeautifulSoup
@@ -203,7 +203,7 @@ def _visible(soup: BeautifulSoup) -> str:
 
 
 def _pdf(data: bytes, source: str) -> tuple[str, str]:
-    """Text of all pages, as :func:`sharedllm.text.pdf.join_pages` joins them, and title."""
+    """Text of all pages, as :func:`sharedllm.text.pages.join_pages` joins them, and title."""
     from pypdf import PdfReader
     from pypdf.errors import DependencyError
 
