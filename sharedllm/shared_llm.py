@@ -272,7 +272,7 @@ class SharedLLM:
             See :func:`sharedllm.generation.prompt.parse` for the form of messages.
         context : a document, a TreeMemory or the folder of one, or several of them
         progress : True for a bar on long encoding, or a function of (tokens done, tokens in all)
-        options : fields of SearchConfig (budget, scorer, search, leaves, coarse, ...) and of
+        options : fields of SearchConfig (budget, scorer, selection, leaves, coarse, ...) and of
             GenerationConfig (max_new_tokens, temperature, stop, ...) for this question
 
         Raises

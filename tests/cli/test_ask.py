@@ -236,7 +236,7 @@ def test_help_states_the_defaults_of_the_settings(
     monkeypatch.setenv("COLUMNS", "120")
     _, out, _ = run(["ask", "--help"], capsys)
     search, generation = SearchConfig(), GenerationConfig()
-    for default in (search.scorer, search.search, search.budget, generation.max_new_tokens):
+    for default in (search.scorer, search.selection, search.budget, generation.max_new_tokens):
         assert f"[default: ({default})]" in out
 
 

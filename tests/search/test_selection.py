@@ -15,7 +15,7 @@ from sharedllm import SearchConfig, TreeConfig
 from sharedllm.errors import BudgetError
 from sharedllm.search.selection import Selection, select, with_neighbours
 from sharedllm.text.tree import cut, grow
-from tests.property.strategies import Problem, problems, searches
+from tests.strategies import Problem, problems, searches
 
 AMPLE = 10**6
 
