@@ -17,10 +17,10 @@ BREAK = "\f"
 MOST = 100_000  # pages; a text with more form feeds uses them for something else
 _IN_A_SENTENCE = re.compile(r"\n\f(?=[a-z\u00df-\u00f6\u00f8-\u00ff])")  # a small letter follows
 
-EDGE = 3  # lines at either end of a page that may be running ones
-NEAR = 2  # pages between two occurrences: left and right pages may have different ones
-LONGEST = 200  # characters of a line that may be a running one
-FEWEST = 3  # pages in a row, or nearly, that a running line stands on
+EDGE = 3  # lines at either end of a page that may be running titles
+NEAR = 2  # pages from one occurrence to the next: left and right pages may have different titles
+LONGEST = 200  # characters of a running title
+FEWEST = 3  # pages with the same line that make it a running title
 LIGATURES = str.maketrans(
     {"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st", BREAK: "\n"}
 )
@@ -34,7 +34,7 @@ Key = tuple[str, int | None]
 
 
 def page_starts(text: str) -> tuple[int, ...]:
-    """The characters at which pages start; none where nothing says where they end."""
+    """Return the characters at which pages start; empty for a text without form feeds."""
     if not 0 < text.count(BREAK) < MOST:
         return ()
     starts, at = [0], text.find(BREAK)
@@ -45,20 +45,20 @@ def page_starts(text: str) -> tuple[int, ...]:
 
 
 def as_read(text: str) -> str:
-    """What a model reads for `text`, exactly as long: the end of a page as a blank line.
+    """Return `text` as a model reads it, of the same length: page ends become line ends.
 
-    In the middle of a sentence it is the end of a line.
+    In the middle of a sentence the two characters of a page end become a space and a line feed.
     """
     return _IN_A_SENTENCE.sub(" \n", text).replace(BREAK, "\n") if BREAK in text else text
 
 
 def page_of(starts: Sequence[int], start: int, text: str) -> int | None:
-    """The page, from 1, on which `text` begins, or None where there are no pages.
+    """Return the page, counted from 1, on which `text` begins; None without pages.
 
     Parameters
     ----------
-    starts : what :func:`page_starts` gave for the document
-    start : where in it `text` stands; white space that ends the page before does not count
+    starts : the result of :func:`page_starts` for the document
+    start : first character of `text` in the document; leading white space belongs to the page before
     """
     if not starts:
         return None
@@ -66,12 +66,12 @@ def page_of(starts: Sequence[int], start: int, text: str) -> int | None:
 
 
 def join_pages(pages: Sequence[str]) -> str:
-    """One text of the texts of all `pages` of a document, for :meth:`SharedLLM.remember`.
+    """Join the texts of all `pages` of a document into one, for :meth:`SharedLLM.remember`.
 
-    A form feed stands where a page ends, so that citations know their page; an empty page keeps its
-    number. Lines that stand at the edge of page after page (titles, page numbers) are left out but
-    for the first, and words that were broken at a line's end are whole. :func:`read_file` does this
-    for PDF files; it is for pages that something else has read, such as text recognition.
+    Form feeds separate the pages, so that citations know their page; an empty page keeps its
+    number. Running titles and page numbers are left out but for their first occurrence, and words
+    that were hyphenated at a line's end are put together. :func:`read_file` does this for PDF
+    files; call it for pages from another source, such as text recognition.
     """
     lines = [_clean(page).split("\n") for page in pages]
     kept = ["\n".join(page).strip() for page in without_running(lines)]
@@ -82,10 +82,10 @@ def join_pages(pages: Sequence[str]) -> str:
 
 
 def without_running(pages: Sequence[Sequence[str]]) -> list[list[str]]:
-    """The lines of each page without those that run: the same, or counting pages, page by page.
+    """Return the lines of each page without running titles and page numbers.
 
-    Only lines at a page's edge are taken, from the outside in, and the first of each kind stays; a
-    page on which nothing else stands is left as it is.
+    Lines are removed from a page's edge inwards. The first occurrence of each stays, and so does a
+    page that would be empty without them.
     """
     out = [list(page) for page in pages]
     for end in (0, -1):
@@ -104,10 +104,10 @@ def without_running(pages: Sequence[Sequence[str]]) -> list[list[str]]:
 
 
 def whole_words(text: str) -> str:
-    """`text` with words that were broken at a line's or page's end whole, on the next line.
+    """Put words together that were hyphenated at the end of a line or page, on the next line.
 
-    A hyphen stays where the text has the word with it within a line more often than without
-    ("well-known"); if it has neither, before a capital ("Anglo-Saxon").
+    The hyphen stays where the text has the word with it more often than without ("well-known");
+    if it has neither, before a capital ("Anglo-Saxon").
     """
     if not HYPHENATED.search(text):
         return text.replace("\u00ad", "")
@@ -123,13 +123,16 @@ def whole_words(text: str) -> str:
 
 
 def _clean(page: str) -> str:
-    """Text of one page as it can be kept: ligatures as letters, no halves of surrogate pairs."""
+    """Normalise the text of one page: ligatures as letters, no halves of surrogate pairs."""
     text = page.replace("\r\n", "\n").replace("\r", "\n").translate(LIGATURES).strip()
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _keys(line: str, page: int) -> Iterator[Key]:
-    """What makes a line the same as one of another page: its words, or these and a page number."""
+    """Yield keys by which `line` equals a line of another page: its words, or words and number.
+
+    A number is keyed by its difference from the page's index, which page numbers share.
+    """
     words = " ".join(line.split())
     if not words or len(words) > LONGEST:
         return
@@ -142,7 +145,7 @@ def _keys(line: str, page: int) -> Iterator[Key]:
 
 
 def _runs(pages: Sequence[int]) -> set[int]:
-    """The pages of all runs that are long enough."""
+    """Return the pages of all runs of at least FEWEST pages."""
     out: set[int] = set()
     run: list[int] = []
     for page in [*dict.fromkeys(pages), 1 << 60]:
@@ -155,5 +158,5 @@ def _runs(pages: Sequence[int]) -> set[int]:
 
 
 def _kept(key: Key, pages: Sequence[int]) -> set[int]:
-    """Where a running line stays, so that nothing it says is lost; a bare number says nothing."""
+    """Return the page on which a running title stays: the first; page numbers stay on none."""
     return {min(_runs(pages), default=-1)} if re.search(r"[^\W\d_]", key[0]) else set()
