@@ -289,7 +289,7 @@ class SharedLLM:
         progress: Progress = None,
         **options: Any,
     ) -> AnswerStream:
-        """Answer as :meth:`answer` does, iterating over parts of its text; ``.answer`` is the whole."""
+        """Answer as :meth:`answer` does, as an iterator over parts of the text."""
         prepared = self.prepare(question, context, progress=progress, **options)
         generation = self._settings(options)[1]
         return AnswerStream(self.decoder, prepared, generation, self.encoder.load_s)

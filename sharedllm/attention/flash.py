@@ -1,7 +1,7 @@
 """FlashAttention: the kernel that comes with PyTorch, and the packages flash-attn 2, 3 and 4.
 
-PyTorch's operator is called directly: ``torch.nn.attention.varlen`` (torch 2.10) calls the same
-one, but its signature changes from release to release, and SDPA may choose cuDNN's kernel, which
+PyTorch's operator is called directly: ``torch.nn.attention.varlen`` calls the same one, but
+its signature changes from release to release, and SDPA may choose cuDNN's kernel, which
 builds a plan for every new length, at tens of milliseconds a token.
 
 Shapes: B batch, H query heads, G key/value heads, T tokens, C slots of a buffer, D head dim, a

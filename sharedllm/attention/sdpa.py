@@ -44,9 +44,7 @@ def attend(
         out = _fused(grouped, key, value, mask, dropout, scale=scale)
         out = out.reshape(b, h, 1, d)
     else:
-        if (
-            query.device.type == "cuda"
-        ):  # the memory-efficient kernel, which takes masks, has no GQA
+        if query.device.type == "cuda":  # the fused kernel with a mask has no GQA
             key, value = (x.repeat_interleave(h // g, dim=1) for x in (key, value))
         out = _fused(query, key, value, mask, dropout, scale=scale, enable_gqa=True)
     return out * sees[:, None, :, None].to(out.dtype)

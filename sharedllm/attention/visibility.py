@@ -2,8 +2,8 @@
 
 Shapes: B batch, T queries, S keys; N packed sequences.
 
-Over a cache every token and every injected KV entry has an *order*, its place in the prompt. A query
-sees the keys whose order is at most its own. Slots of a cache may be padded or (in the keyword
+Over a cache every token and injected KV entry has an *order*, its place in the prompt. A query sees
+ the keys whose order is at most its own. Slots of a cache may be padded or (in the keyword
 path) be in another sequence than the prompt, so the order is kept beside them. Injected entries of
 one document share one order and are visible at any distance. Text tokens are hidden from
 sliding-window layers beyond their window.

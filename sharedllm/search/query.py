@@ -1,9 +1,9 @@
-"""What is searched for in a message that holds a question and instructions around it.
+"""The query: the question of a user's message, and its ids and search vectors.
 
-The templates of retrieval chains put one short question among sentences about answering. Words of
-those are rare in most documents, so that a search for the whole message looks for them: in 32K
-tokens the evidence was found for 57 % of questions in the best-known template, and for 98 % of the
-same questions alone (docs/architecture.md, Search).
+The templates of retrieval chains put a short question among sentences of instruction, whose words
+are rare in most documents and would dominate the search. In 32K tokens the evidence was found for
+57 % of questions in the best-known template, and for 98 % of the same questions alone
+(docs/architecture.md, Search).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LABEL = re.compile(
     r"[ \t*]*(?P<rest>.*)$",
     re.IGNORECASE | re.MULTILINE,
 )
-# an empty line, a rule, "Answer: ..." and the like, or a line that only announces something
+# The question ends before: an empty line, a rule, "Answer: ...", or a line that ends in a colon.
 _NEXT = re.compile(
     r"[ \t]*$|[-=]{3,}|[ \t>*#]*(?:\w+ )?(?:answer|context|text|response)\b[^:]*:|[^.?!]*:[ \t]*$",
     re.IGNORECASE,
@@ -33,10 +33,10 @@ _NEXT = re.compile(
 
 
 def query_of(text: str) -> str:
-    """The question in the last user message: what stands behind its last label, or all of it.
+    """Return the question in a user's message: the text after its last label, or all of it.
 
-    A label is the beginning of a line that ends in a colon and names a question, a query or an
-    input. What follows ends with the first line that is empty, or announces something else.
+    A label begins a line, names a question, query or input, and ends in a colon. The question ends
+    before the first line that is empty or announces something else.
     """
     for label in reversed(list(_LABEL.finditer(text))):
         lines = [label["rest"].strip()]
@@ -53,14 +53,14 @@ def query_of(text: str) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Query:
-    """What is looked for.
+    """A question to search for.
 
     Attributes
     ----------
     text : str
     ids : int32 (Q,)
     vectors : float32 (Q, hidden)
-        Search vectors, as a document's.
+        Search vectors, like those of documents.
     """
 
     text: str
@@ -69,14 +69,14 @@ class Query:
 
 
 def looked_for(text: str, tokenizer: Tokenizer, lower: LowerModel) -> Query:
-    """`text` as what is looked for.
+    """Make the query of `text`: its ids and search vectors.
 
     Raises
     ------
     InputError
-        If there is nothing in it.
+        If `text` is empty or only white space.
     WindowError
-        If it is longer than what the model reads at once.
+        If it is longer than the model's trained window.
     """
     if not text.strip():
         raise InputError("the question is empty; ask something")

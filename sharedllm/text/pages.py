@@ -45,9 +45,9 @@ def page_starts(text: str) -> tuple[int, ...]:
 
 
 def as_read(text: str) -> str:
-    """Return `text` as a model reads it, of the same length: page ends become line ends.
+    """Return `text` as a model reads it, of the same length: a page end becomes a blank line.
 
-    In the middle of a sentence the two characters of a page end become a space and a line feed.
+    In the middle of a sentence it becomes a line end.
     """
     return _IN_A_SENTENCE.sub(" \n", text).replace(BREAK, "\n") if BREAK in text else text
 
@@ -58,7 +58,7 @@ def page_of(starts: Sequence[int], start: int, text: str) -> int | None:
     Parameters
     ----------
     starts : the result of :func:`page_starts` for the document
-    start : first character of `text` in the document; leading white space belongs to the page before
+    start : place of `text` in the document; its leading white space belongs to the page before
     """
     if not starts:
         return None

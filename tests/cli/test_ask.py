@@ -162,7 +162,7 @@ def test_standard_input(
         (["--nonsense"], "No such option"),
         (["-q", " "], "the question is empty"),
         (["-q", "Again?", "--json"], "--json prints one object"),
-        (["missing.txt"], "there is no file 'missing.txt'"),
+        (["missing.txt"], "no such file: 'missing.txt'"),
         (["-", "-"], "standard input"),
         (["."], "is a folder"),
         (["--html", "."], "--html is '.', a folder"),
