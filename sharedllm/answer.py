@@ -260,7 +260,7 @@ def _answer(prepared: Prepared, row: Row, watch: _Stopwatch, load_s: float) -> A
             context_tokens=prepared.context_tokens,
             injected_tokens=prepared.prompt.injected_tokens,
             evidence_tokens=prepared.evidence_tokens,
-            prompt_tokens=prepared.prompt.running_tokens,
+            prompt_tokens=prepared.prompt.text_tokens,
             new_tokens=len(row.ids),
             coarse_ratio=selection.root_ratio if selection else None,
             left_out_chunks=selection.left_out if selection else 0,

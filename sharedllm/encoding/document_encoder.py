@@ -302,7 +302,7 @@ class DocumentEncoder:
         return done
 
     def encode_roots_at_once(self, document: Document) -> None:
-        """Encode the roots at once on a GPU, where it takes moments, if the node cache holds them."""
+        """Encode the roots now if on a GPU, where it is quick, and if the node cache holds them."""
         if self.lower.device.type != "cuda":
             return
         roots = self._roots(document)

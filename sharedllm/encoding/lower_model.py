@@ -1,9 +1,9 @@
 """Tokens of nodes -> position-free KV of the injection layers, and search states (paper, 3.2).
 
 The lower model is the first M layers of the checkpoint, with the adapter's role "lower" if there is
-one; search states are always the base's. A node is encoded alone, at positions from 0, so nodes that
-start at the same token share one pass. Passes are packed into one row without padding. Of the last
-injection layer only the keys and values of kept tokens are computed.
+one; search states are always the base's. A node is encoded alone, at positions from 0, so that
+nodes which start at the same token share one pass. Passes are packed into one row without padding.
+Of the last injection layer only the keys and values of kept tokens are computed.
 
 Shapes: M injection layers, T tokens, G key/value heads, K kept entries, D head dim.
 """

@@ -132,7 +132,7 @@ class Pasted(Prompted):
             case=case,
             prompt=prompt,
             entries=len(body),
-            flops=self.size.prefill(prompt.running_tokens),
+            flops=self.size.prefill(prompt.text_tokens),
             ingest_flops=self.ingest(case),
             stored=self.stored(case, len(body)),
         )

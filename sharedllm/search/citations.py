@@ -1,7 +1,9 @@
-"""Selected nodes -> what stands at a document's place in the prompt, and its citations.
+"""Selected nodes -> passages: completed to whole sentences, joined, pasted and cited.
 
-At its place a document contributes its injected KV first, then its selected leaves as text,
-neighbouring leaves joined into windows.
+A leaf ends after a fixed number of tokens, wherever that falls. Half a name or number is read as
+something else, and a citation that begins within a word looks broken; :func:`widened` moves the
+edges of a leaf that is pasted as text. Neighbouring leaves are joined into windows, each of which
+is one passage of the prompt and one citation.
 """
 
 from __future__ import annotations
@@ -18,10 +20,10 @@ from sharedllm.text.document_text import DocumentText
 from sharedllm.text.pages import page_of
 from sharedllm.text.tokens import Tokenizer, tokenize
 
-BETWEEN = "\n...\n"
-DIGITS = 4  # of scores that are shown
+BETWEEN = "\n...\n"  # between two windows of a document
+DIGITS = 4  # of a citation's score
 ABBREVIATIONS = ("Mr", "Mrs", "Ms", "Dr", "St", "Prof", "No", "Fig", "vs", "e.g", "i.e", "cf")
-# The space behind what ends, the best kind first: a sentence or paragraph, a line, a word.
+# The white space after an end, best kind first: of a sentence or paragraph, a line, a word.
 ENDS = (
     re.compile(
         r"[.!?\u2026]"
@@ -31,12 +33,12 @@ ENDS = (
     re.compile(r"(\n\s*)"),
     re.compile(r"(\s+)"),
 )
-BEHIND = 8  # tokens that are looked at beyond an edge, for what ends there
+BEHIND = 8  # tokens before an edge that are searched for an end
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Citation:
-    """Selected evidence: a span of a document that the model was given verbatim.
+    """A span of a document that was selected as evidence and given to the model.
 
     Attributes
     ----------
@@ -52,7 +54,7 @@ class Citation:
     document, title : str
         The document's id (in its memory) and title.
     page : int or None
-        The page on which it begins, from 1; None where the text has no pages (form feeds).
+        The page on which it begins, from 1; None if the text has no form feeds.
     """
 
     source: str
@@ -78,10 +80,10 @@ class Window:
 
 
 def widened(document: Document, node: int, reach: int) -> tuple[int, int]:
-    """Tokens [start, end) of `node` and of the sentences that its edges cut.
+    """Return tokens [start, end) of `node` with the sentences that its edges cut.
 
-    Either edge moves outwards by at most `reach` tokens: to the end of a sentence or paragraph;
-    where none is so near, of a line; else of a word.
+    Either edge moves outwards by at most `reach` tokens: to the end of a sentence or paragraph, or
+    else of a line, or else of a word.
     """
     start, end = int(document.forest.start[node]), int(document.forest.end[node])
     if not reach:
@@ -90,7 +92,7 @@ def widened(document: Document, node: int, reach: int) -> tuple[int, int]:
 
 
 def _before(document: Document, at: int, reach: int) -> int:
-    """The best place to cut among tokens [at - reach, at]."""
+    """Return the best place to cut among tokens [at - reach, at]."""
     first = max(at - reach, 0)
     for spaces in _spaces(document, max(first - BEHIND, 0), at):
         places = [place for space in spaces for place in space if first <= place <= at]
@@ -100,7 +102,7 @@ def _before(document: Document, at: int, reach: int) -> int:
 
 
 def _after(document: Document, at: int, reach: int) -> int:
-    """The best place to cut among tokens [at, at + reach]."""
+    """Return the best place to cut among tokens [at, at + reach]."""
     last = min(at + reach, len(document))
     for spaces in _spaces(document, max(at - BEHIND, 0), last):
         places = [end for _, end in spaces if at <= end <= last]
@@ -110,9 +112,9 @@ def _after(document: Document, at: int, reach: int) -> int:
 
 
 def _spaces(document: Document, start: int, end: int) -> Iterator[list[tuple[int, int]]]:
-    """Tokens [start, end) of the spaces about here, a list for each of ENDS.
+    """Yield a list for each of ENDS: tokens [start, end) of its white space around here.
 
-    A token that begins with its space stands behind both ends of it.
+    A token that begins with its white space counts as after both ends of it.
     """
     spans = document.tokens.spans
     beyond = min(end, len(spans) - 1)
@@ -126,7 +128,7 @@ def _spaces(document: Document, start: int, end: int) -> Iterator[list[tuple[int
 
 
 def windows(document: DocumentText, nodes: Sequence[SelectedNode]) -> Iterator[Window]:
-    """Join the finely selected `nodes` of `document`, given in document order."""
+    """Join the fine nodes among `nodes`, given in document order, into windows."""
     held: Window | None = None
     for node in nodes:
         if not node.fine:
@@ -149,7 +151,7 @@ def windows(document: DocumentText, nodes: Sequence[SelectedNode]) -> Iterator[W
 
 
 def label(index: int, document: Document, of: int) -> str:
-    """What stands in front of a window; nothing for a single document."""
+    """Return the heading of a window; empty for a single document."""
     return f"[{index + 1}] {document.title}\n" if of > 1 else ""
 
 
@@ -161,10 +163,10 @@ def pasted(
     *,
     order: Callable[[Window], float] = lambda window: window.score,
 ) -> list[int]:
-    """Token ids of the windows that enter as text: the document's own, with separators.
+    """Return the token ids of the windows that enter as text, with headings and separators.
 
-    The best window stands last, nearest to the question: small models read it best there
-    (docs/experiments.md).
+    Windows are in rising `order`, so that the best is nearest to the question, where small models
+    read it best (docs/experiments.md).
     """
     between = tokenizer(BETWEEN, add_special_tokens=False)["input_ids"]
     title = tokenize(heading, tokenizer).ids.tolist() if heading else []
@@ -177,19 +179,19 @@ def pasted(
 
 
 def overhead(heading: str, tokenizer: Tokenizer) -> int:
-    """Tokens a window costs beside its own."""
+    """Return the tokens that a window costs besides its own."""
     texts = [BETWEEN, heading] if heading else [BETWEEN]
     return sum(len(tokenize(text, tokenizer)) for text in texts)
 
 
 def overheads(documents: Sequence[Document], tokenizer: Tokenizer) -> list[int]:
-    """Tokens a window of each document costs beside its own."""
+    """Return for each document the tokens that a window costs besides its own."""
     labels = [label(index, document, len(documents)) for index, document in enumerate(documents)]
     return [overhead(text, tokenizer) for text in labels]
 
 
 def cite(document: Document, found: Sequence[Window]) -> Iterator[Citation]:
-    """A citation for each window."""
+    """Yield a citation for each window."""
     for window in found:
         first, last = document.tokens.characters(window.start, window.end)
         yield Citation(

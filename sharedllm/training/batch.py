@@ -318,7 +318,7 @@ def _predicted(
         for choice, plan, entry in zip(choices, plans, memory, strict=True)
     ]
     out: dict[int, Tensor] = {}
-    for group in alike([prompt.running_tokens for prompt in prompts]):
+    for group in alike([prompt.text_tokens for prompt in prompts]):
         keep = max(len(choices[i].target) for i in group)
         rows = llm.upper.logits([prompts[i] for i in group], keep=keep)
         for i, row in zip(group, rows, strict=True):
