@@ -12,10 +12,10 @@ import typer
 
 from sharedllm.config import COARSE_LEVELS, LEAVES, SCORERS, SELECTIONS
 from sharedllm.errors import ConfigError
-from sharedllm.evaluation.settings import Settings, share, sizes
+from sharedllm.evaluation.options import Settings, share, sizes
 
 if TYPE_CHECKING:
-    from sharedllm.evaluation.texts import Filler
+    from sharedllm.evaluation.filler import Filler
 
 app = typer.Typer(
     help="Measure a model on long text, beside baselines on the same items.",
@@ -208,7 +208,7 @@ def settings_of(given: dict[str, Any]) -> Settings:
 def filler_of(paths: list[str] | None) -> Filler | None:
     if not paths:
         return None
-    from sharedllm.evaluation.texts import Filler
+    from sharedllm.evaluation.filler import Filler
 
     return Filler(paths)
 

@@ -28,7 +28,8 @@ from sharedllm.evaluation.methods import (
 )
 from sharedllm.generation.prompt import part_ids
 from sharedllm.injection.positions import Prompt
-from sharedllm.search.scorers import BM25, Query, Scores
+from sharedllm.search.query import Query
+from sharedllm.search.scorers import BM25, Scores
 from sharedllm.shared_llm import SharedLLM
 from sharedllm.text.tree import cut, grow
 
@@ -131,7 +132,7 @@ class Pasted(Prompted):
             case=case,
             prompt=prompt,
             entries=len(body),
-            flops=self.size.prefill(prompt.running_tokens),
+            flops=self.size.prefill(prompt.text_tokens),
             ingest_flops=self.ingest(case),
             stored=self.stored(case, len(body)),
         )

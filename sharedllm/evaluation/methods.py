@@ -226,7 +226,7 @@ class Prompted(Method):
         self, ready: Sequence[Ready], most: int | None = None
     ) -> Iterator[tuple[SharedLLM, list[int]]]:
         """Indexes of prompts that are run together: of one model and role, and of like length."""
-        lengths = [r.prompt.running_tokens + r.prompt.injected_tokens for r in ready]
+        lengths = [r.prompt.text_tokens + r.prompt.injected_tokens for r in ready]
         models = [self.runs(r) for r in ready]
         kinds = [(id(model), r.prompt.reads) for model, r in zip(models, ready, strict=True)]
         most = min(self.batch, most or self.batch)
@@ -261,7 +261,7 @@ class Memory(Prompted):
         if document is None:
             prompt = Prompt(text=((*case.frame.head, *case.frame.tail),))
             return Ready(
-                case=case, prompt=prompt, entries=0, flops=self.size.prefill(prompt.running_tokens)
+                case=case, prompt=prompt, entries=0, flops=self.size.prefill(prompt.text_tokens)
             )
         config = llm.search.replace(**self.search, budget=budget)
         if config.scorer not in case.scores:
@@ -280,7 +280,7 @@ class Memory(Prompted):
         return Ready(
             case=case,
             prompt=prompt,
-            entries=prompt.running_tokens - own + prompt.injected_tokens,
+            entries=prompt.text_tokens - own + prompt.injected_tokens,
             flops=self._flops(document, made),
             ingest_flops=self._ingest(document, config.coarse),
             stored=self._stored(document),
@@ -289,7 +289,7 @@ class Memory(Prompted):
     def _flops(self, document: Document, made: Prepared) -> float:
         """The prompt, and the nodes that were selected for this question alone."""
         layers, forest = self.llm.upper.layers, document.forest
-        total = self.size.prefill(made.prompt.running_tokens, made.prompt.injected_tokens, layers)
+        total = self.size.prefill(made.prompt.text_tokens, made.prompt.injected_tokens, layers)
         for node in made.selection.nodes if made.selection else ():
             if not node.as_text and forest.level[node.node] > 0:
                 length = int(forest.end[node.node] - forest.start[node.node])

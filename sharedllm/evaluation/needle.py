@@ -11,12 +11,12 @@ from itertools import chain
 from typing import Any
 
 from sharedllm.errors import ConfigError
+from sharedllm.evaluation.filler import REPEATS, Filler, planted, require_filler
 from sharedllm.evaluation.items import Item, frame
 from sharedllm.evaluation.methods import Method, Ready
 from sharedllm.evaluation.metrics import Metric, Row, contains
+from sharedllm.evaluation.options import Settings
 from sharedllm.evaluation.run import Session, answers
-from sharedllm.evaluation.settings import Settings
-from sharedllm.evaluation.texts import REPEATS, Filler, planted, require_filler
 from sharedllm.generation.prompt import AFTER, BEFORE, part_ids
 from sharedllm.shared_llm import SharedLLM
 from sharedllm.text.tokens import Tokenizer

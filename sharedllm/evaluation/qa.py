@@ -14,12 +14,12 @@ from typing import Any
 
 from sharedllm.errors import ConfigError, DocumentError
 from sharedllm.evaluation import metrics
+from sharedllm.evaluation.filler import REPEATS, Filler, planted, require_filler, rows
 from sharedllm.evaluation.items import Item
 from sharedllm.evaluation.methods import Method, Ready
 from sharedllm.evaluation.metrics import Metric, Row
+from sharedllm.evaluation.options import Settings
 from sharedllm.evaluation.run import Session, answers
-from sharedllm.evaluation.settings import Settings
-from sharedllm.evaluation.texts import REPEATS, Filler, planted, require_filler, rows
 from sharedllm.generation.prompt import AFTER, BEFORE, part_ids
 from sharedllm.shared_llm import SharedLLM
 from sharedllm.text.tokens import Tokenizer

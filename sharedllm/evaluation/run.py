@@ -23,12 +23,12 @@ from sharedllm import __version__
 from sharedllm.config import GenerationConfig
 from sharedllm.encoding.document import Document
 from sharedllm.errors import BudgetError
-from sharedllm.evaluation import report
+from sharedllm.evaluation import tables
 from sharedllm.evaluation.baselines import Choice, methods, parsed
 from sharedllm.evaluation.items import Item, frame
 from sharedllm.evaluation.methods import Case, DoesNotFitError, Method, Ready
 from sharedllm.evaluation.metrics import Metric, Row
-from sharedllm.evaluation.settings import BUDGETS, Settings
+from sharedllm.evaluation.options import BUDGETS, Settings
 from sharedllm.shared_llm import SharedLLM
 
 Measure = Callable[[Method, Sequence[Ready]], list[Row]]
@@ -268,7 +268,7 @@ class Session:
         across: bool = False,
     ) -> dict[str, Any]:
         """Print the table or the JSON object, write the files, and give the object back."""
-        found = report.cells(rows, metrics, self.settings.seed)
+        found = tables.cells(rows, metrics, self.settings.seed)
         result = self._described() | {
             "metrics": [dataclasses.asdict(metric) for metric in metrics],
             "cells": found,
@@ -282,7 +282,7 @@ class Session:
             console = Console()
             if not console.is_terminal:
                 console = Console(width=PIPED_WIDTH)
-            report.show(found, metrics, console, title=title, tasks=tasks, unit=unit, across=across)
+            tables.show(found, metrics, console, title=title, tasks=tasks, unit=unit, across=across)
         return result
 
     def _described(self) -> dict[str, Any]:

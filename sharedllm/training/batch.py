@@ -28,13 +28,14 @@ from sharedllm.encoding.lower_model import LowerModel, NodeRequest
 from sharedllm.generation.assemble import Plan, make_plan
 from sharedllm.generation.prompt import ABSENT, Conversation, Message, converse
 from sharedllm.hf.lora import acting, acting_role
-from sharedllm.search.scorers import BM25, Query
+from sharedllm.search.citations import widened
+from sharedllm.search.query import Query
+from sharedllm.search.scorers import BM25
 from sharedllm.search.selection import Selection, select
-from sharedllm.search.sentences import widened
 from sharedllm.shared_llm import SharedLLM
 from sharedllm.text.tokens import Tokenizer, tokenize
-from sharedllm.training.config import SelectionConfig
 from sharedllm.training.examples import NO_VECTORS, Example, leaves_of, unread
+from sharedllm.training.train_config import SelectionConfig
 
 PADDING = 8192  # tokens of padding that cost less than a pass of their own
 OVERHEAD = 4  # tokens a pasted window costs beside its own
@@ -317,7 +318,7 @@ def _predicted(
         for choice, plan, entry in zip(choices, plans, memory, strict=True)
     ]
     out: dict[int, Tensor] = {}
-    for group in alike([prompt.running_tokens for prompt in prompts]):
+    for group in alike([prompt.text_tokens for prompt in prompts]):
         keep = max(len(choices[i].target) for i in group)
         rows = llm.upper.logits([prompts[i] for i in group], keep=keep)
         for i, row in zip(group, rows, strict=True):

@@ -6,10 +6,10 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-from sharedllm.training.config import DataConfig, Source, generator
 from sharedllm.training.examples import Example
 from sharedllm.training.questions import Questions
-from sharedllm.training.texts import Texts
+from sharedllm.training.streams import Texts
+from sharedllm.training.train_config import DataConfig, Source, generator
 
 CHARACTERS_A_TOKEN = 4
 

@@ -26,13 +26,14 @@ from sharedllm.config import TreeConfig
 from sharedllm.encoding.lower_model import unit
 from sharedllm.hf import lora_io
 from sharedllm.memory.codes import VectorCodec
-from sharedllm.search.scorers import Query, token_weights
+from sharedllm.search.query import Query
+from sharedllm.search.scorers import token_weights
 from sharedllm.shared_llm import SharedLLM
 from sharedllm.text.tokens import Tokenizer, tokenize
 from sharedllm.text.tree import cut
-from sharedllm.training.config import DataConfig, TrainConfig
 from sharedllm.training.data import Mixture
 from sharedllm.training.examples import NO_VECTORS, leaves_of, unread
+from sharedllm.training.train_config import DataConfig, TrainConfig
 
 MOST_LEAVES = 8  # that hold the evidence; summaries have more
 LOG_EVERY = 50

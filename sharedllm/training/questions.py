@@ -13,7 +13,7 @@ from pathlib import Path
 from sharedllm.errors import ConfigError
 from sharedllm.generation.prompt import ABSENT
 from sharedllm.training.examples import Example, Past, Span
-from sharedllm.training.texts import Row, endless
+from sharedllm.training.streams import Row, endless
 
 HELD = 96  # contexts whose questions are drawn from together
 POOL = 800  # passages that other questions' passages are mixed with

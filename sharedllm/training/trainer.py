@@ -25,8 +25,8 @@ from sharedllm.hf.loading import DEFAULT_NAME
 from sharedllm.hf.lora import Adapter
 from sharedllm.shared_llm import SharedLLM
 from sharedllm.training.batch import Choice, Chooser, losses
-from sharedllm.training.config import TrainConfig
 from sharedllm.training.data import Mixture
+from sharedllm.training.train_config import TrainConfig
 
 PREFETCH = 8  # batches a worker is ahead: examples differ in length
 

@@ -20,8 +20,8 @@ from sharedllm.errors import ConfigError
 from sharedllm.hf.attention_interface import fuse_norms
 from sharedllm.hf.lora import Adapter
 from sharedllm.training.batch import Chooser, encode, layers_recomputed, losses
-from sharedllm.training.config import SelectionConfig, read_config
 from sharedllm.training.data import Mixture
+from sharedllm.training.train_config import SelectionConfig, read_config
 from tests.models import make_model, make_tokenizer, shared
 from tests.texts import STORY
 

@@ -15,7 +15,7 @@ from sharedllm import SearchConfig, TreeConfig
 from sharedllm.errors import BudgetError
 from sharedllm.search.selection import Selection, select, with_neighbours
 from sharedllm.text.tree import cut, grow
-from tests.property.strategies import Problem, problems, searches
+from tests.strategies import Problem, problems, searches
 
 AMPLE = 10**6
 
@@ -87,7 +87,7 @@ def test_a_single_leaf_that_fits_is_taken(problem: Problem, search: SearchConfig
     if min(costs) <= search.budget:
         assert run(problem, search).nodes
     else:
-        with pytest.raises(BudgetError, match=f"takes {min(costs)} entries"):
+        with pytest.raises(BudgetError, match=f"takes {min(costs)} tokens"):
             run(problem, search)
 
 
@@ -175,7 +175,7 @@ def test_the_budget_that_an_error_names_is_enough(problem: Problem, search: Sear
     try:
         run(problem, search.replace(budget=1))
     except BudgetError as error:
-        found = re.search(r"takes (\d+) entries", str(error))
+        found = re.search(r"takes (\d+) tokens", str(error))
         assert found is not None
         assert int(found[1]) > 1
         assert run(problem, search.replace(budget=int(found[1]))).nodes

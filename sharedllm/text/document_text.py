@@ -1,4 +1,4 @@
-"""A text under its names, cut into tokens and context trees."""
+"""DocumentText: a text with its title and source, its tokens and its context trees."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from sharedllm.text.tree import Forest
 class DocumentText(Displayed):
     """A document without a model's states; a notebook and rich's console show it.
 
-    It is small beside them (some 17 bytes a token, where the default model's search vectors take
-    1,152), so that an answer may keep what shows it.
+    It takes some 17 bytes a token, where the default model's search vectors take 1,152, so that an
+    answer can keep it.
 
     Attributes
     ----------
@@ -26,11 +26,11 @@ class DocumentText(Displayed):
     forest : Forest
         The context trees, one a chunk.
     offset : int
-        Characters before `text`, where this is a part of a longer text.
+        Characters before `text`, if this is a part of a longer text.
     whole : int
-        Characters of that longer text; 0 where `text` is all of it.
+        Characters of that longer text; 0 if `text` is all of it.
     pages : tuple of int
-        Characters of the whole text at which its pages start; empty where it has no form feeds.
+        Characters of the whole text at which its pages start; empty without form feeds.
     """
 
     id: str

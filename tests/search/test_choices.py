@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from sharedllm import Document, SearchConfig, SharedLLM, TreeConfig
 from sharedllm.config import COARSE_LEVELS, LEAVES, SCORERS, SELECTIONS
 from sharedllm.errors import ConfigError
-from sharedllm.search.scorers import Query, Scores
+from sharedllm.search.query import Query
+from sharedllm.search.scorers import Scores
 from tests.models import shared
 from tests.texts import FERRY, STORY
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sharedllm import GenerationConfig
-from sharedllm.encoding.model_lock import ModelLock
+from sharedllm.encoding.document_encoder import ModelLock
 from sharedllm.generation.decoding import Decoder
 from sharedllm.generation.logits_processors import Row
 from sharedllm.injection.positions import Prompt

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sharedllm import Document, SharedLLM
 from sharedllm.text.tokens import tokenize
 from tests.models import make_tokenizer, shared
-from tests.property.strategies import UNICODE
+from tests.strategies import UNICODE
 
 TOKENIZER = make_tokenizer()
 LLM = shared("llama")

@@ -7,7 +7,7 @@ import math
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sharedllm.encoding.pooling import kept_count, kept_positions
+from sharedllm.encoding.kv import kept_count, kept_positions
 
 LENGTHS = st.integers(1, 300)
 

@@ -162,7 +162,7 @@ def test_standard_input(
         (["--nonsense"], "No such option"),
         (["-q", " "], "the question is empty"),
         (["-q", "Again?", "--json"], "--json prints one object"),
-        (["missing.txt"], "there is no file 'missing.txt'"),
+        (["missing.txt"], "no such file: 'missing.txt'"),
         (["-", "-"], "standard input"),
         (["."], "is a folder"),
         (["--html", "."], "--html is '.', a folder"),
@@ -236,7 +236,7 @@ def test_help_states_the_defaults_of_the_settings(
     monkeypatch.setenv("COLUMNS", "120")
     _, out, _ = run(["ask", "--help"], capsys)
     search, generation = SearchConfig(), GenerationConfig()
-    for default in (search.scorer, search.search, search.budget, generation.max_new_tokens):
+    for default in (search.scorer, search.selection, search.budget, generation.max_new_tokens):
         assert f"[default: ({default})]" in out
 
 

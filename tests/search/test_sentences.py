@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sharedllm import SharedLLM, TreeConfig
 from sharedllm.encoding.document import Document
-from sharedllm.search.sentences import widened
+from sharedllm.search.citations import widened
 from sharedllm.training.examples import unread
 from tests.models import make_tokenizer
 

@@ -7,8 +7,15 @@ import time
 import pytest
 
 from sharedllm import Document, SharedLLM
-from sharedllm.text.pages import BREAK, as_read, page_of, page_starts
-from sharedllm.text.pdf import join_pages, whole_words, without_running
+from sharedllm.text.pages import (
+    BREAK,
+    as_read,
+    join_pages,
+    page_of,
+    page_starts,
+    whole_words,
+    without_running,
+)
 from sharedllm.text.tokens import tokenize
 from tests.texts import STORY
 

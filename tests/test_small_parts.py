@@ -14,7 +14,7 @@ from sharedllm import Answer, Citation, Timings, Usage, errors
 from sharedllm.injection.positions import Prompt
 from sharedllm.progress import reporter
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 
 def test_progress_goes_to_a_function() -> None:

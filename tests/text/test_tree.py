@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sharedllm.text.tree import Forest, cut, grow
-from tests.property.strategies import CHUNKS, HEIGHTS, LENGTHS
+from tests.strategies import CHUNKS, HEIGHTS, LENGTHS
 
 SEEDS = st.integers(0, 2**32 - 1)
 NOISE = st.sampled_from([0.0, 0.1, 0.2, 3.0])

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from sharedllm.encoding.document import Document, NodeCache
 from sharedllm.encoding.lower_model import unit
-from sharedllm.search.scorers import BM25, MaxSim, Query, Recency
+from sharedllm.search.query import Query
+from sharedllm.search.scorers import BM25, MaxSim, Recency
 from sharedllm.text.tokens import tokenize
 from sharedllm.text.tree import cut, grow
 from tests.models import make_tokenizer

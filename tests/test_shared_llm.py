@@ -226,7 +226,7 @@ def test_a_batch_with_contexts_of_another_number(tiny_llm: SharedLLM, story: Doc
         ({"temperature": float("nan")}, ConfigError, "finite"),
         ({"temperature": -1}, ConfigError, "at least 0"),
         ({"budget": 0}, BudgetError, "budget is 0"),
-        ({"budget": 3}, BudgetError, "takes .* entries"),
+        ({"budget": 3}, BudgetError, "takes .* tokens"),
         ({"max_new_tokens": 500}, WindowError, "512"),
         ({"budget": 400, "max_new_tokens": 300}, WindowError, "512"),
     ],

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from sharedllm import Document, SharedLLM
-from sharedllm.search.passages import BETWEEN, cite, label, overhead, pasted, windows
+from sharedllm.search.citations import BETWEEN, cite, label, overhead, pasted, windows
 from sharedllm.search.selection import SelectedNode
 from tests.models import make_tokenizer
 from tests.texts import STORY
