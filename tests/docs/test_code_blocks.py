@@ -21,7 +21,7 @@ from sharedllm.cli.main import app
 from sharedllm.encoding import document_encoder
 from sharedllm.encoding.document_encoder import DocumentEncoder
 from sharedllm.memory import resolve
-from sharedllm.training.config import read_config
+from sharedllm.training.train_config import read_config
 from sharedllm_integrations.references import KEY_VARIABLE
 from tests.docs.blocks import PAGES, ROOT, Block, blocks, commands, name
 from tests.models import shared
@@ -202,3 +202,11 @@ def test_extras_exist() -> None:
     named = {e for m in re.findall(r"'(?:sharedllm|\.)\[([\w,]+)\]'", pages) for e in m.split(",")}
     assert named <= set(project["optional-dependencies"])
     assert {"langchain", "llamaindex", "train"} <= named
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_files_exist(page: Path) -> None:
+    """Files of the repository that a page names: by their path here, or below sharedllm/."""
+    text = page.read_text(encoding="utf-8")
+    for file in re.findall(r"`([a-z_]+/[\w/]*\w\.(?:py|toml|sh))`", text):
+        assert (ROOT / file).is_file() or (ROOT / "sharedllm" / file).is_file(), file
