@@ -70,7 +70,7 @@ def activate(model: Any, name: str) -> Backend:
     In half precision on CUDA its norms are fused as well.
     """
     backend = get_backend(name, device=parameter_device(model), dtype=model.dtype)
-    # transformers (5.17) takes every name with "flash" in it for its own and looks for a package
+    # transformers (5.23) takes every name with "flash" in it for its own and looks for a package
     registered = f"{PREFIX}_{backend.name.replace('flash', 'fa')}"
     AttentionInterface.register(registered, _make(backend))
     model.set_attn_implementation(registered)

@@ -1,6 +1,6 @@
 """Conversion of a GGUF file into a folder of transformers: configuration, weights, tokenizer.
 
-The file is parsed once, by gguf's own reader; transformers (5.x) parses it three times at every
+The file is parsed once, by gguf's own reader; transformers (5.23) parses it three times at every
 start. Weights are dequantised and written a few gigabytes at a time, so that a large model need not
 fit into RAM. Unknown contents are refused: a model with wrong rotary frequencies still answers
 fluently.
@@ -86,7 +86,7 @@ ARCHITECTURES = {
 
 
 class PlainReader(gguf.GGUFReader):
-    """gguf's reader on a plain array: slicing its memmap costs ten times more (gguf 0.17)."""
+    """gguf's reader on a plain array: slicing its memmap costs ten times more (gguf 0.19)."""
 
     @property
     def data(self) -> Any:
