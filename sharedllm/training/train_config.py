@@ -107,8 +107,8 @@ class SelectionConfig(_Strict):
     Each example draws a token budget (log-uniform) and a form of its leaves. With probability
     `coarse` it has a coarse level; with probability `miss` its evidence is not preferred. Nodes
     split at N(l/2, (noise l)^2) (paper, section 3.2). `prompts` are pairs of a system message,
-    which may be empty, and a user message, with {documents} and {question} in one of them; half of the
-    examples use one of these, the others the library's own prompt.
+    which may be empty, and a user message, with {documents} and {question} in one of them; half of
+    the examples use one of these, the others the library's own prompt.
     """
 
     budget: tuple[int, int] = (256, 2048)
