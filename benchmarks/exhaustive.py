@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sharedllm import TreeMemory, loaded_for
-from sharedllm.memory.pieces import unpacked
+from sharedllm.memory.codes import layout_from_bytes
+from sharedllm.memory.retrieval import codec_of
+from sharedllm.memory.tables import vectors_of
 from sharedllm.text.tree import Chunk, planted
 
 BLOCK, UNPACKED = 16_384, 1 << 20  # tokens at once
@@ -54,23 +56,26 @@ class Everything:
 
     def __init__(self, memory: TreeMemory, device: str) -> None:
         self.llm, self.device = loaded_for(memory), device
-        reader = memory._open.reader
-        self.codec = reader._form._codec.to(device)
+        codec = codec_of(memory._database, memory._manifest, memory.encoder)
+        if codec is None:
+            raise ValueError("the memory's search vectors must be compact")
+        self.codec = codec.to(device)
         with memory._database.read() as connection:
             rows = connection.execute(
-                "SELECT p.text, p.chunk, p.char_start, c.layout, c.embedding, min(d.id) "
+                "SELECT p.text, p.chunk, p.char_start, c.layout, c.embedding, min(d.id), c.tokens "
                 "FROM placed p JOIN chunks c ON c.chunk = p.chunk "
                 "JOIN documents d ON d.text = p.text "
                 "GROUP BY p.text, p.ordinal ORDER BY p.text, p.ordinal"
             ).fetchall()
+            stored = vectors_of(connection, list({row[1] for row in rows}))
         self.chunks = np.asarray([row[1] for row in rows], np.int64)
         self.rank = {int(chunk): rank for rank, chunk in enumerate(self.chunks)}
         self.documents = [str(row[5]) for row in rows]
         self.embeddings = np.stack([np.frombuffer(row[4], "<f2") for row in rows]).astype("f4")
         self.leaves, ids = self._cut(rows)
-        arrays = reader.arrays.settled(lambda: reader.arrays.read(self.chunks.tolist(), "vectors"))
-        codes = [arrays[int(chunk)]["vectors"][0] for chunk in self.chunks]
-        self.codes = torch.from_numpy(np.concatenate(codes)).to(device)
+        codes = bytearray().join(stored[int(chunk)] for chunk in self.chunks)
+        whole = torch.frombuffer(codes, dtype=torch.uint8).view(-1, self.codec.size)
+        self.codes = whole.to(device)
         leaf_of_token = np.repeat(np.arange(len(self.leaves.tokens)), self.leaves.tokens)
         pairs = np.unique(ids.astype(np.int64) << 32 | leaf_of_token)
         self.ids = ids
@@ -79,8 +84,8 @@ class Everything:
     def _cut(self, rows: Sequence[tuple[Any, ...]]) -> tuple[Leaves, NDArray[np.int32]]:
         out: list[tuple[int, int, int, int, int]] = []
         ids = []
-        for rank, (text, _, begin, layout, _, _) in enumerate(rows):
-            own, spans = unpacked(layout)
+        for rank, (text, _, begin, layout, _, _, count) in enumerate(rows):
+            own, spans = layout_from_bytes(layout, count)
             ids.append(own)
             forest = planted([Chunk(index=0, start=0, end=len(own))], self.llm.tree)
             for leaf in forest.leaves:

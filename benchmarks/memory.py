@@ -43,10 +43,9 @@ def rss_mib() -> float:
 
 def sizes(folder: Path) -> dict[str, int]:
     """Bytes on disk."""
-    shards = sum(path.stat().st_size for path in (folder / "shards").iterdir())
     index = sum(path.stat().st_size for path in (folder / "index").glob("*"))
     own = sum(path.stat().st_size for path in folder.glob("memory.sqlite*"))
-    return {"sqlite": own, "shards": shards, "index": index}
+    return {"sqlite": own, "index": index}
 
 
 def parts(folder: Path) -> dict[str, int]:
@@ -59,7 +58,8 @@ def parts(folder: Path) -> dict[str, int]:
         "embeddings": "SELECT sum(length(embedding)) FROM chunks",
         "words": "SELECT sum(length(block)) FROM words_data",
         "words' text": "SELECT sum(length(c0)) FROM words_content",
-        "search vectors": "SELECT sum(bytes) FROM arrays",
+        "search vectors": "SELECT sum(length(data)) FROM vectors",
+        "KV": "SELECT sum(length(data)) FROM kv",
     }
     connection = sqlite3.connect(f"file:{folder / 'memory.sqlite'}?mode=ro", uri=True)
     out = {name: int(connection.execute(sql).fetchone()[0] or 0) for name, sql in kinds.items()}
@@ -190,19 +190,19 @@ def _touches(hit: Any, question: dict[str, Any]) -> bool:
 def child_append(args: argparse.Namespace) -> dict[str, Any]:
     """Lengthen the long document by two documents; how much of it is encoded?"""
     from sharedllm import MemoryDocument, TreeMemory
-    from sharedllm.memory.encoding import PieceEncoder
+    from sharedllm.memory.ingest import Ingest
 
     texts = read(args.corpus, args.size + 2)
     memory = TreeMemory(args.store)
     loaded_for(memory).encoder.lower.vocabulary()
     encoded: list[int] = []
-    own = PieceEncoder.encode
+    own = Ingest._encode
 
-    def counted(self: Any, pieces: Any, done: Any = None) -> Any:
+    def counted(self: Any, pieces: Any) -> Any:
         encoded.extend(map(len, pieces))
-        return own(self, pieces, done)
+        return own(self, pieces)
 
-    PieceEncoder.encode = counted  # type: ignore[method-assign]
+    Ingest._encode = counted  # type: ignore[method-assign]
     at = time.perf_counter(), time.process_time()
     memory.update(MemoryDocument(id="long", text=joined(texts), title="long"))
     seconds, processor = time.perf_counter() - at[0], time.process_time() - at[1]

@@ -34,6 +34,7 @@ from benchmarks.quality.corpus import Text, read
 from benchmarks.quality.items import KINDS
 from sharedllm import MemoryDocument, TreeMemory
 from sharedllm.memory.prefilter import WORDS_WEIGHT, by_words, fused
+from sharedllm.memory.retrieval import mean_vector
 from sharedllm.text.tokens import tokenize
 
 KS = (16, 32, 64, 128, 256, 512)
@@ -140,7 +141,7 @@ def first_rankings(
     """The `DEEPEST` best chunks by words and by embeddings."""
     with memory._database.read() as connection:
         found = by_words(connection, question(asked), DEEPEST)
-    query = memory._open.reader.encoder.query("", asked.vectors)
+    query = mean_vector(asked.vectors)
     out = {
         "words": [everything.rank[chunk] for chunk in found],
         "dense": by_embedding(everything.embeddings, query, DEEPEST),

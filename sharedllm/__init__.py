@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sharedllm.encoding.document import Document
     from sharedllm.errors import SharedLLMError
     from sharedllm.generation.prompt import Asked
-    from sharedllm.memory.records import MemoryDocument
+    from sharedllm.memory.documents import MemoryDocument
     from sharedllm.memory.resolve import open_memory
     from sharedllm.memory.tree_memory import TreeMemory
     from sharedllm.registry import loaded, loaded_for
@@ -36,7 +36,7 @@ _HOMES = {
     "Document": "encoding.document",
     "TreeMemory": "memory.tree_memory",
     "open_memory": "memory.resolve",
-    "MemoryDocument": "memory.records",
+    "MemoryDocument": "memory.documents",
     "Answer": "answer",
     "Citation": "search.citations",
     "Usage": "answer",

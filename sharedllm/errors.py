@@ -12,11 +12,11 @@
     │   ├── ModelNotFoundError the weights are not there
     │   ├── UnsupportedModelError  the architecture or a setting of it is not supported
     │   └── AdapterError       the adapter is not there, is broken, or fits another model
-    ├── StoreError             a tree memory's folder cannot be used
-    │   ├── StoreFormatError   the folder holds something else, or another format version
-    │   ├── StoreMismatchError it was made by another model or with other settings
-    │   ├── StoreBusyError     another process is writing to it
-    │   └── StoreDamagedError  something in it is broken or missing
+    ├── TreeMemoryError        a memory's folder cannot be used
+    │   ├── TreeMemoryFormatError   the folder holds something else, or another format version
+    │   ├── TreeMemoryMismatchError it was made by another model or with other settings
+    │   ├── TreeMemoryBusyError     another process is writing to it
+    │   └── TreeMemoryDamagedError  something in it is broken or missing
     └── MissingExtraError      an optional package is not installed (also an ImportError)
 
 Each message says what was given, what is allowed and what to do.
@@ -65,23 +65,23 @@ class AdapterError(ModelError):
     """The adapter is not there, is broken, or belongs to another model."""
 
 
-class StoreError(SharedLLMError):
+class TreeMemoryError(SharedLLMError):
     """A tree memory's folder cannot be used, or not be written."""
 
 
-class StoreFormatError(StoreError):
+class TreeMemoryFormatError(TreeMemoryError):
     """The folder is no tree memory, or one of another format version."""
 
 
-class StoreMismatchError(StoreError):
+class TreeMemoryMismatchError(TreeMemoryError):
     """The tree memory was made by another model or with other settings."""
 
 
-class StoreBusyError(StoreError):
+class TreeMemoryBusyError(TreeMemoryError):
     """Another process is writing to the tree memory."""
 
 
-class StoreDamagedError(StoreError):
+class TreeMemoryDamagedError(TreeMemoryError):
     """Something in the tree memory is broken or missing; the message names it."""
 
 

@@ -103,11 +103,11 @@ def test_errors_are_what_their_drawing_says() -> None:
         "ModelNotFoundError": ["ModelError"],
         "UnsupportedModelError": ["ModelError"],
         "AdapterError": ["ModelError"],
-        "StoreError": ["SharedLLMError"],
-        "StoreFormatError": ["StoreError"],
-        "StoreMismatchError": ["StoreError"],
-        "StoreBusyError": ["StoreError"],
-        "StoreDamagedError": ["StoreError"],
+        "TreeMemoryError": ["SharedLLMError"],
+        "TreeMemoryFormatError": ["TreeMemoryError"],
+        "TreeMemoryMismatchError": ["TreeMemoryError"],
+        "TreeMemoryBusyError": ["TreeMemoryError"],
+        "TreeMemoryDamagedError": ["TreeMemoryError"],
         "MissingExtraError": ["SharedLLMError", "ImportError"],
     }
     drawn = (errors.__doc__ or "").split()

@@ -31,7 +31,7 @@ from benchmarks.speed.report import Report, Row, reached, table
 from sharedllm import SharedLLM
 from sharedllm.attention.backends import get_backend
 from sharedllm.attention.flash import has_package
-from sharedllm.memory.vectors import VectorCodec
+from sharedllm.memory.codes import VectorCodec
 
 UNITS = {"K": 1024, "M": 1024**2}
 

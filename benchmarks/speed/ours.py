@@ -18,7 +18,7 @@ from sharedllm.encoding.document_encoder import DocumentEncoder
 from sharedllm.encoding.kv import InjectedKV
 from sharedllm.generation.cuda_graph import StepGraph
 from sharedllm.injection.positions import Prompt
-from sharedllm.memory.vectors import CodedVectors, VectorCodec
+from sharedllm.memory.codes import CodedVectors, VectorCodec
 
 QUESTION = "What is the name of the ferry that the keeper of the lighthouse took in spring?"
 PROFILED = 32768  # tokens whose ingest is taken apart, kernel by kernel

@@ -165,9 +165,9 @@ def verify(
     else:
         screen = Screen(silent=False)
         for problem in report.problems:
-            screen.say(f"{problem.file}: {one_line(problem.what)}")
+            screen.say(f"{problem.table}: {one_line(problem.what)}")
         state = "clean" if report.clean else _counted(len(report.problems), "problem")
-        repaired = f", {_counted(report.repaired, 'chunk')} repaired" if repair else ""
+        repaired = f", {_counted(report.repaired, 'problem')} mended" if repair else ""
         screen.say(
             f"{report.documents:,} documents, {report.chunks:,} chunks, {report.bytes:,} bytes: "
             f"{state}{repaired}"

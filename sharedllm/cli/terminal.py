@@ -21,7 +21,7 @@ from sharedllm.display.plain import one_line, printable
 if TYPE_CHECKING:
     from sharedllm.answer import Answer, AnswerStream
     from sharedllm.encoding.document import Document
-    from sharedllm.memory.records import StoredDocument
+    from sharedllm.memory.documents import StoredDocument
     from sharedllm.memory.resolve import Source
     from sharedllm.shared_llm import SharedLLM
     from sharedllm.text.loaders import SourceText

@@ -11,7 +11,7 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +20,8 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from sharedllm.config import InjectionConfig, SearchConfig, TreeConfig
 from sharedllm.encoding.document import Document, NodeCache, document_id
@@ -34,8 +36,8 @@ from sharedllm.hf.lora import Adapter
 from sharedllm.hf.rope import Rotation
 from sharedllm.progress import Progress, reporter
 from sharedllm.text.pages import page_starts
-from sharedllm.text.tokens import Tokenizer, tokenize
-from sharedllm.text.tree import cut, planted
+from sharedllm.text.tokens import Tokenizer, Tokens, tokenize
+from sharedllm.text.tree import Chunk, cut, planted
 
 NODE_CACHE_BYTES = 512 << 20
 WEIGHT_SAMPLES = 256  # values of each weight matrix that go into the fingerprint
@@ -225,14 +227,10 @@ class DocumentEncoder:
             If the text is empty or only white space.
         """
         started = time.perf_counter()
-        tokens = tokenize(text, self.tokenizer)
-        chunks = cut(len(tokens), self.tree.chunk)
+        tokens, chunks = self.cut(text)
         spans = [(chunk.start, chunk.end) for chunk in chunks]
-        with (
-            reporter(progress, len(tokens), f"reading {title or 'document'}") as report,
-            self.lock.forward,
-        ):
-            vectors = self.lower.vectors(tokens.ids, spans, done=report)
+        with reporter(progress, len(tokens), f"reading {title or 'document'}") as report:
+            vectors = self.vectors(tokens.ids, spans, done=report)
         identity = self.identity
         return Document(
             id=document_id(text, identity),
@@ -247,6 +245,34 @@ class DocumentEncoder:
             pages=page_starts(text),
             remember_s=time.perf_counter() - started,
         )
+
+    def cut(self, text: str) -> tuple[Tokens, tuple[Chunk, ...]]:
+        """Tokenise `text` and cut it into chunks.
+
+        Raises
+        ------
+        DocumentError
+            If there is no text.
+        """
+        tokens = tokenize(text, self.tokenizer)
+        return tokens, cut(len(tokens), self.tree.chunk)
+
+    def vectors(
+        self,
+        ids: NDArray[np.int32],
+        spans: Sequence[tuple[int, int]],
+        *,
+        done: Callable[[int], None] | None = None,
+    ) -> Tensor:
+        """Compute the search vectors of chunks, which may be those of several texts.
+
+        Parameters
+        ----------
+        spans : the chunks in `ids`; each is read alone
+        done : called with the number of tokens just read
+        """
+        with self.lock.forward:
+            return self.lower.vectors(ids, spans, done=done)
 
     # -- nodes ---------------------------------------------------------------------------------
 
@@ -264,14 +290,31 @@ class DocumentEncoder:
                 out[wanted] = kv
         tokens = sum(r.end - r.start for r in missing)
         with reporter(progress, tokens, f"encoding {document.title}") as report:
-            encoded = self.lower.encode(document.tokens.ids, missing, done=report)
-            while True:
-                with self.lock.forward, torch.inference_mode():
-                    pair = next(encoded, None)
-                if pair is None:
-                    return out
-                out[pair[0]] = pair[1]
-                document.nodes.put(*pair)
+            for request, kv in self.node_kv(document.tokens.ids, missing, done=report):
+                out[request] = kv
+                document.nodes.put(request, kv)
+        return out
+
+    def node_kv(
+        self,
+        ids: NDArray[np.int32],
+        requests: Sequence[NodeRequest],
+        *,
+        done: Callable[[int], None] | None = None,
+    ) -> Iterator[tuple[NodeRequest, NodeKV]]:
+        """Encode nodes of `ids`, giving up the model between batches.
+
+        Parameters
+        ----------
+        done : called with the number of tokens just encoded
+        """
+        encoded = self.lower.encode(ids, requests, done=done)
+        while True:
+            with self.lock.forward, torch.inference_mode():
+                pair = next(encoded, None)
+            if pair is None:
+                return
+            yield pair
 
     def from_finer(self, document: Document, wanted: NodeRequest) -> NodeKV | None:
         """Derive a coarser root from the cached one by keeping every second, fourth ... entry.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sharedllm.errors import DocumentError
-from sharedllm.memory.records import MemoryDocument
+from sharedllm.memory.documents import MemoryDocument
 from sharedllm.memory.tree_memory import TreeMemory
 from sharedllm.progress import Progress
 from sharedllm.text.loaders import STDIN, read_file
@@ -20,7 +20,7 @@ CHARACTERS_AT_ONCE = 400_000  # of files that are added together: small batches 
 
 @dataclass
 class Indexed:
-    """What indexing did, by path.
+    """The result of indexing, by path.
 
     Attributes
     ----------

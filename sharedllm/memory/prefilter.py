@@ -1,32 +1,56 @@
-"""Which chunks of a large memory a question's exact search looks at.
+"""The prefilter: which chunks of a large memory a question's exact search looks at.
 
-Words rank chunks by BM25, embeddings by nearness; docs/experiments.md has what each finds. SQLite
-indexes the words in the transaction that adds or deletes a chunk, so that they are never behind.
+Words rank chunks by BM25, embeddings by nearness; docs/experiments.md (11) has what each finds.
+SQLite indexes the words in the transaction that adds or deletes a chunk, so that they are never
+behind. The index of embeddings is a cache of FAISS: the embeddings in the SQLite file are what
+counts. It remembers the generation it was made for, takes in what was added and removed since, and
+is made anew when its file is not what was written.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
+import math
+import os
 import re
 import sqlite3
+import threading
+import time
 import unicodedata
+import uuid
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from sharedllm.memory import rows
-from sharedllm.memory.dense import DenseIndex
+from sharedllm.errors import ConfigError
+from sharedllm.memory import tables
 from sharedllm.memory.filters import condition
-from sharedllm.memory.shelf import Run
+from sharedllm.memory.stored_documents import Run
 
-WORD = re.compile(r"[^\W_]+")  # what the index of words calls one
+logger = logging.getLogger(__name__)
+
+WORD = re.compile(r"[^\W_]+")  # as the index of words cuts them
 MOST_WORDS = 64  # of a query
 COMMON = 3  # a word that every third chunk holds tells little, and takes long to look up
 MOST_ROWS = 8_000  # that are looked up for a query, the rarest words first
 RANK_SHIFT = 60  # of reciprocal rank fusion; the customary value
 WORDS_WEIGHT = 2  # against embeddings: the first 60 of a ranking by words always get through
+FILE = "index/chunks.faiss"
+FLAT_UP_TO = 20_000  # chunks that are compared one by one
+GROWTH = 4  # a clustered index is clustered anew when it holds so many times more
+SAVED_FROM = 2_000  # chunks: a smaller index is made faster than it is read
+READ_AT_ONCE = 8_192
+EMBEDDING = 4  # its column in the table of chunks
+ABANDONED_S = 3600  # an index is saved in seconds; one half saved is of a process that was killed
+STATES, MINILM = "states", "minilm"
 
 
 def every_text(connection: sqlite3.Connection, given: Mapping[str, Any] | None) -> list[Run]:
@@ -43,7 +67,7 @@ def every_text(connection: sqlite3.Connection, given: Mapping[str, Any] | None) 
 def is_large(
     connection: sqlite3.Connection, given: Mapping[str, Any] | None, candidates: int
 ) -> bool:
-    """Whether more than so many chunks are to be searched."""
+    """True when more than so many chunks are to be searched."""
     where, values = condition(given)
     found = connection.execute(
         f"SELECT 1 FROM documents d JOIN placed p ON p.text = d.text WHERE {where} LIMIT 1 "
@@ -75,7 +99,7 @@ class Prefilter:
         return by_words(connection, query, self._candidates, given)
 
     def needs_embedding(self, found: Sequence[int]) -> bool:
-        """Whether more is needed than the chunks `found` by words."""
+        """True when more is needed than the chunks `found` by words."""
         return self._kind != "words" or len(found) < self._candidates
 
     def runs(
@@ -181,16 +205,16 @@ def _allowed(connection: sqlite3.Connection, given: Mapping[str, Any]) -> NDArra
 def _runs(
     connection: sqlite3.Connection, scores: Mapping[int, float], given: Mapping[str, Any] | None
 ) -> list[Run]:
-    """Where the chunks stand, neighbours joined; a chunk of several texts stands in the first."""
+    """Join neighbouring chunks to runs; a chunk of several texts stands in the first."""
     where, values = condition(given)
     places: dict[int, dict[int, float]] = defaultdict(dict)  # text -> ordinal -> score
     owners: dict[int, tuple[int, str]] = {}
     seen: set[int] = set()
     found: list[tuple[int, int, int, int, str]] = []
-    for some in rows.batches(scores):
+    for some in tables.batches(scores):
         found += connection.execute(
             "SELECT d.document, p.text, p.ordinal, p.chunk, d.id FROM placed p "
-            f"JOIN documents d ON d.text = p.text WHERE p.chunk IN ({rows.marks(some)}) "
+            f"JOIN documents d ON d.text = p.text WHERE p.chunk IN ({tables.marks(some)}) "
             f"AND {where}",
             (*some, *values),
         ).fetchall()
@@ -219,3 +243,271 @@ def _stretches(ordinals: Sequence[int]) -> list[tuple[int, int]]:
         else:
             out.append((ordinal, ordinal + 1))
     return out
+
+
+# -- embeddings ------------------------------------------------------------------------------------
+
+
+class DenseIndex:
+    """Nearest chunks by the cosine of their embeddings.
+
+    Up to :data:`FLAT_UP_TO` chunks the search is exact; beyond, vectors are clustered (IVF) and a
+    sixteenth of the clusters is searched. (HNSW is not used: FAISS cannot delete from it.)
+
+    Parameters
+    ----------
+    folder : of the memory
+    made_by : the manifest's digest; an index of another one is thrown away
+    """
+
+    def __init__(self, folder: Path, made_by: bytes) -> None:
+        self._path, self._made_by = folder / FILE, made_by.hex()
+        self._index: Any = None
+        self._generation = self._last = -1  # of the changes, and of the chunks, that are in it
+        self._trained_on = self._unsaved = 0
+        self._lock = threading.Lock()
+
+    def search(
+        self,
+        connection: sqlite3.Connection,
+        query: NDArray[np.float32],
+        k: int,
+        allowed: NDArray[np.int64] | None = None,
+    ) -> list[int]:
+        """The `k` nearest chunks, best first.
+
+        Parameters
+        ----------
+        query : float32 (dims,)
+        allowed : the chunks that may be found; None is all
+        """
+        with self._lock:
+            self._catch_up(connection)
+            if self._index is None or not self._index.ntotal:
+                return []
+            _, found = self._index.search(query[None], k, params=self._options(allowed))
+            return [int(chunk) for chunk in found[0] if chunk >= 0]
+
+    def _options(self, allowed: NDArray[np.int64] | None) -> Any:
+        made: Any = faiss  # its annotations do not know the names of parameters
+        selector = None if allowed is None else made.IDSelectorBatch(allowed)
+        if hasattr(self._index, "nlist"):
+            probes = max(16, self._index.nlist // 16)
+            return made.SearchParametersIVF(sel=selector, nprobe=probes)
+        return made.SearchParameters(sel=selector)
+
+    def _catch_up(self, connection: sqlite3.Connection) -> None:
+        """Bring the index to the snapshot of `connection`."""
+        now = tables.generation(connection)
+        if self._index is None:
+            self._load()
+        if self._generation == now:
+            return
+        if (
+            self._index is None
+            or self._index.d != _dims(connection)
+            or self._generation > now
+            or self._is_outgrown(connection)
+        ):
+            self._make(connection)
+        else:
+            self._remove(connection)
+            self._add(connection)
+        self._generation = now
+        if self._unsaved > max(SAVED_FROM, self._index.ntotal // 10) or (
+            self._unsaved and self._index.ntotal >= SAVED_FROM and not self._path.exists()
+        ):
+            self._save()
+
+    def _is_outgrown(self, connection: sqlite3.Connection) -> bool:
+        """True when removals were forgotten, or the clusters are those of a fraction."""
+        if int(tables.value_of(connection, "trimmed") or 0) > self._generation:
+            return True
+        count = connection.execute("SELECT count(*) FROM chunks").fetchone()[0]
+        limit = max(FLAT_UP_TO, GROWTH * self._trained_on)
+        return bool(count > limit)
+
+    def _make(self, connection: sqlite3.Connection) -> None:
+        """Build the index from all embeddings."""
+        count = connection.execute("SELECT count(*) FROM chunks").fetchone()[0]
+        dims = _dims(connection)
+        self._trained_on = 0
+        if count <= FLAT_UP_TO:
+            self._index = faiss.IndexIDMap2(faiss.IndexFlatIP(dims))
+        else:
+            clusters = 4 * math.isqrt(count)
+            inner = faiss.METRIC_INNER_PRODUCT
+            self._index = faiss.index_factory(dims, f"IVF{clusters},SQfp16", inner)
+            step = max(1, count // (64 * clusters))
+            sample = connection.execute(
+                "SELECT * FROM chunks WHERE chunk * 2654435761 % 1000003 % ? = 0 "
+                "AND length(embedding) = ?",
+                (step, 2 * dims),
+            ).fetchall()
+            self._index.train(_vectors(sample, dims))
+            self._trained_on = count
+        self._last, self._unsaved = -1, 0
+        self._add(connection)
+
+    def _add(self, connection: sqlite3.Connection) -> None:
+        """Take in the chunks that came after the last one."""
+        found = connection.execute(
+            # while a memory is rebuilt for another embedder, chunks of both are there
+            "SELECT * FROM chunks WHERE chunk > ? AND length(embedding) = ? ORDER BY chunk",
+            (self._last, 2 * self._index.d),
+        )
+        while some := found.fetchmany(READ_AT_ONCE):
+            ids = np.asarray([row[0] for row in some], np.int64)
+            self._index.add_with_ids(_vectors(some, self._index.d), ids)
+            self._last = int(ids[-1])
+            self._unsaved += len(ids)
+
+    def _remove(self, connection: sqlite3.Connection) -> None:
+        found = connection.execute(
+            "SELECT * FROM dropped WHERE generation > ?", (self._generation,)
+        )
+        gone = [tables.checked(row, "a chunk that was dropped")[0] for row in found]
+        if gone:
+            self._index.remove_ids(np.asarray(gone, np.int64))
+            self._unsaved += len(gone)
+
+    def _save(self) -> None:
+        """Write the index beside its header; a memory that cannot be written works without."""
+        payload = faiss.serialize_index(self._index).tobytes()
+        header = {
+            "made_by": self._made_by,
+            "generation": self._generation,
+            "last": self._last,
+            "trained_on": self._trained_on,
+            "digest": hashlib.blake2b(payload).hexdigest(),
+        }
+        temporary = self._path.with_name(f"{uuid.uuid4().hex}.tmp")
+        try:
+            self._path.parent.mkdir(exist_ok=True)
+            for left in self._path.parent.glob("*.tmp"):
+                if left.stat().st_mtime < time.time() - ABANDONED_S:
+                    left.unlink(missing_ok=True)
+            with temporary.open("wb") as file:
+                file.write(json.dumps(header).encode() + b"\n")
+                file.write(payload)
+            os.replace(temporary, self._path)  # noqa: PTH105
+            self._unsaved = 0
+        except OSError as error:
+            logger.warning("the index of the memory is not saved: %s", error)
+            with suppress(OSError):
+                temporary.unlink()
+
+    def _load(self) -> None:
+        """Read the saved index, if it is whole and of this memory."""
+        try:
+            with self._path.open("rb") as file:
+                header = json.loads(file.readline())
+                payload = file.read()
+            if header["made_by"] != self._made_by:
+                return
+            if hashlib.blake2b(payload).hexdigest() != header["digest"]:
+                raise ValueError("its bytes are not those that were written")
+            self._index = faiss.deserialize_index(np.frombuffer(payload, np.uint8))
+            self._generation, self._last = int(header["generation"]), int(header["last"])
+            self._trained_on = int(header["trained_on"])
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            logger.warning("the index of the memory is made anew: %s", error)
+            self._index = None
+
+
+def _dims(connection: sqlite3.Connection) -> int:
+    """Numbers in an embedding of a chunk that a text holds."""
+    row = connection.execute(
+        "SELECT length(embedding) FROM chunks WHERE chunk IN (SELECT chunk FROM placed LIMIT 1)"
+    ).fetchone()
+    return row[0] // 2 if row and row[0] else 1
+
+
+def _vectors(found: Sequence[Sequence[Any]], dims: int) -> NDArray[np.float32]:
+    """Embeddings of rows of the table of chunks; float32 (rows, dims).
+
+    Raises
+    ------
+    TreeMemoryDamagedError
+        If one is not what was written.
+    """
+    data = [tables.checked(row, f"chunk {row[0]}")[EMBEDDING] for row in found]
+    return np.frombuffer(b"".join(data), "<f2").reshape(-1, dims).astype(np.float32)
+
+
+class Embedder:
+    """One interface to any embedder.
+
+    Parameters
+    ----------
+    given : a function of a list of texts, an object with ``embed_documents`` and ``embed_query``
+        (LangChain's Embeddings), or with ``get_text_embedding_batch`` and ``get_query_embedding``
+        (LlamaIndex's BaseEmbedding)
+
+    Raises
+    ------
+    ConfigError
+        If it is something else.
+    """
+
+    def __init__(self, given: Any) -> None:
+        if hasattr(given, "embed_documents") and hasattr(given, "embed_query"):
+            self._texts, self._query = given.embed_documents, given.embed_query
+        elif hasattr(given, "get_text_embedding_batch") and hasattr(given, "get_query_embedding"):
+            self._texts, self._query = given.get_text_embedding_batch, given.get_query_embedding
+        elif callable(given):
+            self._texts, self._query = given, lambda text: given([text])[0]
+        else:
+            raise ConfigError(
+                f"embedder is {given!r}; allowed: a function of a list of texts, LangChain's "
+                "Embeddings, LlamaIndex's BaseEmbedding, 'minilm' or None"
+            )
+        self.name = name_of(given)
+
+    def texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Rows of unit length; (texts, dims)."""
+        return _units(self._texts(list(texts)), len(texts), self.name)
+
+    def query(self, text: str) -> NDArray[np.float32]:
+        """One row of unit length; (dims,)."""
+        row: NDArray[np.float32] = _units([self._query(text)], 1, self.name)[0]
+        return row
+
+
+def embedder_of(given: Any) -> Embedder | None:
+    """The embedder that the user named or gave; None for the model's own states.
+
+    Raises
+    ------
+    ConfigError, MissingExtraError
+    """
+    if given is None or given == STATES:
+        return None
+    if given == MINILM:
+        from sharedllm.hf.minilm import MiniLM
+
+        return Embedder(MiniLM())
+    return Embedder(given)
+
+
+def name_of(given: Any) -> str:
+    """Name an embedder for the manifest: its kind and, where it has one, its model's name."""
+    if isinstance(given, str):
+        return given
+    kind = type(given)
+    own = getattr(given, "__qualname__", None) or f"{kind.__module__}.{kind.__qualname__}"
+    model = getattr(given, "model_name", None) or getattr(given, "model", None)
+    return f"{own}:{model}" if isinstance(model, str) else str(own)
+
+
+def _units(rows: Any, count: int, name: str) -> NDArray[np.float32]:
+    array = np.asarray(rows, np.float32)
+    if array.ndim != 2 or len(array) != count or not np.isfinite(array).all():
+        raise ConfigError(
+            f"the embedder {name} returned an array of shape {array.shape}; it must return "
+            f"{count} rows of finite numbers, one a text"
+        )
+    lengths = np.linalg.norm(array, axis=1, keepdims=True)
+    return np.asarray(array / np.maximum(lengths, 1e-12), np.float32)

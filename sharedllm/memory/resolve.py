@@ -80,7 +80,7 @@ def open_memory(
 
     Raises
     ------
-    StoreError
+    TreeMemoryError
         If there is no memory, or it cannot be used.
     """
     return _memories.at(Path(path), llm, create=create)
@@ -163,7 +163,7 @@ _memories = _Memories()
 
 
 def _name(source: Source) -> object:
-    """What makes a document, a part of one or a memory the same as another."""
+    """Give a key that equal documents, parts of documents and memories share."""
     if isinstance(source, Document):
         return (source.id, source.offset, len(source.text))
     return id(source)

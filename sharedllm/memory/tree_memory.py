@@ -2,35 +2,51 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import threading
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from sharedllm.config import whole
-from sharedllm.errors import InputError, StoreError
-from sharedllm.memory import rows
-from sharedllm.memory.opening import OpenMemory, Searching, embedder_name
-from sharedllm.memory.records import Hits, MemoryDocument, Report, StoredDocument
-from sharedllm.memory.revision import Revision
+from sharedllm.config import number, one_of, whole
+from sharedllm.encoding.document import Document
+from sharedllm.encoding.document_encoder import DocumentEncoder, HasEncoder, loaded_encoder
+from sharedllm.errors import ConfigError, InputError, TreeMemoryError, TreeMemoryMismatchError
+from sharedllm.memory import maintenance, tables
+from sharedllm.memory.database import Database
+from sharedllm.memory.documents import MemoryDocument, Report, StoredDocument
+from sharedllm.memory.filters import condition
+from sharedllm.memory.ingest import Ingest
+from sharedllm.memory.manifest import Manifest, MemorySettings
+from sharedllm.memory.prefilter import MINILM, STATES, Embedder, embedder_of
+from sharedllm.memory.retrieval import Hits, Retrieval, codec_of
+from sharedllm.progress import Progress
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from sharedllm.encoding.document import Document
-    from sharedllm.encoding.document_encoder import DocumentEncoder, HasEncoder
-    from sharedllm.progress import Progress
+    from matplotlib.figure import Figure  # of the extra "plot"
 
 Documents = list[StoredDocument]
 CANDIDATES = 128
+PREFILTERS = ("words", "hybrid", "dense")
+NAMED_EMBEDDERS = (STATES, MINILM)
+
+
+@dataclass(frozen=True, slots=True)
+class _Working:
+    """A memory in the hands of its model."""
+
+    ingest: Ingest
+    retrieval: Retrieval
 
 
 class TreeMemory:
     """A folder of documents that were read by one model, with one set of settings.
 
     Any number of processes may read it while one writes. It may be used from several threads, and
-    after a fork.
+    after a fork of the process.
 
     Parameters
     ----------
@@ -60,11 +76,11 @@ class TreeMemory:
 
     Raises
     ------
-    StoreFormatError
+    TreeMemoryFormatError
         If the folder holds something else.
-    StoreMismatchError
+    TreeMemoryMismatchError
         If the memory was made by another model or with other settings, and `rebuild` is false.
-    StoreError, ConfigError
+    TreeMemoryError, ConfigError
     """
 
     def __init__(
@@ -82,24 +98,26 @@ class TreeMemory:
         create: bool = True,
         busy_s: float = 30.0,
     ) -> None:
-        settings = {
-            "keep": keep,
-            "kv": kv,
-            "vectors": vectors,
-            "embedder": embedder_name(embedder),
-        }
-        self.path = Path(path)
-        self._open = OpenMemory(
-            self.path,
-            llm.encoder if llm else None,
-            settings,
-            Searching(embedder=embedder, prefilter=prefilter, candidates=candidates),
-            rebuild=rebuild,
-            create=create,
-            busy_s=busy_s,
-        )
-        self._database = self._open.database
-        self._revision = Revision(self._database)
+        self.path, self._embedder = Path(path), embedder
+        self._encoder = None if llm is None else llm.encoder
+        if prefilter is not None:
+            one_of("prefilter", prefilter, PREFILTERS)
+        whole("candidates", candidates, least=1)
+        self._prefilter, self._candidates = prefilter, candidates
+        named = {"keep": keep, "kv": kv, "vectors": vectors, "embedder": _name_of(embedder)}
+        given = {name: value for name, value in named.items() if value is not None}
+        MemorySettings(**given)  # refuses wrong values before a folder is made
+        self._busy_s = _seconds("busy_s", busy_s)
+        self._lock = threading.RLock()
+        self._held: _Working | None = None
+        self._seen: tuple[int, str] = (-1, "")  # a generation and the revision then
+        self._database = Database(self.path, create=create, busy_s=self._busy_s)
+        try:
+            self._manifest = self._first_manifest(given)
+            self._agree(given, rebuild=rebuild)
+        except BaseException:
+            self._database.close()
+            raise
 
     # -- documents -----------------------------------------------------------------------------
 
@@ -123,9 +141,9 @@ class TreeMemory:
         ------
         DocumentError
             If there is no text in one, or one is there under the same id with another content.
-        StoreBusyError, StoreError
+        TreeMemoryBusyError, TreeMemoryError
         """
-        self._open.reader.writer.put(_several(documents), replace=False, progress=progress)
+        self._working.ingest.put(_several(documents), replace=False, progress=progress)
 
     def update(
         self,
@@ -139,24 +157,24 @@ class TreeMemory:
         ------
         DocumentError
             If one is not there, or has no text.
-        StoreBusyError, StoreError
+        TreeMemoryBusyError, TreeMemoryError
         """
-        self._open.reader.writer.put(_several(documents), replace=True, progress=progress)
+        self._working.ingest.put(_several(documents), replace=True, progress=progress)
 
     def delete(self, ids: str | Iterable[str]) -> None:
         """Remove documents, all of them or (if one is not there) none.
 
-        Their space in the shards is freed by :meth:`compact`.
+        New documents take their space in the file; :meth:`compact` gives it back to the disk.
 
         Raises
         ------
         DocumentError
             If one is not there.
-        StoreBusyError, StoreError
+        TreeMemoryBusyError, TreeMemoryError
         """
         given = [ids] if isinstance(ids, str) else list(ids)
         with self._database.write() as connection:
-            rows.delete_documents(connection, given)
+            tables.delete_documents(connection, given)
 
     def get(self, id: str) -> MemoryDocument:
         """The document called `id`, with its text.
@@ -165,27 +183,22 @@ class TreeMemory:
         ------
         DocumentError
             If it is not there.
-        StoreDamagedError
+        TreeMemoryDamagedError
             If its entry or its text is broken.
         """
         with self._database.read() as connection:
-            return rows.memory_document(connection, id)
+            return tables.memory_document(connection, id)
 
     def list(self, filter: Mapping[str, Any] | None = None) -> Documents:
-        """What the memory holds, in the order of addition.
+        """The documents of the memory, in the order of addition.
 
         Parameters
         ----------
         filter : as :meth:`search` takes it
         """
-        from sharedllm.memory.filters import condition
-
         where, values = condition(filter)
         with self._database.read() as connection:
-            found = connection.execute(
-                f"{rows.INFO} WHERE {where} ORDER BY d.document", values
-            ).fetchall()
-        return [rows.stored_document(row) for row in found]
+            return tables.stored_documents(connection, where, values)
 
     def __len__(self) -> int:
         with self._database.read() as connection:
@@ -210,11 +223,21 @@ class TreeMemory:
 
     @property
     def revision(self) -> str:
-        """Changes with every addition, update and deletion, whoever made it.
+        """A name that changes with every addition, update and deletion, by any process.
 
-        Whoever keeps answers keeps this beside them, to know those that are out of date.
+        Keep it beside an answer, to know later whether the answer is out of date.
         """
-        return self._revision()
+        with self._database.read() as connection:
+            now = tables.generation(connection)
+            if self._seen[0] != now:
+                digest = hashlib.sha256()
+                for row in connection.execute(
+                    "SELECT d.id, d.title, d.source, d.metadata, t.hash FROM documents d "
+                    "LEFT JOIN texts t ON t.text = d.text ORDER BY d.document"
+                ):
+                    digest.update(repr(row).encode())
+                self._seen = (now, digest.hexdigest()[:32])
+            return self._seen[1]
 
     # -- searching -----------------------------------------------------------------------------
 
@@ -234,10 +257,10 @@ class TreeMemory:
 
         Raises
         ------
-        InputError, ConfigError, StoreDamagedError
+        InputError, ConfigError, TreeMemoryDamagedError
         """
         whole("k", k, least=1)
-        return self._open.reader.search(query, k, filter)
+        return self._working.retrieval.search(query, k, self.encoder, filter)
 
     def documents_for(
         self,
@@ -251,11 +274,16 @@ class TreeMemory:
 
         Raises
         ------
-        StoreMismatchError
+        TreeMemoryMismatchError
             If `llm` is not what the memory was made by.
         """
-        self._open.serve(llm.encoder)
-        return self._open.reader.documents_for(query, llm.encoder, filter)
+        encoder = llm.encoder
+        with self._lock:
+            if self._encoder is None:
+                own = Manifest.of(encoder, self._manifest.settings)
+                self._manifest.require(own, self.path)
+                self._encoder = encoder
+        return self._working.retrieval.documents_for(query, encoder, filter)
 
     # -- upkeep --------------------------------------------------------------------------------
 
@@ -264,24 +292,28 @@ class TreeMemory:
 
         Parameters
         ----------
-        repair : encode broken chunks again from the text
-        """
-        from sharedllm.memory.upkeep import verify
-
-        return verify(self._database, self._open.reader if repair else None)
-
-    def compact(self) -> None:
-        """Write what is alive into new shards and give back the space of what was deleted.
+        repair : make broken rows anew where they follow from the texts
 
         Raises
         ------
-        StoreDamagedError
-            If something is broken: ``verify(repair=True)`` first.
-        StoreBusyError, StoreError
+        TreeMemoryBusyError, TreeMemoryError
         """
-        from sharedllm.memory.upkeep import compact
+        if not repair:
+            return maintenance.verify(self._database, self._manifest)
+        with self._lock:
+            self._held = None
+            return maintenance.repair(self._database, self._manifest, lambda: self._working.ingest)
 
-        compact(self._database)
+    def compact(self) -> None:
+        """Give the space of what was deleted back to the disk.
+
+        Raises
+        ------
+        TreeMemoryDamagedError
+            If the file is broken: ``verify(repair=True)`` first.
+        TreeMemoryBusyError, TreeMemoryError
+        """
+        maintenance.compact(self._database)
 
     def export(self, path: str | os.PathLike[str], ids: Iterable[str] | None = None) -> None:
         """Write documents into a new memory at `path`, with all that is stored of them.
@@ -296,12 +328,10 @@ class TreeMemory:
 
         Raises
         ------
-        DocumentError, StoreFormatError, StoreDamagedError, StoreError
+        DocumentError, TreeMemoryFormatError, TreeMemoryDamagedError, TreeMemoryError
         """
-        from sharedllm.memory.transfer import export
-
         chosen = [d.id for d in self.list()] if ids is None else list(ids)
-        export(self._database, self._open.manifest, Path(path), chosen)
+        maintenance.export(self._database, self._manifest, Path(path), chosen)
 
     def import_from(
         self,
@@ -319,24 +349,23 @@ class TreeMemory:
         ------
         DocumentError
             If one is here under the same id with another content.
-        StoreError, StoreFormatError, StoreDamagedError
+        TreeMemoryError, TreeMemoryFormatError, TreeMemoryDamagedError
         """
-        from sharedllm.memory import transfer
-
-        with TreeMemory(path, create=False, busy_s=self._open.busy_s) as other:
+        with TreeMemory(path, create=False, busy_s=self._busy_s) as other:
             chosen = [d.id for d in other.list()] if ids is None else list(ids)
-            same = other._open.manifest.digest == self._open.manifest.digest
-            if same and not len(self):
-                transfer.copy_codecs(other._database, self._database)
-            if same and transfer.same_codecs(other._database, self._database):
-                transfer.copy(other._database, self._database, chosen)
+            same = other._manifest.digest == self._manifest.digest
+            if same and maintenance.shares_codecs(other._database, self._database):
+                maintenance.copy(other._database, self._database, chosen)
             else:
                 self.add((other.get(one) for one in chosen), progress=progress)
 
     @property
     def encoder(self) -> DocumentEncoder:
         """The model of this memory, loaded when it is first needed."""
-        return self._open.llm
+        with self._lock:
+            if self._encoder is None:
+                self._encoder = self._manifest.load(self.path)
+            return self._encoder
 
     def load_encoder(self, **changes: Any) -> DocumentEncoder:
         """Load the model of this memory in another way, such as ``device="cuda"``.
@@ -346,15 +375,13 @@ class TreeMemory:
         changes : ``adapter``, ``device``, ``dtype``, ``tree`` and ``injection``, as
             :meth:`SharedLLM.from_pretrained` takes them
         """
-        from sharedllm.memory.loading import load
-
-        return load(self._open.manifest, self.path, **changes)
+        return self._manifest.load(self.path, **changes)
 
     def is_current(self) -> bool:
-        """Whether it can be used as it was opened: not closed, and not rebuilt by others since."""
+        """True while it can be used as it was opened: not closed, not rebuilt by others since."""
         try:
             return len(self) >= 0
-        except StoreError:
+        except TreeMemoryError:
             return False
 
     def close(self) -> None:
@@ -372,6 +399,60 @@ class TreeMemory:
     ) -> None:
         self.close()
 
+    # -- opening -------------------------------------------------------------------------------
+
+    def _first_manifest(self, given: Mapping[str, str]) -> Manifest:
+        """The manifest that stands in the file, which a new memory is given here."""
+        text = self._database.manifest()
+        if text is None:
+            if self._encoder is None:
+                self._encoder = loaded_encoder()
+            own = Manifest.of(self._encoder, MemorySettings(**given))
+            text = self._database.found(own.to_json())
+        self._database.expected = text
+        return Manifest.from_json(text)
+
+    def _agree(self, given: Mapping[str, str], *, rebuild: bool) -> None:
+        """Refuse a model or settings that are not the memory's, or let the memory follow them."""
+        settings = replace(self._manifest.settings, **given)
+        if self._encoder is None and rebuild and settings != self._manifest.settings:
+            self._encoder = self.encoder
+        wanted = replace(self._manifest, settings=settings)
+        if self._encoder is not None:
+            wanted = Manifest.of(self._encoder, settings)
+        if rebuild and wanted.digest != self._manifest.digest:
+            self._manifest = wanted
+            self._working.ingest.rebuild()
+            self._database.expected = wanted.to_json()
+        self._manifest.require(wanted, self.path)
+
+    @property
+    def _working(self) -> _Working:
+        """The parts that need the model, which is loaded for them."""
+        with self._lock:
+            if self._held is None:
+                codec = codec_of(self._database, self._manifest, self.encoder)
+                own = (self._database, self._manifest)
+                embedder = self._own_embedder()
+                settings = self._manifest.settings
+                # a mean of the model's own states finds next to nothing (docs/experiments.md, 11)
+                kind = self._prefilter or ("words" if settings.embedder == STATES else "hybrid")
+                self._held = _Working(
+                    ingest=Ingest(*own, self.encoder, codec, embedder),
+                    retrieval=Retrieval(*own, codec, embedder, kind, self._candidates),
+                )
+            return self._held
+
+    def _own_embedder(self) -> Embedder | None:
+        """The embedder that was given, or the one of the memory if its name is known."""
+        name = self._manifest.settings.embedder
+        if self._embedder is None and name not in NAMED_EMBEDDERS:
+            raise TreeMemoryMismatchError(
+                f"the memory in {str(self.path)!r} was made with the embedder {name}; open it with "
+                "TreeMemory(path, embedder=...)"
+            )
+        return embedder_of(name if self._embedder is None else self._embedder)
+
 
 def _several(documents: MemoryDocument | Iterable[MemoryDocument]) -> list[MemoryDocument]:
     given = [documents] if isinstance(documents, MemoryDocument) else list(documents)
@@ -381,3 +462,33 @@ def _several(documents: MemoryDocument | Iterable[MemoryDocument]) -> list[Memor
                 f"{type(document).__name__} was given; give MemoryDocument(text=...), or several"
             )
     return given
+
+
+def _name_of(embedder: Any) -> str | None:
+    """The name that the manifest has for an embedder of the user's.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if embedder is None or embedder in NAMED_EMBEDDERS:
+        return None if embedder is None else str(embedder)
+    if isinstance(embedder, str):
+        raise ConfigError(
+            f"embedder is {embedder!r}; allowed are 'states', 'minilm', a function of a list of "
+            "texts, LangChain's Embeddings and LlamaIndex's BaseEmbedding"
+        )
+    return Embedder(embedder).name
+
+
+def _seconds(name: str, value: object) -> float:
+    """`value`, checked to be a length of time.
+
+    Raises
+    ------
+    ConfigError
+    """
+    number(name, value, least=0)
+    if not isinstance(value, int | float):
+        raise ConfigError(f"{name} is {value!r}; it must be a number of seconds")
+    return float(value)

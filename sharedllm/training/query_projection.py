@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from sharedllm.config import TreeConfig
 from sharedllm.encoding.lower_model import unit
 from sharedllm.hf import lora_io
-from sharedllm.memory.vectors import VectorCodec
+from sharedllm.memory.codes import VectorCodec
 from sharedllm.search.query import Query
 from sharedllm.search.scorers import token_weights
 from sharedllm.shared_llm import SharedLLM

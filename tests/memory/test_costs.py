@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sharedllm import MemoryDocument, SharedLLM, TreeMemory
-from sharedllm.memory.shards import Shards
+from sharedllm.memory import tables
 from tests.conftest import Make
 
 
@@ -28,9 +28,9 @@ def test_opening_a_thousand_documents(
     thousand: Path, llm: SharedLLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def touched(*_: object) -> None:
-        raise AssertionError("a shard was read")
+        raise AssertionError("search vectors were read")
 
-    monkeypatch.setattr(Shards, "_map", touched)
+    monkeypatch.setattr(tables, "vectors_of", touched)
     started = time.perf_counter()
     with TreeMemory(thousand, llm=llm) as memory:
         assert len(memory) == 1000
@@ -42,13 +42,13 @@ def test_a_question_touches_the_candidates_alone(
     thousand: Path, llm: SharedLLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[int] = []
-    array = Shards.array
+    vectors_of = tables.vectors_of
 
-    def counted(self: Shards, place: object, **options: bool) -> object:
-        read.append(1)
-        return array(self, place, **options)  # type: ignore[arg-type]
+    def counted(connection: sqlite3.Connection, chunks: list[int]) -> dict[int, bytes]:
+        read.extend(chunks)
+        return vectors_of(connection, chunks)
 
-    monkeypatch.setattr(Shards, "array", counted)
+    monkeypatch.setattr(tables, "vectors_of", counted)
     with TreeMemory(thousand, llm=llm, candidates=10, prefilter="words") as memory:
         hits = memory.search("note 289", k=1)
     assert hits[0].id == "17"
@@ -72,7 +72,7 @@ def test_adding_costs_the_same_in_a_large_memory(
     small = make()
     document = MemoryDocument(id="new", text="something else entirely")
     with TreeMemory(thousand, llm=llm) as large:
-        for memory in (small, large):  # which looks for orphans once
+        for memory in (small, large):  # which fits its codec once
             memory.add(MemoryDocument(id="first", text="first"))
         ran = statements(large, document)
         assert len(ran) == len(statements(small, document))

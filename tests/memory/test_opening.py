@@ -17,10 +17,10 @@ from sharedllm import MemoryDocument, SharedLLM, TreeConfig, TreeMemory
 from sharedllm.errors import (
     ConfigError,
     InputError,
-    StoreBusyError,
-    StoreError,
-    StoreFormatError,
-    StoreMismatchError,
+    TreeMemoryBusyError,
+    TreeMemoryError,
+    TreeMemoryFormatError,
+    TreeMemoryMismatchError,
 )
 from tests.conftest import DOCUMENTS, WIDE, Make
 from tests.models import shared
@@ -34,12 +34,12 @@ def test_a_foreign_folder_is_refused_untouched(make: Make, tmp_path: Path) -> No
     folder = tmp_path / "photos"
     folder.mkdir()
     (folder / "cat.jpg").write_bytes(b"cat")
-    with pytest.raises(StoreFormatError, match=r"is no memory: it holds 'cat.jpg'"):
+    with pytest.raises(TreeMemoryFormatError, match=r"is no memory: it holds 'cat.jpg'"):
         make("photos")
     assert [path.name for path in folder.iterdir()] == ["cat.jpg"]
-    with pytest.raises(StoreFormatError, match="is a file; a memory is a folder"):
+    with pytest.raises(TreeMemoryFormatError, match="is a file; a memory is a folder"):
         make("photos/cat.jpg")
-    with pytest.raises(StoreError, match="does not exist"):
+    with pytest.raises(TreeMemoryError, match="does not exist"):
         make("nowhere", create=False)
     assert not (tmp_path / "nowhere").exists()
 
@@ -51,11 +51,11 @@ def test_a_foreign_database_is_refused_untouched(make: Make, tmp_path: Path) -> 
         other.execute("CREATE TABLE theirs (a)")
     other.close()
     before = (folder / "memory.sqlite").read_bytes()
-    with pytest.raises(StoreFormatError, match="belongs to another program"):
+    with pytest.raises(TreeMemoryFormatError, match="belongs to another program"):
         make("other")
     assert (folder / "memory.sqlite").read_bytes() == before
     (folder / "memory.sqlite").write_bytes(b"not SQLite at all" * 100)
-    with pytest.raises(StoreFormatError, match="is not an SQLite file"):
+    with pytest.raises(TreeMemoryFormatError, match="is not an SQLite file"):
         make("other")
 
 
@@ -64,16 +64,18 @@ def test_another_format_version_is_refused(memory: TreeMemory, make: Make) -> No
     with sqlite3.connect(memory.path / "memory.sqlite") as file:
         file.execute("PRAGMA user_version = 99")
     file.close()
-    with pytest.raises(StoreFormatError, match="format version 99; this sharedllm reads version 1"):
+    with pytest.raises(
+        TreeMemoryFormatError, match="format version 99; this sharedllm reads version 2"
+    ):
         make()
 
 
 def test_a_memory_of_another_model_is_rebuilt_only_when_told(make: Make) -> None:
     make(keep="coarse").add(DOCUMENTS)
     other = shared("qwen3", sizes=WIDE, tree=OTHER_TREE)
-    with pytest.raises(StoreMismatchError, match=r"tree .* weights .*rebuild=True"):
+    with pytest.raises(TreeMemoryMismatchError, match=r"tree .* weights .*rebuild=True"):
         make(llm=other)
-    with pytest.raises(StoreMismatchError, match=r"keep 'coarse' \(given: 'text'\)"):
+    with pytest.raises(TreeMemoryMismatchError, match=r"keep 'coarse' \(given: 'text'\)"):
         make(keep="text")
     old = make()
     rebuilt = make(llm=other, rebuild=True, vectors="exact")
@@ -86,15 +88,15 @@ def test_a_memory_of_another_model_is_rebuilt_only_when_told(make: Make) -> None
         answer.text == other.answer("Who kept the light?", fresh, max_new_tokens=2, budget=200).text
     )
     for use in (len, lambda memory: memory.add(MemoryDocument(text=FERRY * 2))):
-        with pytest.raises(StoreMismatchError, match=r"rebuilt .* since it was opened"):
+        with pytest.raises(TreeMemoryMismatchError, match=r"rebuilt .* since it was opened"):
             use(old)
-    with pytest.raises(StoreMismatchError, match="weights"):
+    with pytest.raises(TreeMemoryMismatchError, match="weights"):
         make()
 
 
 def test_a_memory_refuses_another_model_as_reader(memory: TreeMemory) -> None:
     other = shared("llama", sizes=WIDE, tree=OTHER_TREE)
-    with pytest.raises(StoreMismatchError, match="tree"):
+    with pytest.raises(TreeMemoryMismatchError, match="tree"):
         other.answer("Who?", memory)
 
 
@@ -102,7 +104,7 @@ def test_a_model_that_has_no_name_must_be_given(memory: TreeMemory) -> None:
     memory.close()
     again = TreeMemory(memory.path)
     assert len(again) == 3  # what needs no model works without
-    with pytest.raises(StoreMismatchError, match=r"TreeMemory\(path, llm=...\)"):
+    with pytest.raises(TreeMemoryMismatchError, match=r"TreeMemory\(path, llm=...\)"):
         again.search("light")
     again.close()
 
@@ -153,7 +155,7 @@ def test_a_second_writer_waits_or_is_told(memory: TreeMemory, make: Make) -> Non
     holder.start()
     holding.wait(5)
     with pytest.raises(
-        StoreBusyError, match=rf"written by process {os.getpid()} on .*waited 0.2 s"
+        TreeMemoryBusyError, match=rf"written by process {os.getpid()} on .*waited 0.2 s"
     ):
         impatient.delete("story")
     assert len(impatient) == 3  # reading goes on
@@ -240,6 +242,56 @@ def test_a_memory_works_after_a_fork(memory: TreeMemory, tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
 
 
+LAST_WRITE = """
+import os, sys
+from sharedllm import TreeMemory
+memory = TreeMemory(sys.argv[1])
+assert len(memory) == 3
+used, closed = os.pipe(), os.pipe()
+child = os.fork()
+if not child:
+    assert len(memory) == 3
+    os.write(used[1], b"x")
+    os.read(closed[0], 1)
+    memory.delete("story")
+    os._exit(0)
+os.read(used[0], 1)
+memory.close()
+os.write(closed[1], b"x")
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+INSIDE = """
+import os, sys
+from sharedllm import TreeMemory
+from sharedllm.errors import TreeMemoryError
+memory = TreeMemory(sys.argv[1])
+with memory._database.read():
+    child = os.fork()
+    if not child:
+        try:
+            len(memory)
+        except TreeMemoryError as error:
+            os._exit(0 if "open it again" in str(error) else 1)
+        os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert len(memory) == 3
+assert len(memory) == 3
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.parametrize(("code", "left"), [(LAST_WRITE, 2), (INSIDE, 3)])
+def test_a_fork_loses_no_write(memory: TreeMemory, code: str, left: int) -> None:
+    """The parent closes first, or the fork happens while the memory is read."""
+    command = [sys.executable, "-c", code, str(memory.path)]
+    memory.close()
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    with TreeMemory(memory.path) as after:
+        assert len(after) == left
+        assert after.verify().clean
+
+
 def test_a_path_that_is_no_memory_is_no_context(llm: SharedLLM, tmp_path: Path) -> None:
     for given in (str(tmp_path), str(tmp_path / "nothing"), "a text", "a long text " * 999):
         with pytest.raises(InputError, match="there is no memory in a folder of that name") as told:
@@ -254,5 +306,5 @@ def test_a_memory_is_no_document(memory: TreeMemory, llm: SharedLLM) -> None:
 
 def test_a_closed_memory_says_so(memory: TreeMemory) -> None:
     memory.close()
-    with pytest.raises(StoreError, match="was closed; open it again"):
+    with pytest.raises(TreeMemoryError, match="was closed; open it again"):
         len(memory)

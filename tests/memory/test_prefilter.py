@@ -9,11 +9,9 @@ import numpy as np
 import pytest
 
 from sharedllm import MemoryDocument, SharedLLM, TreeMemory
-from sharedllm.errors import ConfigError, StoreMismatchError
-from sharedllm.memory import dense, prefilter
-from sharedllm.memory.dense import DenseIndex
-from sharedllm.memory.embedders import Embedder
-from sharedllm.memory.prefilter import by_words, fused
+from sharedllm.errors import ConfigError, TreeMemoryMismatchError
+from sharedllm.memory import prefilter
+from sharedllm.memory.prefilter import DenseIndex, Embedder, by_words, fused
 from tests.conftest import Make
 from tests.texts import GARDEN
 
@@ -143,7 +141,7 @@ def test_the_index_keeps_up_with_changes(
     large: TreeMemory, monkeypatch: pytest.MonkeyPatch, flat: bool
 ) -> None:
     if not flat:  # clustered, every cluster searched
-        monkeypatch.setattr(dense, "FLAT_UP_TO", 40)
+        monkeypatch.setattr(prefilter, "FLAT_UP_TO", 40)
     index = DenseIndex(large.path, b"x")
     for change in (
         lambda: large.add([filler(i) for i in range(100, 110)]),
@@ -162,7 +160,7 @@ def test_the_index_keeps_up_with_changes(
 def test_the_saved_index_is_used_and_a_broken_one_made_anew(
     large: TreeMemory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(dense, "SAVED_FROM", 10)
+    monkeypatch.setattr(prefilter, "SAVED_FROM", 10)
     first = DenseIndex(large.path, b"x")
     expected = nearest(large, first, "poppies")
     file = large.path / "index" / "chunks.faiss"
@@ -211,10 +209,10 @@ def test_embedders_of_every_kind(make: Make, llm: SharedLLM, given: Any) -> None
     memory.add(MemoryDocument(id="garden", text=GARDEN))
     assert memory.search("blue poppies behind the chapel", k=1)[0].id == "garden"
     memory.close()
-    assert memory._open.manifest.settings.embedder == Embedder(given).name
-    with pytest.raises(StoreMismatchError, match="was made with the embedder"):
+    assert memory._manifest.settings.embedder == Embedder(given).name
+    with pytest.raises(TreeMemoryMismatchError, match="was made with the embedder"):
         make(candidates=4).search("poppies")
-    with pytest.raises(StoreMismatchError, match="embedder"):
+    with pytest.raises(TreeMemoryMismatchError, match="embedder"):
         make(embedder="states")
 
 

@@ -112,7 +112,7 @@ class Operations(RuleBasedStateMachine):
             stored = {row[0] for row in connection.execute("SELECT text FROM words")}
             counts = [
                 connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
-                for table in ("chunks", "arrays")
+                for table in ("chunks", "vectors")
             ]
         assert stored == pieces
         assert counts == [len(pieces)] * 2

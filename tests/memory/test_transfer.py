@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sharedllm import MemoryDocument, SharedLLM, TreeMemory
-from sharedllm.errors import DocumentError, StoreError, StoreFormatError
+from sharedllm.errors import DocumentError, TreeMemoryError, TreeMemoryFormatError
 from tests.conftest import DOCUMENTS, WIDE, Make
 from tests.models import shared
 from tests.texts import FERRY
@@ -43,7 +43,7 @@ def test_an_export_is_a_memory(
     assert copied.verify().clean
     assert llm.answer("Who kept the light?", copied, coarse="all", **QUICK).text == answer.text
     assert [d.id for d in make("one").list()] == ["ferry"]
-    with pytest.raises(StoreError, match="already; export into a new folder"):
+    with pytest.raises(TreeMemoryError, match="already; export into a new folder"):
         memory.export(tmp_path / "one")
     with pytest.raises(DocumentError, match="no document 'nobody'"):
         memory.export(tmp_path / "none", ["nobody"])
@@ -74,5 +74,5 @@ def test_an_import_does_not_overwrite(make: Make, memory: TreeMemory, tmp_path: 
     with pytest.raises(DocumentError, match="already holds a document 'ferry'"):
         other.import_from(memory.path)
     assert other.get("ferry").text == FERRY + FERRY
-    with pytest.raises(StoreFormatError, match="is no memory"):
+    with pytest.raises(TreeMemoryFormatError, match="is no memory"):
         other.import_from(tmp_path)

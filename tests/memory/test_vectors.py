@@ -13,7 +13,7 @@ import sharedllm.search.scorers as scorers_file
 from sharedllm import Document, SharedLLM
 from sharedllm.encoding.lower_model import unit
 from sharedllm.errors import ConfigError, InputError
-from sharedllm.memory.vectors import BLOCK, CodedVectors, VectorCodec
+from sharedllm.memory.codes import BLOCK, CodedVectors, VectorCodec
 
 HIDDEN = 96
 

@@ -1,24 +1,21 @@
-"""What goes into a tree memory and what it tells about itself: plain values."""
+"""Documents as they go into a memory, and reports about them: plain values."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sharedllm.display import views
-from sharedllm.displayed import Displayed, View, view
 from sharedllm.errors import InputError
-from sharedllm.search.selection import Searched
 
 LONGEST_ID = 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MemoryDocument:
-    """A document of a tree memory.
+    """A document of a memory.
 
     Parameters
     ----------
@@ -35,7 +32,7 @@ class MemoryDocument:
     Raises
     ------
     InputError
-        If a value is of another type, or the metadata is no JSON.
+        If a value is of another type, or JSON cannot hold the metadata.
     """
 
     text: str = field(repr=False)
@@ -59,7 +56,7 @@ class MemoryDocument:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredDocument:
-    """What a tree memory tells about one document, without its text.
+    """A document of a memory with its size, without its text.
 
     Attributes
     ----------
@@ -81,60 +78,15 @@ class StoredDocument:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Hit:
-    """A passage that a search found.
-
-    Attributes
-    ----------
-    id, title, source, metadata : of its document
-    text : str
-        Characters [char_start, char_end) of the document's text.
-    score : float
-        Higher is better; scores of one search compare.
-    page : int or None
-        The page on which it begins, from 1; None where the text has no pages (form feeds).
-    """
-
-    id: str
-    title: str
-    source: str
-    metadata: Mapping[str, Any]
-    text: str
-    char_start: int
-    char_end: int
-    score: float
-    page: int | None = None
-
-
-class Hits(Displayed, list[Hit]):
-    """The passages that a search found, best first; a notebook and rich's console show them.
-
-    Attributes
-    ----------
-    searched : tuple of Searched
-        What shows them in their documents, each found leaf by itself.
-    """
-
-    def __init__(self, hits: Iterable[Hit] = (), searched: tuple[Searched, ...] = ()) -> None:
-        super().__init__(hits)
-        self.searched = searched
-
-
-@view.register
-def _(hits: Hits) -> View:
-    return views.results(views.pictures(hits.searched, apart=True))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Problem:
-    """Something broken in a tree memory.
+    """Something broken in a memory.
 
     Attributes
     ----------
     what : str
         What is broken and what to do.
-    file : str
-        The file it lies in, relative to the memory's folder.
+    table : str
+        The table it lies in, or the name of the whole file.
     documents : tuple of str
         Ids of the documents it belongs to.
     chunk : int or None
@@ -142,14 +94,14 @@ class Problem:
     """
 
     what: str
-    file: str
+    table: str
     documents: tuple[str, ...] = ()
     chunk: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """What :meth:`TreeMemory.verify` found.
+    """The result of :meth:`TreeMemory.verify`.
 
     Attributes
     ----------
@@ -158,7 +110,7 @@ class Report:
     problems : tuple of Problem
         Empty when all is well.
     repaired : int
-        Chunks that were encoded again.
+        Problems that were mended.
     """
 
     documents: int
@@ -201,7 +153,7 @@ def _require_text(name: str, value: object) -> None:
         value.encode()
     except UnicodeEncodeError as error:
         raise InputError(
-            f"a document's {name} is no valid Unicode: character {error.start} is half of a "
+            f"a document's {name} is not valid Unicode: character {error.start} is half of a "
             "surrogate pair"
         ) from error
     if name != "text" and "\0" in value:

@@ -1,0 +1,477 @@
+"""Text -> chunks -> their rows: the one path of adding, updating, repair and rebuild.
+
+Everything is encoded before the write lock is taken. A document appears, changes or goes in one
+transaction. The chunks of a long one are committed as they are encoded, without a document that
+has them: that bounds memory, and an addition that was killed goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sharedllm.encoding.document_encoder import DocumentEncoder
+from sharedllm.encoding.kv import NodeKV
+from sharedllm.encoding.lower_model import NodeRequest, unit
+from sharedllm.errors import DocumentError, TreeMemoryDamagedError
+from sharedllm.memory import tables
+from sharedllm.memory.codes import (
+    VectorCodec,
+    kept_nodes,
+    kv_to_bytes,
+    layout_to_bytes,
+    vectors_to_bytes,
+)
+from sharedllm.memory.database import Database
+from sharedllm.memory.documents import MemoryDocument, metadata_json
+from sharedllm.memory.manifest import Manifest
+from sharedllm.memory.prefilter import Embedder
+from sharedllm.memory.tables import ChunkRows, Place
+from sharedllm.progress import Progress, Reporter, reporter
+from sharedllm.text.tree import Chunk, planted
+
+KEY_BYTES = 20
+BATCH_TOKENS = 16384  # encoded and committed at once, or as many as the model takes in one pass
+DOCUMENTS_AT_ONCE = 256  # committed in one transaction
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Piece:
+    """One chunk of a text, named by its content.
+
+    Its key is a hash of its tokens, of the characters they cover, and of what decides its trees and
+    states. Appending to a text changes its last piece at most, and equal passages at the same chunk
+    boundaries are one piece.
+
+    Attributes
+    ----------
+    ids : int32 (T,)
+    spans : int32 (T, 2)
+        Characters of each token, counted from the piece's first one.
+    place : Place
+    text : str
+        Exactly the characters of the place.
+    """
+
+    ids: NDArray[np.int32]
+    spans: NDArray[np.int32]
+    place: Place
+    text: str
+
+    @property
+    def key(self) -> bytes:
+        return self.place.key
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """A document that waits to be committed; without pieces if its text is there already."""
+
+    document: MemoryDocument
+    pieces: tuple[Piece, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """The places of a text's new chunks, without their tokens, which would fill the memory."""
+
+    places: tuple[Place, ...]
+    characters: int
+    tokens: int
+
+
+class Ingest:
+    """Writes texts into one memory with one model.
+
+    Parameters
+    ----------
+    codec : of search vectors; None keeps them whole
+    embedder : for the prefilter; None takes the mean of a piece's search vectors
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        manifest: Manifest,
+        encoder: DocumentEncoder,
+        codec: VectorCodec | None,
+        embedder: Embedder | None,
+    ) -> None:
+        self._database, self._encoder, self._manifest = database, encoder, manifest
+        self._codec, self._embedder = codec, embedder
+        self._batch_tokens = max(BATCH_TOKENS, encoder.lower.batch_tokens)
+
+    # -- adding and updating -------------------------------------------------------------------
+
+    def put(
+        self, documents: Sequence[MemoryDocument], *, replace: bool, progress: Progress = None
+    ) -> None:
+        """Commit `documents` in order.
+
+        Parameters
+        ----------
+        replace : they are there and are changed; else they are new
+
+        Raises
+        ------
+        DocumentError
+            If one is there with another content, or (to be replaced) is not there.
+        """
+        with self._database.read() as connection:
+            given = [d for d in documents if is_wanted(connection, d, replace=replace)]
+        total = sum(len(document.text) for document in given)
+        with reporter(progress, total, "adding to the memory", "characters") as report:
+            waiting: list[_Pending] = []
+            new_tokens = 0
+            for document in given:
+                pending = self._pending(document)
+                waiting.append(pending)
+                new_tokens += sum(map(len, pending.pieces))
+                if new_tokens >= self._batch_tokens or len(waiting) >= DOCUMENTS_AT_ONCE:
+                    self._commit(waiting, replace=replace, report=report)
+                    waiting, new_tokens = [], 0
+            if waiting:
+                self._commit(waiting, replace=replace, report=report)
+
+    def _pending(self, document: MemoryDocument) -> _Pending:
+        """The document with the pieces of its text, unless the memory has the text."""
+        with self._database.read() as connection:
+            if tables.text_of_hash(connection, document.text) is not None:
+                return _Pending(document, ())
+        return _Pending(document, self._pieces(document.text))
+
+    def _commit(self, waiting: list[_Pending], *, replace: bool, report: Reporter) -> None:
+        """Encode missing chunks, then commit; again where another writer took one away."""
+        left = sum(len(pending.document.text) for pending in waiting)
+
+        def reported(characters: int) -> None:
+            nonlocal left
+            report(min(characters, left))
+            left -= min(characters, left)
+
+        while True:
+            encoded = self._encode_missing([p for w in waiting for p in w.pieces], reported)
+            with self._database.write() as connection:
+                waiting = [self._as_it_stands(connection, pending) for pending in waiting]
+                chunks = _chunks(connection, [p for w in waiting for p in w.pieces], encoded)
+                if chunks is not None:
+                    _put(connection, waiting, chunks, replace=replace)
+                    break
+        report(left)  # texts that were there already
+
+    def _as_it_stands(self, connection: sqlite3.Connection, pending: _Pending) -> _Pending:
+        """`pending` with its pieces where another writer has removed its text meanwhile."""
+        text = pending.document.text
+        if pending.pieces or tables.text_of_hash(connection, text) is not None:
+            return pending
+        return _Pending(pending.document, self._pieces(text))
+
+    # -- repair and rebuild --------------------------------------------------------------------
+
+    def place_again(self, texts: Iterable[int]) -> None:
+        """Encode the chunks that `texts` lack, and place each text over its chunks anew.
+
+        A text whose body is broken is left as it is.
+        """
+        for text in texts:
+            try:
+                with self._database.read() as connection:
+                    body = tables.text_that_hashes(connection, text)
+            except TreeMemoryDamagedError:
+                continue  # verify has named it: only its owner can give it again
+            pieces, done = self._pieces(body), False
+            places = [piece.place for piece in pieces]
+            while not done:
+                encoded = self._encode_missing(pieces)
+                with self._database.write() as connection:
+                    chunks = _chunks(connection, pieces, encoded)
+                    if chunks is not None:
+                        size = (len(body), _tokens(pieces))
+                        tables.place_text(connection, text, *size, places, chunks)
+                        tables.bump(connection)
+                        done = True
+
+    def rebuild(self) -> None:
+        """Let the memory be what the manifest of this object says.
+
+        The new chunks are committed beside the old ones, under other keys; one transaction then
+        places every text over its new chunks. Until that one the memory is the old one.
+
+        Raises
+        ------
+        TreeMemoryDamagedError
+            If a text is broken; nothing is changed then.
+        TreeMemoryBusyError, TreeMemoryError
+        """
+        done: dict[int, _Placed] = {}
+        while True:
+            with self._database.read() as connection:
+                found = connection.execute("SELECT text FROM texts ORDER BY text").fetchall()
+            for (text,) in found:
+                if text not in done:
+                    done[text] = self._encoded_anew(text)
+            with self._database.write() as connection:
+                lacking = _lacking(connection, done)
+                if not lacking:
+                    self._swap(connection, done)
+                    return
+            for text in lacking:  # added meanwhile, or its chunks were taken by a compaction
+                done.pop(text, None)
+
+    def _encoded_anew(self, text: int) -> _Placed:
+        """Encode the new chunks of one text and commit them."""
+        with self._database.read() as connection:
+            body = tables.text_body(connection, text)[0]
+        pieces = self._pieces(body)
+        encoded = self._encode_missing(pieces)
+        with self._database.write() as connection:
+            tables.insert_chunks(connection, encoded)
+        return _Placed(tuple(piece.place for piece in pieces), len(body), _tokens(pieces))
+
+    def _swap(self, connection: sqlite3.Connection, done: dict[int, _Placed]) -> None:
+        old = [row[0] for row in connection.execute("SELECT DISTINCT chunk FROM placed")]
+        for text, new in done.items():
+            chunks = tables.chunks_of_keys(connection, (place.key for place in new.places))
+            size = (new.characters, new.tokens)
+            tables.place_text(connection, text, *size, new.places, chunks)
+        tables.bump(connection)
+        tables.drop_idle_chunks(connection, old)
+        connection.execute("DELETE FROM codecs WHERE made_by != ?", (self._manifest.digest,))
+        tables.set_value(connection, "manifest", self._manifest.to_json())
+
+    # -- encoding ------------------------------------------------------------------------------
+
+    def _pieces(self, text: str) -> tuple[Piece, ...]:
+        """Cut `text` into pieces.
+
+        Raises
+        ------
+        DocumentError
+            If there is no text.
+        """
+        tokens, chunks = self._encoder.cut(text)
+        made_by, out = self._manifest.digest, []
+        for part in chunks:
+            first, last = tokens.characters(part.start, part.end)
+            ids = tokens.ids[part.start : part.end]
+            spans = tokens.spans[part.start : part.end] - np.int32(first)
+            covered = text[first:last]
+            digest = hashlib.blake2b(made_by, digest_size=KEY_BYTES)
+            for data in (ids.tobytes(), spans.tobytes(), covered.encode()):
+                digest.update(len(data).to_bytes(8, "little") + data)
+            place = Place(digest.digest(), first, last)
+            out.append(Piece(ids=ids, spans=spans, place=place, text=covered))
+        return tuple(out)
+
+    def _encode_missing(
+        self, wanted: Sequence[Piece], report: Reporter = lambda characters: None
+    ) -> list[ChunkRows]:
+        """Encode the pieces that are not there; all but the last batch are committed at once.
+
+        `report` is called with the number of characters just encoded.
+        """
+        with self._database.read() as connection:
+            there = tables.chunks_of_keys(connection, (piece.key for piece in wanted))
+        missing = [p for p in {p.key: p for p in wanted}.values() if p.key not in there]
+        batch: list[Piece] = []
+        tokens = 0
+        for piece in missing:
+            if batch and tokens + len(piece) > self._batch_tokens:
+                encoded = self._encode(batch)
+                report(sum(len(one.text) for one in batch))
+                with self._database.write() as connection:
+                    tables.insert_chunks(connection, encoded)
+                batch, tokens = [], 0
+            batch.append(piece)
+            tokens += len(piece)
+        return self._encode(batch) if batch else []
+
+    def _encode(self, pieces: Sequence[Piece]) -> list[ChunkRows]:
+        ids = np.concatenate([piece.ids for piece in pieces])
+        ends = np.cumsum([len(piece) for piece in pieces]).tolist()
+        spans = list(zip([0, *ends[:-1]], ends, strict=True))
+        vectors = self._encoder.vectors(ids, spans)
+        requests = [
+            [_moved(request, start) for request in self._kept(end - start)] for start, end in spans
+        ]
+        nodes = self._nodes(ids, [request for own in requests for request in own])
+        embeddings = self._embeddings(pieces, vectors, spans)
+        return [
+            ChunkRows(
+                key=piece.key,
+                tokens=len(piece),
+                layout=layout_to_bytes(piece.ids, piece.spans),
+                embedding=embedding.astype("<f2").tobytes(),
+                words=piece.text,
+                vectors=vectors_to_bytes(vectors[start:end], self._codec),
+                nodes=tuple(kv_to_bytes(nodes[one], self._manifest.settings.kv) for one in own),
+            )
+            for piece, (start, end), own, embedding in zip(
+                pieces, spans, requests, embeddings, strict=True
+            )
+        ]
+
+    def _kept(self, length: int) -> tuple[NodeRequest, ...]:
+        return kept_nodes(length, self._encoder.tree, self._manifest.settings.keep)
+
+    def _nodes(
+        self, ids: NDArray[np.int32], requests: Sequence[NodeRequest]
+    ) -> dict[NodeRequest, NodeKV]:
+        """The KV of `requests`, on the CPU."""
+        copies = PinnedCopies(self._encoder.lower.device)
+        out = {
+            request: NodeKV(keys=copies.take(kv.keys), values=copies.take(kv.values))
+            for request, kv in self._encoder.node_kv(ids, requests)
+        }
+        copies.wait()
+        return out
+
+    def _embeddings(
+        self, pieces: Sequence[Piece], vectors: Tensor, spans: Sequence[tuple[int, int]]
+    ) -> NDArray[np.float16]:
+        """One row of unit length a piece; (pieces, dims)."""
+        if self._embedder is None:
+            means = torch.stack([vectors[start:end].float().mean(0) for start, end in spans])
+            return np.asarray(unit(means).half().cpu().numpy())
+        texts, counts = [], []
+        for piece in pieces:
+            own = self._leaf_texts(piece)
+            texts += own
+            counts.append(len(own))
+        rows = self._embedder.texts(texts)
+        sums = np.add.reduceat(rows, np.cumsum([0, *counts[:-1]]), axis=0)
+        lengths = np.linalg.norm(sums, axis=1, keepdims=True)
+        return np.asarray(sums / np.maximum(lengths, 1e-12), np.float16)
+
+    def _leaf_texts(self, piece: Piece) -> list[str]:
+        """The texts of the piece's leaves: embedders read a few hundred words at most."""
+        forest = planted([Chunk(index=0, start=0, end=len(piece))], self._encoder.tree)
+        out = []
+        for node in forest.leaves:
+            own = piece.spans[forest.start[node] : forest.end[node]]
+            out.append(piece.text[int(own[:, 0].min()) : int(own[:, 1].max())])
+        return out
+
+
+class PinnedCopies:
+    """Copies from a GPU into pinned memory, while the GPU goes on; plain copies without CUDA."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._stream: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+    def take(self, x: Tensor) -> Tensor:
+        """Begin to copy `x`; the copy is not to be read before :meth:`wait`."""
+        if self._stream is None:
+            return x.cpu()
+        host = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
+        self._stream.wait_stream(torch.cuda.current_stream(x.device))
+        with torch.cuda.stream(self._stream):
+            host.copy_(x, non_blocking=True)
+        x.record_stream(self._stream)  # its memory is not given away before it has been read
+        return host
+
+    def wait(self) -> None:
+        """Return once everything has arrived."""
+        if self._stream is not None:
+            self._stream.synchronize()
+
+
+def is_wanted(connection: sqlite3.Connection, document: MemoryDocument, *, replace: bool) -> bool:
+    """True when `document` changes anything.
+
+    Raises
+    ------
+    DocumentError
+        If it is there with another content, or (to be replaced) is not there.
+    TreeMemoryDamagedError
+    """
+    row = connection.execute(
+        f"SELECT {tables.DOCUMENT}, t.hash FROM documents d "
+        "LEFT JOIN texts t ON t.text = d.text WHERE d.id = ?",
+        (document.id,),
+    ).fetchone()
+    if row is None:
+        if replace:
+            raise DocumentError(
+                f"the memory holds no document {document.id!r} to update; add() it first"
+            )
+        return True
+    if row[-1] is None and not replace:
+        raise TreeMemoryDamagedError(f"the text of document {document.id!r} is missing; delete it")
+    there = tables.checked_document(row[:-1])
+    own = (document.title, document.source, metadata_json(document.metadata))
+    same = (there[1:4], row[-1]) == (own, tables.text_hash(document.text))
+    if not same and not replace:
+        raise DocumentError(
+            f"the memory already holds a document {document.id!r} with another content; "
+            "update() changes it, or give another id"
+        )
+    return not same
+
+
+def _put(
+    connection: sqlite3.Connection,
+    waiting: Sequence[_Pending],
+    chunks: dict[bytes, int],
+    *,
+    replace: bool,
+) -> None:
+    """Let the rows of `waiting` stand, over chunks that are there."""
+    before: list[int] = []
+    for pending in waiting:
+        document, pieces = pending.document, pending.pieces
+        if not is_wanted(connection, document, replace=replace):
+            continue
+        text = tables.text_of_hash(connection, document.text)
+        if text is None:
+            places = [piece.place for piece in pieces]
+            text = tables.insert_text(connection, document.text, _tokens(pieces), places, chunks)
+        if replace:
+            before.append(tables.document_row(connection, document.id)[4])
+        tables.put_document(connection, document, text)
+    tables.bump(connection)
+    tables.drop_texts(connection, before)
+
+
+def _chunks(
+    connection: sqlite3.Connection, pieces: Sequence[Piece], encoded: Sequence[ChunkRows]
+) -> dict[bytes, int] | None:
+    """The chunks of all `pieces` by key, `encoded` ones inserted; None if one went meanwhile."""
+    keys = {piece.key for piece in pieces}
+    there = tables.chunks_of_keys(connection, keys)
+    if keys - there.keys() - {one.key for one in encoded}:
+        return None
+    return there | tables.insert_chunks(connection, encoded)
+
+
+def _lacking(connection: sqlite3.Connection, done: dict[int, _Placed]) -> list[int]:
+    """Texts whose new chunks are not all there."""
+    texts = {int(text) for (text,) in connection.execute("SELECT text FROM texts")}
+    for text in done.keys() - texts:  # deleted meanwhile
+        del done[text]
+    out = []
+    for text in texts:
+        keys = {place.key for place in done[text].places} if text in done else {b""}
+        if len(tables.chunks_of_keys(connection, keys)) < len(keys):
+            out.append(text)
+    return out
+
+
+def _tokens(pieces: Sequence[Piece]) -> int:
+    return sum(map(len, pieces))
+
+
+def _moved(request: NodeRequest, by: int) -> NodeRequest:
+    return replace(request, start=request.start + by, end=request.end + by)

@@ -1,0 +1,179 @@
+"""The manifest of a memory: how it keeps documents, and the model and settings that made it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from sharedllm.config import InjectionConfig, TreeConfig, one_of
+from sharedllm.encoding.document_encoder import DocumentEncoder, fingerprint, loaded_encoder
+from sharedllm.errors import TreeMemoryDamagedError, TreeMemoryMismatchError
+
+KEEPS = ("text", "coarse", "all")
+VECTOR_FORMATS = ("compact", "exact")
+KV_FORMATS = ("exact", "bf16", "int8", "int4")
+LEARNED_FORMAT = 1  # of search vectors and node KV: raise it when they come out differently
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemorySettings:
+    """The form in which a memory keeps its documents.
+
+    Parameters
+    ----------
+    keep : {"text", "coarse", "all"}
+        Beside text and search vectors: nothing, the root of every chunk, or every level that
+        search takes as KV (verbatim leaves are always encoded on demand).
+    kv : {"bf16", "int8", "int4", "exact"}
+        How KV is stored; "exact" in the model's own type.
+    vectors : {"compact", "exact"}
+        How search vectors are stored: as codes of 64 bytes a token, or whole in float16.
+    embedder : str
+        The name of what embeds chunks for the prefilter; "states" is the model itself.
+    """
+
+    keep: str = "text"
+    kv: str = "bf16"
+    vectors: str = "compact"
+    embedder: str = "states"
+
+    def __post_init__(self) -> None:
+        one_of("keep", self.keep, KEEPS)
+        one_of("kv", self.kv, KV_FORMATS)
+        one_of("vectors", self.vectors, VECTOR_FORMATS)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    """The model and the settings that a memory belongs to.
+
+    Attributes
+    ----------
+    settings : MemorySettings
+    made_by : mapping of str to str
+        What decides search vectors and KV, by name: two memories with the same values hold the
+        same numbers.
+    loads : mapping
+        The arguments with which :func:`loaded_encoder` loads the model again.
+    """
+
+    settings: MemorySettings
+    made_by: Mapping[str, str]
+    loads: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, encoder: DocumentEncoder, settings: MemorySettings) -> Self:
+        """The manifest of a memory that `encoder` makes."""
+        weights, tokenizer = fingerprint(encoder.model, encoder.tokenizer)
+        made_by = {
+            "weights": weights,
+            "tokenizer": tokenizer,
+            "tree": json.dumps(dataclasses.asdict(encoder.tree)),
+            "dtype": str(encoder.model.dtype).removeprefix("torch."),
+            "format": str(LEARNED_FORMAT),
+        }
+        if settings.keep != "text":  # search vectors are the base's, whatever the injection
+            made_by["layers"] = str(encoder.lower.layers)
+            made_by["adapter"] = encoder.adapter.fingerprint() if encoder.adapter else "none"
+        model, adapter = encoder.loaded_from or (None, None)
+        loads = {
+            "named": encoder.loaded_from is not None,
+            "model": model,
+            "adapter": adapter,
+            "dtype": made_by["dtype"],
+            "tree": dataclasses.asdict(encoder.tree),
+            "injection": dataclasses.asdict(encoder.injection),
+        }
+        return cls(settings=settings, made_by=made_by, loads=loads)
+
+    @property
+    def digest(self) -> bytes:
+        """A hash that the keys of chunks take in."""
+        given = {"made_by": dict(self.made_by), **dataclasses.asdict(self.settings)}
+        return hashlib.blake2b(json.dumps(given, sort_keys=True).encode(), digest_size=16).digest()
+
+    @property
+    def tree(self) -> TreeConfig:
+        """The tree settings that the chunks were made with."""
+        return TreeConfig.from_dict(self.loads["tree"])
+
+    def to_json(self) -> str:
+        """The manifest as it is stored."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what :meth:`to_json` gave.
+
+        Raises
+        ------
+        TreeMemoryDamagedError
+        """
+        try:
+            given = json.loads(text)
+            return cls(
+                settings=MemorySettings(**given["settings"]),
+                made_by=given["made_by"],
+                loads=given["loads"],
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise TreeMemoryDamagedError(
+                f"the memory's manifest cannot be read: {error}; restore the memory from a copy"
+            ) from error
+
+    def require(self, other: Manifest, folder: Path) -> None:
+        """Refuse to use the memory in `folder` as if its manifest were `other`.
+
+        Raises
+        ------
+        TreeMemoryMismatchError
+            Naming everything that differs.
+        """
+        pairs = {**dataclasses.asdict(self.settings), **self.made_by}
+        others = {**dataclasses.asdict(other.settings), **other.made_by}
+        wrong = [
+            f"{name.replace('_', ' ')} {pairs.get(name)!r} (given: {others.get(name)!r})"
+            for name in dict.fromkeys([*pairs, *others])
+            if pairs.get(name) != others.get(name)
+        ]
+        if wrong:
+            raise TreeMemoryMismatchError(
+                f"the memory in {str(folder)!r} was made with {'; '.join(wrong)}. Open it with the "
+                "same, or with rebuild=True to encode all its documents again"
+            )
+
+    def load(self, folder: Path, **changes: Any) -> DocumentEncoder:
+        """Load the encoder that the memory in `folder` was made by, once a process.
+
+        Parameters
+        ----------
+        changes : arguments of :func:`loaded_encoder` in place of the manifest's; what does not fit
+            the memory is refused when it is used
+
+        Raises
+        ------
+        TreeMemoryMismatchError
+            If the manifest names no model, or the weights under that name are others now.
+        ModelNotFoundError, AdapterError
+        """
+        given = self.loads
+        if not given.get("named"):
+            raise TreeMemoryMismatchError(
+                f"the memory in {str(folder)!r} was made by a model that was not loaded by a name; "
+                "open it with TreeMemory(path, llm=...)"
+            )
+        own = {
+            "adapter": given["adapter"],
+            "dtype": given["dtype"],
+            "tree": TreeConfig.from_dict(given["tree"]),
+            "injection": InjectionConfig.from_dict(given["injection"]),
+        }
+        encoder = loaded_encoder(given["model"], **{**own, **changes})
+        if not changes:
+            self.require(Manifest.of(encoder, self.settings), folder)
+        return encoder

@@ -1,0 +1,272 @@
+"""A question -> the stored documents, and the passages, that a memory finds for it."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sharedllm.config import SearchConfig
+from sharedllm.display import views
+from sharedllm.displayed import Displayed, View, view
+from sharedllm.encoding.document import Document
+from sharedllm.encoding.document_encoder import DocumentEncoder
+from sharedllm.encoding.lower_model import unit
+from sharedllm.errors import InputError, TreeMemoryDamagedError
+from sharedllm.memory import tables
+from sharedllm.memory.codes import VectorCodec
+from sharedllm.memory.database import Database
+from sharedllm.memory.manifest import Manifest
+from sharedllm.memory.prefilter import DenseIndex, Embedder, Prefilter, every_text, is_large
+from sharedllm.memory.stored_documents import Run, StoredDocuments
+from sharedllm.search.query import looked_for
+from sharedllm.search.scorers import score
+from sharedllm.search.selection import Searched, searched_leaves
+from sharedllm.text.pages import page_of
+
+# chunks by words, and the query's embedding where it is needed; None in a small memory
+_Ranked = tuple[list[int], NDArray[np.float32] | None] | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hit:
+    """A passage that a search found.
+
+    Attributes
+    ----------
+    id, title, source, metadata : of its document
+    text : str
+        Characters [char_start, char_end) of the document's text.
+    score : float
+        Higher is better; scores of one search compare.
+    page : int or None
+        The page on which it begins, from 1; None where the text has no pages (form feeds).
+    """
+
+    id: str
+    title: str
+    source: str
+    metadata: Mapping[str, Any]
+    text: str
+    char_start: int
+    char_end: int
+    score: float
+    page: int | None = None
+
+
+class Hits(Displayed, list[Hit]):
+    """The passages that a search found, best first; a notebook and rich's console show them.
+
+    Attributes
+    ----------
+    searched : tuple of Searched
+        What shows them in their documents, each found leaf by itself.
+    """
+
+    def __init__(self, hits: Iterable[Hit] = (), searched: tuple[Searched, ...] = ()) -> None:
+        super().__init__(hits)
+        self.searched = searched
+
+
+@view.register
+def _(hits: Hits) -> View:
+    return views.results(views.pictures(hits.searched, apart=True))
+
+
+class Retrieval:
+    """Finds in one memory.
+
+    Parameters
+    ----------
+    codec : of search vectors; None where they are stored whole
+    embedder : for the prefilter
+    prefilter : {"words", "hybrid", "dense"}
+    candidates : chunks that the exact search looks at
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        manifest: Manifest,
+        codec: VectorCodec | None,
+        embedder: Embedder | None,
+        prefilter: str,
+        candidates: int,
+    ) -> None:
+        self._database, self._manifest, self._codec = database, manifest, codec
+        self._embedder, self._candidates = embedder, candidates
+        dense = DenseIndex(database.folder, manifest.digest)
+        self._prefilter = Prefilter(dense, prefilter, candidates)
+        self._stored: dict[tuple[object, ...], StoredDocuments] = {}
+        self._lock = threading.RLock()
+
+    def documents_for(
+        self, query: str, encoder: DocumentEncoder, given: Mapping[str, Any] | None
+    ) -> Sequence[Document]:
+        """Find what to search for `query`, the best part last.
+
+        Raises
+        ------
+        TreeMemoryMismatchError
+            If `encoder` is not what the memory was made by.
+        InputError
+            If there is no document, or none that the filter lets through.
+        """
+        return [document for document, _ in self._found(query, encoder, given)]
+
+    def search(
+        self, query: str, k: int, encoder: DocumentEncoder, given: Mapping[str, Any] | None
+    ) -> Hits:
+        """The `k` leaves with the best scores."""
+        parts = self._found(query, encoder, given)
+        documents = [document for document, _ in parts]
+        scores = score(query, documents, encoder, SearchConfig().scorer)
+        found = [
+            (float(score), index, int(leaf))
+            for index, ((document, _), nodes) in enumerate(zip(parts, scores, strict=True))
+            for leaf, score in zip(
+                document.forest.leaves, nodes[document.forest.leaves], strict=True
+            )
+        ]
+        best = sorted(found, key=lambda one: (-one[0], one[1:]))[:k]
+        return Hits(
+            (_hit(*parts[index], leaf, score) for score, index, leaf in best),
+            searched_leaves(documents, scores, [(index, leaf) for _, index, leaf in best]),
+        )
+
+    def _found(
+        self, query: str, encoder: DocumentEncoder, given: Mapping[str, Any] | None
+    ) -> list[tuple[Document, dict[str, Any]]]:
+        """Documents to search, each with the names and metadata of its stored document."""
+        stored = self._stored_for(encoder)
+        ranked = self._ranked(query, encoder, given)
+        with self._lock, self._database.read() as connection:
+            runs = self._runs(connection, ranked, given)
+            # text by text: a long one is unpacked once for all of its runs
+            made = {
+                run: stored.document(connection, run) for run in sorted(runs, key=lambda r: r.text)
+            }
+            found = [
+                (made[run], tables.names(tables.document_row(connection, run.document)))
+                for run in runs
+            ]
+        if not found:
+            through = " that the filter lets through" if given else ""
+            raise InputError(f"the memory holds no document{through}; add() some")
+        return found
+
+    def _stored_for(self, encoder: DocumentEncoder) -> StoredDocuments:
+        """The stored documents for `encoder`, which may be another object of the same weights."""
+        key = (id(encoder), encoder.identity)
+        with self._lock:
+            if key not in self._stored:
+                settings = self._manifest.settings
+                self._manifest.require(Manifest.of(encoder, settings), self._database.folder)
+                codec = self._codec and self._codec.to(encoder.lower.device)
+                self._stored[key] = StoredDocuments(self._database, settings, encoder, codec)
+            return self._stored[key]
+
+    def _ranked(
+        self, query: str, encoder: DocumentEncoder, given: Mapping[str, Any] | None
+    ) -> _Ranked:
+        """Rank chunks of a large memory; the model is not waited for while the file is held."""
+        with self._database.read() as connection:
+            if not is_large(connection, given, self._candidates):
+                return None
+            found = self._prefilter.by_words(connection, query, given)
+        needed = self._prefilter.needs_embedding(found)
+        return found, self._embedding(query, encoder) if needed else None
+
+    def _runs(
+        self, connection: sqlite3.Connection, ranked: _Ranked, given: Mapping[str, Any] | None
+    ) -> list[Run]:
+        """All texts of a small memory; of a large one those stretches that the prefilter finds."""
+        if ranked is None:
+            return every_text(connection, given)
+        return self._prefilter.runs(connection, *ranked, given)
+
+    def _embedding(self, query: str, encoder: DocumentEncoder) -> NDArray[np.float32]:
+        """The embedding of a query; (dims,)."""
+        if self._embedder is not None:
+            return self._embedder.query(query)
+        with encoder.lock.question(), encoder.lock.forward:
+            sought = looked_for(query, encoder.tokenizer, encoder.lower)
+        return mean_vector(sought.vectors)
+
+
+def mean_vector(vectors: Tensor) -> NDArray[np.float32]:
+    """The embedding that search vectors give by themselves: their mean, of unit length."""
+    return np.asarray(unit(vectors.float().mean(0)).cpu().numpy(), np.float32)
+
+
+def codec_of(
+    database: Database, manifest: Manifest, encoder: DocumentEncoder
+) -> VectorCodec | None:
+    """The codec of a memory's search vectors, fitted to the model in a memory that is new.
+
+    None where they are stored whole.
+
+    Raises
+    ------
+    TreeMemoryDamagedError
+        If it is missing, or is not what was written.
+    """
+    if manifest.settings.vectors == "exact":
+        return None
+    with database.read() as connection:
+        codec = _stored_codec(connection, manifest)
+    if codec is None:
+        with encoder.lock.forward:
+            fitted = VectorCodec.fit(encoder.lower.vocabulary())
+        with database.write() as connection:
+            for name, array in fitted.arrays().items():
+                row = (
+                    manifest.digest,
+                    name,
+                    json.dumps(array.shape),
+                    array.astype("<f4").tobytes(),
+                )
+                connection.execute(
+                    "INSERT OR IGNORE INTO codecs VALUES (?, ?, ?, ?, ?)",
+                    (*row, tables.checksum(*row)),
+                )
+            codec = _stored_codec(connection, manifest)  # of the first process to fit one
+    return codec.to(encoder.lower.device) if codec else None
+
+
+def _stored_codec(connection: sqlite3.Connection, manifest: Manifest) -> VectorCodec | None:
+    arrays = {}
+    rows = connection.execute("SELECT * FROM codecs WHERE made_by = ?", (manifest.digest,))
+    for row in rows:
+        _, name, shape, data = tables.checked(row, "the codec of the search vectors")
+        arrays[name] = np.frombuffer(data, "<f4").reshape(json.loads(shape))
+    try:
+        if arrays:
+            return VectorCodec.from_arrays(arrays)
+    except InputError as error:  # one of them is missing
+        raise TreeMemoryDamagedError(f"{error}; {tables.REPAIR}") from error
+    # the codes of a memory mean nothing without it; while a memory is rebuilt, it is yet to come
+    own = tables.value_of(connection, "manifest") == manifest.to_json()
+    if own and connection.execute("SELECT 1 FROM vectors LIMIT 1").fetchone() is not None:
+        raise TreeMemoryDamagedError(f"the codec of the search vectors is missing; {tables.REPAIR}")
+    return None
+
+
+def _hit(document: Document, names: dict[str, Any], leaf: int, score: float) -> Hit:
+    start, end = int(document.forest.start[leaf]), int(document.forest.end[leaf])
+    first, last = document.tokens.characters(start, end)
+    return Hit(
+        **names,
+        text=document.text[first:last],
+        char_start=document.offset + first,
+        char_end=document.offset + last,
+        score=score,
+        page=page_of(document.pages, document.offset + first, document.text[first:last]),
+    )

@@ -1,0 +1,222 @@
+"""Stored texts -> documents that a question can be asked about; nodes are read when touched."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from sharedllm.encoding.document import Document, NodeCache, SearchVectors
+from sharedllm.encoding.document_encoder import DocumentEncoder
+from sharedllm.encoding.kv import NodeKV, kept_count
+from sharedllm.encoding.lower_model import NodeRequest
+from sharedllm.errors import TreeMemoryDamagedError
+from sharedllm.memory import tables
+from sharedllm.memory.codes import (
+    VectorCodec,
+    kept_nodes,
+    kv_from_bytes,
+    layout_from_bytes,
+    vectors_from_bytes,
+)
+from sharedllm.memory.database import Database
+from sharedllm.memory.manifest import MemorySettings
+from sharedllm.text.pages import page_starts
+from sharedllm.text.tokens import Tokens
+from sharedllm.text.tree import Chunk, planted
+
+CACHED_TOKENS = 1 << 18  # of documents that are kept in memory between questions
+NODE_CACHE_BYTES = 64 << 20  # of each document's encoded nodes
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Neighbouring chunks of one text: its placed rows [first, last), under a document's names.
+
+    A whole text has its ends as well, even where no token covers them.
+    """
+
+    text: int
+    first: int
+    last: int
+    document: str
+    whole: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StoredChunk:
+    """A chunk within a run: its row, and its tokens [start, end) there."""
+
+    row: int
+    start: int
+    end: int
+
+
+class StoredNodes(NodeCache):
+    """Encoded nodes of a stored document: those in memory, then those on disk."""
+
+    def __init__(
+        self,
+        database: Database,
+        settings: MemorySettings,
+        encoder: DocumentEncoder,
+        chunks: Sequence[StoredChunk],
+    ) -> None:
+        super().__init__(NODE_CACHE_BYTES)
+        self._database, self._settings, self._encoder = database, settings, encoder
+        self._chunks = chunks  # in order
+        self._starts = [chunk.start for chunk in chunks]
+
+    def __contains__(self, request: NodeRequest) -> bool:
+        return super().__contains__(request) or self._find(request) is not None
+
+    def get(self, request: NodeRequest) -> NodeKV | None:
+        found = super().get(request)
+        place = None if found else self._find(request)
+        if place is None:
+            return found
+        with self._database.read() as connection:
+            data = tables.node_of(connection, *place)
+            if data is None:  # the document was deleted meanwhile: it is encoded on demand
+                return None
+            encoder = self._encoder
+            count = kept_count(request.end - request.start, request.ratio)
+            shape = (encoder.lower.layers, encoder.shape.kv_heads, count, encoder.shape.head_dim)
+            try:
+                kv = kv_from_bytes(data, shape, self._settings.kv, encoder.model.dtype)
+            except ValueError as error:
+                raise tables.damaged_chunk(connection, place[0], f"its KV: {error}") from error
+        keys, values = (
+            x.to(encoder.lower.device, encoder.model.dtype).contiguous()
+            for x in (kv.keys, kv.values)
+        )
+        read = NodeKV(keys=keys, values=values)
+        self.put(request, read)
+        return read
+
+    def _find(self, request: NodeRequest) -> tuple[int, int] | None:
+        """Chunk and rank of a node that is on disk."""
+        if self._settings.keep == "text":
+            return None
+        at = int(np.searchsorted(self._starts, request.start, side="right")) - 1
+        chunk = self._chunks[at]
+        own = replace(request, start=request.start - chunk.start, end=request.end - chunk.start)
+        kept = kept_nodes(chunk.end - chunk.start, self._encoder.tree, self._settings.keep)
+        return (chunk.row, kept.index(own)) if own in kept else None
+
+
+class StoredDocuments:
+    """Gives stored texts, whole or in runs of chunks, as documents for one model.
+
+    Parameters
+    ----------
+    codec : of search vectors, on the model's device; None where they are stored whole
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        settings: MemorySettings,
+        encoder: DocumentEncoder,
+        codec: VectorCodec | None,
+    ) -> None:
+        self._database, self._settings = database, settings
+        self._encoder, self._codec = encoder, codec
+        self._made: OrderedDict[tuple[object, ...], Document] = OrderedDict()
+        self._identity = encoder.identity
+        self._tokens_held = 0
+        self._unpacked = (-1, ("", 0))  # row and body of the last text; rows are never used again
+
+    def document(self, connection: sqlite3.Connection, run: Run) -> Document:
+        """The document of `run`, under the names of its stored document.
+
+        Raises
+        ------
+        TreeMemoryDamagedError
+            If something it needs is broken.
+        """
+        row = tables.document_row(connection, run.document)
+        key = (run, row)
+        made = self._made.get(key)
+        if made is None:
+            try:
+                made = self._make(connection, run, row)
+            except TreeMemoryDamagedError as error:
+                if repr(run.document) in str(error):
+                    raise
+                raise TreeMemoryDamagedError(
+                    f"document {run.document!r}: {error}; {tables.REPAIR}"
+                ) from error
+            self._made[key] = made
+            self._tokens_held += len(made)
+            while self._tokens_held > CACHED_TOKENS and len(self._made) > 1:
+                self._tokens_held -= len(self._made.popitem(last=False)[1])
+        self._made.move_to_end(key)
+        return made
+
+    def _make(self, connection: sqlite3.Connection, run: Run, row: Sequence[str]) -> Document:
+        text, whole_tokens = self._body(connection, run.text)
+        placed = tables.placed_chunks(connection, run.text, run.first, run.last)
+        begin, end = (0, len(text)) if run.whole else (placed[0][1], placed[-1][2])
+        tokens, chunks = self._tokens(connection, placed, begin)
+        if run.whole and len(tokens) != whole_tokens:
+            raise TreeMemoryDamagedError("some of its chunks are missing")
+        cut = [Chunk(index=i, start=c.start, end=c.end) for i, c in enumerate(chunks)]
+        return Document(
+            id=row[0],
+            title=row[1] or row[2] or "document",
+            source=row[2],
+            text=text[begin:end],
+            tokens=tokens,
+            forest=planted(cut, self._encoder.tree),
+            vectors=self._vectors(connection, chunks),
+            nodes=StoredNodes(self._database, self._settings, self._encoder, chunks),
+            made_by=self._identity,
+            offset=begin,
+            whole=0 if run.whole else len(text),
+            pages=page_starts(text),
+        )
+
+    def _body(self, connection: sqlite3.Connection, text: int) -> tuple[str, int]:
+        """A text and its tokens, unpacked once for all of its runs that a question is about."""
+        if text != self._unpacked[0]:
+            self._unpacked = (text, tables.text_body(connection, text))
+        return self._unpacked[1]
+
+    def _tokens(
+        self, connection: sqlite3.Connection, placed: Sequence[tuple[int, int, int]], begin: int
+    ) -> tuple[Tokens, list[StoredChunk]]:
+        """The run's tokens and its chunks."""
+        ids, spans, chunks, at = [], [], [], 0
+        for chunk, first, _ in placed:
+            _, _, count, layout, _, _ = tables.chunk_row(connection, chunk)
+            try:
+                own_ids, own_spans = layout_from_bytes(layout, count)
+            except ValueError as error:
+                raise tables.damaged_chunk(connection, chunk, f"its tokens: {error}") from error
+            ids.append(own_ids)
+            spans.append(own_spans + np.int32(first - begin))
+            chunks.append(StoredChunk(row=chunk, start=at, end=at + count))
+            at += count
+        return Tokens(ids=np.concatenate(ids), spans=np.concatenate(spans)), chunks
+
+    def _vectors(
+        self, connection: sqlite3.Connection, chunks: Sequence[StoredChunk]
+    ) -> SearchVectors:
+        stored = tables.vectors_of(connection, [chunk.row for chunk in chunks])
+        encoder = self._encoder
+        size = self._codec.size if self._codec else 2 * encoder.shape.hidden
+        for chunk in chunks:
+            if len(stored[chunk.row]) != size * (chunk.end - chunk.start):
+                raise tables.damaged_chunk(
+                    connection, chunk.row, "its search vectors are cut short"
+                )
+        return vectors_from_bytes(
+            [stored[chunk.row] for chunk in chunks],
+            encoder.shape.hidden,
+            self._codec,
+            encoder.lower.device,
+        )

@@ -1,0 +1,647 @@
+"""The tables of a memory's SQLite file, and the rows in them.
+
+Every row has a checksum over all of its values, computed when it is written and compared when it
+is read. Every function here runs inside of a transaction of the caller's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from sharedllm.errors import DocumentError, TreeMemoryDamagedError
+from sharedllm.memory.codes import inflated
+from sharedllm.memory.documents import MemoryDocument, StoredDocument, metadata_json
+
+APPLICATION_ID = 0x53_4C_4C_4D  # "SLLM", in the header of the file
+SCHEMA_VERSION = 2
+
+WORDS = """CREATE VIRTUAL TABLE words USING fts5 (
+        text, detail=none, tokenize='unicode61 remove_diacritics 2'
+    )"""
+# A text is kept once, whatever documents have it; a chunk once, whatever texts hold it. Row numbers
+# are never used again (AUTOINCREMENT), so that an index that is behind cannot mistake a new chunk
+# for an old one.
+SCHEMA = (
+    """CREATE TABLE manifest (
+        name TEXT PRIMARY KEY, value TEXT NOT NULL, checksum INTEGER NOT NULL
+    ) WITHOUT ROWID""",
+    """CREATE TABLE texts (
+        text INTEGER PRIMARY KEY AUTOINCREMENT,
+        hash BLOB NOT NULL UNIQUE,       -- of the text itself
+        body BLOB NOT NULL,              -- UTF-8, deflated; checked by its hash
+        characters INTEGER NOT NULL,
+        tokens INTEGER NOT NULL,
+        checksum INTEGER NOT NULL
+    )""",
+    """CREATE TABLE documents (
+        document INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        title TEXT NOT NULL,
+        source TEXT NOT NULL,
+        metadata TEXT NOT NULL,          -- JSON
+        text INTEGER NOT NULL REFERENCES texts,
+        checksum INTEGER NOT NULL
+    )""",
+    "CREATE INDEX documents_by_text ON documents (text)",
+    """CREATE TABLE chunks (
+        chunk INTEGER PRIMARY KEY AUTOINCREMENT,
+        key BLOB NOT NULL UNIQUE,        -- a hash of its tokens, its text and its makers
+        tokens INTEGER NOT NULL,
+        layout BLOB NOT NULL,            -- token ids and character spans, deflated
+        embedding BLOB NOT NULL,         -- float16, for the prefilter
+        words INTEGER NOT NULL,          -- checksum of its row in the table words
+        checksum INTEGER NOT NULL
+    )""",
+    """CREATE TABLE placed (
+        text INTEGER NOT NULL REFERENCES texts,
+        ordinal INTEGER NOT NULL,
+        chunk INTEGER NOT NULL REFERENCES chunks,
+        char_start INTEGER NOT NULL,
+        char_end INTEGER NOT NULL,
+        checksum INTEGER NOT NULL,
+        PRIMARY KEY (text, ordinal)
+    ) WITHOUT ROWID""",
+    "CREATE INDEX placed_by_chunk ON placed (chunk, text)",
+    """CREATE TABLE vectors (
+        chunk INTEGER PRIMARY KEY REFERENCES chunks,
+        data BLOB NOT NULL,              -- a code, or float16 numbers, a token
+        checksum INTEGER NOT NULL
+    )""",
+    """CREATE TABLE kv (
+        row INTEGER PRIMARY KEY,
+        chunk INTEGER NOT NULL REFERENCES chunks,
+        node INTEGER NOT NULL,           -- its rank among the nodes that are kept; 0 is the root
+        data BLOB NOT NULL,
+        checksum INTEGER NOT NULL,
+        UNIQUE (chunk, node)
+    )""",
+    # A codec that is fitted to the same model on another machine may differ in its last digits, so
+    # the one that made the codes is kept.
+    """CREATE TABLE codecs (
+        made_by BLOB NOT NULL,           -- the manifest's digest
+        name TEXT NOT NULL,
+        shape TEXT NOT NULL,             -- JSON
+        data BLOB NOT NULL,              -- float32
+        checksum INTEGER NOT NULL,
+        PRIMARY KEY (made_by, name)
+    ) WITHOUT ROWID""",
+    # Chunks that went away, for an index that has to catch up.
+    """CREATE TABLE dropped (
+        chunk INTEGER PRIMARY KEY, generation INTEGER NOT NULL, checksum INTEGER NOT NULL
+    )""",
+    "CREATE INDEX dropped_by_generation ON dropped (generation)",
+    WORDS,
+)
+REPAIR = "run sharedllm verify --repair, which encodes it again from the text"
+VALUES_AT_ONCE = 500  # in one SQL statement
+HASH_BYTES = 20
+MOST_UTF8 = 4  # bytes of a character
+MOST_INFLATED = 1040  # bytes that a byte can inflate to
+
+
+class Place(NamedTuple):
+    """One chunk of a text, by its key, and the characters where it stands."""
+
+    key: bytes
+    char_start: int
+    char_end: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChunkRows:
+    """Everything that is stored of one chunk, as it stands in the tables.
+
+    Attributes
+    ----------
+    words : str
+        The characters that its tokens cover, for the index of words.
+    nodes : tuple of bytes
+        KV of the nodes that are kept, in their order.
+    """
+
+    key: bytes
+    tokens: int
+    layout: bytes
+    embedding: bytes
+    words: str
+    vectors: bytes
+    nodes: tuple[bytes, ...]
+
+
+# -- checksums -------------------------------------------------------------------------------------
+
+
+def checksum(*values: object) -> int:
+    """CRC-32 over `values`, their types and their lengths."""
+    crc = 0
+    for value in values:
+        data = value if isinstance(value, bytes) else str(value).encode()
+        crc = zlib.crc32(f"{type(value).__name__}{len(data)}:".encode(), crc)
+        crc = zlib.crc32(data, crc)
+    return crc
+
+
+def checked(row: Sequence[Any], what: str) -> tuple[Any, ...]:
+    """The values of `row`, whose last one is their checksum.
+
+    Raises
+    ------
+    TreeMemoryDamagedError
+        If they are not those that were written; the message begins with `what`.
+    """
+    if checksum(*row[:-1]) != row[-1]:
+        raise TreeMemoryDamagedError(f"{what} is not what was written")
+    return tuple(row[:-1])
+
+
+def batches(values: Iterable[Any]) -> Iterator[list[Any]]:
+    """Give `values` in lists short enough for one SQL statement."""
+    given = list(values)
+    for at in range(0, len(given), VALUES_AT_ONCE):
+        yield given[at : at + VALUES_AT_ONCE]
+
+
+def marks(values: Sequence[object]) -> str:
+    """As many question marks as there are `values`."""
+    return ", ".join("?" * len(values))
+
+
+# -- manifest --------------------------------------------------------------------------------------
+
+
+def value_of(connection: sqlite3.Connection, name: str) -> str | None:
+    """The value under `name` in the manifest.
+
+    Raises
+    ------
+    TreeMemoryDamagedError
+        If it is not what was written.
+    """
+    row = connection.execute("SELECT * FROM manifest WHERE name = ?", (name,)).fetchone()
+    return None if row is None else str(checked(row, f"the manifest's {name}")[1])
+
+
+def set_value(connection: sqlite3.Connection, name: str, value: str) -> None:
+    """Write the value under `name` in the manifest."""
+    connection.execute(
+        "INSERT OR REPLACE INTO manifest VALUES (?, ?, ?)", (name, value, checksum(name, value))
+    )
+
+
+def generation(connection: sqlite3.Connection) -> int:
+    """The number of changes so far; an index knows by it whether it is behind."""
+    return int(value_of(connection, "generation") or 0)
+
+
+def bump(connection: sqlite3.Connection) -> int:
+    """Count this change."""
+    now = generation(connection) + 1
+    set_value(connection, "generation", str(now))
+    return now
+
+
+# -- texts -----------------------------------------------------------------------------------------
+
+
+def text_hash(text: str) -> bytes:
+    """The name of a text in the memory."""
+    return hashlib.blake2b(text.encode(), digest_size=HASH_BYTES).digest()
+
+
+def text_of_hash(connection: sqlite3.Connection, text: str) -> int | None:
+    """The row of `text`, if some document has it."""
+    found = connection.execute("SELECT text FROM texts WHERE hash = ?", (text_hash(text),))
+    row = found.fetchone()
+    return None if row is None else int(row[0])
+
+
+def insert_text(
+    connection: sqlite3.Connection,
+    text: str,
+    tokens: int,
+    places: Sequence[Place],
+    chunks: Mapping[bytes, int],
+) -> int:
+    """Insert a new text, placed over chunks that are there."""
+    row = connection.execute(
+        "INSERT INTO texts (hash, body, characters, tokens, checksum) VALUES (?, ?, ?, ?, 0)",
+        (text_hash(text), zlib.compress(text.encode(), 6), len(text), tokens),
+    ).lastrowid
+    place_text(connection, int(row or 0), len(text), tokens, places, chunks)
+    return int(row or 0)
+
+
+def place_text(
+    connection: sqlite3.Connection,
+    text: int,
+    characters: int,
+    tokens: int,
+    places: Sequence[Place],
+    chunks: Mapping[bytes, int],
+) -> None:
+    """Place the text of a row over chunks that are there, and nowhere else."""
+    found = connection.execute("SELECT hash FROM texts WHERE text = ?", (text,))
+    check = checksum(text, found.fetchone()[0], characters, tokens)
+    connection.execute(
+        "UPDATE texts SET characters = ?, tokens = ?, checksum = ? WHERE text = ?",
+        (characters, tokens, check, text),
+    )
+    connection.execute("DELETE FROM placed WHERE text = ?", (text,))
+    rows = [(text, i, chunks[p.key], p.char_start, p.char_end) for i, p in enumerate(places)]
+    connection.executemany(
+        "INSERT INTO placed VALUES (?, ?, ?, ?, ?, ?)", [(*row, checksum(*row)) for row in rows]
+    )
+
+
+def text_body(connection: sqlite3.Connection, text: int) -> tuple[str, int]:
+    """The text of a row, and how many tokens it has.
+
+    Raises
+    ------
+    TreeMemoryDamagedError
+        If it is not what was written.
+    """
+    row = connection.execute(
+        "SELECT text, hash, characters, tokens, checksum, body FROM texts WHERE text = ?", (text,)
+    ).fetchone()
+    if row is None:
+        raise TreeMemoryDamagedError("its text is missing")
+    _, digest, characters, tokens = checked(row[:-1], "its text's entry")
+    return _inflated_text(row[-1], digest, MOST_UTF8 * characters), tokens
+
+
+def text_that_hashes(connection: sqlite3.Connection, text: int) -> str:
+    """The text of a row whose other values may be broken, as long as its hash is right.
+
+    Raises
+    ------
+    TreeMemoryDamagedError
+        If it is not what was written.
+    """
+    digest, body = connection.execute(
+        "SELECT hash, body FROM texts WHERE text = ?", (text,)
+    ).fetchone()
+    return _inflated_text(body, digest, MOST_INFLATED * len(body))
+
+
+def _inflated_text(body: bytes, digest: bytes, most: int) -> str:
+    try:
+        text = inflated(body, most).decode()
+    except (ValueError, TypeError) as error:
+        raise TreeMemoryDamagedError(f"its text cannot be read: {error}") from error
+    if text_hash(text) != digest:
+        raise TreeMemoryDamagedError("its text is not what was written")
+    return text
+
+
+def placed_chunks(
+    connection: sqlite3.Connection, text: int, first: int, last: int
+) -> list[tuple[int, int, int]]:
+    """Chunk, first and end character of the chunks [first, last) of a text.
+
+    Raises
+    ------
+    TreeMemoryDamagedError
+        If one is missing, or is not what was written.
+    """
+    found = connection.execute(
+        "SELECT * FROM placed WHERE text = ? AND ordinal >= ? AND ordinal < ? ORDER BY ordinal",
+        (text, first, last),
+    )
+    rows = [checked(row, "the place of a chunk") for row in found]
+    if [row[1] for row in rows] != list(range(first, last)):
+        raise TreeMemoryDamagedError("the place of a chunk is missing")
+    return [(chunk, start, end) for _, _, chunk, start, end in rows]
+
+
+def drop_texts(connection: sqlite3.Connection, texts: Iterable[int]) -> None:
+    """Remove those of `texts` that no document has, and the chunks that only they had."""
+    gone = [
+        text
+        for text in set(texts)
+        if connection.execute("SELECT 1 FROM documents WHERE text = ?", (text,)).fetchone() is None
+    ]
+    chunks: set[int] = set()
+    for text in gone:
+        rows = connection.execute("SELECT chunk FROM placed WHERE text = ?", (text,))
+        chunks |= {chunk for (chunk,) in rows}
+        connection.execute("DELETE FROM placed WHERE text = ?", (text,))
+        connection.execute("DELETE FROM texts WHERE text = ?", (text,))
+    drop_idle_chunks(connection, chunks)
+
+
+# -- chunks ----------------------------------------------------------------------------------------
+
+
+def chunks_of_keys(connection: sqlite3.Connection, keys: Iterable[bytes]) -> dict[bytes, int]:
+    """The chunks that are there already, by key."""
+    out: dict[bytes, int] = {}
+    for some in batches(dict.fromkeys(keys)):
+        out |= connection.execute(
+            f"SELECT key, chunk FROM chunks WHERE key IN ({marks(some)})", some
+        ).fetchall()
+    return out
+
+
+def insert_chunks(connection: sqlite3.Connection, new: Sequence[ChunkRows]) -> dict[bytes, int]:
+    """Insert those of `new` that are not there; the rows of all, by key."""
+    there = chunks_of_keys(connection, (one.key for one in new))
+    missing = [one for one in new if one.key not in there]
+    for one in missing:
+        there[one.key] = _insert_chunk(connection, one)
+    if missing:
+        bump(connection)
+    return there
+
+
+def _insert_chunk(connection: sqlite3.Connection, new: ChunkRows) -> int:
+    values = (new.key, new.tokens, new.layout, new.embedding, checksum(new.words))
+    chunk = connection.execute(
+        "INSERT INTO chunks (key, tokens, layout, embedding, words, checksum) "
+        "VALUES (?, ?, ?, ?, ?, 0)",
+        values,
+    ).lastrowid
+    connection.execute(  # its checksum takes in its row number
+        "UPDATE chunks SET checksum = ? WHERE chunk = ?", (checksum(chunk, *values), chunk)
+    )
+    insert_words(connection, int(chunk or 0), new.words)
+    connection.execute(
+        "INSERT INTO vectors VALUES (?, ?, ?)",
+        (chunk, new.vectors, checksum(chunk, new.vectors)),
+    )
+    connection.executemany(
+        "INSERT INTO kv (chunk, node, data, checksum) VALUES (?, ?, ?, ?)",
+        ((chunk, node, data, checksum(chunk, node, data)) for node, data in enumerate(new.nodes)),
+    )
+    return int(chunk or 0)
+
+
+def insert_words(connection: sqlite3.Connection, chunk: int, words: str) -> None:
+    """Index the words of a chunk."""
+    connection.execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (chunk, words))
+
+
+def chunk_rows(connection: sqlite3.Connection, chunk: int) -> ChunkRows:
+    """Everything that is stored of a chunk.
+
+    Raises
+    ------
+    TreeMemoryDamagedError
+        If something of it is missing, or is not what was written.
+    """
+    _, key, tokens, layout, embedding, check = chunk_row(connection, chunk)
+    words = connection.execute("SELECT text FROM words WHERE rowid = ?", (chunk,)).fetchone()
+    if words is None or checksum(words[0]) != check:
+        raise damaged_chunk(connection, chunk, "its words are not what was written")
+    count = connection.execute("SELECT count(*) FROM kv WHERE chunk = ?", (chunk,)).fetchone()[0]
+    nodes = [node_of(connection, chunk, node) for node in range(count)]
+    return ChunkRows(
+        key=key,
+        tokens=tokens,
+        layout=layout,
+        embedding=embedding,
+        words=words[0],
+        vectors=vectors_of(connection, [chunk])[chunk],
+        nodes=tuple(node for node in nodes if node is not None),
+    )
+
+
+def chunk_row(connection: sqlite3.Connection, chunk: int) -> tuple[Any, ...]:
+    """Chunk, key, number of tokens, layout, embedding and the checksum of its words.
+
+    Raises
+    ------
+    TreeMemoryDamagedError
+        If the row is missing, or is not what was written.
+    """
+    row = connection.execute("SELECT * FROM chunks WHERE chunk = ?", (chunk,)).fetchone()
+    return _of_chunk(connection, chunk, row, "its entry")
+
+
+def vectors_of(connection: sqlite3.Connection, chunks: Sequence[int]) -> dict[int, bytes]:
+    """The search vectors of `chunks`.
+
+    Raises
+    ------
+    TreeMemoryDamagedError
+        If one is missing, or is not what was written.
+    """
+    rows: dict[int, tuple[Any, ...]] = {}
+    for some in batches(chunks):
+        sql = f"SELECT * FROM vectors WHERE chunk IN ({marks(some)})"
+        rows |= {row[0]: row for row in connection.execute(sql, some)}
+    what = "its search vectors' row"
+    return {chunk: _of_chunk(connection, chunk, rows.get(chunk), what)[1] for chunk in chunks}
+
+
+def node_of(connection: sqlite3.Connection, chunk: int, node: int) -> bytes | None:
+    """The KV of one kept node of a chunk; None where it is not there.
+
+    Raises
+    ------
+    TreeMemoryDamagedError
+        If it is not what was written.
+    """
+    row = connection.execute(
+        "SELECT chunk, node, data, checksum FROM kv WHERE chunk = ? AND node = ?", (chunk, node)
+    ).fetchone()
+    if row is None:
+        return None
+    data: bytes = _of_chunk(connection, chunk, row, "its KV")[2]
+    return data
+
+
+def _of_chunk(
+    connection: sqlite3.Connection, chunk: int, row: Sequence[Any] | None, what: str
+) -> tuple[Any, ...]:
+    """The values of a row that is stored of `chunk`, without their checksum."""
+    if row is None:
+        raise damaged_chunk(connection, chunk, f"{what} is missing")
+    try:
+        return checked(row, what)
+    except TreeMemoryDamagedError as error:
+        raise damaged_chunk(connection, chunk, str(error)) from error
+
+
+def damaged_chunk(connection: sqlite3.Connection, chunk: int, what: str) -> TreeMemoryDamagedError:
+    """The error for one broken chunk, naming the documents that hold it."""
+    whose = ", ".join(map(repr, documents_of(connection, chunk))) or "(none)"
+    return TreeMemoryDamagedError(
+        f"chunk {chunk} of document {whose} is broken: {what}; {REPAIR}. Nothing else is lost"
+    )
+
+
+def drop_idle_chunks(connection: sqlite3.Connection, chunks: Iterable[int]) -> None:
+    """Remove those of `chunks` that no text holds."""
+    held = "SELECT 1 FROM placed WHERE chunk = ? LIMIT 1"
+    idle = [chunk for chunk in chunks if connection.execute(held, (chunk,)).fetchone() is None]
+    drop_chunks(connection, idle)
+
+
+def drop_chunks(connection: sqlite3.Connection, chunks: Iterable[int]) -> None:
+    """Remove everything that is stored of `chunks`."""
+    now = generation(connection)
+    for chunk in chunks:
+        for table in ("chunks", "vectors", "kv"):
+            connection.execute(f"DELETE FROM {table} WHERE chunk = ?", (chunk,))
+        connection.execute("DELETE FROM words WHERE rowid = ?", (chunk,))
+        connection.execute(
+            "INSERT OR REPLACE INTO dropped VALUES (?, ?, ?)", (chunk, now, checksum(chunk, now))
+        )
+
+
+# -- documents -------------------------------------------------------------------------------------
+
+
+def put_document(connection: sqlite3.Connection, document: MemoryDocument, text: int) -> None:
+    """Insert `document`, or let its row stand for what it is now."""
+    metadata = metadata_json(document.metadata)
+    values = (document.id, document.title, document.source, metadata, text)
+    connection.execute(
+        "INSERT INTO documents (id, title, source, metadata, text, checksum) "
+        "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET title = excluded.title, "
+        "source = excluded.source, metadata = excluded.metadata, text = excluded.text, "
+        "checksum = excluded.checksum",
+        (*values, checksum(*values)),
+    )
+
+
+DOCUMENT = "d.id, d.title, d.source, d.metadata, d.text, d.checksum"
+
+
+def document_row(connection: sqlite3.Connection, document_id: str) -> tuple[Any, ...]:
+    """Columns id, title, source, metadata and text of a document.
+
+    Raises
+    ------
+    DocumentError
+        If there is no such document.
+    TreeMemoryDamagedError
+        If its row is not what was written.
+    """
+    row = connection.execute(
+        f"SELECT {DOCUMENT} FROM documents d WHERE d.id = ?", (document_id,)
+    ).fetchone()
+    if row is None:
+        raise _absent(document_id)
+    return checked_document(row)
+
+
+def checked_document(row: Sequence[Any]) -> tuple[Any, ...]:
+    """The values of the columns :data:`DOCUMENT` without the checksum.
+
+    Raises
+    ------
+    TreeMemoryDamagedError
+    """
+    try:
+        return checked(row, f"the entry of document {row[0]!r}")
+    except TreeMemoryDamagedError as error:
+        raise TreeMemoryDamagedError(f"{error}; delete it and add it again") from error
+
+
+def names(row: Sequence[Any]) -> dict[str, Any]:
+    """The fields of a document's row that the user gave."""
+    return {"id": row[0], "title": row[1], "source": row[2], "metadata": json.loads(row[3])}
+
+
+def memory_document(connection: sqlite3.Connection, document_id: str) -> MemoryDocument:
+    """A document with its text.
+
+    Raises
+    ------
+    DocumentError
+        If it is not there.
+    TreeMemoryDamagedError
+        If its entry or its text is broken.
+    """
+    row = document_row(connection, document_id)
+    try:
+        text = text_body(connection, row[4])[0]
+    except TreeMemoryDamagedError as error:
+        raise TreeMemoryDamagedError(
+            f"document {document_id!r}: {error}; delete it and add it again"
+        ) from error
+    return MemoryDocument(**names(row), text=text)
+
+
+def stored_documents(
+    connection: sqlite3.Connection, where: str, values: Sequence[Any]
+) -> list[StoredDocument]:
+    """The documents (d) that a condition holds for, in the order of addition.
+
+    Raises
+    ------
+    TreeMemoryDamagedError
+        If an entry is not what was written.
+    """
+    found = connection.execute(
+        f"""SELECT {DOCUMENT}, t.text, t.hash, t.characters, t.tokens, t.checksum,
+        (SELECT count(*) FROM placed p WHERE p.text = d.text),
+        length(t.body) + coalesce((SELECT sum(
+            length(c.layout) + length(c.embedding) + coalesce(length(v.data), 0)
+            + coalesce((SELECT sum(length(k.data)) FROM kv k WHERE k.chunk = c.chunk), 0))
+        FROM chunks c LEFT JOIN vectors v ON v.chunk = c.chunk
+        WHERE c.chunk IN (SELECT chunk FROM placed p WHERE p.text = d.text)), 0)
+        FROM documents d LEFT JOIN texts t ON t.text = d.text
+        WHERE {where} ORDER BY d.document""",
+        values,
+    )
+    out = []
+    for row in found:
+        document = checked_document(row[:6])
+        if row[6] is None:
+            raise TreeMemoryDamagedError(f"the text of document {row[0]!r} is missing; delete it")
+        _, _, characters, tokens = checked(row[6:11], f"the text's entry of document {row[0]!r}")
+        out.append(
+            StoredDocument(
+                **names(document),
+                characters=characters,
+                tokens=tokens,
+                chunks=row[11],
+                bytes=row[12],
+            )
+        )
+    return out
+
+
+def delete_documents(connection: sqlite3.Connection, ids: Iterable[str]) -> None:
+    """Remove documents and what only they had; one whose entry is broken as well.
+
+    Raises
+    ------
+    DocumentError
+        If one is not there.
+    """
+    texts = []
+    for document_id in dict.fromkeys(ids):
+        found = connection.execute("SELECT text FROM documents WHERE id = ?", (document_id,))
+        row = found.fetchone()
+        if row is None:
+            raise _absent(document_id)
+        texts.append(row[0])
+        connection.execute("DELETE FROM documents WHERE id = ?", (document_id,))
+    bump(connection)
+    drop_texts(connection, texts)
+
+
+def _absent(document_id: str) -> DocumentError:
+    return DocumentError(
+        f"the memory holds no document {document_id!r}; list() names those it holds"
+    )
+
+
+def documents_of(connection: sqlite3.Connection, chunk: int) -> tuple[str, ...]:
+    """Ids of the documents that hold `chunk`."""
+    found = connection.execute(
+        "SELECT DISTINCT d.id FROM placed p JOIN documents d ON d.text = p.text "
+        "WHERE p.chunk = ? ORDER BY d.id",
+        (chunk,),
+    )
+    return tuple(row[0] for row in found)
