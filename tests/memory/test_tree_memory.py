@@ -37,11 +37,11 @@ def test_what_goes_in_comes_out(memory: TreeMemory) -> None:
 @pytest.mark.parametrize("leaves", ["text", "kv"])
 @pytest.mark.parametrize("coarse", ["none", "all"])
 def test_answers_are_those_of_documents_just_read(
-    make: Make, llm: SharedLLM, keep: str, leaves: str, rest: str
+    make: Make, llm: SharedLLM, keep: str, leaves: str, coarse: str
 ) -> None:
     memory = make(keep=keep, kv="exact", vectors="exact")
     memory.add(DOCUMENTS)
-    options = {**QUICK, "leaves": leaves, "coarse": rest}
+    options = {**QUICK, "leaves": leaves, "coarse": coarse}
     fresh = [llm.remember(d.text, title=d.title or "document", source=d.source) for d in DOCUMENTS]
     expected = llm.answer("Who kept the light?", fresh, **options)
     memory.close()
