@@ -12,6 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 BOOK := cookbooks/data/the_mayor_of_casterbridge.txt
 NEEDS := pyproject.toml constraints.txt
+SPLIT := -n 2 --dist loadfile # each test uses one thread, each process may load the default model
 
 .PHONY: help demo test test-all install docs notebooks clean
 .NOTPARALLEL: # the targets share one .venv, and pip must not run twice in it
@@ -53,11 +54,11 @@ install: $(VENV)/.all
 
 test: $(VENV)/.test
 	$(MAKE) --no-print-directory check
-	$(BIN)/pytest
+	$(BIN)/pytest $(SPLIT)
 
 test-all: $(VENV)/.all
 	$(MAKE) --no-print-directory check
-	$(BIN)/pytest -m ""
+	$(BIN)/pytest $(SPLIT) -m ""
 
 docs: $(VENV)/.all
 	$(BIN)/mkdocs build --quiet --strict --config-file docs/site/mkdocs.yml

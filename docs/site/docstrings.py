@@ -23,7 +23,7 @@ def described(text: str) -> str:
         if re.fullmatch("-+", following.strip() or " "):
             inside = line.strip() in ("Parameters", "Attributes")
         item = ITEM.fullmatch(line) if inside else None
-        if item is None or _is_type(item["coarse"], following):
+        if item is None or _is_type(item["rest"], following):
             out.append(line)
         else:
             out += [item["names"], f"    {item['rest']}"]

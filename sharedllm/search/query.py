@@ -30,7 +30,7 @@ def query_of(text: str) -> str:
     input. What follows ends with the first line that is empty, or announces something else.
     """
     for label in reversed(list(_LABEL.finditer(text))):
-        lines = [label["coarse"].strip()]
+        lines = [label["rest"].strip()]
         for line in text[label.end() :].splitlines()[1:]:
             asks = line.rstrip().endswith("?")
             if _NEXT.match(line) or (lines[-1].endswith("?") and not asks):
