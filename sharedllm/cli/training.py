@@ -49,12 +49,12 @@ def train_search(
     config: Config,
     adapter: Annotated[
         str,
-        typer.Option("--adapter", metavar="DIR", help="The adapter's folder, which is added to."),
+        typer.Option("--adapter", metavar="DIR", help="The adapter's folder; gets the projection."),
     ],
     data: Data = None,
     device: Device = None,
 ) -> None:
-    """Train how a question is compared with documents, for an adapter (needs the extra "train").
+    """Train the projection of a question's search vectors (needs the extra "train").
 
     [bold]Example:[/bold]  sharedllm train-search --config run.toml --adapter runs/first
     """

@@ -1,4 +1,4 @@
-"""Files given on the command line -> rows and texts: plain text, .jsonl and .jsonl.xz."""
+"""Files of the command line -> rows, texts, and filler text of any length."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from sharedllm.text.tokens import Tokenizer, tokenize
 
 JSONL = (".jsonl", ".jsonl.xz", ".json.xz")
 REPEATS = "the filler is shorter than the longest item and was repeated"
-SPREAD = 1.2  # more characters are drawn than the estimate says, then cut to the tokens
-SAMPLE = 20_000  # characters from which characters a token are estimated
+SPREAD = 1.2  # characters are drawn by an estimate times this, then cut to the tokens
+SAMPLE = 20_000  # characters from which the characters per token are estimated
 SENTENCE_END = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][\"'\u201d\u2019)]))\s+")
 
 
 def rows(path: str) -> Iterator[dict[str, Any]]:
-    """Rows of a .jsonl or .jsonl.xz file.
+    """Yield the rows of a .jsonl or .jsonl.xz file.
 
     Raises
     ------
     DocumentError
-        If the file is missing or a line is no JSON object.
+        If the file is missing or a line is not a JSON object.
     """
     try:
         opener = lzma.open if path.endswith(".xz") else open
@@ -49,11 +49,11 @@ def rows(path: str) -> Iterator[dict[str, Any]]:
 
 
 def texts(paths: Sequence[str], option: str) -> list[str]:
-    """The texts of files: a .jsonl(.xz) file's rows' "text", any other file's as a whole.
+    """Return the texts of files: "text" of each row of .jsonl(.xz), any other file as a whole.
 
     Parameters
     ----------
-    option : the command's option, for what is said when something is missing
+    option : name of the command's option, for error messages
     """
     out: list[str] = []
     for path in paths:
@@ -81,7 +81,7 @@ class Filler:
     ----------
     texts : list of str
     repeats : bool
-        Whether a longer stretch was asked for than the texts give.
+        True once a longer stretch was asked for than the texts give.
     """
 
     def __init__(self, paths: Sequence[str | os.PathLike[str]]) -> None:
@@ -89,7 +89,7 @@ class Filler:
         self.repeats = False
 
     def cut(self, tokens: int, tokenizer: Tokenizer, seed: int) -> str:
-        """About `tokens` tokens (never more) from a random sentence on, ending at a sentence."""
+        """Cut at most `tokens` tokens, from the start of a random sentence to the end of one."""
         rng = random.Random(seed)
         order = rng.sample(range(len(self.texts)), len(self.texts))
         text = self.texts[order[0]]
@@ -111,11 +111,11 @@ class Filler:
 
 
 def planted(text: str, passage: str, share: float, gap: str) -> str:
-    """`text` with `passage` at the first end of a sentence behind the `share` of its characters.
+    """Insert `passage` into `text` at the first end of a sentence after a `share` of it.
 
     Parameters
     ----------
-    gap : stands on either side of the passage
+    gap : text on either side of the passage
     """
     found = SENTENCE_END.search(text, int(share * len(text)))
     place = found.end() if found else len(text)
@@ -124,7 +124,7 @@ def planted(text: str, passage: str, share: float, gap: str) -> str:
 
 
 def require_filler(filler: Filler | None, what: str) -> Filler:
-    """The filler, or :class:`ConfigError` naming the option."""
+    """Return the filler; raise :class:`ConfigError` without one."""
     if filler is None:
         raise ConfigError(
             f"{what} needs real text around it: give files with --filler "

@@ -1,4 +1,4 @@
-"""What the commands have in common, checked before a model is loaded; light to import."""
+"""The common options of ``sharedllm eval``, checked before a model is loaded; imports no torch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Settings:
     model, adapter, device, dtype : as for :meth:`sharedllm.SharedLLM.from_pretrained`
     lengths : tuple of int
     budgets : tuple of int
-        Empty: the default ones that the model's window allows.
+        Token budgets. Empty takes the default ones that the model's window allows.
     baselines : str
     search : fields of SearchConfig that were given
     generation : fields of GenerationConfig that were given
@@ -48,7 +48,7 @@ class Settings:
     out: Path | None = None
 
     def __post_init__(self) -> None:
-        SearchConfig(**self.search)  # refuses what is not allowed
+        SearchConfig(**self.search)  # raises for values that are not allowed
         GenerationConfig(**self.generation)
         for budget in self.budgets:
             whole("--budget", budget, least=1)
@@ -61,7 +61,7 @@ class Settings:
 
 
 def sizes(option: str, given: Sequence[str], *, least: int = 0) -> tuple[int, ...]:
-    """Numbers with commas between them, given once or several times; 4K is 4096, 1M 1048576.
+    """Parse numbers separated by commas, given once or several times; 4K is 4096, 1M 1048576.
 
     Raises
     ------
@@ -80,6 +80,7 @@ def sizes(option: str, given: Sequence[str], *, least: int = 0) -> tuple[int, ..
 
 
 def share(option: str, value: float) -> float:
+    """Return `value`; raise :class:`ConfigError` unless it is in [0, 1]."""
     if not 0 <= value <= 1:
         raise ConfigError(f"{option} is {value}; it must be between 0 and 1")
     return value

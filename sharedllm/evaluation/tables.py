@@ -1,4 +1,4 @@
-"""Rows -> cells with intervals -> the JSON object and the table."""
+"""Rows -> cells with means and intervals -> printed tables."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COSTS = ("entries", "prefill_flops", "ingest_flops", "stored_bytes", "seconds")
 
 
 def cells(rows: Sequence[Row], metrics: Sequence[Metric], seed: int) -> list[dict[str, Any]]:
-    """One cell for each length, task (and all tasks together), method and budget."""
+    """Return one cell per length, task (and all tasks together), method and budget."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         for task in (ALL, row["task"]):
@@ -59,7 +59,7 @@ def _mean(rows: Sequence[Row], key: str) -> float | None:
 def _paired(
     ours: Sequence[Row], other: Sequence[Row], metric: Metric, seed: int
 ) -> dict[str, Any] | None:
-    """The mean difference of the main metric over the items that both took, with its interval."""
+    """Return the mean difference of the main metric over common items, with its interval."""
     mine, theirs = ({r["item"]: metric.of(r) for r in rows} for rows in (ours, other))
     pairs = [(mine[item], theirs.get(item)) for item in mine]
     gaps = [a - b for a, b in pairs if a is not None and b is not None]
@@ -76,12 +76,12 @@ def show(
     unit: str = "tokens",
     across: bool = False,
 ) -> None:
-    """Print the scores, what they cost, and why rows are missing.
+    """Print the scores, the costs, and the reasons of skipped rows.
 
     Parameters
     ----------
     tasks : task -> heading: the main metric by task, instead of all metrics over all tasks
-    unit : what the lengths are
+    unit : unit of the lengths
     across : one table for each metric, with the lengths as columns; else one for each length
     """
     lengths = list(dict.fromkeys(cell["length"] for cell in found))
@@ -110,7 +110,7 @@ def _titled(console: Console, title: str, table: Table) -> None:
 
 
 def _lengths(found: Sequence[dict[str, Any]], metric: Metric) -> Table:
-    """One metric with a column for each length."""
+    """Build a table of one metric with a column per length."""
     table = _table()
     cells_at = {(c["length"], c["method"], c["budget"]): c for c in found if c["task"] == ALL}
     lengths = sorted({length for length, _, _ in cells_at})
@@ -188,14 +188,14 @@ def _costs(found: Sequence[dict[str, Any]]) -> Table:
 
 
 def _figure(value: float) -> str:
-    """About three digits, without an exponent."""
+    """Format with about three digits, without an exponent."""
     if value == 0:
         return "0"
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}" if value >= 0.001 else "<0.001"
 
 
 def _notes(found: Sequence[dict[str, Any]]) -> list[str]:
-    """Why rows, or parts of them, are missing."""
+    """Return a line for each reason for which rows were skipped."""
     out = []
     for cell in found:
         if cell["task"] == ALL:

@@ -3,8 +3,7 @@
 An ordinary step of the upper model makes new tensors for every token: its keys grow, and the host
 launches each kernel. Here buffers have their final size from the start, counters live on the
 device, and a mask hides the slots that are not filled. Without a graph the same steps run one by
-one, which tests on a CPU use. The graph of one answer serves later answers that fit into its
-buffers.
+one, which tests on a CPU use. The graph of one answer serves later ones that fit into its buffers.
 
 Shapes: B batch, C slots of a cache, V vocabulary.
 """

@@ -66,9 +66,11 @@ class Database:
         self._closed = False
         _require_own(folder, create=create)
         with self._meaning():
-            if create and not folder.exists():
+            if create:
+                new = [path for path in (folder, *folder.parents) if not path.exists()]
                 folder.mkdir(parents=True, exist_ok=True)
-                _sync_folder(folder.parent)
+                for path in new:
+                    _sync_folder(path.parent)
             self._connection: sqlite3.Connection | None = self._connect(create=create)
         _open.add(self)
 

@@ -42,7 +42,7 @@ def _look(database: Database, manifest: Manifest) -> _Findings:
     with database.read() as connection:
         found = _Findings(connection, manifest)
         found.file()
-        if not found.problems:  # a broken file gives rows that mean nothing
+        if not found.structure:  # a broken file gives rows that mean nothing
             for look in (found.manifests, found.codecs, found.texts, found.chunks):
                 look()
             for look in (found.words, found.documents):
@@ -105,7 +105,10 @@ class _Findings:
 
     def file(self) -> None:
         for (found,) in self.connection.execute("PRAGMA integrity_check"):
-            if found != "ok":
+            if "FTS5" in found:  # an index that SQLite compares with the words
+                self.index = True
+                self.note(f"{found}: {REPAIR}", "words")
+            elif found != "ok":
                 self.structure = True
                 self.note(f"{found}; {RESTORE}", FILE)
         for table in self.counts:

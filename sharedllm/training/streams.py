@@ -1,4 +1,4 @@
-"""Rows of JSON Lines files as endless streams, and stretches of their texts; never held whole."""
+"""Endless streams of rows of JSON Lines files, and of stretches of text; no file is held whole."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from sharedllm.errors import ConfigError
 
 Row = dict[str, Any]
 T = TypeVar("T")
-HELD = 64  # documents held at once: what is drawn from together
+HELD = 64  # documents held at once, from which stretches are drawn
 AT_START = 4  # documents of each file that are read before the first example
-SKIPPED = 30_000_000  # characters at most that are passed over at the start: under a second
+SKIPPED = 30_000_000  # characters skipped at the start, at most: less than a second
 
 
 def rows(path: Path, skip: int = 0) -> Iterator[Row]:
-    """Rows of a .jsonl or .jsonl.xz file, once, but for the first `skip` characters or so."""
+    """Yield the rows of a .jsonl or .jsonl.xz file, without about the first `skip` characters."""
     opener = lzma.open if path.suffix == ".xz" else open
     with opener(path, "rt", encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
@@ -34,7 +34,7 @@ def rows(path: Path, skip: int = 0) -> Iterator[Row]:
 
 
 def endless(path: Path, rng: random.Random) -> Iterator[Row]:
-    """Rows for ever, from a random place on, so that workers do not begin with the same ones."""
+    """Yield rows for ever, from a random place on, so that workers start with different rows."""
     skip = rng.randrange(SKIPPED)
     while True:
         empty = True
@@ -47,7 +47,7 @@ def endless(path: Path, rng: random.Random) -> Iterator[Row]:
 
 
 def shuffled(stream: Iterator[T], rng: random.Random, buffer: int) -> Iterator[T]:
-    """The items of an endless stream, drawn from `buffer` of them at a time."""
+    """Shuffle an endless stream with a buffer of `buffer` items."""
     held = list(itertools.islice(stream, buffer))
     for item in stream:
         at = rng.randrange(buffer)
@@ -56,7 +56,7 @@ def shuffled(stream: Iterator[T], rng: random.Random, buffer: int) -> Iterator[T
 
 
 class Texts:
-    """Stretches of real text from documents, of any length."""
+    """Draws stretches of real text of any length from documents."""
 
     def __init__(self, paths: Sequence[Path], rng: random.Random) -> None:
         self._rng = rng
@@ -64,7 +64,7 @@ class Texts:
         self._held: list[str] = []
 
     def stretch(self, characters: int) -> str:
-        """So many characters from one document, or from several one after another."""
+        """Return `characters` characters from one document, or from several in a row."""
         out: list[str] = []
         while (missing := characters - sum(map(len, out))) > 0:
             text = self._next()
@@ -73,7 +73,7 @@ class Texts:
         return "\n\n".join(out)
 
     def _next(self) -> str:
-        # A document is drawn from several times before it goes: books are long.
+        # a document serves several stretches before it is replaced, because books are long
         if len(self._held) < 8 or self._rng.random() < 0.05:
             self._held.append(str(next(self._rng.choice(self._streams))["text"]))
             if len(self._held) > HELD:

@@ -1,4 +1,4 @@
-"""A training run as one TOML file, validated; unknown keys are refused."""
+"""TrainConfig: a training run as one TOML file, validated; unknown keys are refused."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ Generator = Callable[[random.Random, str], Example]
 
 
 def generator(task: str) -> Generator:
-    """The function that makes examples of a generated task, out of filler text.
+    """Return the function that makes examples of a generated task from filler text.
 
     `task` is "planted", or names a function of a module that can be imported, "module:function".
 
     Raises
     ------
     ConfigError
-        If there is no such function.
+        If the function cannot be imported.
     """
     if task == "planted":
         return planted
@@ -82,10 +82,10 @@ class Source(_Strict):
 
 
 class DataConfig(_Strict):
-    """What is trained on.
+    """Data of a run: a weighted mixture of sources, and real text around them.
 
-    `documents` are .jsonl(.xz) files of real text, `past_tokens` the least and most tokens of
-    past, `running_tokens` those of a language-modelling example.
+    `documents` are .jsonl(.xz) files of real text; `past_tokens` are the least and most tokens of
+    past, `running_tokens` the tokens of running text of a language-modelling example.
     """
 
     documents: tuple[str, ...] = Field(min_length=1)
@@ -102,13 +102,13 @@ class DataConfig(_Strict):
 
 
 class SelectionConfig(_Strict):
-    """How training varies what is selected, so that one set of weights serves every setting.
+    """Random selection settings of each example, so that one set of weights serves every setting.
 
-    Each example draws a budget (log-uniform), a form of the finest level, and with `coarse` whether
-    the coarse level is there; with `miss` its evidence is not preferred; nodes split at
-    N(l/2, (noise l)^2). `prompts` are pairs of a system message (may be empty) and a user message,
-    with {documents} and {question} where these stand; half of the examples are asked in one of
-    them, the others in the library's own prompt.
+    Each example draws a token budget (log-uniform) and a form of its leaves. With probability
+    `coarse` it has a coarse level; with probability `miss` its evidence is not preferred. Nodes
+    split at N(l/2, (noise l)^2) (paper, section 3.2). `prompts` are pairs of a system message,
+    which may be empty, and a user message, with {documents} and {question} in one of them; half of
+    the examples use one of these, the others the library's own prompt.
     """
 
     budget: tuple[int, int] = (256, 2048)
@@ -138,7 +138,7 @@ class Trained(_Strict):
 class QueryProjectionConfig(_Strict):
     """Training of the projection of a question's search vectors (``sharedllm train-search``).
 
-    It ends after `steps`, or after `minutes` where they are given and over earlier.
+    It ends after `steps`, or after `minutes` if these are over earlier.
     """
 
     steps: int = Field(default=2000, ge=1)
@@ -150,12 +150,12 @@ class QueryProjectionConfig(_Strict):
 class TrainConfig(_Strict):
     """A training run.
 
-    `start` is an adapter to go on from; `minutes` ends the run early, with the learning rate
-    brought down in time; `search` and `tree` hold fields of SearchConfig and TreeConfig, and become
-    the adapter's defaults when it answers; batches of more tokens than `checkpoint_above` compute
-    activations again in the backward pass instead of keeping them (about 1 MB a token for a model
-    of 135M parameters); `distil` is the weight of the divergence between reading leaves as KV and
-    the same weights reading them as text.
+    `start` is an adapter to continue from. `minutes` ends the run early; the learning rate decays
+    accordingly. `search` and `tree` hold fields of SearchConfig and TreeConfig, which become the
+    adapter's defaults. Batches of more tokens than `checkpoint_above` recompute activations in the
+    backward pass instead of keeping them (about 1 MB per token for a model of 135M parameters).
+    `distil` is the weight of the KL divergence between predictions from leaves as KV and from the
+    same leaves as text.
     """
 
     data: DataConfig
@@ -197,20 +197,20 @@ def read_config(path: Path, data: Path | None = None) -> TrainConfig:
 
     Parameters
     ----------
-    data : where relative paths of data start; None is the file's own folder
+    data : folder at which relative data paths start; None is the file's own folder
 
     Raises
     ------
     ConfigError
-        Naming every wrong key and what is allowed.
+        If the file is missing or a key is wrong; the message names every wrong key.
     """
     if not path.is_file():
-        raise ConfigError(f"there is no file {str(path)!r}; give a TOML file")
+        raise ConfigError(f"no such file: {str(path)!r}; give a TOML file")
     try:
         given = tomllib.loads(path.read_text(encoding="utf-8"))
         config = TrainConfig.model_validate(given)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is no TOML: {error}") from error
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
     except ValidationError as error:
         wrong = "; ".join(
             f"{'.'.join(map(str, item['loc'])) or 'the file'}: {item['msg']}"
@@ -221,7 +221,7 @@ def read_config(path: Path, data: Path | None = None) -> TrainConfig:
 
 
 def _located(config: TrainConfig, folder: Path) -> TrainConfig:
-    """`config` with its relative data paths under `folder`."""
+    """Return `config` with its relative data paths under `folder`."""
     sources = tuple(
         source.model_copy(update={"path": str(folder / source.path)}) if source.path else source
         for source in config.data.sources
@@ -232,17 +232,17 @@ def _located(config: TrainConfig, folder: Path) -> TrainConfig:
 
 
 def require_data(config: TrainConfig) -> None:
-    """Refuse a run whose data are not there, before a model is loaded.
+    """Refuse a run whose data files are missing, before a model is loaded.
 
     Raises
     ------
     ConfigError
-        Naming all files that are missing.
+        If files are missing; the message names all of them.
     """
     paths = [*config.data.documents, *(source.path for source in config.data.sources)]
     missing = [path for path in dict.fromkeys(paths) if path and not Path(path).is_file()]
     if missing:
         raise ConfigError(
-            f"there is no file {', '.join(map(repr, missing))}; relative paths start at --data, or "
+            f"missing files: {', '.join(map(repr, missing))}; relative paths start at --data, or "
             "else at the folder of the configuration"
         )

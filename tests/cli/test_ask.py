@@ -158,7 +158,7 @@ def test_standard_input(
         (["--injection", "best"], "injection is 'best'; allowed: 'joint', 'cross'"),
         (["--device", "tpu"], "device is 'tpu'"),
         (["--dtype", "int8"], "dtype is 'int8'"),
-        (["--model", "/no/such/folder"], "there is no folder '/no/such/folder'"),
+        (["--model", "/no/such/folder"], "no such folder: '/no/such/folder'"),
         (["--nonsense"], "No such option"),
         (["-q", " "], "the question is empty"),
         (["-q", "Again?", "--json"], "--json prints one object"),

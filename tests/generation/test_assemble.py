@@ -10,9 +10,9 @@ from sharedllm.generation.prompt import Conversation, Part, part_ids
 from sharedllm.injection.positions import Prompt
 
 
-def prompt(llm: SharedLLM, *parts: Part, rest: str = "all") -> Prompt:
+def prompt(llm: SharedLLM, *parts: Part, coarse: str = "all") -> Prompt:
     documents = [part for part in parts if isinstance(part, Document)]
-    selection = llm.select("Who kept the lamp?", documents, budget=96, coarse=rest)
+    selection = llm.select("Who kept the lamp?", documents, budget=96, coarse=coarse)
     conversation = Conversation(parts=parts, query="")
     return llm.assemble(conversation, selection, new_tokens=1).prompt
 

@@ -74,7 +74,7 @@ def test_there_is_room_for_as_many_tokens_as_were_asked_for() -> None:
     assert step_graph._plain.room == 2 * ROUND
     for _ in range(5):
         step_graph.step([1])
-    with pytest.raises(ValueError, match="no room"):
+    with pytest.raises(ValueError, match="buffers are full"):
         step_graph.step([1])
 
 
@@ -106,7 +106,7 @@ def test_buffers_of_one_answer_serve_the_next() -> None:
         for token, expected in zip(STEPS, grown(llm, then), strict=True):
             step_graph.step([token])
             torch.testing.assert_close(session.logits, expected, **CLOSE)
-        with pytest.raises(ValueError, match="no room"):
+        with pytest.raises(ValueError, match="buffers are full"):
             step_graph.step([1])
 
 

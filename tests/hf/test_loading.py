@@ -56,8 +56,8 @@ def test_damaged_weights(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nothing", "there is no folder"),
-        ("nothing.gguf", "there is no file"),
+        ("nothing", "no such folder"),
+        ("nothing.gguf", "no such file"),
         (".", r"has no config\.json"),
     ],
 )

@@ -52,7 +52,7 @@ def test_an_unknown_rope_type_is_refused() -> None:
 
 
 def test_a_model_without_a_head_is_refused() -> None:
-    with pytest.raises(UnsupportedModelError, match="no causal language model"):
+    with pytest.raises(UnsupportedModelError, match="not a causal language model"):
         inspect(LlamaModel(make_model("llama").config))
 
 

@@ -23,6 +23,7 @@ from sharedllm.errors import (
     TreeMemoryError,
     TreeMemoryFormatError,
 )
+from sharedllm.memory import maintenance
 from tests.conftest import DOCUMENTS, Make
 from tests.texts import FERRY, STORY
 
@@ -340,3 +341,28 @@ def test_links_and_pipes_in_place_of_files_are_refused(make: Make, tmp_path: Pat
             make()
         (memory.path / name).unlink()
     assert outside.read_text() == "precious"
+
+
+class Newer:
+    """A connection whose integrity check is that of a newer SQLite."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._own = connection
+
+    def execute(self, statement: str, values: Any = ()) -> Any:
+        if statement == "PRAGMA integrity_check":
+            return [("malformed inverted index for FTS5 table main.words",)]
+        return self._own.execute(statement, values)
+
+
+def test_an_index_of_words_that_newer_sqlite_names_is_made_anew(full: TreeMemory) -> None:
+    """From 3.44 on its integrity check looks at the index of words itself."""
+    before = told(full)
+    with full._database.write() as connection:
+        connection.execute("UPDATE words_data SET block = zeroblob(4) WHERE id > 10")
+    with full._database.read() as connection:
+        found = maintenance._Findings(Newer(connection), full._manifest)  # type: ignore[arg-type]
+        found.file()
+    assert (found.index, found.structure) == (True, False)
+    assert full.verify(repair=True).clean
+    assert told(full) == before

@@ -167,7 +167,7 @@ def test_refused(tmp_path: Path, name: str, data: bytes, message: str) -> None:
 
 
 def test_missing_file_folder_and_impossible_path(tmp_path: Path) -> None:
-    with pytest.raises(DocumentError, match=r"no file .*nothing\.txt.; check the path"):
+    with pytest.raises(DocumentError, match=r"no such file: .*nothing\.txt.; check the path"):
         read_file(tmp_path / "nothing.txt")
     with pytest.raises(DocumentError, match="is a folder"):
         read_file(tmp_path)

@@ -223,5 +223,5 @@ def test_nothing_to_go_on_from_is_said(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     make_model("llama", max_position_embeddings=4096).save_pretrained(folder)
     make_tokenizer().save_pretrained(folder)
-    with pytest.raises(ConfigError, match="nothing to go on from"):
+    with pytest.raises(ConfigError, match="no saved state"):
         Trainer(read_config(toml(tmp_path, model=str(folder))), resume=True, device="cpu")
