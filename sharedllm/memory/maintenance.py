@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from sharedllm.errors import TreeMemoryDamagedError, TreeMemoryError
-from sharedllm.memory import tables
+from sharedllm.memory import MEMORY_FILE, tables
 from sharedllm.memory.codes import kept_nodes
 from sharedllm.memory.database import AGAIN as RESTORE
-from sharedllm.memory.database import FILE, Database
+from sharedllm.memory.database import Database
 from sharedllm.memory.documents import MemoryDocument, Problem, Report
 from sharedllm.memory.ingest import Ingest, is_wanted
 from sharedllm.memory.manifest import Manifest
@@ -110,7 +110,7 @@ class _Findings:
                 self.note(f"{found}: {REPAIR}", "words")
             elif found != "ok":
                 self.structure = True
-                self.note(f"{found}; {RESTORE}", FILE)
+                self.note(f"{found}; {RESTORE}", MEMORY_FILE)
         for table in self.counts:
             count = self.connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
             self.counts[table] = count
