@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from sharedllm.memory.resolve import open_memory
     from sharedllm.memory.tree_memory import TreeMemory
     from sharedllm.registry import loaded, loaded_for
-    from sharedllm.search.passages import Citation
+    from sharedllm.search.citations import Citation
     from sharedllm.search.query import query_of
     from sharedllm.shared_llm import SharedLLM
     from sharedllm.text.loaders import read_file
-    from sharedllm.text.pdf import join_pages
+    from sharedllm.text.pages import join_pages
 
 __version__ = "0.1.0"
 _HOMES = {
@@ -38,7 +38,7 @@ _HOMES = {
     "open_memory": "memory.resolve",
     "MemoryDocument": "memory.documents",
     "Answer": "answer",
-    "Citation": "search.passages",
+    "Citation": "search.citations",
     "Usage": "answer",
     "Timings": "answer",
     "TreeConfig": "config",
@@ -46,7 +46,7 @@ _HOMES = {
     "SearchConfig": "config",
     "GenerationConfig": "config",
     "read_file": "text.loaders",
-    "join_pages": "text.pdf",
+    "join_pages": "text.pages",
     "query_of": "search.query",
     "Asked": "generation.prompt",
     "SharedLLMError": "errors",

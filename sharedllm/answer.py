@@ -1,7 +1,4 @@
-"""Answers: what a question gives back, whole or as a stream.
-
-An answer holds its text, the evidence it was read from, what was used, and how long it took.
-"""
+"""Answers, whole or as a stream: text, citations, usage and timings."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ from sharedllm.displayed import Displayed, View, view
 from sharedllm.generation.assemble import Prepared
 from sharedllm.generation.decoding import Decoder
 from sharedllm.generation.logits_processors import Row
-from sharedllm.search.passages import Citation
+from sharedllm.search.citations import Citation
 from sharedllm.search.selection import Selection
 
 if TYPE_CHECKING:
@@ -28,23 +25,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Usage:
-    """Tokens and KV entries that an answer took.
+    """Tokens and KV entries that went into an answer.
 
     Attributes
     ----------
     context_tokens : int
         Tokens of the documents that were searched.
     injected_tokens : int
-        KV entries injected in each injection layer.
+        KV entries injected into each injection layer.
     evidence_tokens : int
-        Tokens pasted as evidence, separators and labels included.
+        Tokens pasted as evidence, including separators and headings.
     prompt_tokens : int
-        All running tokens, evidence included.
+        Tokens of the prompt, including the evidence.
     new_tokens : int
+        Tokens generated.
     coarse_ratio : float or None
-        Tokens per entry of the unexpanded chunks; None without a coarse level.
+        Tokens per KV entry of the unexpanded chunks; None without a coarse level.
     left_out_chunks : int
-        Chunks of which nothing was selected.
+        Chunks from which nothing was selected.
     """
 
     context_tokens: int
@@ -58,9 +56,9 @@ class Usage:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Timings:
-    """Seconds: loading the model, reading the documents, and the stages of this answer.
+    """Seconds for loading the model, reading the documents, and the stages of this answer.
 
-    `prefill_s` includes encoding nodes that were not encoded before.
+    `prefill_s` includes encoding the nodes that were not encoded before.
     """
 
     load_s: float
@@ -78,15 +76,15 @@ class Answer(Displayed):
     ----------
     text : str
     citations : tuple of Citation
-        Best score first. Empty without documents.
+        In falling order of score. Empty without documents.
     usage : Usage
     timings : Timings
     finish_reason : str
-        "stop" (the model ended, or a stop text came) or "length" (max_new_tokens).
+        "stop" (the model ended its turn, or a stop text came) or "length" (max_new_tokens).
     selection : Selection or None
-        What was selected of which documents, and what shows it there; None without documents.
+        The nodes that were selected, with their documents; None without documents.
     question : str
-        The last words of the user.
+        The question that was searched for.
     """
 
     text: str
@@ -101,7 +99,7 @@ class Answer(Displayed):
         return self.text
 
     def to_dict(self) -> dict[str, Any]:
-        """The answer as plain values, as ``sharedllm ask --json`` prints it."""
+        """Return plain values, as ``sharedllm ask --json`` prints them."""
         return {
             "answer": self.text,
             "citations": [asdict(citation) for citation in self.citations],
@@ -110,18 +108,18 @@ class Answer(Displayed):
         }
 
     def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
-        """One page with the answer and its evidence, as ``sharedllm ask --html`` writes it.
+        """Return one HTML page with the answer and its evidence, as ``ask --html`` writes it.
 
-        It needs nothing else: no script, no font, no network.
+        The page is self-contained: it loads no script, font or image.
 
         Parameters
         ----------
-        path : the file to write; from there, pages of documents that are files are linked
+        path : file to write, or None; links to documents that are files start at its folder
 
         Raises
         ------
         ConfigError
-            If it cannot be written, or is one of the documents' own files.
+            If the file cannot be written, or is one of the documents' own.
         """
         shown = self._answered()
         if path is None:
@@ -130,7 +128,7 @@ class Answer(Displayed):
         return page.write(path, [shown], "path")
 
     def plot(self) -> Figure:
-        """A figure of where the citations lie in their documents, and of their scores.
+        """Draw the places of the citations in their documents, and their scores.
 
         Raises
         ------
@@ -143,15 +141,15 @@ class Answer(Displayed):
 
     @property
     def pictures(self) -> Pictures:
-        """Plain values that show the evidence in its documents, made anew at each call."""
+        """The evidence in its documents as plain values to draw, made anew at each call."""
         return views.pictures(self.selection.searched) if self.selection else ()
 
     def summary(self, option: str = "max_new_tokens") -> str:
-        """Say what the answer was made of and how long it took, a line each.
+        """Return two lines: tokens used, and seconds taken.
 
         Parameters
         ----------
-        option : what to raise where it was cut
+        option : name of the option to raise where the answer was cut off
         """
         used, took = self.usage, self.timings
         cut = f", cut there: raise {option}" if self.finish_reason == "length" else ""
@@ -180,9 +178,9 @@ def _(answer: Answer) -> View:
 
 
 class AnswerStream(Iterator[str]):
-    """Parts of an answer's text as they come; :attr:`answer` when they have all come.
+    """Iterator over parts of an answer's text; :attr:`answer` is the whole.
 
-    Iterating runs the model; leaving off stops it.
+    Iterating runs the model. Dropping the iterator stops it.
     """
 
     def __init__(
@@ -195,7 +193,7 @@ class AnswerStream(Iterator[str]):
 
     @property
     def citations(self) -> tuple[Citation, ...]:
-        """The selected evidence, known before the first part."""
+        """The selected evidence; known before the first part."""
         return self._prepared.citations
 
     def __next__(self) -> str:
@@ -210,7 +208,7 @@ class AnswerStream(Iterator[str]):
 
     @property
     def answer(self) -> Answer:
-        """The whole answer; reads what has not been read yet."""
+        """The whole answer; generates the parts that have not been read yet."""
         for _ in self:
             pass
         return _answer(self._prepared, self._row, self._watch, self._load_s)
@@ -219,7 +217,10 @@ class AnswerStream(Iterator[str]):
 def answer_all(
     decoder: Decoder, prepared: Sequence[Prepared], generation: GenerationConfig, load_s: float
 ) -> list[Answer]:
-    """Run prepared questions as one batch: those with documents, then those without."""
+    """Run prepared questions in two batches: those with documents, then those without.
+
+    An adapter plays the upper role only where there are documents, so the two cannot share a pass.
+    """
     out: dict[int, Answer] = {}
     for reads in (True, False):
         group = [i for i, p in enumerate(prepared) if p.prompt.reads == reads]
@@ -259,7 +260,7 @@ def _answer(prepared: Prepared, row: Row, watch: _Stopwatch, load_s: float) -> A
             context_tokens=prepared.context_tokens,
             injected_tokens=prepared.prompt.injected_tokens,
             evidence_tokens=prepared.evidence_tokens,
-            prompt_tokens=prepared.prompt.running_tokens,
+            prompt_tokens=prepared.prompt.text_tokens,
             new_tokens=len(row.ids),
             coarse_ratio=selection.root_ratio if selection else None,
             left_out_chunks=selection.left_out if selection else 0,

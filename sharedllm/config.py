@@ -44,7 +44,7 @@ def whole(name: str, value: object, *, least: int, most: float = math.inf) -> No
 
 
 def several(name: str, value: object) -> tuple[Any, ...]:
-    """Give `value` as a tuple; raise :class:`ConfigError` unless it is a list or a tuple."""
+    """Return `value` as a tuple; raise :class:`ConfigError` unless it is a list or a tuple."""
     if not isinstance(value, list | tuple):
         raise ConfigError(f"{name} is {value!r}; it must be a list or a tuple")
     return tuple(value)
@@ -60,7 +60,7 @@ def number(name: str, value: object, *, least: float, most: float = math.inf) ->
 
 
 class _Config:
-    """What the settings share: making one from a mapping, refusing unknown keys."""
+    """Base of the settings: made from a mapping, which may hold no unknown key."""
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -86,16 +86,17 @@ class TreeConfig(_Config):
     Parameters
     ----------
     chunk : int
-        Tokens a chunk; one tree each.
+        Tokens per chunk. One tree grows over each chunk.
     height : int
         Levels below the root. 0 keeps every chunk as one node.
     ratios : tuple of float
-        Tokens per kept entry for levels 1 to `height`. 1 keeps every token.
+        Compression ratios of levels 1 to `height`: tokens per KV entry that is kept. 1 keeps the KV
+        of every token.
     root_ratio : float
-        Tokens per kept entry of a root that was not expanded.
+        Tokens per KV entry of a root that was not expanded.
     context : int
-        Tokens of the chunk in front of a node that the lower model reads with it and does not
-        keep. 0 reads every node alone (the paper); `chunk` cuts all nodes from one pass.
+        Tokens of the chunk before a node that the lower model reads with it, without keeping their
+        KV. 0 reads every node alone (the paper); `chunk` takes all nodes from one pass.
     """
 
     chunk: int = 1024
@@ -120,31 +121,32 @@ class TreeConfig(_Config):
 
     @property
     def leaf(self) -> int:
-        """Tokens of a leaf of a full chunk."""
+        """Tokens in a leaf of a full chunk."""
         return -(-self.chunk >> self.height)
 
     @property
     def leaf_ratio(self) -> float:
-        """Tokens per kept entry of a leaf that was chosen."""
+        """Tokens per KV entry of a leaf that was selected."""
         return self.ratio(self.height)
 
     def ratio(self, level: int) -> float:
-        """Tokens per kept entry of a node at `level` (root = 0)."""
+        """Tokens per KV entry of a node at `level` (root = 0)."""
         return self.root_ratio if level == 0 else self.ratios[level - 1]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InjectionConfig(_Config):
-    """How selected nodes enter the upper model (paper, section 3.3; docs/architecture.md).
+    """The way in which selected nodes enter the upper model as KV (paper, section 3.3).
 
     Parameters
     ----------
     mode : {"joint", "cross"}
-        One softmax over memory and running text, or the paper's separate cross-attention.
+        One softmax over injected KV and the prompt's own, or the paper's separate cross-attention.
     layers : int or None
-        Injection layers M, counted from the bottom; None is all of them.
+        Injection layers M, counted from the bottom; None means all layers.
     positions : {"ordinal", "chunk"}
-        Memory entries numbered in prompt order, or all entries of chunk i at i (the paper).
+        Rotary positions of injected KV entries: numbered in prompt order, or all entries of chunk
+        i at i (the paper).
     """
 
     mode: InjectionMode = "joint"
@@ -166,9 +168,9 @@ class AdapterConfig(_Config):
     ----------
     rank : int
     alpha : float
-        What an adapter adds is scaled by alpha / rank.
+        The low-rank addition is scaled by alpha / rank.
     roles : tuple of {"lower", "upper"}
-        The others run the base.
+        The roles that have an adapter. A role without one runs the base.
     """
 
     rank: int = 16
@@ -187,29 +189,32 @@ class AdapterConfig(_Config):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SearchConfig(_Config):
-    """Which nodes are selected for a question.
+    """Search: the score of nodes, and the selection under a token budget.
 
     Parameters
     ----------
     selection : {"budget", "path"}
-        Nodes of all chunks compete for one budget, or one path in every chunk (the paper).
-    scorer : str, or an object that scores
-        The score of every node: one of :data:`SCORERS`, or an object with the method of
+        "budget": nodes of all chunks compete for one token budget. "path": one path down every
+        chunk (the paper, section 3.2).
+    scorer : str or object
+        One of :data:`SCORERS`, or an object with the method of
         :class:`sharedllm.search.scorers.Scorer`.
     budget : int
-        Token budget beyond the prompt's head and the question: injected KV entries plus
-        evidence tokens.
+        Token budget: tokens pasted as evidence plus injected KV entries. The rest of the prompt
+        does not count.
     leaves : {"text", "kv"}
-        The selected leaves enter as tokens of the running text, or as injected KV.
+        Selected leaves enter the prompt as text, or as injected KV.
     coarse : {"none", "ready", "all"}
-        The compressed remainder of the documents around the selected leaves: left out, where it
-        is already encoded, or always (encoding what is missing first).
+        The coarse level, which is the compressed rest of each document around the selected leaves:
+        left out, used where it is encoded already, or always used (encoded first if need be).
     coarse_share : float
-        The share of `budget` that unexpanded roots may take.
+        Share of `budget` that unexpanded roots may take.
     neighbours : tuple of float
-        What share of the scores at distance 1, 2, ... is added to a leaf's (budget search).
+        Shares of the scores of the leaves at distance 1, 2, ... that are added to a leaf's own
+        ("budget" selection).
     sentences : int
-        Most tokens that a leaf pasted as text may gain on either side to hold whole sentences.
+        A leaf pasted as text is completed to whole sentences by at most this many tokens on either
+        side.
     """
 
     selection: Literal["budget", "path"] = "budget"
@@ -234,40 +239,40 @@ class SearchConfig(_Config):
         whole("sentences", self.sentences, least=0)
         if isinstance(self.budget, bool) or not isinstance(self.budget, int) or self.budget < 1:
             raise BudgetError(
-                f"budget is {self.budget!r}; it must be a whole number of attention entries, "
-                "at least 1"
+                f"budget is {self.budget!r}; it must be a whole number of tokens, at least 1"
             )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GenerationConfig(_Config):
-    """How the answer is decoded. `temperature` 0 is greedy.
+    """Decoding of the answer.
 
     Parameters
     ----------
     max_new_tokens : int
     temperature, top_p : float
+        Temperature 0 decodes greedily.
     top_k : int
         0 keeps every token.
     repetition_penalty : float
-        1 is none.
+        1 turns it off.
     stop : tuple of str
         The answer ends before the first of these.
     seed : int or None
-        Makes sampling repeatable; None draws a fresh one.
+        Makes sampling repeatable; None draws a fresh seed.
     grammar : str
         A grammar of llguidance that the answer follows, such as
-        ``{"grammars": [{"json_schema": {...}}]}``; empty is none.
+        ``{"grammars": [{"json_schema": {...}}]}``; empty leaves the answer free.
     refusal_margin : float
-        By how many nats a refusal ("not in the documents", as adapters learn it) must be ahead of
-        every other beginning of an answer to be given: the higher, the fewer are given, right ones
-        and wrong ones (docs/experiments.md, 24).
+        Margin, in nats, by which abstaining ("not in the documents", as adapters learn it) must
+        beat every other first token. A higher margin abstains less often, rightly and wrongly
+        (docs/experiments.md, 24).
     list_penalty : float
-        By how many nats each token is less likely that would repeat an item of a list, where an
-        adapter answers from documents; 0 is none (docs/experiments.md, 25).
+        Penalty, in nats, on each token that would repeat an item of a list, where an adapter
+        answers from documents; 0 turns it off (docs/experiments.md, 25).
     graphs : bool or None
-        Run the steps of an answer as a CUDA graph (docs/speed.md). None does so where it can and
-        where answers may have more than a few tokens.
+        Decode with a CUDA graph (docs/speed.md). None does so where the device allows it and the
+        answer may have more than a few tokens.
     """
 
     max_new_tokens: int = 64
@@ -305,12 +310,12 @@ class GenerationConfig(_Config):
 def changed(
     search: SearchConfig, generation: GenerationConfig, options: Mapping[str, Any]
 ) -> tuple[SearchConfig, GenerationConfig]:
-    """Both settings with `options`, each a field of one of them, changed.
+    """Return both settings with `options` changed, each of them a field of one of the two.
 
     Raises
     ------
     ConfigError
-        For an option that neither has.
+        If an option is a field of neither.
     """
     for_search = {f.name for f in dataclasses.fields(SearchConfig)}
     for_generation = {f.name for f in dataclasses.fields(GenerationConfig)}

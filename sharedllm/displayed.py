@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 
 
 class View(NamedTuple):
-    """Two ways to draw one value; each is called when it is needed.
+    """Two renderers of one value, called when they are needed.
 
     Attributes
     ----------
-    html : makes the HTML of a notebook's cell
-    console : makes what rich prints (a ``RenderableType``; rich is not imported for the name)
+    html : returns the HTML of a notebook's cell
+    console : returns a rich renderable (typed Any, so that rich need not be imported)
     """
 
     html: Callable[[], str]
@@ -29,7 +29,7 @@ class View(NamedTuple):
 
 @functools.singledispatch
 def view(value: object) -> View | None:
-    """Return how `value` is drawn, by its type; None where no renderer was loaded."""
+    """Return the renderers of `value` by its type; None where no renderer is loaded."""
     return None
 
 
@@ -46,6 +46,6 @@ class Displayed:
         found = view(self)
         if found:
             return found.console()
-        from rich.markup import escape  # loaded, because rich is what calls
+        from rich.markup import escape  # rich is what calls, so it is installed
 
         return escape(repr(self))  # rich reads markup in a plain str

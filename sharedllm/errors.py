@@ -1,13 +1,13 @@
-"""Every error SharedLLM raises on purpose.
+"""The errors that SharedLLM raises on purpose.
 
 ::
 
     SharedLLMError
     ├── ConfigError            an option has a value that is not allowed (also a ValueError)
-    │   └── BudgetError        the budget cannot hold what was asked for
+    │   └── BudgetError        no node fits the token budget
     ├── InputError             a question, text or message cannot be used (also a ValueError)
     │   ├── DocumentError      a file or text cannot become a document
-    │   └── WindowError        the running text does not fit the model's trained window
+    │   └── WindowError        the prompt does not fit the model's trained window
     ├── ModelError
     │   ├── ModelNotFoundError the weights are not there
     │   ├── UnsupportedModelError  the architecture or a setting of it is not supported
@@ -34,7 +34,7 @@ class ConfigError(SharedLLMError, ValueError):
 
 
 class BudgetError(ConfigError):
-    """The budget of attention entries cannot hold what was asked for."""
+    """The token budget is not allowed, or not even one node fits it."""
 
 
 class InputError(SharedLLMError, ValueError):
@@ -46,7 +46,7 @@ class DocumentError(InputError):
 
 
 class WindowError(InputError):
-    """The running text does not fit the model's trained window."""
+    """The prompt, with memory and answer, does not fit the model's trained window."""
 
 
 class ModelError(SharedLLMError):

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.table import Column
 
-WIDE = 100  # columns from which the time that is left is shown
-SHORTEST = 0.1  # seconds below which a rate says nothing
+WIDE = 100  # columns of a terminal from which the time left is shown
+SHORTEST = 0.1  # seconds; a rate over less time is noise
 
 Progress = bool | Callable[[int, int], None] | None
 Reporter = Callable[[int], None]
@@ -20,7 +20,7 @@ Reporter = Callable[[int], None]
 def reporter(
     progress: Progress, total: int, title: str, unit: str = "tokens"
 ) -> Iterator[Reporter]:
-    """Give a function that takes the number of tokens (or of another `unit`) just done.
+    """Yield a function to call with the number of tokens (or of another `unit`) just done.
 
     Parameters
     ----------

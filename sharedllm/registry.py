@@ -1,4 +1,4 @@
-"""Loaded models of this process, by what they were loaded from: none is loaded twice."""
+"""Models loaded by this process, by name and settings, so that none is loaded twice."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def loaded(
     tree: TreeConfig | None = None,
     injection: InjectionConfig | None = None,
 ) -> SharedLLM:
-    """Load a model once a process: the first call loads it, later ones get the same object.
+    """Load a model once per process: later calls with the same arguments get the same object.
 
     Parameters
     ----------
@@ -48,31 +48,31 @@ def loaded(
 
 
 def loaded_for(memory: TreeMemory, **changes: Any) -> SharedLLM:
-    """Give the model that `memory` was made by, loaded once a process.
+    """Return the model that `memory` was made with, loaded once per process.
 
     Parameters
     ----------
-    changes : ``adapter``, ``device``, ``dtype``, ``tree`` and ``injection`` to load it with in
-        place of the memory's own
+    changes : ``adapter``, ``device``, ``dtype``, ``tree`` or ``injection`` in place of the
+        memory's own
 
     Raises
     ------
     TreeMemoryMismatchError
-        If the memory names no model, or the weights under that name are others now.
+        If the memory names no model, or the weights under that name have changed.
     ModelNotFoundError, AdapterError
     """
     return _of(memory.load_encoder(**changes) if changes else memory.encoder)
 
 
 def forget() -> None:
-    """Let go of all models, so that their memory can be used for others."""
+    """Drop all loaded models, so that their memory can be freed."""
     with _lock:
         _models.clear()
         forget_encoders()
 
 
 def _of(owner: HasEncoder) -> SharedLLM:
-    """Give the one SharedLLM of an encoder; `owner` may be one already."""
+    """Return the one SharedLLM of an encoder; `owner` may be a SharedLLM already."""
     encoder = owner.encoder
     with _lock:
         if encoder not in _models:

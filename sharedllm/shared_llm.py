@@ -1,4 +1,4 @@
-"""SharedLLM: remember documents, answer questions about them."""
+"""SharedLLM reads documents and answers questions about them; each stage is one call."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ from sharedllm.hf.lora import Adapter
 from sharedllm.injection.upper_model import UpperModel
 from sharedllm.memory.resolve import Context, per_question, resolve, resolve_some
 from sharedllm.progress import Progress
-from sharedllm.search import passages
+from sharedllm.search import citations
+from sharedllm.search.citations import widened
 from sharedllm.search.scorers import Embedder, Scorer, Scores, score
 from sharedllm.search.selection import Selection, searched, select
-from sharedllm.search.sentences import widened
 
 
 class SharedLLM:
@@ -53,8 +53,8 @@ class SharedLLM:
 
     Parameters
     ----------
-    encoder : the reading half, with the model
-    search, generation : settings; None takes the adapter's, or the defaults
+    encoder : the model, with the half of the work that reads documents
+    search, generation : settings; None takes the adapter's, or else the defaults
     embedder : texts -> array (texts, dims), for the scorer "embedding"
 
     Attributes
@@ -106,14 +106,14 @@ class SharedLLM:
         Parameters
         ----------
         name_or_path : hub name, folder or .gguf file; None is the embedded SmolLM2-135M-Instruct
-        device : "cpu", "cuda", "cuda:N" or None (CUDA where there is one)
-        dtype : "float32", "bfloat16", "float16" or None (bfloat16 where it is multiplied)
+        device : "cpu", "cuda", "cuda:N" or None (CUDA if available)
+        dtype : "float32", "bfloat16", "float16" or None (bfloat16 if the device multiplies it)
         adapter : "default", folder, hub name or None, the exact base
-            "default" is shipped for the default model and joint injection; others have none.
+            "default" is the one shipped for the default model and joint injection.
         tree, injection, search, generation : settings; None takes the adapter's, or the defaults
         attention : "auto", or a backend (docs/speed.md names them)
         embedder : texts -> array (texts, dims), for scorer="embedding"
-        node_cache_bytes : most bytes of encoded nodes kept for each document
+        node_cache_bytes : bytes of encoded nodes kept for each document, at most
         options : passed to transformers (``revision``, ``quantization_config``, ...)
 
         Raises
@@ -145,7 +145,7 @@ class SharedLLM:
 
     @property
     def adapter(self) -> Adapter | None:
-        """The trained roles; None where the base plays them."""
+        """The adapter of the two roles; None if the base plays both."""
         return self.encoder.adapter
 
     @property
@@ -160,16 +160,16 @@ class SharedLLM:
 
     @property
     def identity(self) -> tuple[object, ...]:
-        """Decides a document's trees and states, besides its text."""
+        """Everything that a document's trees and states depend on besides its text."""
         return self.encoder.identity
 
     @property
     def window(self) -> int:
-        """Positions that the model was trained on; prompt and answer must fit."""
+        """Positions that the model was trained on. Prompt, memory and answer must fit."""
         return self.encoder.shape.window
 
     def adapt(self, adapter: Adapter) -> None:
-        """Take note of `adapter`, which is on this model; documents read before are refused."""
+        """Register `adapter`, which is on this model already. Documents read before are refused."""
         self.encoder.adapt(adapter)
         self.decoder.refusal_id = part_ids(ABSENT, self.tokenizer)[0]
 
@@ -184,13 +184,13 @@ class SharedLLM:
 
         Parameters
         ----------
-        merged : write one whole transformers model a role instead
+        merged : write one whole transformers model per role instead
         dtype : of the adapter's weights on disk
 
         Raises
         ------
         AdapterError
-            If there is none, or it cannot be merged.
+            If the model has no adapter, or it cannot be merged.
         ConfigError
             If the scorer is an object, which no file can name.
         """
@@ -209,21 +209,21 @@ class SharedLLM:
     ) -> Document:
         """Read a text of any length so that questions can be asked about it.
 
-        Cuts it into chunks, grows a context tree over each, and computes the search vectors. KV is
-        encoded when a question needs it; :meth:`encode` does it ahead, and so does a GPU for the
-        coarse level that ``coarse="ready"`` waits for.
+        Cuts it into chunks, grows a context tree over each, and computes the search vectors (paper,
+        section 3.1). KV is encoded when a question needs it. :meth:`encode` does so ahead of time;
+        on a GPU this method does it too, with ``coarse="ready"``.
 
         Parameters
         ----------
-        text : a form feed in it ends a page, which citations then name
+        text : form feeds separate pages, which citations then name
         title : shown to the model when there are several documents
-        source : where it came from, shown in citations
-        progress : True for a progress bar, or a function of (tokens done, tokens in all)
+        source : origin of the text, such as a path; shown in citations
+        progress : True for a progress bar, or a function of (done, total) tokens
 
         Raises
         ------
         DocumentError
-            If there is no text.
+            If the text is empty or only white space.
         """
         document = self.encoder.read(text, title=title, source=source, progress=progress)
         if self.search.coarse == "ready":
@@ -239,12 +239,12 @@ class SharedLLM:
 
         Parameters
         ----------
-        background : return at once and go on in a thread, between questions
+        background : return at once and encode in a thread, between questions
 
         Raises
         ------
         InputError
-            If it is no document, or another model read it.
+            If `document` is of another type, or was read by another model.
         """
         if not isinstance(document, Document):
             raise InputError(
@@ -271,8 +271,8 @@ class SharedLLM:
         question : str or chat messages
             See :func:`sharedllm.generation.prompt.parse` for the form of messages.
         context : a document, a TreeMemory or the folder of one, or several of them
-        progress : True for a bar on long encoding, or a function of (tokens done, tokens in all)
-        options : fields of SearchConfig (budget, scorer, search, leaves, coarse, ...) and of
+        progress : True for a bar while nodes are encoded, or a function of (done, total) tokens
+        options : fields of SearchConfig (budget, scorer, selection, leaves, coarse, ...) and of
             GenerationConfig (max_new_tokens, temperature, stop, ...) for this question
 
         Raises
@@ -289,7 +289,7 @@ class SharedLLM:
         progress: Progress = None,
         **options: Any,
     ) -> AnswerStream:
-        """Like :meth:`answer`, as an iterator over parts of text; ``.answer`` holds the rest."""
+        """Answer as :meth:`answer` does, as an iterator over parts of the text."""
         prepared = self.prepare(question, context, progress=progress, **options)
         generation = self._settings(options)[1]
         return AnswerStream(self.decoder, prepared, generation, self.encoder.load_s)
@@ -303,11 +303,11 @@ class SharedLLM:
         progress: Progress = None,
         **options: Any,
     ) -> Prepared:
-        """Search, encode what is missing and lay out the prompt; :meth:`generate` runs it.
+        """Search, encode missing nodes and assemble the prompt; :meth:`generate` runs it.
 
         Parameters
         ----------
-        scores : of every node, as :meth:`score` gives them; None computes them
+        scores : one array per document, as :meth:`score` returns them; None computes them
         """
         started = time.perf_counter()
         search, generation = self._settings(options)
@@ -331,12 +331,12 @@ class SharedLLM:
         new_tokens: int,
         progress: Progress = None,
     ) -> Prepared:
-        """Encode the selected nodes that are missing, and put text and KV at their places.
+        """Encode the selected nodes that are missing, and put text and KV into the prompt.
 
         Raises
         ------
         WindowError
-            If prompt, memory and `new_tokens` do not fit the trained window.
+            If prompt, injected KV and `new_tokens` together exceed the trained window.
         """
         plan = make_plan(conversation, selection, self.tokenizer)
         memory = plan.encode(self.encoder, progress)
@@ -369,8 +369,8 @@ class SharedLLM:
 
         Parameters
         ----------
-        questions : str or messages each
-        context : documents and memories for all questions, or one sequence of them a question
+        questions : a str or chat messages each
+        context : documents and memories for all questions, or one sequence of them per question
         """
         if isinstance(questions, str) or not isinstance(questions, Sequence) or not questions:
             raise InputError(f"questions is {questions!r}; give a list of questions")
@@ -386,7 +386,13 @@ class SharedLLM:
     def score(
         self, query: str, context: Context, *, scorer: str | Scorer | None = None
     ) -> list[Scores]:
-        """Score every node for `query`; one array a document, in the order of its forest."""
+        """Score every node for `query`.
+
+        Returns
+        -------
+        list of float32 arrays (nodes,)
+            One per document, in the order of its forest.
+        """
         documents = resolve_some(context, self.encoder, query)
         return score(query, documents, self.encoder, scorer or self.search.scorer, self._embedder)
 
@@ -398,16 +404,18 @@ class SharedLLM:
         scores: Sequence[Scores] | None = None,
         **options: Any,
     ) -> Selection:
-        """Select the nodes that answer `query` best under the budget.
+        """Select the nodes that match `query` best under the token budget.
 
         Parameters
         ----------
-        scores : of every node, as :meth:`score` gives them; None computes them
+        scores : one array per document, as :meth:`score` returns them; None computes them
         """
         documents = resolve_some(context, self.encoder, query)
         selection = self._select(query, documents, scores, self._settings(options)[0])
         if selection is None:
-            raise InputError("there is no document to search; give what remember() returned")
+            raise InputError(
+                "context is empty; give documents that remember() returned, or a memory"
+            )
         return selection
 
     def _select(
@@ -417,7 +425,7 @@ class SharedLLM:
         scores: Sequence[Scores] | None,
         search: SearchConfig,
     ) -> Selection | None:
-        """Select nodes of `documents`; None where there are none to search."""
+        """Select nodes of `documents`; None without documents."""
         if not documents:
             return None
         for document in documents:
@@ -428,7 +436,7 @@ class SharedLLM:
             given,
             search,
             self.tree,
-            overhead=passages.overheads(documents, self.tokenizer),
+            overhead=citations.overheads(documents, self.tokenizer),
             ready=lambda d, node, ratio: documents[d].request(node, ratio) in documents[d].nodes,
             widen=lambda d, node: widened(documents[d], node, search.sentences),
         )
@@ -436,5 +444,5 @@ class SharedLLM:
         return replace(selection, searched=shown)
 
     def _settings(self, options: dict[str, Any]) -> tuple[SearchConfig, GenerationConfig]:
-        """This question's settings: the model's, with `options` changed."""
+        """Return the settings of one question: the model's, with `options` changed."""
         return changed(self.search, self.generation, options)

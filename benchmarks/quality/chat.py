@@ -10,12 +10,12 @@ from typing import Any
 from benchmarks.quality.chat_set import PROMPTS
 from sharedllm.errors import DocumentError
 from sharedllm.evaluation.baselines import Pasted
+from sharedllm.evaluation.filler import rows
 from sharedllm.evaluation.items import Item
 from sharedllm.evaluation.methods import Case, DoesNotFitError, Method, Ready
 from sharedllm.evaluation.metrics import Metric, Row
+from sharedllm.evaluation.options import Settings
 from sharedllm.evaluation.run import Session
-from sharedllm.evaluation.settings import Settings
-from sharedllm.evaluation.texts import rows
 from sharedllm.generation.prompt import part_ids
 from sharedllm.shared_llm import SharedLLM
 

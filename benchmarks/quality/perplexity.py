@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from sharedllm.config import whole
 from sharedllm.errors import ConfigError, DocumentError
 from sharedllm.evaluation.baselines import Truncated
+from sharedllm.evaluation.filler import texts
 from sharedllm.evaluation.items import Item, frame
 from sharedllm.evaluation.methods import Case, Losses, Method, Ready
 from sharedllm.evaluation.metrics import Metric, Row
+from sharedllm.evaluation.options import Settings
 from sharedllm.evaluation.run import Session
-from sharedllm.evaluation.settings import Settings
-from sharedllm.evaluation.texts import texts
 from sharedllm.generation.prompt import part_ids
 from sharedllm.shared_llm import SharedLLM
 from sharedllm.text.tokens import Tokens, tokenize

@@ -206,7 +206,7 @@ class Asked:
 
     def _about(self, prompt: Prompt, searched: Row) -> tuple[Cost, Row]:
         """What `prompt` costs, and what its rows say."""
-        running, entries = prompt.running_tokens, prompt.injected_tokens
+        running, entries = prompt.text_tokens, prompt.injected_tokens
         cost = question_cost(self.size, running, entries, self.same["layers"])
         more = {"running": running, "entries": entries, "search_s": searched["seconds"]}
         return cost, more | self.same

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import takewhile
 from typing import Any
 
 import griffe
@@ -26,7 +27,11 @@ def described(text: str) -> str:
         if item is None or _is_type(item["rest"], following):
             out.append(line)
         else:
-            out += [item["names"], f"    {item['rest']}"]
+            more = list(takewhile(lambda one: one.startswith("    "), lines[number + 1 :]))
+            *names, last = item["names"].split(", ")
+            for name in names:  # one by one: names in one item would all get the first one's type
+                out += [name, f"    {item['rest']}", *more]
+            out += [last, f"    {item['rest']}"]
     return "\n".join(out)
 
 

@@ -1,4 +1,4 @@
-"""Puts the notebooks of cookbooks/ into the site, and mends links that lead out of docs/."""
+"""Puts CONTRIBUTING.md and the notebooks into the site, and mends links that lead out of docs/."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import nbformat
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[2]
-OUT = re.compile(r"(?<=\]\()(\.\./)+(?P<target>cookbooks[^)#\s]*)")  # to a notebook
+OUT = re.compile(  # to a notebook or CONTRIBUTING.md
+    r"(?<=\]\()(\.\./)+(?P<target>cookbooks[^)#\s]*|CONTRIBUTING\.md)"
+)
 FILE = re.compile(  # to a file that no page shows
     r"\[(?P<words>[^\]]+)\]\((\.\./)+(?P<target>(benchmarks|sharedllm|tests|cookbooks/data)[^)]*)\)"
 )
@@ -19,7 +21,9 @@ _outputs: dict[str, str] = {}
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add one page for each notebook."""
+    """Add one page for CONTRIBUTING.md and one for each notebook."""
+    contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    files.append(File.generated(config, "contributing.md", content=contributing))
     for path in sorted((ROOT / "cookbooks").glob("*.ipynb")):
         page = File.generated(config, f"notebooks/{path.stem}.md", content=_page(path))
         files.append(page)
@@ -42,6 +46,8 @@ def on_page_content(content: str, **_: Any) -> str:
 
 def _place(target: str) -> str:
     name = Path(target)
+    if name.name == "CONTRIBUTING.md":
+        return "contributing.md"
     return f"notebooks/{name.stem}.md" if name.suffix == ".ipynb" else "notebooks.md"
 
 

@@ -1,4 +1,4 @@
-"""Attention over running text and memory: tensors only, no transformers.
+"""Attention of a prompt over its text and injected KV: tensors only, no transformers.
 
 Shapes: B batch, H query heads, G key/value heads, T queries, S keys, D head dim.
 """

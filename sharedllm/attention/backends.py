@@ -1,4 +1,4 @@
-"""Attention backends: the one place where a name becomes functions that are known to run here."""
+"""Attention backends by name, each checked against device and dtype before it is used."""
 
 from __future__ import annotations
 
@@ -59,9 +59,14 @@ class Step(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Backend:
-    """Functions: over a cache with memory, over packed sequences, and one query over a buffer.
+    """The functions of one backend.
 
-    Without the last a mask says which slots of the buffer are filled.
+    Attributes
+    ----------
+    attend : attention over a cache that may hold injected KV
+    varlen : self-attention of packed sequences
+    step : one query a row over a buffer whose first slots are filled; None falls back to `attend`
+        with a mask
     """
 
     name: str

@@ -1,6 +1,6 @@
-"""One forward pass as attention sees it: who sees which keys, and the memory beside them.
+"""AttentionContext: everything about one forward pass that attention needs beside q, k and v.
 
-Shapes: M injection layers, B batch, T running tokens, G key/value heads, S memory entries, D head
+Shapes: M injection layers, B batch, T text tokens, G key/value heads, S injected KV entries, D head
 dim.
 """
 
@@ -15,13 +15,15 @@ from sharedllm.attention.visibility import Visibility
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LayerMemory:
-    """Rotated memory handed to the layers directly: the keyword path, and cross-attention.
+    """Injected KV, rotated, that travels to the layers by keyword rather than in a cache.
+
+    Used for training (keyword path) and for cross-attention.
 
     Attributes
     ----------
     keys, values : (M, B, G, S, D)
     visibility : Visibility
-        Of the memory entries alone, for cross-attention.
+        Of these entries alone, for cross-attention.
     cross_position : int64 (B, T)
         The position of each query in cross-attention.
     """
@@ -34,7 +36,7 @@ class LayerMemory:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AttentionContext:
-    """The state of one forward pass that attention needs; travels as the keyword ``shared``.
+    """Visibility and injected KV of one forward pass; travels as the keyword ``shared``.
 
     Attributes
     ----------
@@ -43,9 +45,9 @@ class AttentionContext:
     injected, plain : Visibility
         Of all keys in the first M layers, and in the layers above them.
     joined : LayerMemory or None
-        Memory to put in front of the keys (joint injection, keyword path).
+        KV to put in front of a layer's own (joint injection, keyword path).
     crossed : LayerMemory or None
-        Memory for the separate cross-attention.
+        KV for the separate cross-attention.
     """
 
     layers: int

@@ -1,8 +1,8 @@
 """FlashAttention: the kernel that comes with PyTorch, and the packages flash-attn 2, 3 and 4.
 
-PyTorch's operator is called by itself. ``torch.nn.attention.varlen`` calls the same one, but its
-signature differs from release to release. SDPA may choose cuDNN instead, which makes a plan for
-every new length: tens of milliseconds a token.
+PyTorch's operator is called directly: ``torch.nn.attention.varlen`` calls the same one, but
+its signature changes from release to release, and SDPA may choose cuDNN's kernel, which
+builds a plan for every new length, at tens of milliseconds a token.
 
 Shapes: B batch, H query heads, G key/value heads, T tokens, C slots of a buffer, D head dim, a
 multiple of 8 and at most 256.
@@ -29,7 +29,7 @@ OLDEST = (8, 0)  # the compute capability of the first card that these kernels r
 
 
 def runs_on(device: torch.device, dtype: torch.dtype) -> bool:
-    """True if the kernels take tensors of `dtype` on `device`."""
+    """Return True if the kernels take tensors of `dtype` on `device`."""
     if device.type != "cuda" or dtype not in HALF or torch.version.hip is not None:
         return False
     return torch.cuda.get_device_capability(device) >= OLDEST
@@ -44,9 +44,9 @@ def attend(
     scale: float,
     dropout: float = 0.0,
 ) -> Tensor:
-    """See :func:`sharedllm.attention.reference.attend`; by PyTorch's kernel.
+    """Compute :func:`sharedllm.attention.reference.attend` with PyTorch's kernel.
 
-    The kernel computes causal masks and windows only: any other `mask`, and `dropout`, is SDPA's.
+    The kernel knows causal masks and windows only: with any other `mask`, or `dropout`, SDPA runs.
     """
     if mask is not None or dropout:
         return sdpa.attend(query, key, value, mask, scale=scale, dropout=dropout)
@@ -67,7 +67,7 @@ def varlen(
     scale: float,
     window: int | None = None,
 ) -> Tensor:
-    """See :func:`sharedllm.attention.reference.varlen`; by PyTorch's kernel."""
+    """Compute :func:`sharedllm.attention.reference.varlen` with PyTorch's kernel."""
     longest, bounds = segments.longest, segments.bounds
     near = window is not None and window < longest
     out: Tensor = torch.ops.aten._flash_attention_forward(
@@ -89,7 +89,7 @@ def varlen(
 
 
 def step(query: Tensor, key: Tensor, value: Tensor, used: Tensor, *, scale: float) -> Tensor:
-    """Attention of one query a row over the first `used` slots of a buffer, without a mask.
+    """Attend from one query a row to the first `used` slots of a buffer, without a mask.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ def step(query: Tensor, key: Tensor, value: Tensor, used: Tensor, *, scale: floa
 
 @functools.lru_cache(maxsize=16)
 def _bounds(rows: int, length: int, device: torch.device) -> Tensor:
-    """Beginnings and ends of `rows` rows of equal length."""
+    """Return the cumulative bounds of `rows` rows of equal length."""
     return torch.arange(0, (rows + 1) * length, length, dtype=torch.int32, device=device)
 
 
@@ -122,10 +122,10 @@ class Package:
 
     Attributes
     ----------
-    name : what a model's config shows of it
+    name : the backend's name in a model's config
     interface : the module with ``flash_attn_func`` and ``flash_attn_varlen_func``
     needs : modules that come with this generation only: 2 and 4 share the name ``flash_attn``
-    everything : how it spells a window without an end
+    everything : its value for a window without an end
     """
 
     name: str
@@ -143,7 +143,7 @@ class Package:
         scale: float,
         dropout: float = 0.0,
     ) -> Tensor:
-        """See :func:`attend`; by this package."""
+        """Compute :func:`attend` with this package."""
         if mask is not None or dropout:
             return sdpa.attend(query, key, value, mask, scale=scale, dropout=dropout)
         q, k, v = (x.transpose(1, 2) for x in (query, key, value))
@@ -160,7 +160,7 @@ class Package:
         scale: float,
         window: int | None = None,
     ) -> Tensor:
-        """See :func:`varlen`; by this package."""
+        """Compute :func:`varlen` with this package."""
         near = window is not None and window < segments.longest
         out = _function(self.interface, "flash_attn_varlen_func")(
             query,
@@ -177,7 +177,7 @@ class Package:
         return _tensor(out)
 
 
-PACKAGES = (  # the newest first
+PACKAGES = (  # newest first
     Package(
         name="flash4",
         interface="flash_attn.cute",
@@ -194,7 +194,7 @@ PACKAGES = (  # the newest first
 
 
 def has_package() -> bool:
-    """True if one of `PACKAGES` is installed."""
+    """Return True if one of `PACKAGES` is installed."""
     return any(_is_installed(package) for package in PACKAGES)
 
 
@@ -219,7 +219,7 @@ def _is_installed(package: Package) -> bool:
 def _is_found(module: str) -> bool:
     try:
         return find_spec(module) is not None
-    except ModuleNotFoundError:  # of the package that `module` would be in
+    except ModuleNotFoundError:  # raised for the parent package of a dotted name
         return False
 
 
@@ -230,6 +230,6 @@ def _function(module: str, name: str) -> Callable[..., Any]:
 
 
 def _tensor(out: Any) -> Tensor:
-    """The output alone: some versions return the logarithms of the sums with it."""
+    """Return the output alone; some versions return (output, log-sum-exp)."""
     result: Tensor = out[0] if isinstance(out, tuple) else out
     return result

@@ -1,4 +1,4 @@
-"""The oracle: attention written out in float32. Every backend is tested against it."""
+"""Reference attention, written out in float32; every backend is tested against it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from sharedllm.attention.visibility import Segments
 
 
 def lower_right_causal(t: int, s: int, device: torch.device) -> Tensor:
-    """Bool (T, S): query i of the last `t` slots sees keys 0 .. s - t + i."""
+    """Return bool (T, S): query i of the last `t` slots sees keys 0 .. s - t + i."""
     return torch.ones(t, s, dtype=torch.bool, device=device).tril(diagonal=s - t)
 
 
 def banded_causal(length: int, window: int, device: torch.device) -> Tensor:
-    """Bool (length, length): each token sees itself and the `window` - 1 before it."""
+    """Return bool (length, length): each token sees itself and the `window` - 1 before it."""
     return lower_right_causal(length, length, device).triu(diagonal=1 - window)
 
 
@@ -27,7 +27,7 @@ def attend(
     scale: float,
     dropout: float = 0.0,
 ) -> Tensor:
-    """softmax(query key^T scale) value, with grouped heads.
+    """Compute softmax(query key^T scale) value, with grouped heads.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def attend(
     scores = torch.einsum("bgrtd,bgsd->bgrts", grouped, key.float()) * scale
     visible = lower_right_causal(t, s, query.device) if mask is None else mask[:, None, None]
     weights = torch.softmax(scores.masked_fill(~visible, float("-inf")), dim=-1)
-    weights = torch.nan_to_num(weights, nan=0.0)  # a row of -inf only: sees nothing
+    weights = torch.nan_to_num(weights, nan=0.0)  # a row of -inf only is a query that sees nothing
     weights = torch.nn.functional.dropout(weights, p=dropout)
     out = torch.einsum("bgrts,bgsd->bgrtd", weights, value.float())
     return out.reshape(b, h, t, d).to(query.dtype)
@@ -62,15 +62,15 @@ def varlen(
     scale: float,
     window: int | None = None,
 ) -> Tensor:
-    """Causal self-attention of packed sequences, each to itself alone.
+    """Compute causal self-attention of packed sequences, each to itself alone.
 
     Parameters
     ----------
     query : (T, H, D)
     key, value : (T, G, D), H a multiple of G
-    segments : the sequences that the T tokens are made of
+    segments : the packed sequences, T tokens together
     scale : float
-    window : tokens that each one sees, itself included; None is all before it
+    window : tokens that each token sees, itself included; None means all before it
 
     Returns
     -------

@@ -13,7 +13,7 @@ from torch.nn.attention.bias import causal_lower_right
 from sharedllm.attention.reference import banded_causal, lower_right_causal
 from sharedllm.attention.visibility import Segments
 
-# Not cuDNN's, which makes a plan for every new length: tens of milliseconds a token when decoding.
+# cuDNN's kernel is left out: it builds a plan for every new length, tens of ms a decoded token.
 KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
@@ -26,7 +26,7 @@ def attend(
     scale: float,
     dropout: float = 0.0,
 ) -> Tensor:
-    """See :func:`sharedllm.attention.reference.attend`."""
+    """Compute :func:`sharedllm.attention.reference.attend` with SDPA."""
     b, h, t, d = query.shape
     g, s = key.shape[1], key.shape[2]
     if t == 1 and mask is None:
@@ -36,7 +36,7 @@ def attend(
     if mask is None:
         bias = None if t == s else _causal_bias(t, s, query.device)
         return _fused(query, key, value, bias, dropout, t == s, scale=scale, enable_gqa=True)
-    # A row without a visible key is NaN in some kernels: let it see everything, then zero it.
+    # A row without a visible key gives NaN in some kernels: let it see all keys, then zero it.
     sees = mask.any(dim=-1)
     mask = (mask | ~sees[..., None])[:, None]
     if t == 1:  # as above; the mask serves all heads of a group
@@ -44,7 +44,7 @@ def attend(
         out = _fused(grouped, key, value, mask, dropout, scale=scale)
         out = out.reshape(b, h, 1, d)
     else:
-        if query.device.type == "cuda":  # the fused kernel that takes a mask knows no groups
+        if query.device.type == "cuda":  # the fused kernel with a mask has no GQA
             key, value = (x.repeat_interleave(h // g, dim=1) for x in (key, value))
         out = _fused(query, key, value, mask, dropout, scale=scale, enable_gqa=True)
     return out * sees[:, None, :, None].to(out.dtype)
@@ -66,7 +66,7 @@ def varlen(
     scale: float,
     window: int | None = None,
 ) -> Tensor:
-    """See :func:`sharedllm.attention.reference.varlen`; one call for neighbours of equal length."""
+    """Compute :func:`sharedllm.attention.reference.varlen`, one call per run of equal lengths."""
     out = []
     for at, count, length in segments.runs():
         q, k, v = (
@@ -81,11 +81,11 @@ def varlen(
 
 
 def _causal_bias(t: int, s: int, device: torch.device) -> Tensor:
-    """Lower-right causal; on CUDA without a dense mask."""
+    """Return the lower-right causal bias; on CUDA without a dense mask."""
     return causal_lower_right(t, s) if device.type == "cuda" else _dense(t, s, device)
 
 
-@lru_cache(maxsize=2)  # every layer of a pass asks for the same one
+@lru_cache(maxsize=2)  # all layers of a pass share it
 def _dense(t: int, s: int, device: torch.device) -> Tensor:
     with torch.inference_mode(False):  # training may need it after inference made it
         return lower_right_causal(t, s, device)

@@ -2,14 +2,14 @@
 
 Shapes: B batch, T queries, S keys; N packed sequences.
 
-Over a cache every token and every memory entry has an *order*, its place in the prompt; a query
-sees the keys whose order is at most its own. Slots in a cache may be padded or (in the keyword
-path) stand in another sequence than the prompt's, so the order is kept beside them. Memory entries
-share one order, that of their place in the prompt, and are visible at any distance; running text is
-hidden from sliding-window layers beyond their window.
+Over a cache every token and injected KV entry has an *order*, its place in the prompt. A query sees
+ the keys whose order is at most its own. Slots of a cache may be padded or (in the keyword
+path) be in another sequence than the prompt, so the order is kept beside them. Injected entries of
+one document share one order and are visible at any distance. Text tokens are hidden from
+sliding-window layers beyond their window.
 
-Packed sequences are laid end to end without padding, and each sees itself alone: their lengths say
-everything.
+Packed sequences follow each other without padding and see only themselves, so their lengths define
+the visibility.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 NEVER = torch.iinfo(torch.int32).max  # the order of padding: no query reaches it
-ALWAYS = torch.iinfo(torch.int32).max  # the position of memory: inside every sliding window
+ALWAYS = torch.iinfo(torch.int32).max  # the position of injected KV: inside every sliding window
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,7 +36,7 @@ class Keys:
 
 @dataclass(frozen=True, kw_only=True)
 class Visibility:
-    """The part of `keys` that the queries of one forward pass see.
+    """The keys that each query of one forward pass sees.
 
     Attributes
     ----------
@@ -44,11 +44,11 @@ class Visibility:
         The order is -1 for padding, which sees nothing.
     keys : Keys
     in_order : bool
-        No padding, and slots in prompt order: the lower-right causal mask says it all.
+        No padding, and slots in prompt order: visibility is lower-right causal.
     last : int or None
-        No query stands behind this position; None looks, which waits for the device.
+        Highest position of any query; None reads it from the device, which synchronises.
     used : int32 tensor (B,), or None
-        Of a single query a row: it sees exactly the first so many slots, where no window hides any.
+        For one query a row: the number of slots, from the first on, that it sees.
     """
 
     query_order: Tensor
@@ -60,9 +60,9 @@ class Visibility:
     _masks: dict[int | None, Tensor] = field(default_factory=dict, repr=False)
 
     def mask(self, window: int | None) -> Tensor | None:
-        """Mask of a layer with this sliding `window`: bool (B, T, S), True where visible.
+        """Return the mask of a layer with this sliding `window`: bool (B, T, S), True = visible.
 
-        None stands for lower-right causal, which backends compute without a dense mask.
+        None means lower-right causal, which backends compute without a dense mask.
         """
         if self.whole(window):
             window = None
@@ -77,7 +77,7 @@ class Visibility:
         return self._masks[window]
 
     def whole(self, window: int | None) -> bool:
-        """True if no running text lies beyond a sliding `window`; positions start at 0."""
+        """Return True if no text token lies beyond a sliding `window`; positions start at 0."""
         return window is None or self._last_position < window
 
     @cached_property
@@ -92,9 +92,9 @@ class Segments:
     Attributes
     ----------
     lengths : tuple of int
-        Each at least 1. On the host, so that no kernel waits for them.
+        Each at least 1. On the host, so that reading them does not wait for the device.
     bounds : int32 tensor (N + 1,)
-        Where each begins, and where the last one ends (``cu_seqlens`` of FlashAttention).
+        Cumulative lengths from 0 (``cu_seqlens`` of FlashAttention).
     """
 
     lengths: tuple[int, ...]
@@ -102,7 +102,7 @@ class Segments:
 
     @classmethod
     def of(cls, lengths: Sequence[int], device: torch.device) -> Segments:
-        """Pack sequences of these `lengths`.
+        """Describe packed sequences of these `lengths`.
 
         Raises
         ------
@@ -123,7 +123,7 @@ class Segments:
         return sum(self.lengths)
 
     def runs(self) -> Iterator[tuple[int, int, int]]:
-        """Neighbours of equal length, which are a batch: (first token, sequences, length)."""
+        """Yield runs of equal length, which form a batch: (first token, sequences, length)."""
         at = 0
         for length, group in groupby(self.lengths):
             count = len(list(group))

@@ -1,1 +1,1 @@
-"""The command line."""
+"""The command line: ``sharedllm ask``, memories, evaluation and training."""

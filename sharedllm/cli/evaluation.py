@@ -1,4 +1,4 @@
-"""``sharedllm eval qa|needle``: options, and what each command runs.
+"""``sharedllm eval qa`` and ``sharedllm eval needle``.
 
 Only typer is imported at the top: help and usage errors must not wait for torch.
 """
@@ -12,10 +12,10 @@ import typer
 
 from sharedllm.config import COARSE_LEVELS, LEAVES, SCORERS, SELECTIONS
 from sharedllm.errors import ConfigError
-from sharedllm.evaluation.settings import Settings, share, sizes
+from sharedllm.evaluation.options import Settings, share, sizes
 
 if TYPE_CHECKING:
-    from sharedllm.evaluation.texts import Filler
+    from sharedllm.evaluation.filler import Filler
 
 app = typer.Typer(
     help="Measure a model on long text, beside baselines on the same items.",
@@ -42,7 +42,7 @@ Budget = Annotated[
     list[str] | None,
     typer.Option(
         metavar="N,N",
-        help="Token budget: evidence beside head and question.",
+        help="Token budgets: evidence pasted as text, plus injected KV entries.",
         show_default="1024,2048,5120",
     ),
 ]
@@ -52,7 +52,7 @@ Baselines = Annotated[
 ]
 BaselineAdapter = Annotated[
     bool,
-    typer.Option("--baseline-adapter", help="Let the adapter read what baselines paste, too."),
+    typer.Option("--baseline-adapter", help="Also run baselines with the adapter."),
 ]
 Filling = Annotated[
     list[str] | None,
@@ -80,11 +80,11 @@ Coarse = Annotated[
 ]
 Sentences = Annotated[
     int | None,
-    typer.Option(metavar="N", help="Most tokens that complete a cut sentence, on either side."),
+    typer.Option(metavar="N", help="Tokens, at most, that complete a sentence on either side."),
 ]
 ListPenalty = Annotated[
     float | None,
-    typer.Option(metavar="X", help="Nats against giving an item of a list again."),
+    typer.Option(metavar="X", help="Penalty, in nats, on repeating an item of a list."),
 ]
 Device = Annotated[str | None, typer.Option(metavar="D", help="cpu, cuda or cuda:N.")]
 Dtype = Annotated[str | None, typer.Option(metavar="T", help="float32, bfloat16 or float16.")]
@@ -120,7 +120,7 @@ def needle(
     as_json: AsJson = False,
     out: Out = None,
 ) -> None:
-    """Statements planted at any depth of your own text, and asked for.
+    """Ask for statements planted at any depth of your own text.
 
     [bold]Example:[/bold]  sharedllm eval needle --lengths 4K,32K --filler novel.txt --items 10
     """
@@ -140,7 +140,7 @@ def qa(
             "--lengths",
             "--within",
             metavar="N,N",
-            help="Put each passage at a random depth of so many tokens of --filler.",
+            help="Put each passage at a random depth of this many tokens of --filler.",
             show_default="the passage alone",
         ),
     ] = None,
@@ -173,7 +173,7 @@ def qa(
     as_json: AsJson = False,
     out: Out = None,
 ) -> None:
-    """Questions with known answers: .jsonl(.xz) of context, question, answer; LongBench; L-Eval.
+    """Ask questions with known answers: your own .jsonl(.xz), LongBench or L-Eval.
 
     [bold]Example:[/bold]  sharedllm eval qa --data qa.jsonl --within 32K --filler novel.txt
     """
@@ -185,7 +185,7 @@ def qa(
 
 
 def settings_of(given: dict[str, Any]) -> Settings:
-    """The common settings from a command's own options."""
+    """Build the common settings from a command's options."""
 
     def chosen(*names: str) -> dict[str, Any]:
         return {name: given[name] for name in names if given.get(name) is not None}
@@ -208,7 +208,7 @@ def settings_of(given: dict[str, Any]) -> Settings:
 def filler_of(paths: list[str] | None) -> Filler | None:
     if not paths:
         return None
-    from sharedllm.evaluation.texts import Filler
+    from sharedllm.evaluation.filler import Filler
 
     return Filler(paths)
 

@@ -1,4 +1,4 @@
-"""The command line: ``sharedllm ask PATH... -q QUESTION``.
+"""The entry point of the command line, and ``sharedllm ask PATH... -q QUESTION``.
 
 Only typer and rich are imported at the top: help and usage errors must not wait for torch.
 """
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 2 for bad input, 130 when interrupted."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a terminal without Unicode still gets answers
+            stream.reconfigure(errors="replace")  # for terminals without Unicode
     try:
         code = app(args=argv, prog_name="sharedllm", standalone_mode=False)
         sys.stdout.flush()
@@ -144,7 +144,7 @@ Budget = Annotated[
     str | None,
     typer.Option(
         metavar="N",
-        help="Attention entries for evidence and memory.",
+        help="Token budget: evidence pasted as text, plus injected KV entries.",
         show_default=str(SearchConfig().budget),
     ),
 ]
@@ -232,12 +232,12 @@ def ask(
     """
     paths = paths or []
     _check(paths, folder, questions, scorer, injection, html, as_json=as_json)
-    entries = _parsed("budget", budget, int)
+    tokens = _parsed("budget", budget, int)
     longest = _parsed("max-new-tokens", max_new_tokens, int)
-    warmth = _parsed("temperature", temperature, float)
-    selecting = _given(scorer=scorer, selection=selection, budget=entries, leaves=leaves)
-    decoding = _given(max_new_tokens=longest, temperature=warmth)
-    SearchConfig(**selecting)  # what is wrong is said before files are read
+    heat = _parsed("temperature", temperature, float)
+    selecting = _given(scorer=scorer, selection=selection, budget=tokens, leaves=leaves)
+    decoding = _given(max_new_tokens=longest, temperature=heat)
+    SearchConfig(**selecting)  # refuses wrong values before files are read
     inject = InjectionConfig(**_given(mode=injection)) if injection else None
     for_answer = GenerationConfig(**decoding)
     place = _given(device=device, dtype=dtype)
@@ -254,7 +254,7 @@ def ask(
 
 
 def _loaded(folder: str | None, named: dict[str, Any]) -> tuple[SharedLLM, list[Source]]:
-    """Load the model, and open the memory in `folder` where one is named."""
+    """Load the model, and open the memory in `folder` if one is given."""
     if folder is not None:
         from sharedllm.registry import loaded_for
 
@@ -276,7 +276,7 @@ def _answer(
     *,
     as_json: bool,
 ) -> None:
-    """Answer the questions one by one, and write the page when all are answered."""
+    """Answer the questions one by one, then write the page."""
     answers = []
     for question in questions:
         if as_json:
@@ -300,12 +300,12 @@ def _answer(
 
 
 def _adapter(given: str | None) -> str | None:
-    """What from_pretrained is given for ``--adapter``."""
+    """Translate ``--adapter`` for from_pretrained: "none" is the base."""
     return None if given == "none" else given or "default"
 
 
 def _check_place(device: str | None = None, dtype: str | None = None) -> None:
-    """Refuse a device or a type that is not there before files are read."""
+    """Refuse an unavailable device or dtype before files are read."""
     if (device, dtype) != (None, None):
         from sharedllm.hf.loading import resolve_device, resolve_dtype
 
@@ -315,24 +315,24 @@ def _check_place(device: str | None = None, dtype: str | None = None) -> None:
 def _require_room(
     llm: SharedLLM, questions: Sequence[str], search: SearchConfig, generation: GenerationConfig
 ) -> None:
-    """Refuse what no prompt has room for before a long document is read."""
+    """Refuse a budget for which no prompt has room, before a long document is read."""
     window, new = llm.window, generation.max_new_tokens
     asked = max(len(llm.tokenizer(question, verbose=False)["input_ids"]) for question in questions)
     if search.budget + asked + new > window:
         raise WindowError(
-            f"the budget of {search.budget:,} entries, a question of {asked:,} tokens and an "
+            f"the budget of {search.budget:,} tokens, a question of {asked:,} tokens and an "
             f"answer of up to {new:,} need more than the {window:,} positions that the model was "
             "trained on: lower --budget or --max-new-tokens, or shorten the question"
         )
 
 
 def _given(**options: Any) -> dict[str, Any]:
-    """The options that were given; the others are the model's to decide."""
+    """Return the options that were given; for the others the model has defaults."""
     return {name: value for name, value in options.items() if value is not None}
 
 
 def _parsed(name: str, given: str | None, kind: type[int] | type[float]) -> float | None:
-    """The value of a numeric option; typer's own message does not say what was given."""
+    """Parse a numeric option; typer's own message would not show the value given."""
     try:
         return None if given is None else kind(given)
     except ValueError as error:
@@ -350,7 +350,7 @@ def _check(
     *,
     as_json: bool,
 ) -> None:
-    """Refuse what is known to be wrong before files are read and the model is loaded."""
+    """Refuse wrong arguments before files are read and the model is loaded."""
     if not paths and folder is None:
         raise typer.BadParameter("Missing argument 'PATH': name files, or a memory with --memory")
     if not all(question.strip() for question in questions):

@@ -1,4 +1,4 @@
-"""The commands that work on memories: ``sharedllm index``, ``docs``, ``remove``, ``verify``...
+"""Commands for memories: ``sharedllm index``, ``docs``, ``remove``, ``verify``, ``compact``.
 
 Only typer and rich are imported at the top: help and usage errors must not wait for torch.
 """
@@ -43,7 +43,7 @@ Keep = Annotated[
     str | None,
     typer.Option(
         metavar="text|coarse|all",
-        help="KV that is kept beside the text: none, of every chunk's root, of every level.",
+        help="KV kept beside the text: none, that of every chunk's root, or that of all levels.",
         show_default="the memory's, or text",
     ),
 ]
@@ -59,12 +59,12 @@ Embedder = Annotated[
     str | None,
     typer.Option(
         metavar="states|minilm",
-        help="What embeds chunks for the prefilter; minilm needs the extra embed.",
+        help="Embedder of chunks for the prefilter; minilm needs the extra embed.",
         show_default="the memory's, or states",
     ),
 ]
 Rebuild = Annotated[
-    bool, typer.Option("--rebuild", help="Encode all again where model or settings differ.")
+    bool, typer.Option("--rebuild", help="Encode all again if model or settings differ.")
 ]
 Device = Annotated[
     str | None,
@@ -87,7 +87,7 @@ def index(
     dtype: Dtype = None,
     as_json: AsJson = False,
 ) -> None:
-    """Read files and folders into a memory on disk; what did not change is left alone.
+    """Read files and folders into a memory on disk; unchanged files are skipped.
 
     [bold]Example:[/bold]  sharedllm index books/ notes.md --memory library
     """
@@ -136,7 +136,7 @@ def remove(
     folder: Memory,
     as_json: AsJson = False,
 ) -> None:
-    """Remove documents from a memory, all that are named or none; the files stay."""
+    """Remove documents from a memory, all of them or none; the files stay."""
     with opened(folder) as memory:
         memory.delete(ids)
         held = len(memory)
@@ -153,7 +153,7 @@ def remove(
 def verify(
     folder: Memory,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Encode what is broken again from the text.")
+        bool, typer.Option("--repair", help="Encode damaged chunks again from their text.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -178,7 +178,7 @@ def verify(
 
 @app.command()
 def compact(folder: Memory, as_json: AsJson = False) -> None:
-    """Give back the disk space of what was removed from a memory."""
+    """Free the disk space of removed documents."""
     with opened(folder) as memory:
         memory.compact()
         held = len(memory)
@@ -204,8 +204,8 @@ def opened(
 
     Parameters
     ----------
-    model : what :func:`loaded_encoder` takes, None where nothing was given; without a
-        model's name it changes how the memory's own is loaded
+    model : arguments of :func:`loaded_encoder`, None if not given; without a model's name they
+        change how the memory's own model is loaded
     """
     from sharedllm.memory.tree_memory import TreeMemory
 

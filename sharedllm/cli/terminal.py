@@ -1,4 +1,4 @@
-"""What a person sees: answers and evidence on standard output, the work on standard error."""
+"""The terminal: answers and evidence on standard output, progress on standard error."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
     from sharedllm.shared_llm import SharedLLM
     from sharedllm.text.loaders import SourceText
 
-PIPED_WIDTH = 120  # columns where there is no terminal to ask
+PIPED_WIDTH = 120  # columns when standard output is not a terminal
 
 
 class Screen:
-    """Shows reading, searching and answering as they happen.
+    """Shows reading, searching and answering on the terminal.
 
     Parameters
     ----------
-    silent : nothing but errors, unless standard error is a terminal
+    silent : print only errors, unless standard error is a terminal
 
     Attributes
     ----------
-    shows_work : whether progress is to be seen
+    shows_work : True if progress is shown
     """
 
     def __init__(self, *, silent: bool) -> None:
@@ -48,7 +48,7 @@ class Screen:
 
     @contextmanager
     def busy(self, doing: str) -> Iterator[Status]:
-        """Show that something slow happens, and what it logs (the conversion of a model)."""
+        """Show a spinner during slow work, with its log messages (the conversion of a model)."""
         with self._err.status(doing) as status:
             handler = _Notice(self._err, status) if self.shows_work else logging.NullHandler()
             logger = logging.getLogger("sharedllm")
@@ -80,7 +80,12 @@ class Screen:
         options: dict[str, Any],
         repeat: bool,
     ) -> Answer:
-        """Print the answer as it comes, then its evidence and what it took; return it."""
+        """Stream the answer, then print its evidence and usage; return it.
+
+        Parameters
+        ----------
+        repeat : print the question above its answer
+        """
         self._out.print()
         if repeat:
             self._print(Text(one_line(question), style="bold cyan"))
@@ -98,7 +103,7 @@ class Screen:
         return answer
 
     def say(self, text: str) -> None:
-        """Print one line about the work."""
+        """Print one line of text."""
         self._print(Text(printable(text)))
 
     def show(self, table: Table) -> None:
@@ -115,7 +120,7 @@ class Screen:
 
 
 class _Notice(logging.Handler):
-    """Shows log messages in the spinner, or as lines where standard error is no terminal."""
+    """Shows log messages in the spinner, or as lines if standard error is not a terminal."""
 
     def __init__(self, console: Console, status: Status) -> None:
         super().__init__(level=logging.INFO)
@@ -134,12 +139,12 @@ def _console(stream: Any) -> Console:
 
 
 def _first_words(stream: AnswerStream) -> str:
-    """The first piece of an answer that shows, without the white space before it."""
+    """Return the first visible piece of an answer, without leading white space."""
     return next((piece.lstrip() for piece in stream if piece.strip()), "")
 
 
 def documents_table(documents: Sequence[StoredDocument]) -> Table:
-    """A row for each document of a memory."""
+    """Build a table with a row for each document of a memory."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("id", no_wrap=True, overflow="fold")
     table.add_column("title", ratio=1, no_wrap=True, overflow="ellipsis")

@@ -13,7 +13,7 @@ import typer
 from sharedllm.errors import MissingExtraError
 
 if TYPE_CHECKING:
-    from sharedllm.training.config import TrainConfig
+    from sharedllm.training.train_config import TrainConfig
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -49,12 +49,12 @@ def train_search(
     config: Config,
     adapter: Annotated[
         str,
-        typer.Option("--adapter", metavar="DIR", help="The adapter's folder, which is added to."),
+        typer.Option("--adapter", metavar="DIR", help="The adapter's folder; gets the projection."),
     ],
     data: Data = None,
     device: Device = None,
 ) -> None:
-    """Train how a question is compared with documents, for an adapter (needs the extra "train").
+    """Train the projection of a question's search vectors (needs the extra "train").
 
     [bold]Example:[/bold]  sharedllm train-search --config run.toml --adapter runs/first
     """
@@ -66,7 +66,7 @@ def train_search(
 
 def _read(config: str, data: str | None) -> TrainConfig:
     try:
-        from sharedllm.training.config import read_config, require_data
+        from sharedllm.training.train_config import read_config, require_data
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), "train") from error
     settings = read_config(Path(config), Path(data) if data else None)

@@ -23,9 +23,9 @@ from sharedllm.display.picture import (
     joined,
 )
 from sharedllm.displayed import View, view
-from sharedllm.search.passages import DIGITS, Window, windows
+from sharedllm.search.citations import DIGITS, Window, windows
 from sharedllm.search.selection import Searched, Selection
-from sharedllm.text.document import DocumentText
+from sharedllm.text.document_text import DocumentText
 from sharedllm.text.tree import Forest
 
 BEGINNING = 600  # characters of a document's text that show how it begins

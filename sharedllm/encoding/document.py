@@ -1,4 +1,4 @@
-"""A document as the model knows it: its text and trees with search vectors and encoded nodes."""
+"""Document: a text as one model has read it, with search vectors and the nodes encoded so far."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sharedllm.encoding.kv import NodeKV
 from sharedllm.encoding.lower_model import NodeRequest
-from sharedllm.text.document import DocumentText
+from sharedllm.text.document_text import DocumentText
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ class NodeCache:
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[type[NodeCache], tuple[int]]:
-        return NodeCache, (self.limit,)  # another process starts with an empty one
+        return NodeCache, (self.limit,)  # pickled without nodes: another process encodes its own
 
     def __contains__(self, request: NodeRequest) -> bool:
         return request in self._nodes
@@ -56,7 +56,7 @@ class NodeCache:
 
 
 class CompactVectors(Protocol):
-    """Search vectors in fewer bytes than float16 takes: what scorers ask of them."""
+    """Search vectors in fewer bytes than float16, with the operations that scorers need."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -71,15 +71,15 @@ class CompactVectors(Protocol):
     def __len__(self) -> int: ...
 
     def joined(self, others: Sequence[SearchVectors]) -> CompactVectors | None:
-        """These and then all `others` as one; None where they are not of one kind."""
+        """Return these and all `others` as one; None if they are not of one kind."""
         ...
 
     def similarities(self, query: Tensor) -> Tensor:
-        """The cosine of each of `query` (Q, hidden) with every token's; float32 (Q, T)."""
+        """Return the cosine of each of `query` (Q, hidden) with every token's; float32 (Q, T)."""
         ...
 
     def float(self) -> Tensor:
-        """All of them unpacked; float32 (T, hidden)."""
+        """Return all of them unpacked; float32 (T, hidden)."""
         ...
 
 
@@ -88,20 +88,20 @@ SearchVectors = Tensor | CompactVectors
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Document(DocumentText):
-    """One remembered document. Made by :meth:`sharedllm.SharedLLM.remember`.
+    """A remembered document, made by :meth:`sharedllm.SharedLLM.remember`.
 
-    A notebook and rich's console show its chunks, how it begins and its first trees.
+    A notebook and rich's console show its chunks, its beginning and its first trees.
 
     Attributes
     ----------
     id, title, source, text, tokens, forest, offset, whole, pages
-        See :class:`sharedllm.text.document.DocumentText`.
+        See :class:`sharedllm.text.document_text.DocumentText`.
     vectors : float16 tensor (T, hidden), or the same in a compact form
         Search vectors: see :meth:`sharedllm.encoding.lower_model.LowerModel.vectors`.
     nodes : NodeCache
         KV encoded so far.
     made_by : tuple
-        What identifies the model and the tree settings that read it.
+        Identity of the model and the tree settings that read it.
     remember_s : float
         Seconds it took to read.
     """
@@ -117,13 +117,13 @@ class Document(DocumentText):
         return DocumentText(**{f.name: getattr(self, f.name) for f in fields(DocumentText)})
 
     def derived(self, key: Hashable, make: Callable[[], T]) -> T:
-        """A value that a scorer computes from this document once and keeps."""
+        """Return a value that a scorer computes from this document once; `make` computes it."""
         if key not in self._derived:
             self._derived[key] = make()
         return self._derived[key]  # type: ignore[no-any-return]
 
     def request(self, node: int, ratio: float) -> NodeRequest:
-        """Ask the lower model for `node` at `ratio` tokens a kept entry."""
+        """Return the request to encode `node` at `ratio` tokens per KV entry."""
         return NodeRequest(
             start=int(self.forest.start[node]),
             end=int(self.forest.end[node]),
@@ -133,14 +133,14 @@ class Document(DocumentText):
 
     @cached_property
     def leaf_of_token(self) -> NDArray[np.int32]:
-        """For each token the rank of its leaf; shape (T,)."""
+        """The rank of each token's leaf among the leaves; shape (T,)."""
         starts = self.forest.start[self.forest.leaves]
         ranks = np.searchsorted(starts, np.arange(len(self)), side="right") - 1
         return ranks.astype(np.int32)
 
 
 def document_id(text: str, *settings: object) -> str:
-    """32 hex digits of SHA-256 over the text and what decides its trees and states."""
+    """Return 32 hex digits of SHA-256 over the text and the `settings` that its trees depend on."""
     digest = hashlib.sha256(repr(settings).encode())
     digest.update(b"\0")
     digest.update(text.encode("utf-8", "surrogatepass"))

@@ -1,7 +1,7 @@
-"""The one ingestion: texts -> documents with search vectors, and their nodes -> KV.
+"""Ingestion: texts -> documents with search vectors, and their nodes -> KV.
 
-A :class:`DocumentEncoder` is the reading half of SharedLLM. Documents in memory and documents on
-disk are read by it.
+Documents in RAM and documents on disk are both read by a :class:`DocumentEncoder`, which holds the
+model. :class:`ModelLock` lets questions pre-empt background encoding.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, Self
 from weakref import WeakKeyDictionary
@@ -26,7 +27,6 @@ from sharedllm.config import InjectionConfig, SearchConfig, TreeConfig
 from sharedllm.encoding.document import Document, NodeCache, document_id
 from sharedllm.encoding.kv import NodeKV
 from sharedllm.encoding.lower_model import LowerModel, NodeRequest
-from sharedllm.encoding.model_lock import ModelLock
 from sharedllm.errors import InputError
 from sharedllm.hf import cross, lora_io
 from sharedllm.hf.architectures import inspect
@@ -40,11 +40,43 @@ from sharedllm.text.tokens import Tokenizer, Tokens, tokenize
 from sharedllm.text.tree import Chunk, cut, planted
 
 NODE_CACHE_BYTES = 512 << 20
-WEIGHT_SAMPLES = 256  # values of each weight matrix that its fingerprint takes in
+WEIGHT_SAMPLES = 256  # values of each weight matrix that go into the fingerprint
+
+
+class ModelLock:
+    """One forward pass at a time; background encoding waits while a question is open.
+
+    Attributes
+    ----------
+    forward : threading.RLock
+        Held during a forward pass.
+    """
+
+    def __init__(self) -> None:
+        self.forward = threading.RLock()
+        self._idle = threading.Condition()
+        self._questions = 0
+
+    @contextmanager
+    def question(self) -> Iterator[None]:
+        """Let background work wait until the end of the block."""
+        with self._idle:
+            self._questions += 1
+        try:
+            yield
+        finally:
+            with self._idle:
+                self._questions -= 1
+                self._idle.notify_all()
+
+    def wait_for_idle(self) -> None:
+        """Return once no question is open."""
+        with self._idle:
+            self._idle.wait_for(lambda: not self._questions)
 
 
 class HasEncoder(Protocol):
-    """Anything that reads documents: a SharedLLM, or an encoder itself."""
+    """An object with a document encoder: a SharedLLM, or an encoder itself."""
 
     @property
     def encoder(self) -> DocumentEncoder:
@@ -53,7 +85,7 @@ class HasEncoder(Protocol):
 
 
 class DocumentEncoder:
-    """A model that reads texts into documents and encodes the nodes of what it has read.
+    """A model that reads texts into documents and encodes their nodes.
 
     It may be used from several threads.
 
@@ -61,12 +93,12 @@ class DocumentEncoder:
     ----------
     model : the transformers causal LM
     tokenizer : its fast tokenizer
-    adapter : folder of the trained roles; None is the base
-    tree, injection : settings; None is the default
-    search : how its adapter is best searched for; None without an opinion
+    adapter : folder of the adapter; None runs the base
+    tree, injection : settings; None takes the defaults
+    search : search settings that its adapter was trained for; None if it has none
     attention : "auto", or the name of a backend (docs/speed.md)
-    node_cache_bytes : most bytes of encoded nodes kept for each document
-    loaded_from : names of model and adapter, where it was loaded by name
+    node_cache_bytes : bytes of encoded nodes kept for each document, at most
+    loaded_from : names of model and adapter, if they were loaded by name
     load_s : seconds that loading took
 
     Attributes
@@ -155,22 +187,22 @@ class DocumentEncoder:
 
     @property
     def encoder(self) -> DocumentEncoder:
-        """Itself: whoever takes a SharedLLM to read with takes an encoder as well."""
+        """The encoder itself, so that it can stand in for a SharedLLM."""
         return self
 
     def adapt(self, adapter: Adapter) -> None:
-        """Take note of `adapter`, which is on this model; documents read before are refused."""
+        """Register `adapter`, which is on this model already. Documents read before are refused."""
         self.adapter, self._adapted = adapter, adapter.fingerprint()
         self.lower.adapt(adapter)
 
     @property
     def identity(self) -> tuple[object, ...]:
-        """Decides a document's trees and states, besides its text."""
+        """Everything that a document's trees and states depend on besides its text."""
         base, tree = fingerprint(self.model, self.tokenizer), dataclasses.astuple(self.tree)
         return (*base, str(self.model.dtype), self.lower.layers, tree, self._adapted)
 
     def require_own(self, document: Document) -> None:
-        """Refuse a document that another model read.
+        """Refuse a document that was read by another model or with other settings.
 
         Raises
         ------
@@ -192,7 +224,7 @@ class DocumentEncoder:
         Raises
         ------
         DocumentError
-            If there is no text.
+            If the text is empty or only white space.
         """
         started = time.perf_counter()
         tokens, chunks = self.cut(text)
@@ -247,7 +279,7 @@ class DocumentEncoder:
     def encode(
         self, document: Document, requests: Sequence[NodeRequest], progress: Progress = None
     ) -> dict[NodeRequest, NodeKV]:
-        """Give the KV of every one of `requests`, from the document's cache or encoded now."""
+        """Return the KV of all `requests`, from the document's cache or encoded now."""
         out: dict[NodeRequest, NodeKV] = {}
         missing: list[NodeRequest] = []
         for wanted in dict.fromkeys(requests):
@@ -285,7 +317,10 @@ class DocumentEncoder:
             yield pair
 
     def from_finer(self, document: Document, wanted: NodeRequest) -> NodeKV | None:
-        """Take every second, fourth ... entry of the tree's own root for a coarser one."""
+        """Derive a coarser root from the cached one by keeping every second, fourth ... entry.
+
+        Returns None if `wanted` is not such a root, or the finer one is not cached.
+        """
         own = float(self.tree.root_ratio)
         steps = wanted.ratio / own
         if steps <= 1 or not float(steps).is_integer():
@@ -301,7 +336,7 @@ class DocumentEncoder:
     def encode_roots(
         self, document: Document, progress: Progress = None, *, background: bool = False
     ) -> Future[None]:
-        """Encode the coarse level: every chunk's root at the tree's ratio."""
+        """Encode the coarse level: every chunk's root at the tree's root ratio."""
         if background:
             return self._later(document, progress)
         self.encode(document, self._roots(document), progress)
@@ -310,7 +345,7 @@ class DocumentEncoder:
         return done
 
     def encode_roots_at_once(self, document: Document) -> None:
-        """:meth:`encode_roots` on a GPU, where it takes moments, if the document can keep them."""
+        """Encode the roots now if on a GPU, where it is quick, and if the node cache holds them."""
         if self.lower.device.type != "cuda":
             return
         roots = self._roots(document)
@@ -323,9 +358,9 @@ class DocumentEncoder:
         return [document.request(int(root), ratio) for root in document.forest.roots]
 
     def _later(self, document: Document, progress: Progress) -> Future[None]:
-        """:meth:`encode_roots` in a thread of its own, which does not keep the process alive.
+        """Encode the roots in a daemon thread.
 
-        It rests while a question is open; one that comes waits for a few chunks at most.
+        The thread pauses while a question is open; a new question waits for a few chunks at most.
         """
         done: Future[None] = Future()
         roots = self._roots(document)
@@ -338,7 +373,7 @@ class DocumentEncoder:
                         self.lock.wait_for_idle()
                         self.encode(document, roots[at : at + step])
                         report(sum(r.end - r.start for r in roots[at : at + step]))
-            except BaseException as error:  # the caller's to see, through the future
+            except BaseException as error:  # re-raised in the caller by Future.result
                 done.set_exception(error)
             else:
                 done.set_result(None)
@@ -362,7 +397,7 @@ def loaded_encoder(
     tree: TreeConfig | None = None,
     injection: InjectionConfig | None = None,
 ) -> DocumentEncoder:
-    """Load a model once a process: the first call loads it, later ones get the same encoder.
+    """Load a model once per process: later calls with the same arguments get the same encoder.
 
     Parameters
     ----------
@@ -385,7 +420,7 @@ def loaded_encoder(
 
 
 def forget_encoders() -> None:
-    """Let go of all loaded encoders, so that their memory can be used for others."""
+    """Drop all loaded encoders, so that their memory can be freed."""
     with _loading:
         _loaded.clear()
 
@@ -396,7 +431,7 @@ _fingerprints: WeakKeyDictionary[Any, tuple[str, str]] = WeakKeyDictionary()
 
 
 def fingerprint(model: Any, tokenizer: Any) -> tuple[str, str]:
-    """Name the base's weights, and how text becomes tokens; computed once a model."""
+    """Return digests of the base's weights and of its tokenizer; computed once per model."""
     if model not in _fingerprints:
         text = tokenizer.backend_tokenizer.to_str()
         _fingerprints[model] = (_weights(model), hashlib.sha256(text.encode()).hexdigest()[:16])
@@ -404,11 +439,11 @@ def fingerprint(model: Any, tokenizer: Any) -> tuple[str, str]:
 
 
 def _weights(model: Any) -> str:
-    """Digest names, shapes and evenly spaced values of all weights."""
+    """Return a digest of names, shapes and evenly spaced values of all weights."""
     digest = hashlib.sha256(str(getattr(model.config, "model_type", "")).encode())
     for name, weights in sorted(model.named_parameters()):
         if "low_rank" in name or "cross_injection" in name:
-            continue  # an adapter's, which has its own fingerprint
+            continue  # the adapter has a fingerprint of its own
         flat = weights.detach().reshape(-1)
         values = flat[:: max(1, len(flat) // WEIGHT_SAMPLES)].float().cpu().numpy()
         digest.update(f"{name}{tuple(weights.shape)}".encode())

@@ -1,19 +1,40 @@
-"""Position-free KV of nodes, and of the nodes at one place of a prompt.
+"""Position-free KV of nodes (paper, section 3.2), and of the nodes injected at one place.
 
-Shapes: M injection layers, G key/value heads, K kept entries of a node, S memory entries, D head
-dim.
+Shapes: M injection layers, G key/value heads, K entries kept of a node, S injected KV entries, D
+head dim.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sharedllm.config import Positions
+
+
+def kept_count(length: int, ratio: float) -> int:
+    """Return the entries that a node of `length` tokens keeps: ceil(length / ratio)."""
+    return math.ceil(length / ratio)
+
+
+def kept_positions(length: int, ratio: float) -> NDArray[np.int64]:
+    """Return the positions in a node, ascending, that keep their KV; shape (kept_count,).
+
+    Uniform downsampling: the node is cut into groups of `ratio` tokens (rounded to whole tokens),
+    and the last token of each is kept, which under causal attention has read its whole group.
+    """
+    count = kept_count(length, ratio)
+    groups = np.arange(1, count + 1)
+    ends = np.minimum(np.floor(groups * ratio).astype(np.int64), length - count + groups)
+    ends[-1:] = length  # the remainder is a group of its own
+    kept: NDArray[np.int64] = ends - 1
+    return kept
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,7 +43,7 @@ class NodeKV:
 
     Attributes
     ----------
-    keys, values : (M, G, K, D) for K kept entries; keys without rotation
+    keys, values : (M, G, K, D); keys without rotation
     """
 
     keys: Tensor
@@ -38,15 +59,15 @@ class NodeKV:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InjectedKV:
-    """The memory at one place of one prompt: kept entries of its nodes, in document order.
+    """The KV injected at one place of one prompt: the entries of its nodes, in document order.
 
     Attributes
     ----------
-    keys, values : (M, G, S, D); keys position-free, rotated when the place is known
+    keys, values : (M, G, S, D); keys without rotation, which is applied once the place is known
     chunk : int64 (S,)
         The ordinal of each entry's chunk at this place.
     n_chunks : int
-        Chunks at this place, those that kept nothing included.
+        Chunks of the document at this place, also those without an entry.
     """
 
     keys: Tensor
@@ -58,23 +79,23 @@ class InjectedKV:
         return self.keys.shape[2]
 
     def positions(self, scheme: Positions) -> Tensor:
-        """int64 (S,): where each key stands, counted from the first position of the memory."""
+        """Return int64 (S,): the position of each key, counted from the first of this place."""
         if scheme == "chunk":
             return self.chunk
         return torch.arange(len(self), device=self.keys.device)
 
     def extent(self, scheme: Positions) -> int:
-        """Positions this memory takes: the running text goes on after them."""
+        """Return the number of positions taken; the text after this place goes on behind them."""
         return self.n_chunks if scheme == "chunk" else len(self)
 
 
 def gather(nodes: Sequence[NodeKV], chunks: Sequence[int], n_chunks: int) -> InjectedKV:
-    """Put the kept entries of `nodes` together; `chunks` gives each node's chunk ordinal.
+    """Concatenate the KV of `nodes`; `chunks` gives each node's chunk ordinal.
 
     Raises
     ------
     ValueError
-        If there is no node.
+        If `nodes` is empty.
     """
     if not nodes:
         raise ValueError("gather needs at least one node")

@@ -1,10 +1,9 @@
-"""Node ids -> position-free KV of the injection layers, and search states (paper, section 3.2).
+"""Tokens of nodes -> position-free KV of the injection layers, and search states (paper, 3.2).
 
-The lower model is the first M layers of the same checkpoint, under the adapter's role "lower" where
-there is one; search states are always the base's. A node is encoded alone, with
-node-local positions, so the KV of its first tokens is also the KV of every node that starts where
-it starts: nodes that share a start share one pass. Passes are packed into one row, without padding;
-of the last injection layer only keys and values of the kept tokens are computed.
+The lower model is the first M layers of the checkpoint, with the adapter's role "lower" if there is
+one; search states are always the base's. A node is encoded alone, at positions from 0, so that
+nodes which start at the same token share one pass. Passes are packed into one row without padding.
+Of the last injection layer only the keys and values of kept tokens are computed.
 
 Shapes: M injection layers, T tokens, G key/value heads, K kept entries, D head dim.
 """
@@ -24,8 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sharedllm.attention.visibility import Segments
-from sharedllm.encoding.kv import NodeKV
-from sharedllm.encoding.pooling import kept_positions
+from sharedllm.encoding.kv import NodeKV, kept_positions
 from sharedllm.errors import WindowError
 from sharedllm.hf.architectures import ModelShape, parameter_device
 from sharedllm.hf.attention_interface import require_active
@@ -34,16 +32,16 @@ from sharedllm.hf.loading import multiplies_bf16
 from sharedllm.hf.lora import Adapter, acting
 from sharedllm.hf.rope import Rotation
 
-BATCH_TOKENS = {"cpu": 2048, "cuda": 65536}  # on the CPU what its caches hold
+BATCH_TOKENS = {"cpu": 2048, "cuda": 65536}  # on the CPU: activations stay in its caches
 SEARCH_LAYERS = 1
-CENTRE_TOKENS, CENTRE_SPAN = 4096, 512  # read to find the centre of search vectors
+CENTRE_TOKENS, CENTRE_SPAN = 4096, 512  # tokens read to find the centre of search vectors
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, order=True)
 class NodeRequest:
-    """Tokens [start, end) of a document, kept at `ratio` tokens an entry.
+    """Tokens [start, end) of a document, to be encoded at `ratio` tokens per KV entry.
 
-    They are read with the `context` tokens in front of them.
+    They are read together with the `context` tokens before them.
     """
 
     start: int
@@ -59,11 +57,11 @@ class NodeRequest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncodedBatch:
-    """The KV of several nodes, one after the other.
+    """The KV of several nodes, concatenated.
 
     Attributes
     ----------
-    keys, values : (M, G, K, D), K the entries of all nodes
+    keys, values : (M, G, K, D), with K the entries of all nodes
     counts : entries of each node
     """
 
@@ -73,14 +71,14 @@ class EncodedBatch:
     values: Tensor
 
     def nodes(self) -> Iterator[tuple[NodeRequest, NodeKV]]:
-        """Each node with its KV; one that is kept does not keep the whole batch."""
+        """Yield each node with a copy of its KV, so that keeping one frees the batch."""
         keys, values = (torch.split(x, list(self.counts), dim=2) for x in (self.keys, self.values))
         for request, k, v in zip(self.requests, keys, values, strict=True):
             yield request, NodeKV(keys=k.contiguous(), values=v.contiguous())
 
 
 class LowerModel:
-    """The first `layers` layers of `model`, as a compressor.
+    """The first `layers` layers of `model`, which encode nodes.
 
     Parameters
     ----------
@@ -91,9 +89,9 @@ class LowerModel:
     Attributes
     ----------
     batch_tokens : int
-        Most tokens of one batch, but for a single pass that is longer.
+        Tokens of one batch, at most; a single pass may be longer.
     query_projection : float32 tensor (hidden, hidden) or None
-        The adapter's, by which MaxSim compares a question with what was stored.
+        The adapter's projection of a question's search vectors, for MaxSim.
     """
 
     query_projection: Tensor | None = None
@@ -112,7 +110,7 @@ class LowerModel:
         self.search_in_bf16 = _gains_from_bf16(model)
 
     def adapt(self, adapter: Adapter) -> None:
-        """Take `adapter`, which is on the model."""
+        """Take the query projection of `adapter`, which is on the model already."""
         found = adapter.query_projection
         self.query_projection = None if found is None else found.to(self.device, torch.float32)
 
@@ -130,7 +128,7 @@ class LowerModel:
         Parameters
         ----------
         ids : (T,) the document's tokens
-        requests : the nodes; one pass serves all that are read from the same token on
+        requests : the nodes; those that are read from the same token share a pass
         done : called with the number of tokens just encoded, without their context
         """
         groups = _grouped(requests)
@@ -142,14 +140,14 @@ class LowerModel:
                 done(sum(_length(group) - group[0].context for group in groups[one]))
 
     def _cut(self, lengths: Sequence[int]) -> Iterator[slice]:
-        """What each batch takes of passes of these `lengths`."""
+        """Yield the passes of each batch, as slices of `lengths`."""
         at = 0
         while at < len(lengths):
             first, at = at, at + self._fitting(lengths[at:])
             yield slice(first, at)
 
     def _fitting(self, lengths: Sequence[int]) -> int:
-        """How many passes of these `lengths`, from the first on, make one batch."""
+        """Return the number of passes, from the first of `lengths` on, that make one batch."""
         total = 0
         for count, length in enumerate(lengths):
             total += length
@@ -162,7 +160,7 @@ class LowerModel:
         requests = [request for group in batch for request in group]
         lengths = [_length(group) for group in batch]
         firsts = np.repeat(np.cumsum([0, *lengths[:-1]]), [len(group) for group in batch])
-        # Tokens that several nodes keep stand here several times.
+        # A token that several nodes keep is listed once for each.
         places = [r.context + kept_positions(r.end - r.start, r.ratio) for r in requests]
         kept, positions = (
             torch.from_numpy(np.concatenate(x)).to(self.device)
@@ -187,10 +185,10 @@ class LowerModel:
         *,
         done: Callable[[int], None] | None = None,
     ) -> Iterator[tuple[int, Tensor]]:
-        """Hidden states after one layer, each span [start, end) read alone.
+        """Compute hidden states after one layer, each span [start, end) read alone.
 
-        On a CPU that multiplies bfloat16 the products of float32 weights are taken in it: faster,
-        and the same leaves are found (docs/architecture.md).
+        On a CPU that multiplies bfloat16, float32 weights are multiplied in bfloat16: faster, and
+        the same leaves are found (docs/architecture.md).
 
         Yields
         ------
@@ -214,15 +212,15 @@ class LowerModel:
         *,
         done: Callable[[int], None] | None = None,
     ) -> Tensor:
-        """Search vectors, what MaxSim compares: states after one layer, centred, of unit length.
+        """Compute search vectors: states after one layer, centred, of unit length.
 
-        They are centred on the mean state of the model's vocabulary, which no document shifts, so
-        that vectors of a short and of a long document compare.
+        The centre is the mean state over the model's vocabulary. It does not depend on a document,
+        so vectors of short and long documents compare.
 
         Returns
         -------
         float16 tensor (T, hidden)
-            For all `ids`; tokens outside of `spans` are zero.
+            For all `ids`; zero for tokens outside of `spans`.
         """
         out: Tensor | None = None
         for index, states in self.states(ids, spans, done=done):
@@ -235,14 +233,14 @@ class LowerModel:
         return out
 
     def vocabulary(self) -> Tensor:
-        """Search vectors of a fixed sample of the vocabulary; float16 (tokens, hidden).
+        """Compute search vectors of a fixed sample of the vocabulary; float16 (tokens, hidden).
 
-        They depend on the model alone; compact forms are fitted to them.
+        They depend on the model alone. Compact forms are fitted to them.
         """
         return self.vectors(*self._sample())
 
     def _sample(self) -> tuple[NDArray[np.int32], list[tuple[int, int]]]:
-        """Tokens drawn from the vocabulary, and the spans in which they are read."""
+        """Draw tokens from the vocabulary, and the spans in which they are read."""
         size = self._model.get_input_embeddings().num_embeddings
         sample = np.random.default_rng(0).permutation(size)[:CENTRE_TOKENS].astype(np.int32)
         length = min(CENTRE_SPAN, self._window)
@@ -268,7 +266,7 @@ class LowerModel:
         spans: Sequence[tuple[int, int]],
         cache: CaptureCache | None = None,
     ) -> Tensor:
-        """Last hidden states (T, hidden) of `spans`, each read alone, one after the other."""
+        """Return the last hidden states (T, hidden) of `spans`, each read alone, concatenated."""
         require_active(self._model, cached=cache is not None)
         lengths = [end - start for start, end in spans]
         segments = Segments.of(lengths, self.device)
@@ -291,7 +289,7 @@ class LowerModel:
 
 
 def _grouped(requests: Sequence[NodeRequest]) -> list[list[NodeRequest]]:
-    """Those that one pass serves together, the longest pass first."""
+    """Group requests by the pass that serves them, the longest pass first."""
     passes: dict[int, list[NodeRequest]] = {}
     for request in requests:
         passes.setdefault(request.first, []).append(request)
@@ -299,18 +297,18 @@ def _grouped(requests: Sequence[NodeRequest]) -> list[list[NodeRequest]]:
 
 
 def _length(group: Sequence[NodeRequest]) -> int:
-    """Tokens of the pass that serves `group`, all of which are read from one place."""
+    """Return the tokens of the pass that serves `group`, whose nodes are read from one token."""
     return max(request.end for request in group) - group[0].first
 
 
 def unit(x: Tensor) -> Tensor:
-    """`x` scaled to unit length along its last dimension."""
+    """Scale `x` to unit length along its last dimension."""
     length: Tensor = x.norm(dim=-1, keepdim=True)
     return x / length.clamp_min(1e-12)
 
 
 def _gains_from_bf16(model: Any) -> bool:
-    """Whether plain float32 weights stand on a CPU that multiplies bfloat16."""
+    """Return True for plain float32 weights on a CPU that multiplies bfloat16."""
     return (
         parameter_device(model).type == "cpu"
         and model.dtype == torch.float32
@@ -320,7 +318,7 @@ def _gains_from_bf16(model: Any) -> bool:
 
 
 def _first_layers(decoder: Any, layers: int) -> nn.Module:
-    """A view of `decoder` with its first `layers` layers, the same weights, and no final norm."""
+    """Return a view of `decoder`: its first `layers` layers, shared weights, without the norm."""
     view: Any = copy.copy(decoder)
     view.config = copy.copy(decoder.config)
     view.config.num_hidden_layers = layers

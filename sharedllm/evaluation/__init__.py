@@ -1,1 +1,1 @@
-"""Evaluation of a model on long text, beside baselines on the same items; docs/evaluation.md."""
+"""Evaluation of a model on long text, with baselines on the same items; docs/evaluation.md."""

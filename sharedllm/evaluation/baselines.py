@@ -1,6 +1,6 @@
 """Baselines whose prompt is plain text: the document, a part of it, or its best windows.
 
-:data:`BASELINES` is open: a program may add methods of its own before it runs them.
+:data:`BASELINES` is open: a program can add methods of its own before a run.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ from sharedllm.evaluation.methods import (
 )
 from sharedllm.generation.prompt import part_ids
 from sharedllm.injection.positions import Prompt
-from sharedllm.search.scorers import BM25, Query, Scores
+from sharedllm.search.citations import BETWEEN
+from sharedllm.search.query import Query
+from sharedllm.search.scorers import BM25, Scores
 from sharedllm.shared_llm import SharedLLM
 from sharedllm.text.tree import cut, grow
 
-BETWEEN = "\n...\n"
-LEAST = 16  # tokens below which a window's rest is not worth pasting
+LEAST = 16  # tokens; a shorter piece of a window is not pasted
 WINDOW = 256
-MINILM_LONGEST = 512  # of BERT's positions; a window has fewer word pieces
+MINILM_LONGEST = 512  # BERT's positions; a window has fewer word pieces
 
 
 class Ranker(Protocol):
@@ -46,16 +47,16 @@ class Ranker(Protocol):
     def score(self, query: str, document: Document) -> Scores: ...
 
     def flops(self, tokens: int) -> float:
-        """Operations to index so many tokens."""
+        """Return the operations to index `tokens` tokens."""
         ...
 
     def stored(self, document: Document) -> int:
-        """Bytes kept of a document."""
+        """Return the bytes kept for a document."""
         ...
 
 
 def windows_of(document: Document) -> list[tuple[int, int]]:
-    """Tokens [start, end) of each window."""
+    """Return tokens [start, end) of each window of a document."""
     return [(c.start, c.end) for c in cut(len(document), WINDOW)]
 
 
@@ -73,7 +74,7 @@ class BM25Ranker:
         return BM25().leaf_scores(asked, [document.derived("windows", windows)])[0]
 
     def flops(self, tokens: int) -> float:
-        return 0.0  # counting words is no matrix product
+        return 0.0  # only matrix products are counted
 
     def stored(self, document: Document) -> int:
         return len(document.text.encode())
@@ -110,11 +111,11 @@ class MiniLMRanker:
 
 
 class Pasted(Prompted):
-    """Token ids of the document go into the prompt.
+    """Base of methods that paste token ids of the document into the prompt.
 
     Parameters
     ----------
-    adapter : whether the model's adapter reads the prompt; without, it is the plain base
+    adapter : run the prompt with the model's adapter rather than with the base
     """
 
     def __init__(self, llm: SharedLLM, batch: int = 8, *, adapter: bool = False) -> None:
@@ -131,30 +132,30 @@ class Pasted(Prompted):
             case=case,
             prompt=prompt,
             entries=len(body),
-            flops=self.size.prefill(prompt.running_tokens),
+            flops=self.size.prefill(prompt.text_tokens),
             ingest_flops=self.ingest(case),
             stored=self.stored(case, len(body)),
         )
 
     def room(self, case: Case) -> int:
-        """Tokens of a document that fit the trained window."""
+        """Return the tokens of a document that fit the trained window."""
         own = len(case.frame.head) + len(case.frame.tail)
         return self.llm.window - own - case.frame.following
 
     @abstractmethod
     def body(self, case: Case, budget: int | None) -> Sequence[int]:
-        """What stands in the document's place."""
+        """Return the token ids at the document's place."""
 
     def ingest(self, case: Case) -> float:
         return 0.0
 
-    def stored(self, case: Case, entries: int) -> int:
-        """Without more: the KV of what was pasted, which the next question can reuse."""
-        return self.size.kv(entries)
+    def stored(self, case: Case, tokens: int) -> int:
+        """Return the bytes kept: by default the KV of the pasted tokens, for the next question."""
+        return self.size.kv(tokens)
 
 
 class Full(Pasted):
-    """Full attention to the whole document, where it fits the trained window."""
+    """Full attention to the whole document, if it fits the trained window."""
 
     budgeted = False
     name = "full attention"
@@ -190,7 +191,7 @@ class Truncated(Pasted):
     def body(self, case: Case, budget: int | None) -> Sequence[int]:
         ids, room = case.ids, self.room(case)
         if budget is not None and min(budget, len(ids)) > room:
-            raise DoesNotFitError(f"beyond the trained window at {budget:,} entries")
+            raise DoesNotFitError(f"beyond the trained window at {budget:,} tokens")
         kept = min(len(ids), room if budget is None else budget)
         if kept <= 0 < len(ids):
             raise DoesNotFitError("the question alone fills the trained window")
@@ -199,10 +200,9 @@ class Truncated(Pasted):
 
 
 class Windows(Pasted):
-    """The best windows of 256 tokens, best last: top-k retrieval.
+    """Top-k retrieval: the best windows of 256 tokens, best last.
 
-    The windows, with what separates them, take exactly the budget: of the worst one that is
-    pasted, only as much as fits.
+    Windows and separators take exactly the budget; the last window to fit is cut.
 
     Parameters
     ----------
@@ -223,7 +223,7 @@ class Windows(Pasted):
         if document is None or budget is None:
             return ()
         if min(budget, len(document)) > self.room(case):
-            raise DoesNotFitError(f"beyond the trained window at {budget:,} entries")
+            raise DoesNotFitError(f"beyond the trained window at {budget:,} tokens")
         if len(document) <= budget:
             return case.ids
         between = part_ids(BETWEEN, self.llm.tokenizer)
@@ -253,20 +253,20 @@ class Windows(Pasted):
     def ingest(self, case: Case) -> float:
         return 0.0 if case.document is None else self.ranker.flops(len(case.document))
 
-    def stored(self, case: Case, entries: int) -> int:
+    def stored(self, case: Case, tokens: int) -> int:
         return 0 if case.document is None else self.ranker.stored(case.document)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Choice:
-    """The methods that are run, and how.
+    """The methods to run, and their settings.
 
     Attributes
     ----------
     baselines : tuple of str or None
-        Of :data:`BASELINES`; None is all of them.
+        Names in :data:`BASELINES`; None runs all.
     adapter : bool
-        Also let the adapter read the text that the baselines paste.
+        Also run the baselines with the adapter.
     search : fields of SearchConfig, for SharedLLM
     """
 
@@ -277,7 +277,7 @@ class Choice:
 
 
 class Missing(Method):
-    """A method that cannot run here; its row says why."""
+    """A method that cannot run here; its row shows the reason."""
 
     budgeted = False
 
@@ -329,12 +329,12 @@ BASELINES: dict[str, Callable[[SharedLLM, Choice], list[Method]]] = {
 
 
 def methods(llm: SharedLLM, choice: Choice) -> list[Method]:
-    """SharedLLM, then the baselines chosen.
+    """Make SharedLLM and the chosen baselines.
 
     Raises
     ------
     ConfigError
-        If the adapter's reading is asked for and there is no adapter.
+        If baselines should run with the adapter and the model has none.
     """
     if choice.adapter and llm.adapter is None:
         raise ConfigError(
@@ -346,7 +346,7 @@ def methods(llm: SharedLLM, choice: Choice) -> list[Method]:
 
 
 def _readers(choice: Choice) -> tuple[bool, ...]:
-    """Whether the adapter reads, for each row of a baseline."""
+    """Return the values of `adapter` for the rows of a baseline."""
     return (False, True) if choice.adapter else (False,)
 
 
@@ -357,7 +357,7 @@ def _named(method: Full | Truncated | Windows) -> Method:
 
 
 def parsed(names: str) -> tuple[str, ...]:
-    """The value of --baselines: names with commas between them, "all" or "none"."""
+    """Parse the value of --baselines: names separated by commas, "all" or "none"."""
     if names in ("all", "none"):
         return tuple(BASELINES) if names == "all" else ()
     given = tuple(name.strip() for name in names.split(",") if name.strip())

@@ -1,6 +1,6 @@
-"""What is asked: a document, the model's chat format around it, the right answers.
+"""Items: a document, the chat format around it, a question and its right answers.
 
-Every method gets the same text before and after the document; only what stands between differs.
+Every method gets the same text before and after the document; only the document's place differs.
 """
 
 from __future__ import annotations
@@ -16,36 +16,36 @@ MARK = "\u27e6document\u27e7\u2063\u27e6here\u27e7"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Item:
-    """One thing to be answered or continued.
+    """One question to be answered, or one text to be continued.
 
     Attributes
     ----------
     id : str
-        Unique in a run; items of the same id are compared between methods.
+        Unique in a run. Methods are compared on items of the same id.
     task : str
     length : int
-        Tokens asked for; 0 where a document is taken as it is.
+        Tokens of the document asked for; 0 takes a document as it is.
     text : str
-        The document. Empty: there is none.
+        The document; empty for none.
     before, after : str
-        What stands in the user's turn around the document.
+        Text of the user's turn around the document.
     query : str
-        What is searched for.
+        The text to search for.
     prefix : str
-        How the answer begins.
+        The beginning of the answer, which is given.
     answers : tuple of str
     target : str
-        The text whose likelihood is measured; empty for none.
+        Text whose likelihood is measured; empty for none.
     options : tuple of str
-        Choices of a multiple-choice question; `correct` are the indexes of the right ones.
+        Options of a multiple-choice question; `correct` holds the indices of the right ones.
     new_tokens : int
-        The longest answer.
+        Tokens of the answer, at most.
     chat : bool
-        Whether the model's chat format is used; without it the target continues the document.
+        True to use the model's chat format; otherwise the target continues the document.
     earlier : tuple of dict
         Chat messages before the user's turn.
     notes : dict
-        What a task's measures need beside.
+        Further values for a task's measures.
     """
 
     id: str
@@ -67,7 +67,7 @@ class Item:
 
 
 def thousands(tokens: int) -> str:
-    """4096 -> "4K", 1048576 -> "1M"; other numbers as they are."""
+    """Format 4096 as "4K" and 1048576 as "1M"; other numbers with commas."""
     for unit, letter in ((1 << 20, "M"), (1 << 10, "K")):
         if tokens and tokens % unit == 0:
             return f"{tokens // unit}{letter}"
@@ -83,7 +83,7 @@ class Frame:
     left, right : tuple of (str or Literal)
         The chat format before and after it.
     head, tail : tuple of int
-        Their token ids; the tail ends with how the answer begins.
+        Their token ids; the tail ends with the given beginning of the answer.
     prefix : tuple of int
         The answer's beginning alone.
     following : int
@@ -102,7 +102,7 @@ class Frame:
 
 
 def frame(item: Item, tokenizer: Tokenizer) -> Frame:
-    """The chat format of `item`, cut where its document stands."""
+    """Build the chat format of `item`, split at its document's place."""
     left: tuple[Part, ...] = (item.before,)
     right: tuple[Part, ...] = (item.after,)
     if item.chat:
@@ -122,7 +122,7 @@ def frame(item: Item, tokenizer: Tokenizer) -> Frame:
 
 
 def _cut(parts: tuple[Part, ...]) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
-    """`parts` before and after the mark, which stands in one of them."""
+    """Split `parts` at the mark, which is in one of them."""
     for at, part in enumerate(parts):
         text = part.text if isinstance(part, Literal) else part
         if isinstance(text, str) and MARK in text:

@@ -1,7 +1,7 @@
-"""What is compared: a case -> a prompt -> answers and likelihoods; and SharedLLM as one method.
+"""Methods: a case -> a prompt -> answers and likelihoods; SharedLLM is one of them.
 
-Costs are the lower bounds of the design, from a model's own sizes. A multiply-add counts as two
-operations; causal attention sees half of its square.
+Costs are lower bounds computed from a model's sizes (docs/evaluation.md). A multiply-add counts as
+two operations; causal attention computes half of its square.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from sharedllm.shared_llm import SharedLLM
 from sharedllm.text.tokens import Tokenizer
 
 Losses = NDArray[np.float64]
-LOGIT_CELLS = 1 << 29  # of all logits that are held at once
-MASK_CELLS = 1 << 28  # of the dense mask that a batch of different lengths needs
+LOGIT_CELLS = 1 << 29  # logits held at once
+MASK_CELLS = 1 << 28  # cells of the dense mask that a batch of different lengths needs
 
 
 class DoesNotFitError(SharedLLMError):
-    """A method cannot take an item; the message is the stated reason."""
+    """A method cannot take an item; the message is the reason that its row shows."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,8 +42,8 @@ class Case:
     Attributes
     ----------
     document : Document or None
-        None where there is no text before the question.
-    scores : what scorers gave, kept from one budget to the next
+        None for an item without a text.
+    scores : scores of each scorer, kept from one budget to the next
     """
 
     item: Item
@@ -59,16 +59,16 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ready:
-    """A case as one method presents it to the model.
+    """A case as the prompt of one method, with its costs.
 
     Attributes
     ----------
     entries : int
-        Attention entries beyond head and question.
+        Tokens of evidence plus injected KV entries.
     flops : float
-        Operations of the prefill of this question.
+        Operations to prefill this question.
     ingest_flops : float
-        Operations spent once a document, before any question.
+        Operations spent once per document, before any question.
     stored : int
         Bytes kept between two questions about the document.
     """
@@ -82,13 +82,13 @@ class Ready:
 
 
 class Method(ABC):
-    """One row of the tables, at every budget if it has one.
+    """One row of the tables, or one per budget.
 
     Attributes
     ----------
     name : str
     budgeted : bool
-        Whether it is run at each budget; without, it has its own number of entries.
+        True to run at each token budget; otherwise the method takes as many tokens as it needs.
     tokenizer : the model's
     """
 
@@ -98,30 +98,30 @@ class Method(ABC):
 
     @abstractmethod
     def prepare(self, case: Case, budget: int | None) -> Ready:
-        """The prompt of `case`.
+        """Build the prompt of `case`.
 
         Raises
         ------
         DoesNotFitError
-            With the reason why this method cannot take it.
+            If this method cannot take the case.
         """
 
     @abstractmethod
     def generate(self, ready: Sequence[Ready], new_tokens: int) -> list[str]:
-        """Greedy answers, without how they were told to begin."""
+        """Return greedy answers, without their given beginnings."""
 
     @abstractmethod
     def losses(self, ready: Sequence[Ready], targets: Sequence[Sequence[int]]) -> list[Losses]:
-        """Negative log-likelihood, in nats, of every token of each target after its prompt."""
+        """Return the NLL, in nats, of every token of each target after its prompt."""
 
     def same_as(self, ready: Ready) -> Hashable | None:
-        """What two prompts share exactly when their results are the same; None: nothing is."""
+        """Return a key that is equal for prompts with equal results; None for a unique prompt."""
         return None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Size:
-    """The numbers that the formulas need.
+    """Sizes of a model, and the formulas of costs.
 
     Attributes
     ----------
@@ -155,30 +155,30 @@ class Size:
         )
 
     def prefill(self, running: int, injected: int = 0, injection_layers: int = 0) -> float:
-        """Operations of a prompt of `running` tokens over `injected` entries."""
+        """Return the operations of a prompt of `running` tokens over `injected` KV entries."""
         tokens = self.layers * (2 * self.layer * running + 2 * self.attention * running**2)
         memory = 4 * self.attention * running * injected * injection_layers
         return float(tokens + memory + 2 * self.output)
 
     def windowed(self, tokens: int, window: int) -> float:
-        """Operations of `tokens` that see at most `window` entries each, themselves included."""
+        """Return the operations of `tokens` that each see at most `window`, itself included."""
         seen = min(tokens, window) ** 2 / 2 + max(0, tokens - window) * window
         return float(
             self.layers * (2 * self.layer * tokens + 4 * self.attention * seen) + 2 * self.output
         )
 
     def chunks(self, tokens: int, chunk: int, layers: int) -> float:
-        """Operations of `layers` layers over `tokens` read in chunks, each alone."""
+        """Return the operations of `layers` layers over `tokens`, each chunk read alone."""
         span = min(chunk, tokens)
         return float(layers * tokens * (2 * self.layer + 2 * self.attention * span))
 
     def kv(self, tokens: int, layers: int | None = None) -> int:
-        """Bytes of the keys and values of `tokens` in `layers` layers (None: all)."""
+        """Return the bytes of keys and values of `tokens` in `layers` layers (None: all)."""
         return self.kv_bytes * tokens * (self.layers if layers is None else layers)
 
 
 class Prompted(Method):
-    """A method that ends in one prompt for a :class:`~sharedllm.SharedLLM`.
+    """A method whose case becomes one prompt for a :class:`~sharedllm.SharedLLM`.
 
     Parameters
     ----------
@@ -191,11 +191,11 @@ class Prompted(Method):
         self.size = Size.of(llm.model, llm.encoder.shape)
 
     def runs(self, ready: Ready) -> SharedLLM:
-        """The model that takes this prompt."""
+        """Return the model that runs this prompt."""
         return self.llm
 
     def same_as(self, ready: Ready) -> Hashable | None:
-        """A plain prompt, such as that of a document that is not cut at all."""
+        """Return a key of the text; None for a prompt with injected KV."""
         if any(memory is not None for memory in ready.prompt.memory):
             return None
         return (id(self.runs(ready)), ready.prompt.text, ready.prompt.reads, ready.case.item.id)
@@ -225,8 +225,8 @@ class Prompted(Method):
     def _groups(
         self, ready: Sequence[Ready], most: int | None = None
     ) -> Iterator[tuple[SharedLLM, list[int]]]:
-        """Indexes of prompts that are run together: of one model and role, and of like length."""
-        lengths = [r.prompt.running_tokens + r.prompt.injected_tokens for r in ready]
+        """Yield groups of prompts to run together: of one model and role, and similar length."""
+        lengths = [r.prompt.text_tokens + r.prompt.injected_tokens for r in ready]
         models = [self.runs(r) for r in ready]
         kinds = [(id(model), r.prompt.reads) for model, r in zip(models, ready, strict=True)]
         most = min(self.batch, most or self.batch)
@@ -242,11 +242,11 @@ class Prompted(Method):
 
 
 class Memory(Prompted):
-    """Documents are remembered once; each question selects from them.
+    """SharedLLM: documents are remembered once, and each question selects from them.
 
     Parameters
     ----------
-    search : fields of SearchConfig, the budget aside
+    search : fields of SearchConfig, except the budget
     """
 
     budgeted = True
@@ -261,7 +261,7 @@ class Memory(Prompted):
         if document is None:
             prompt = Prompt(text=((*case.frame.head, *case.frame.tail),))
             return Ready(
-                case=case, prompt=prompt, entries=0, flops=self.size.prefill(prompt.running_tokens)
+                case=case, prompt=prompt, entries=0, flops=self.size.prefill(prompt.text_tokens)
             )
         config = llm.search.replace(**self.search, budget=budget)
         if config.scorer not in case.scores:
@@ -273,32 +273,32 @@ class Memory(Prompted):
         try:
             made = llm.assemble(conversation, selection, case.frame.following)
         except WindowError as error:
-            raise DoesNotFitError(f"beyond the trained window at {budget:,} entries") from error
+            raise DoesNotFitError(f"beyond the trained window at {budget:,} tokens") from error
         last = (*made.prompt.text[-1], *case.frame.prefix)
         prompt = dataclasses.replace(made.prompt, text=(*made.prompt.text[:-1], last))
         own = len(case.frame.head) + len(case.frame.tail)
         return Ready(
             case=case,
             prompt=prompt,
-            entries=prompt.running_tokens - own + prompt.injected_tokens,
+            entries=prompt.text_tokens - own + prompt.injected_tokens,
             flops=self._flops(document, made),
             ingest_flops=self._ingest(document, config.coarse),
             stored=self._stored(document),
         )
 
     def _flops(self, document: Document, made: Prepared) -> float:
-        """The prompt, and the nodes that were selected for this question alone."""
+        """Count the prompt, and encoding the nodes that were selected for this question."""
         layers, forest = self.llm.upper.layers, document.forest
-        total = self.size.prefill(made.prompt.running_tokens, made.prompt.injected_tokens, layers)
+        total = self.size.prefill(made.prompt.text_tokens, made.prompt.injected_tokens, layers)
         for node in made.selection.nodes if made.selection else ():
             if not node.as_text and forest.level[node.node] > 0:
                 length = int(forest.end[node.node] - forest.start[node.node])
                 total += self.size.chunks(length, length, layers)
         return total
 
-    def _ingest(self, document: Document, rest: str) -> float:
-        """One layer for search, and the coarse level where it is asked for."""
-        layers = 1 + (self.llm.upper.layers if rest == "all" else 0)
+    def _ingest(self, document: Document, coarse: str) -> float:
+        """Count one layer for search vectors, and the coarse level if it is used."""
+        layers = 1 + (self.llm.upper.layers if coarse == "all" else 0)
         return self.size.chunks(len(document), self.llm.tree.chunk, layers)
 
     def _stored(self, document: Document) -> int:
@@ -306,14 +306,14 @@ class Memory(Prompted):
 
 
 def token_losses(logits: torch.Tensor, wanted: Sequence[int]) -> Losses:
-    """Losses of the `wanted` tokens from the logits (T, V) before each."""
+    """Compute the losses of the `wanted` tokens from the logits (T, V) before each."""
     target = torch.tensor(list(wanted), dtype=torch.int64, device=logits.device)
     losses = torch.nn.functional.cross_entropy(logits.float(), target, reduction="none")
     return losses.cpu().numpy().astype(np.float64)
 
 
 def _prepared(ready: Ready) -> Prepared:
-    """What :meth:`SharedLLM.generate` takes, without what only a citation needs."""
+    """Wrap a prompt for :meth:`SharedLLM.generate`, without citations."""
     return Prepared(
         prompt=ready.prompt,
         citations=(),

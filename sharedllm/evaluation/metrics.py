@@ -1,6 +1,6 @@
-"""How answers are scored, and means of scores with 95 % intervals, by bootstrap over items.
+"""Scores of answers, and their means with 95 % intervals, by bootstrap over items.
 
-Scores are RULER's, SQuAD's, ROUGE-L, LongBench's for code, and whether an answer abstains.
+Scores: RULER's, SQuAD's, ROUGE-L, LongBench's for code, and whether an answer abstains.
 """
 
 from __future__ import annotations
@@ -33,30 +33,30 @@ Row = dict[str, Any]
 
 
 def string_match_all(answer: str, gold: Sequence[str]) -> float:
-    """RULER: the share of the gold strings that stand in the answer, in any case."""
+    """Return RULER's score: the share of the gold strings in the answer, ignoring case."""
     printed = NOT_PRINTED.sub("\n", answer).strip().lower()
     return sum(text.lower() in printed for text in gold) / len(gold)
 
 
 def normal(text: str) -> str:
-    """Lower case, no punctuation, no articles, single spaces (SQuAD's normalisation)."""
+    """Normalise as SQuAD does: lower case, no punctuation, no articles, single spaces."""
     text = re.sub(r"[^\w\s]", "", text.lower())
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
 
 
 def exact(answer: str, gold: Sequence[str]) -> float:
-    """1 if the answer is one of the gold answers, normalised."""
+    """Return 1 if the answer equals a gold answer, normalised (SQuAD's EM)."""
     return float(any(normal(answer) == normal(text) for text in gold))
 
 
 def contains(answer: str, gold: Sequence[str]) -> float:
-    """1 if one of the gold answers stands in the answer, normalised, as whole words."""
+    """Return 1 if the answer contains a gold answer as whole words, normalised."""
     given = f" {normal(answer)} "
     return float(any(f" {normal(text)} " in given for text in gold if normal(text)))
 
 
 def f1(answer: str, gold: Sequence[str]) -> float:
-    """Word F1 with the best gold answer, normalised."""
+    """Return word F1 with the best gold answer, normalised (SQuAD's F1)."""
     return max(_f1(normal(answer).split(), normal(text).split()) for text in gold)
 
 
@@ -68,7 +68,7 @@ def _f1(given: list[str], wanted: list[str]) -> float:
 
 
 def rouge_l(answer: str, gold: Sequence[str]) -> float:
-    """ROUGE-L's F-measure with the best gold answer, over lower-case words, without stemming."""
+    """Return ROUGE-L's F-measure with the best gold answer, on lower-case words, unstemmed."""
     return max(_overlap(_words(answer), _words(text)) for text in gold)
 
 
@@ -77,7 +77,7 @@ def _words(text: str) -> list[str]:
 
 
 def edit_similarity(answer: str, gold: Sequence[str]) -> float:
-    """LongBench's score of code: the answer's first line that is no comment, against the gold.
+    """Return LongBench's score of code: the answer's first line of code against the gold.
 
     2 * (longest common subsequence) / (both lengths), over characters.
     """
@@ -94,7 +94,7 @@ def _overlap(given: list[str], wanted: list[str]) -> float:
 
 
 def common_subsequence(a: Sequence[str], b: Sequence[str]) -> int:
-    """The length of the longest common subsequence."""
+    """Return the length of the longest common subsequence."""
     numbers = {word: i for i, word in enumerate(dict.fromkeys((*a, *b)))}
     row = np.array([numbers[word] for word in b])
     best = np.zeros(len(b) + 1, dtype=np.int64)
@@ -105,7 +105,7 @@ def common_subsequence(a: Sequence[str], b: Sequence[str]) -> int:
 
 
 def refuses(answer: str) -> bool:
-    """Whether the answer says that the documents do not hold what was asked for.
+    """Return True if the answer abstains.
 
     Counted are: "not (...) in the documents" and the like, "the text does not mention", "is not
     stated", "cannot be answered", "unanswerable", "no information", "I don't know".
@@ -115,7 +115,7 @@ def refuses(answer: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:
-    """A value and its 95 % interval; the bounds are None for fewer than two items."""
+    """A value with its 95 % interval, whose bounds are None for fewer than two items."""
 
     value: float
     low: float | None
@@ -128,15 +128,15 @@ class Estimate:
         return None if self.low is None or self.high is None else (self.high - self.low) / 2
 
     def mapped(self, function: np.ufunc) -> Estimate:
-        """With a growing `function` applied to value and bounds."""
+        """Apply an increasing `function` to value and bounds."""
         low, high = (None if x is None else float(function(x)) for x in (self.low, self.high))
         return Estimate(value=float(function(self.value)), low=low, high=high, items=self.items)
 
 
 def ratio(above: Sequence[float], below: Sequence[float], seed: int = 0) -> Estimate:
-    """The sum of `above` over the sum of `below`, which belong together item by item.
+    """Estimate the sum of `above` over the sum of `below`, resampled item by item.
 
-    With ones below it is the mean.
+    With ones in `below` it is the mean.
     """
     a, b = np.asarray(above, dtype=np.float64), np.asarray(below, dtype=np.float64)
     if len(a) == 0 or not b.sum():
@@ -156,13 +156,13 @@ def mean(values: Sequence[float], seed: int = 0) -> Estimate:
 
 
 def difference(values: Sequence[float], others: Sequence[float], seed: int = 0) -> Estimate:
-    """The mean difference of pairs."""
+    """Estimate the mean difference of pairs."""
     return mean([a - b for a, b in zip(values, others, strict=True)], seed)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Metric:
-    """One figure: the mean of a row's value, or a ratio of sums.
+    """One measure of the tables: the mean of a value of the rows, or a ratio of sums.
 
     Attributes
     ----------
@@ -170,14 +170,14 @@ class Metric:
     title : str
         The column's heading.
     weight : str or None
-        The row's value that is summed below; None counts items.
+        The value summed in the denominator; None counts items.
     exp : bool
-        The exponential of the mean is shown (perplexity).
+        True to show the exponential of the mean (perplexity).
     scale : float
-        Shown times this (100 for shares).
+        Factor for display (100 for shares).
     digits : int
     lower : bool
-        Whether less is better.
+        True if lower is better.
     """
 
     key: str
@@ -189,7 +189,7 @@ class Metric:
     lower: bool = False
 
     def estimate(self, rows: Sequence[Row], seed: int) -> Estimate | None:
-        """Over the rows that have it; None if none has."""
+        """Estimate over the rows that have the value; None without any."""
         have = [row for row in rows if row.get(self.key) is not None]
         below = [float(row[self.weight]) if self.weight else 1.0 for row in have]
         if not sum(below):
@@ -200,7 +200,7 @@ class Metric:
         return found
 
     def of(self, row: Row) -> float | None:
-        """One row's own value."""
+        """Return the value of one row; None if it lacks it."""
         if row.get(self.key) is None or (self.weight and not row[self.weight]):
             return None
         return float(row[self.key]) / (float(row[self.weight]) if self.weight else 1.0)

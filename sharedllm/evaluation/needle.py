@@ -1,6 +1,7 @@
-"""A statement planted in text of any length, and a question that asks for it.
+"""``sharedllm eval needle``: a statement planted in text of any length, and a question for it.
 
-Other statements of the same form stand in the same text, so that the form alone finds nothing.
+Other statements of the same form are planted in the same text, so that the form alone does not tell
+them apart.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from itertools import chain
 from typing import Any
 
 from sharedllm.errors import ConfigError
+from sharedllm.evaluation.filler import REPEATS, Filler, planted, require_filler
 from sharedllm.evaluation.items import Item, frame
 from sharedllm.evaluation.methods import Method, Ready
 from sharedllm.evaluation.metrics import Metric, Row, contains
+from sharedllm.evaluation.options import Settings
 from sharedllm.evaluation.run import Session, answers
-from sharedllm.evaluation.settings import Settings
-from sharedllm.evaluation.texts import REPEATS, Filler, planted, require_filler
 from sharedllm.generation.prompt import AFTER, BEFORE, part_ids
 from sharedllm.shared_llm import SharedLLM
 from sharedllm.text.tokens import Tokenizer
@@ -29,21 +30,21 @@ THINGS = (
     "archive barn boathouse cellar chapel depot garage greenhouse laboratory library lighthouse "
     "mill observatory pavilion vault workshop"
 ).split()
-STATEMENTS = 4  # in a text; the first one is asked for
-APART = 2  # tokens that a statement may cost beside its own
+STATEMENTS = 4  # per text; the first one is asked for
+APART = 2  # tokens that a statement may cost besides its own
 NEW_TOKENS = 24
 LEAST = 16  # tokens of text around the statements
 
 
 def items(length: int, n: int, tokenizer: Tokenizer, filler: Filler, seed: int) -> Iterator[Item]:
-    """`n` items whose prompt and answer take at most `length` tokens together.
+    """Yield `n` items whose prompt and answer together take at most `length` tokens.
 
-    The statements that are asked for stand at evenly spread depths.
+    The statements that are asked for are at evenly spread depths.
 
     Raises
     ------
     ConfigError
-        If the statements alone take more.
+        If the statements alone take more than `length` tokens.
     """
     for index in range(n):
         rng = random.Random(f"{seed} {length} {index}")
@@ -96,7 +97,7 @@ def _item(
 def run_needle(
     settings: Settings, filler: Filler | None, llm: SharedLLM | None = None
 ) -> dict[str, Any]:
-    """Statements asked for at each length."""
+    """Run the command; return its JSON object."""
     filler = require_filler(filler, "a planted statement")
     session = Session("needle", settings, llm)
     made = chain.from_iterable(
@@ -110,7 +111,7 @@ def run_needle(
 
 
 def measure(method: Method, ready: Sequence[Ready]) -> list[Row]:
-    """Whether the code stands in each answer."""
+    """Return a row per answer: 1 if it contains the code."""
     return [
         {
             "found": contains(text, r.case.item.answers),

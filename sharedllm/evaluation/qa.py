@@ -1,7 +1,7 @@
-"""Question answering: rows of files -> questions -> items -> measures.
+"""``sharedllm eval qa``: rows of files -> questions -> items -> measures.
 
-Rows have a form of their own, LongBench's or L-Eval's. A passage may stand alone or within longer
-text, or be left out, where the right answer is to abstain.
+Rows have our own form, LongBench's or L-Eval's. A passage is asked about alone or within longer
+text, or it is left out, and the right answer is to abstain.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 
 from sharedllm.errors import ConfigError, DocumentError
 from sharedllm.evaluation import metrics
+from sharedllm.evaluation.filler import REPEATS, Filler, planted, require_filler, rows
 from sharedllm.evaluation.items import Item
 from sharedllm.evaluation.methods import Method, Ready
 from sharedllm.evaluation.metrics import Metric, Row
+from sharedllm.evaluation.options import Settings
 from sharedllm.evaluation.run import Session, answers
-from sharedllm.evaluation.settings import Settings
-from sharedllm.evaluation.texts import REPEATS, Filler, planted, require_filler, rows
 from sharedllm.generation.prompt import AFTER, BEFORE, part_ids
 from sharedllm.shared_llm import SharedLLM
 from sharedllm.text.tokens import Tokenizer
@@ -39,7 +39,7 @@ METRICS = (
     Metric(key="recognised", title="absent seen", scale=100, digits=1),
     Metric(key="false_refusal", title="false refusal", scale=100, digits=1, lower=True),
 )
-TRIES = 50  # other documents that are tried for an absent question
+TRIES = 50  # other passages that are tried for a question without its own
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,14 +49,14 @@ class Question:
     Attributes
     ----------
     source : str
-        The data set it comes from, for figures by task.
+        Name of the data set, for scores by task.
     context : str
     question : str
     answers : tuple of str
     options : tuple of str
-        Choices; `correct` are the indexes of the right ones.
+        Multiple-choice options; `correct` holds the indices of the right ones.
     code : bool
-        Whether the answer is code, scored by edit similarity.
+        True if the answer is code, which is scored by edit similarity.
     """
 
     source: str
@@ -69,12 +69,12 @@ class Question:
 
 
 def read(given: Iterable[Mapping[str, Any]], path: str) -> Iterator[Question]:
-    """Questions of all rows of one file, whichever of the forms each has.
+    """Yield the questions of all rows of one file; the form of each row is recognised.
 
     Raises
     ------
     DocumentError
-        For a row of none of the forms.
+        If a row has none of the forms.
     """
     for number, row in enumerate(given, start=1):
         where = f"row {number} of {path!r}"
@@ -87,7 +87,7 @@ def read(given: Iterable[Mapping[str, Any]], path: str) -> Iterator[Question]:
 
 
 def _generic(row: Mapping[str, Any], where: str) -> Question:
-    """context, question, and answers or answer (a str or a list); options where there are."""
+    """Read context, question, and answers or answer (a str or a list); options are optional."""
     given = row.get("answers", row.get("answer"))
     context, question = row.get("context"), row.get("question")
     if not isinstance(context, str) or not isinstance(question, str) or given is None:
@@ -111,7 +111,7 @@ def _generic(row: Mapping[str, Any], where: str) -> Question:
 
 
 def _longbench(row: Mapping[str, Any], where: str) -> Question:
-    """input, context, answers, dataset, all_classes, length (THUDM's LongBench)."""
+    """Read input, context, answers, dataset and all_classes of THUDM's LongBench."""
     dataset = str(row.get("dataset") or "LongBench")
     code = dataset.startswith(CODE_SETS)
     classes = _options(row.get("all_classes"), where)
@@ -133,7 +133,7 @@ def _longbench(row: Mapping[str, Any], where: str) -> Question:
 
 
 def _leval(row: Mapping[str, Any], where: str) -> Iterator[Question]:
-    """instructions, outputs, input, source, evaluation: one question for each instruction."""
+    """Read instructions, outputs, input, source and evaluation of L-Eval, one question each."""
     asked, right, text = row["instructions"], row["outputs"], row.get("input")
     if not isinstance(text, str) or not text.strip() or len(asked) != len(right):
         raise DocumentError(
@@ -162,9 +162,9 @@ def _options(given: object, where: str) -> tuple[str, ...]:
 def _answers(
     given: object, options: tuple[str, ...], where: str
 ) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """The right answers as texts, and which of the options they are.
+    """Return the right answers as texts, and their indices among the options.
 
-    With options an answer may be the text, its index, or its letter.
+    With options an answer can be a text, an index or a letter.
     """
     listed = list(given) if isinstance(given, list | tuple) else [given]
     texts: list[str] = []
@@ -181,21 +181,21 @@ def _answers(
     if not texts or (options and not correct):
         raise DocumentError(
             f"{where} has the answer {given!r}"
-            + (f", which is none of its {len(options)} options" if options else "; it is empty")
+            + (f", which is not among its {len(options)} options" if options else "; it is empty")
         )
     return tuple(texts), correct
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Asking:
-    """How questions become items.
+    """Settings by which questions become items.
 
     Attributes
     ----------
     length : int
-        Tokens of filler and passage together; 0 asks over the passage as it is.
+        Tokens of filler and passage together; 0 asks about the passage alone.
     absent : float
-        The share of items that are asked over a document without their passage.
+        Share of items that are asked about a document without their passage.
     """
 
     n: int
@@ -206,7 +206,7 @@ class Asking:
 
 
 def drawn(questions: Sequence[Question], n: int, seed: int) -> list[Question]:
-    """`n` questions, as few as can be of one passage."""
+    """Draw `n` questions, as few as possible from one passage."""
     rng = random.Random(seed)
     by_context: dict[str, list[Question]] = {}
     for question in rng.sample(questions, len(questions)):
@@ -217,7 +217,7 @@ def drawn(questions: Sequence[Question], n: int, seed: int) -> list[Question]:
 
 
 def fitting(questions: Sequence[Question], length: int, tokenizer: Tokenizer) -> list[Question]:
-    """Those whose passage, alone, is shorter than `length` tokens."""
+    """Return the questions whose passage alone has fewer than `length` tokens."""
     fits = {
         text: len(part_ids(text, tokenizer)) < length for text in {q.context for q in questions}
     }
@@ -230,7 +230,7 @@ def items(
     tokenizer: Tokenizer,
     filler: Filler | None,
 ) -> Iterator[Item]:
-    """The first ``asking.n`` of `questions` as items.
+    """Yield the first ``asking.n`` of `questions` as items.
 
     Raises
     ------
@@ -272,7 +272,7 @@ def _placed(
     *,
     seed: int,
 ) -> str:
-    """The passage at a random depth of filler, `asking.length` tokens together."""
+    """Put the passage at a random depth of filler, `asking.length` tokens together."""
     filler = require_filler(filler, "a passage within longer text")
     own = len(part_ids(passage, tokenizer)) if passage else 0
     if own >= asking.length:
@@ -287,19 +287,19 @@ def _placed(
 
 
 def _other(question: Question, questions: Sequence[Question], rng: random.Random) -> str:
-    """Another question's passage, in which no right answer stands."""
+    """Return another question's passage that contains no right answer."""
     for _ in range(TRIES):
         text = rng.choice(questions).context
         if text != question.context and not metrics.contains(text, question.answers):
             return text
     raise ConfigError(
-        f"--absent: none of {TRIES} other passages is without an answer to "
+        f"--absent: {TRIES} other passages all contain an answer to "
         f"{question.question!r}; give more rows, or --within and --filler"
     )
 
 
 def measure(method: Method, ready: Sequence[Ready]) -> list[Row]:
-    """Answers and their scores, the gold answer's likelihood, and choices by likelihood."""
+    """Score answers, the gold answer's likelihood, and the options by likelihood."""
     texts = answers(method, ready)
     likelihoods = _likelihoods(method, ready)
     return [
@@ -309,7 +309,7 @@ def measure(method: Method, ready: Sequence[Ready]) -> list[Row]:
 
 
 def _likelihoods(method: Method, ready: Sequence[Ready]) -> list[tuple[float | None, int | None]]:
-    """Mean NLL of each target, and the option with the least mean NLL; None where there is none."""
+    """Return for each item the target's mean NLL and the likeliest option; None without one."""
     asked: list[tuple[int, int, str]] = []  # row, option (-1: the target), text
     for at, r in enumerate(ready):
         texts = [(-1, r.case.item.target), *enumerate(r.case.item.options)]
@@ -351,15 +351,15 @@ def _row(item: Item, text: str, nll: float | None, picked: int | None) -> Row:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Asked:
-    """What ``sharedllm eval qa`` asks.
+    """Options of ``sharedllm eval qa`` beside the common ones.
 
     Attributes
     ----------
     absent : float
-        The share of items that are asked without their passage.
+        Share of items that are asked without their passage.
     new_tokens : int
     skip : sequence of str
-        Questions whose source starts with one of these are left out.
+        Prefixes of sources whose questions are left out.
     """
 
     absent: float = 0.0
@@ -374,7 +374,7 @@ def run_qa(
     asked: Asked,
     llm: SharedLLM | None = None,
 ) -> dict[str, Any]:
-    """Questions over their passages, or over longer text that holds them."""
+    """Run the command; return its JSON object."""
     if settings.lengths:
         require_filler(filler, "--within")
     found = _questions(paths, asked.skip)
@@ -417,7 +417,7 @@ def _questions(paths: Sequence[str], skip: Sequence[str]) -> list[Question]:
 
 
 def _chosen(found: list[Question], settings: Settings, session: Session) -> list[Question]:
-    """Those that are asked, noting what is left out."""
+    """Choose the questions to ask, with a note on those left out."""
     if settings.lengths:
         shortest = min(settings.lengths)
         fits = fitting(found, shortest, session.llm.tokenizer)

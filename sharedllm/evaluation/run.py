@@ -1,4 +1,4 @@
-"""A run: load the model, run every method at every budget on the same items, report."""
+"""A run: load the model, run all methods and budgets on the same items, report."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from sharedllm import __version__
 from sharedllm.config import GenerationConfig
 from sharedllm.encoding.document import Document
 from sharedllm.errors import BudgetError
-from sharedllm.evaluation import report
+from sharedllm.evaluation import tables
 from sharedllm.evaluation.baselines import Choice, methods, parsed
 from sharedllm.evaluation.items import Item, frame
 from sharedllm.evaluation.methods import Case, DoesNotFitError, Method, Ready
 from sharedllm.evaluation.metrics import Metric, Row
-from sharedllm.evaluation.settings import BUDGETS, Settings
+from sharedllm.evaluation.options import BUDGETS, Settings
 from sharedllm.shared_llm import SharedLLM
 
 Measure = Callable[[Method, Sequence[Ready]], list[Row]]
 Done = Callable[[int, str], None]
-PIPED_WIDTH = 160  # columns where there is no terminal to ask
-NODE_CACHE_BYTES = 256 << 20  # encoded nodes of one document
+PIPED_WIDTH = 160  # columns when standard output is not a terminal
+NODE_CACHE_BYTES = 256 << 20  # of encoded nodes for each document
 PACKAGES = ("torch", "transformers", "numpy")
 
 
 class Runner:
-    """Takes items and gives rows, one for each item, method and budget.
+    """Turns items into rows, one per item, method and budget.
 
     Parameters
     ----------
-    measure : what is taken down of a method's prompts
-    done : called with the number of rows that are ready, and what they are
+    measure : computes the measures of a method's prompts
+    done : called with the number of rows that are ready, and a description
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Runner:
     def _measured(
         self, method: Method, ready: dict[str, Ready], known: dict[Hashable, Row]
     ) -> dict[str, Row]:
-        """The measures of each item; a prompt that another method had is not run again."""
+        """Measure each item; a prompt that another method had is not run again."""
         keys = {item: method.same_as(r) for item, r in ready.items()}
         fresh = [item for item in ready if keys[item] is None or keys[item] not in known]
         started = time.perf_counter()
@@ -130,7 +130,7 @@ class Runner:
 
 
 def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """`items` in lists of at most `size`, one length in each: they cost alike."""
+    """Yield `items` in lists of at most `size` items of one length."""
     for _, of_length in groupby(items, key=lambda item: item.length):
         while group := list(islice(of_length, size)):
             yield group
@@ -147,7 +147,7 @@ def _head(item: Item, method: Method, budget: int | None) -> Row:
 
 
 def answers(method: Method, ready: Sequence[Ready]) -> list[str]:
-    """Answers of prompts that may allow answers of different lengths."""
+    """Generate answers to prompts with different limits of new tokens."""
     out = [""] * len(ready)
     for new_tokens in {r.case.item.new_tokens for r in ready}:
         group = [i for i, r in enumerate(ready) if r.case.item.new_tokens == new_tokens]
@@ -158,13 +158,13 @@ def answers(method: Method, ready: Sequence[Ready]) -> list[str]:
 
 
 class Session:
-    """A loaded model and what is compared on it.
+    """One command of ``sharedllm eval``: model, methods and budgets, and the output.
 
     Parameters
     ----------
     command : the command's name, for title and JSON
-    llm : the model; loaded from `settings` unless given
-    budgeted : whether the command has budgets
+    llm : the model; None loads it by `settings`
+    budgeted : True if the command has token budgets
     """
 
     def __init__(
@@ -195,7 +195,7 @@ class Session:
         self.budgets = self._budgets() if budgeted else ()
 
     def _budgets(self) -> tuple[int, ...]:
-        """The budgets asked for, or of the default ones those that leave room for a question."""
+        """Return the budgets asked for, or the default ones that leave room for a question."""
         window, asked = self.llm.window, self.settings.budgets
         most = max(asked or BUDGETS)
         if asked and most >= window:
@@ -214,7 +214,7 @@ class Session:
         return fitting
 
     def note(self, text: str) -> None:
-        """Something that the reader of the results has to know."""
+        """Record a note on the results, and print it once."""
         if text not in self.notes:
             self.notes.append(text)
             sys.stderr.write(f"note: {text}\n")
@@ -226,11 +226,11 @@ class Session:
         measure: Measure,
         compared: Sequence[Method] | None = None,
     ) -> list[Row]:
-        """All rows of the `n` `items`, with a progress bar on standard error.
+        """Run the `n` `items` with a progress bar on standard error; return all rows.
 
         Parameters
         ----------
-        compared : None is SharedLLM and the baselines chosen
+        compared : methods; None runs SharedLLM and the chosen baselines
         """
         compared = methods(self.llm, self.choice) if compared is None else compared
         runner = Runner(self.llm, compared, self.budgets, measure, self.settings.batch)
@@ -244,7 +244,7 @@ class Session:
 
     @contextmanager
     def _rescue(self) -> Iterator[Callable[[Row], None]]:
-        """Write rows beside ``--out`` as they come, so that a run that is stopped keeps them."""
+        """Write rows to a file beside ``--out`` as they come, for runs that are stopped."""
         if self.settings.out is None:
             yield lambda row: None
             return
@@ -267,8 +267,8 @@ class Session:
         unit: str = "tokens",
         across: bool = False,
     ) -> dict[str, Any]:
-        """Print the table or the JSON object, write the files, and give the object back."""
-        found = report.cells(rows, metrics, self.settings.seed)
+        """Print tables or JSON, write the file of ``--out``, and return the JSON object."""
+        found = tables.cells(rows, metrics, self.settings.seed)
         result = self._described() | {
             "metrics": [dataclasses.asdict(metric) for metric in metrics],
             "cells": found,
@@ -282,7 +282,7 @@ class Session:
             console = Console()
             if not console.is_terminal:
                 console = Console(width=PIPED_WIDTH)
-            report.show(found, metrics, console, title=title, tasks=tasks, unit=unit, across=across)
+            tables.show(found, metrics, console, title=title, tasks=tasks, unit=unit, across=across)
         return result
 
     def _described(self) -> dict[str, Any]:
@@ -316,7 +316,7 @@ class Session:
 
 
 def hardware(device: torch.device) -> str:
-    """The accelerator's name, else the processor's and its threads."""
+    """Return the name of the GPU, or else of the processor with its threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     name = platform.processor() or platform.machine()

@@ -1,1 +1,1 @@
-"""A prompt -> an answer."""
+"""A prompt with its evidence -> the tokens and the text of an answer."""

@@ -1,4 +1,4 @@
-"""A conversation and its selected nodes -> a prompt with evidence and memory in place."""
+"""A conversation and its selected nodes -> a prompt with evidence and injected KV in place."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from sharedllm.errors import WindowError
 from sharedllm.generation.prompt import Conversation, part_ids
 from sharedllm.injection.positions import Prompt
 from sharedllm.progress import Progress
-from sharedllm.search import passages
-from sharedllm.search.passages import Citation
+from sharedllm.search import citations
+from sharedllm.search.citations import Citation
 from sharedllm.search.selection import SelectedNode, Selection
 from sharedllm.text.tokens import Tokenizer
 
@@ -23,20 +23,20 @@ AFTER_EVIDENCE = "\n\n"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prepared:
-    """A question with its evidence in place, ready to be run.
+    """A question with its evidence in place, ready to be decoded.
 
     Attributes
     ----------
     prompt : Prompt
     citations : tuple of Citation
-        Best score first.
+        In falling order of score.
     context_tokens, evidence_tokens : int
     selection : Selection or None
         None without documents.
     remember_s, search_s, encode_s : float
         Seconds spent so far.
     question : str
-        What the user asked last.
+        The question that was searched for.
     """
 
     prompt: Prompt
@@ -52,23 +52,23 @@ class Prepared:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """A conversation with its evidence chosen, before any KV is encoded.
+    """A conversation with its evidence selected, before any KV is encoded.
 
     Attributes
     ----------
     conversation : Conversation
-    windows : for each document, what was finely selected
-    pasted : for each document, the token ids of its evidence
+    windows : for each document, its windows of evidence
+    pasted : for each document, the token ids of its evidence that enters as text
     injected : for each document, the nodes that enter as KV
     """
 
     conversation: Conversation
-    windows: tuple[tuple[passages.Window, ...], ...]
+    windows: tuple[tuple[citations.Window, ...], ...]
     pasted: tuple[tuple[int, ...], ...]
     injected: tuple[tuple[SelectedNode, ...], ...]
 
     def requests(self, index: int) -> list[NodeRequest]:
-        """The nodes of the `index`-th document that the lower model has to encode."""
+        """Return the requests for the injected nodes of the `index`-th document."""
         document = self.conversation.documents[index]
         return [document.request(node.node, node.ratio) for node in self.injected[index]]
 
@@ -82,7 +82,7 @@ class Plan:
         ]
 
     def memory(self, index: int, encoded: Mapping[NodeRequest, NodeKV]) -> InjectedKV | None:
-        """The injected KV of the `index`-th document."""
+        """Return the injected KV of the `index`-th document; None if it has none."""
         requests = self.requests(index)
         if not requests:
             return None
@@ -91,9 +91,9 @@ class Plan:
         return gather([encoded[r] for r in requests], chunks, len(forest.roots))
 
     def citations(self) -> tuple[Citation, ...]:
-        """Cite what was selected for its score, best first."""
+        """Return a citation for each window, in falling order of score."""
         pairs = zip(self.conversation.documents, self.windows, strict=True)
-        found = [citation for document, own in pairs for citation in passages.cite(document, own)]
+        found = [citation for document, own in pairs for citation in citations.cite(document, own)]
         return tuple(sorted(found, key=lambda citation: -citation.score))
 
     def prompt(
@@ -103,10 +103,10 @@ class Plan:
         *,
         then: Sequence[int] = (),
     ) -> Prompt:
-        """Stretches of text with each document's memory, then its pasted leaves, at its place.
+        """Build the prompt: at each document's place its injected KV, then its pasted leaves.
 
-        The token ids `then` follow the conversation. Memory never stands first: what a model reads
-        first becomes its attention sink, which a node's KV cannot be.
+        The token ids `then` follow the conversation. Injected KV is never the first thing in a
+        prompt: the first token becomes the model's attention sink, which a node's KV cannot be.
         """
         text: list[list[int]] = [[]]
         places: list[InjectedKV | None] = []
@@ -132,7 +132,7 @@ class Plan:
 
 
 def _sink(tokenizer: Tokenizer) -> list[int]:
-    """What stands before memory where nothing else does: the start of a text, or a new line."""
+    """Return the tokens before KV that would come first: begin-of-text, or else a line feed."""
     start = tokenizer.bos_token_id
     return part_ids("\n", tokenizer) if start is None else [int(start)]
 
@@ -140,14 +140,14 @@ def _sink(tokenizer: Tokenizer) -> list[int]:
 def make_plan(
     conversation: Conversation, selection: Selection | None, tokenizer: Tokenizer
 ) -> Plan:
-    """Sort what was selected by document, and by how it enters."""
+    """Sort the selected nodes by document, and into text and KV."""
     documents = conversation.documents
     chosen: list[list[SelectedNode]] = [[] for _ in documents]
     for node in selection.nodes if selection else ():
         chosen[node.document].append(node)
-    found = [tuple(passages.windows(d, n)) for d, n in zip(documents, chosen, strict=True)]
+    found = [tuple(citations.windows(d, n)) for d, n in zip(documents, chosen, strict=True)]
     pasted = [
-        passages.pasted(d, w, passages.label(i, d, len(documents)), tokenizer)
+        citations.pasted(d, w, citations.label(i, d, len(documents)), tokenizer)
         for i, (d, w) in enumerate(zip(documents, found, strict=True))
     ]
     return Plan(
@@ -166,7 +166,7 @@ def require_window(
     Parameters
     ----------
     window : int
-        Tokens that the model was trained on.
+        Positions that the model was trained on.
 
     Raises
     ------

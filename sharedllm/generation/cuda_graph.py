@@ -1,10 +1,9 @@
-"""Decoding in steps of one shape, which CUDA replays as a graph.
+"""CUDA-graph decoding: steps of one shape, captured once and launched as one graph per token.
 
-A step of the upper model makes new tensors for every token: its keys grow, and the host launches
-each kernel. Here buffers have their final size from the start, what counts up lives on the
-device, and a mask says which slots are filled; a token then costs one launch. Without a graph the
-same steps run one by one, which tests on a CPU use. A graph of one answer serves later ones that
-fit into its buffers.
+An ordinary step of the upper model makes new tensors for every token: its keys grow, and the host
+launches each kernel. Here buffers have their final size from the start, counters live on the
+device, and a mask hides the slots that are not filled. Without a graph the same steps run one by
+one, which tests on a CPU use. The graph of one answer serves later ones that fit into its buffers.
 
 Shapes: B batch, C slots of a cache, V vocabulary.
 """
@@ -24,22 +23,24 @@ from sharedllm.hf.cache import InjectionCache
 from sharedllm.injection.positions import TextPiece
 from sharedllm.injection.upper_model import Session, UpperModel, layer_memory
 
-ROUND = 256  # slots are a multiple of it: aligned for masks, and one graph fits more sessions
-WARM_UP = 2  # steps that are run before one is captured
+ROUND = 256  # slots are rounded up to it: aligned for masks, and one graph fits more sessions
+WARM_UP = (
+    2  # steps run before one is captured, in which kernels are chosen and workspaces allocated
+)
 
 
 @dataclass(frozen=True, slots=True)
 class _Slots:
-    """The key slots of the layers with memory, or of those above them.
+    """The key slots of the layers with injected KV, or of those above them.
 
     Attributes
     ----------
     keys : Keys, each (B, C)
-        The order of a slot that is not filled is NEVER.
+        An empty slot has the order NEVER.
     next : int64 (1,)
         The slot of the next token.
     seen : int32 (B,)
-        How many slots it sees, its own included.
+        Slots that the next token sees, its own included.
     """
 
     keys: Keys
@@ -61,7 +62,7 @@ class _Slots:
         return slots
 
     def take(self, keys: Keys) -> None:
-        """Start anew with `keys`."""
+        """Reset to the slots of `keys`."""
         used = keys.order.shape[1]
         self.keys.order.fill_(NEVER)
         self.keys.order[:, :used] = keys.order
@@ -75,7 +76,7 @@ class _Slots:
 
     @property
     def state(self) -> list[Tensor]:
-        """What a step changes."""
+        """The tensors that a step changes."""
         return [self.next, self.seen, self.keys.order, self.keys.position]
 
     def fill(self, text: Keys) -> None:
@@ -95,13 +96,13 @@ class _Slots:
 
 
 class StepGraph:
-    """Takes over a session after its prompts have been read.
+    """Decodes a session in steps of one shape, after its prompts have been prefilled.
 
     Parameters
     ----------
-    session : it must not be stepped further by other means
-    new_tokens : how many steps there may be at most
-    graph : capture the step as a CUDA graph; else run it anew each time
+    session : may not be stepped by other means any more
+    new_tokens : steps, at most
+    graph : capture the step as a CUDA graph; otherwise run it anew each time
 
     Attributes
     ----------
@@ -118,7 +119,7 @@ class StepGraph:
             count, with_memory = len(session.cache.layers), upper.layers
             slots = [self._injected if i < with_memory else self._plain for i in range(count)]
             self._cache = session.cache.fixed([s.next for s in slots], [s.room for s in slots])
-            session.cache = InjectionCache(0)  # what was copied is not needed twice
+            session.cache = InjectionCache(0)  # frees the KV that was copied
             piece = _next_token(session)
             self._text = TextPiece(  # tensors of its own, which count up in place
                 ids=piece.ids,
@@ -134,10 +135,10 @@ class StepGraph:
             self._graph = self._captured() if graph else None
 
     def fits(self, session: Session, new_tokens: int) -> bool:
-        """Whether :meth:`take` can take over `session`."""
+        """Return True if :meth:`take` can take over `session`."""
         mine = self._session
         return (
-            not (session.memory or mine.memory)  # cross-attention's is not in a buffer
+            not (session.memory or mine.memory)  # KV of cross-attention is not in a buffer
             and self.logits.shape == session.logits.shape
             and (mine.reads, mine.padded) == (session.reads, session.padded)
             and session.injected[0].order.shape[1] + new_tokens <= self._injected.room
@@ -147,7 +148,7 @@ class StepGraph:
 
     @torch.inference_mode()
     def take(self, session: Session, new_tokens: int) -> None:
-        """Take over another session that fits, in the place of the one before."""
+        """Replace the session by another one that fits."""
         self._session, self._left = session, new_tokens
         self._injected.take(session.injected[0])
         self._plain.take(session.plain[0])
@@ -183,10 +184,10 @@ class StepGraph:
         Raises
         ------
         ValueError
-            After more steps than there is room for.
+            After `new_tokens` steps.
         """
         if not self._left:
-            raise ValueError("there is no room for another token; give new_tokens a larger number")
+            raise ValueError("the buffers are full; make new_tokens larger")
         self._left -= 1
         self._text.ids.copy_(torch.tensor(ids)[:, None], non_blocking=True)
         if self._graph is None:
@@ -195,7 +196,7 @@ class StepGraph:
             self._graph.replay()
 
     def _run(self) -> None:
-        """One step on the device: reads and counts up the tensors of this object alone."""
+        """Run one step, which reads and updates only tensors of this object."""
         for slots in (self._injected, self._plain):
             slots.fill(self._text.keys)
         memory = self._session.memory
@@ -220,7 +221,7 @@ class StepGraph:
             counter += 1
 
     def _captured(self) -> torch.cuda.CUDAGraph:
-        """The graph of :meth:`_run`. Kernels choose their form in steps that are taken back."""
+        """Capture :meth:`_run` as a graph, after warm-up steps that are undone."""
         changed = [*self._counts, self.logits, *self._injected.state, *self._plain.state]
         before = [x.clone() for x in changed]
         stream = torch.cuda.Stream(self._upper.device)  # type: ignore[no-untyped-call]
@@ -243,19 +244,19 @@ class StepGraph:
 
 
 def _next_token(session: Session) -> TextPiece:
-    """Laid out behind what `session` has read; its ids are filled in later."""
+    """Lay out the next token of `session`; its ids are filled in later."""
     return session.layout.text([(0,)] * session.logits.shape[0])
 
 
 class StepGraphs:
-    """Graphs for answers; the last one that is not in use is kept for the next answer."""
+    """Lends step graphs to answers; one idle graph is kept for the next answer."""
 
     def __init__(self, upper: UpperModel) -> None:
         self._upper = upper
         self._idle: StepGraph | None = None
 
     def possible(self) -> bool:
-        """Whether answers of this model can be captured."""
+        """Return True if steps of this model can be captured."""
         try:
             StepGraph.require(self._upper)
         except ConfigError:
@@ -263,14 +264,14 @@ class StepGraphs:
         return True
 
     def take(self, session: Session, new_tokens: int) -> StepGraph:
-        """One that has taken over `session`."""
+        """Return a graph that has taken over `session`."""
         step_graph, self._idle = self._idle, None
         if step_graph is not None and step_graph.fits(session, new_tokens):
             step_graph.take(session, new_tokens)
             return step_graph
-        del step_graph  # its buffers make room
+        del step_graph  # frees its buffers before new ones are made
         return StepGraph(self._upper, session, new_tokens, graph=True)
 
     def give(self, step_graph: StepGraph) -> None:
-        """Take back one whose answer has ended."""
+        """Take back a graph whose answer has ended."""
         self._idle = step_graph

@@ -1,19 +1,19 @@
-"""Prompts -> tokens -> text, for a batch at once, as a stream."""
+"""Prompts -> tokens -> text: the decoding loop, for a batch, as a stream."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 from sharedllm.config import GenerationConfig
-from sharedllm.encoding.model_lock import ModelLock
+from sharedllm.encoding.document_encoder import ModelLock
 from sharedllm.generation.cuda_graph import StepGraph, StepGraphs
 from sharedllm.generation.logits_processors import Grammars, Lists, Row, TokenChooser
 from sharedllm.injection.positions import Prompt
 from sharedllm.injection.upper_model import UpperModel
 from sharedllm.text.tokens import Tokenizer
 
-LEAST_GRAPHED = 16  # tokens that an answer may have before capturing a graph for it pays
-UNFINISHED = "\ufffd"  # what a tokenizer shows for the first bytes of a character
+LEAST_GRAPHED = 16  # max_new_tokens from which capturing a CUDA graph pays
+UNFINISHED = "\ufffd"  # decoded for the first bytes of a character that is not complete
 
 
 class Decoder:
@@ -22,12 +22,12 @@ class Decoder:
     Parameters
     ----------
     end_ids : token ids that end an answer
-    lock : a question is open from the first to the last token
+    lock : holds back background encoding from the first to the last token
 
     Attributes
     ----------
     refusal_id : int or None
-        The first token of what an adapter says where the documents do not tell.
+        First token of the text by which an adapter abstains; None without an adapter.
     """
 
     refusal_id: int | None = None
@@ -46,9 +46,9 @@ class Decoder:
     def run(
         self, prompts: Sequence[Prompt], config: GenerationConfig, rows: list[Row]
     ) -> Iterator[tuple[int, str]]:
-        """Fill `rows`, yielding (row, new text) as it comes; the first pair once prefilled.
+        """Fill `rows`, yielding (index of the row, new text) as it comes.
 
-        Yields ``(-1, "")`` once after prefill.
+        The first pair is ``(-1, "")``, once the prompts are prefilled.
         """
         with self._lock.question():
             yield from self._run(prompts, config, rows)
@@ -95,7 +95,7 @@ class Decoder:
         return config.graphs
 
     def _advance(self, row: Row, token: int, config: GenerationConfig) -> str:
-        """Take in one token and return the text that is now certain."""
+        """Append one token and return the text that can no longer change."""
         if token in self._end_ids:
             row.finish_reason = "stop"
         else:
@@ -115,9 +115,9 @@ class Decoder:
         return piece
 
     def _text(self, row: Row) -> str:
-        """The text of all of `row`, reading only its last few tokens.
+        """Return the text of `row`, decoding only its last few tokens.
 
-        They are read with those that were settled before them, because some tokenizers show a
+        They are decoded together with the tokens before them, because some tokenizers decode a
         token differently at the start of a text.
         """
         shown = row.settled + self._decode(row.ids[row.before :])[len(row.overlap) :]
@@ -127,7 +127,7 @@ class Decoder:
         return shown
 
     def _decode(self, ids: Sequence[int]) -> str:
-        # Spaces are left as they are: what has been given out must not change later.
+        # no clean-up of spaces: text that was given out must not change later
         return str(
             self._tokenizer.decode(
                 ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
@@ -136,7 +136,7 @@ class Decoder:
 
 
 def _held_back(text: str, stops: tuple[str, ...]) -> int:
-    """Characters at the end of `text` that may yet change or turn out to begin a stop text."""
+    """Count the characters at the end of `text` that may change, or begin a stop text."""
     whole = text.rstrip(UNFINISHED)
     unfinished = len(text) - len(whole)
     longest = max((len(stop) for stop in stops), default=1) - 1

@@ -1,7 +1,7 @@
-"""Logits -> next tokens: grammars, refusals, lists without repeats, sampling.
+"""Logits -> next tokens: grammars, abstaining, lists without repeats, sampling.
 
-What changes the logits of transformers' own processors stands beside them here; this is the only
-file outside hf/ that uses transformers.
+Sampling uses transformers' own logits processors, which makes this the only file outside of hf/
+that imports transformers.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from sharedllm.errors import ConfigError, MissingExtraError
 from sharedllm.text.tokens import Tokenizer
 
 BETWEEN = re.compile(r"[,;\n]\s*(?:and\s+)?|\s+and\s+")
-WORDS = 4  # of an item; what is longer is a clause between commas
+WORDS = 4  # of an item, at most; a longer one is a clause between commas
 
 
 @dataclass(kw_only=True)
 class Row:
-    """The answer to one prompt, growing.
+    """The growing answer to one prompt.
 
     Attributes
     ----------
     ids : list of int
         New tokens, without the one that ended the answer.
     text : str
-        What has been given out.
+        The text that has been given out.
     finish_reason : "stop", "length" or None while it grows
     settled : str
-        The text of ``ids[:read]``, which is whole characters.
+        The text of ``ids[:read]``, which ends with a complete character.
     overlap : str
         The text of ``ids[before:read]``.
     """
@@ -60,19 +60,19 @@ class Row:
 
 
 class Constraint:
-    """One answer's place in its grammar."""
+    """The state of one answer in its grammar."""
 
     def __init__(self, matcher: Any) -> None:
         self._matcher = matcher
 
     def allowed(self) -> NDArray[np.bool_]:
-        """Which tokens may come next; shape (V,)."""
+        """Return the tokens that may come next; bool (V,)."""
         allowed = np.frombuffer(self._matcher.compute_logit_bias(), np.uint8) > 0
         self._require_sound()
         return allowed
 
     def take(self, token: int) -> None:
-        """Go on by one token."""
+        """Advance by one token."""
         self._matcher.consume_token(token)
         self._require_sound()
 
@@ -84,7 +84,7 @@ class Constraint:
 
 
 class Grammars:
-    """Starts constraints for one tokenizer, whose table of tokens is made once.
+    """Makes constraints for one tokenizer; its table of tokens is built once.
 
     Grammars are those of llguidance: Lark, or JSON such as
     ``{"grammars": [{"json_schema": {...}}]}``.
@@ -96,7 +96,7 @@ class Grammars:
         self._lock = threading.Lock()
 
     def start(self, grammar: str, vocabulary: int) -> Constraint:
-        """A constraint at the beginning of `grammar`.
+        """Return a constraint at the start of `grammar`.
 
         Parameters
         ----------
@@ -105,7 +105,7 @@ class Grammars:
         Raises
         ------
         ConfigError
-            If the grammar is none.
+            If llguidance refuses the grammar.
         MissingExtraError
             If llguidance is not installed.
         """
@@ -126,12 +126,12 @@ class Grammars:
 
 
 class Lists:
-    """Finds the tokens that would go on repeating an item of a list, for one tokenizer.
+    """Finds the tokens that would repeat an item of a list, for one tokenizer.
 
-    Small models lose count of what they have listed and say the first item twice instead of the
-    last. Where a new item begins as an earlier one did, going on so costs some nats at every
-    token: enough for the item that is missing to win at the first letter in which the two differ,
-    too little where nothing else fits.
+    Small models lose count of what they have listed and repeat the first item instead of giving the
+    last. While a new item begins like an earlier one, each token that continues the repetition is
+    penalised by some nats: enough for the missing item to win at the first letter in which the two
+    differ, too little to matter where nothing else fits (docs/experiments.md, 25).
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -140,7 +140,7 @@ class Lists:
         self._lock = threading.Lock()
 
     def repeating(self, text: str) -> set[int]:
-        """Tokens that, after `text`, would begin an item of it again, or go on doing so."""
+        """Return the tokens that, after `text`, would begin or continue a repeated item."""
         *given, begun = BETWEEN.split(text)
         begun = begun.lstrip()
         again = {
@@ -151,7 +151,7 @@ class Lists:
         return {token for rest in again for token in self._beginning(rest, spaced=not begun)}
 
     def _beginning(self, rest: str, *, spaced: bool) -> Iterator[int]:
-        """Tokens that are a beginning of `coarse`; `spaced`: with or without a space before it."""
+        """Yield the tokens that are a prefix of `rest`; if `spaced`, also with a leading space."""
         ids = self._table()
         for length in range(1, len(rest) + 1):
             yield from ids.get(rest[:length], ())
@@ -159,7 +159,7 @@ class Lists:
                 yield from ids.get(" " + rest[:length], ())
 
     def _table(self) -> dict[str, list[int]]:
-        """Text -> the tokens that are shown so, made once."""
+        """Return text -> the tokens that decode to it; built once."""
         with self._lock:
             if not self._ids:
                 found = defaultdict(list)
@@ -179,11 +179,12 @@ class TokenChooser:
     Attributes
     ----------
     constraints : list of Constraint
-        What each row's answer follows; empty without a grammar.
+        One per row; empty without a grammar.
     taught : list of int
-        The rows that an adapter answers from documents: these may refuse, and give lists.
+        Rows that an adapter answers from documents; only these may abstain and are kept from
+        repeating items.
     refusal_id : int
-        The first token of a refusal.
+        First token of the text by which an adapter abstains.
     """
 
     def __init__(self, config: GenerationConfig, lists: Lists) -> None:
@@ -206,7 +207,7 @@ class TokenChooser:
                 self._warpers.append(TopPLogitsWarper(config.top_p))
 
     def __call__(self, logits: Tensor, rows: Sequence[Row]) -> list[int]:
-        """`logits` (B, V) -> one token a row."""
+        """Choose one token per row from `logits` (B, V)."""
         scores = self._hesitant(self._within_grammar(logits.float(), rows), rows)
         scores = self._unrepeated(scores, rows)
         tokens = self._choose(scores, rows)
@@ -216,7 +217,7 @@ class TokenChooser:
         return tokens
 
     def _hesitant(self, scores: Tensor, rows: Sequence[Row]) -> Tensor:
-        """`scores` (B, V) with refusals, where an answer begins, as much less likely as asked."""
+        """Lower the score of abstaining at the first token by ``refusal_margin``; (B, V)."""
         starting = [index for index in self.taught if not rows[index].ids]
         if not starting or not self._config.refusal_margin:
             return scores
@@ -225,7 +226,7 @@ class TokenChooser:
         return scores
 
     def _unrepeated(self, scores: Tensor, rows: Sequence[Row]) -> Tensor:
-        """`scores` (B, V) with what would repeat an item of a list as much less likely."""
+        """Lower the scores of tokens that repeat an item by ``list_penalty``; (B, V)."""
         if not self._config.list_penalty:
             return scores
         growing = [i for i in self.taught if rows[i].ids and rows[i].finish_reason is None]
@@ -237,7 +238,7 @@ class TokenChooser:
         return scores
 
     def _within_grammar(self, scores: Tensor, rows: Sequence[Row]) -> Tensor:
-        """`scores` (B, V) without the tokens that no grammar allows here."""
+        """Set the scores of tokens that a row's grammar forbids to -inf; (B, V)."""
         if not self.constraints:
             return scores
         allowed = torch.ones_like(scores, dtype=torch.bool)

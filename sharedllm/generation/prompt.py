@@ -1,4 +1,4 @@
-"""A question or chat messages -> the model's chat format, cut where documents stand in it."""
+"""A question or chat messages -> the model's chat format, split at the documents' places."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ ROLES = ("system", "user", "assistant", "tool")
 BEFORE = "Read the text below and answer the question about it.\n\nText:\n"
 AFTER = "\n\nQuestion: {question}\nGive a short answer, using only the text."
 
-ABSENT = "not in the documents"  # what an adapter learned to say where the text does not tell
+ABSENT = "not in the documents"  # the text by which an adapter abstains
 
 Message = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Literal:
-    """Somebody's text that spells special tokens: it is tokenised as the plain text it is."""
+    """Text of a message that spells special tokens; it is tokenised as plain text."""
 
     text: str
 
@@ -38,9 +38,9 @@ class Conversation:
     Attributes
     ----------
     parts : tuple of (str, Literal or Document)
-        The chat format, a document where its evidence and memory will stand.
+        The chat format, with each document where its evidence and KV will be.
     query : str
-        What is searched for: the question in the last user message.
+        The text to search for: the question in the last user message.
     """
 
     parts: tuple[Part, ...]
@@ -53,16 +53,16 @@ class Conversation:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Asked:
-    """A question as it was parsed, before there are documents to it.
+    """A parsed question, before its documents are known.
 
     Attributes
     ----------
     turns : tuple of (role, parts)
         Chat messages.
     query : str
-        The text that is searched for: the question in the last user message.
+        The text to search for: the question in the last user message.
     plain : bool
-        A question alone, which the default instructions are put around.
+        True for a question alone, around which the default instructions are put.
     """
 
     turns: tuple[tuple[str, tuple[Part, ...]], ...]
@@ -74,7 +74,7 @@ Question = str | Sequence[Message] | Asked
 
 
 def parse(question: Question) -> Asked:
-    """Parse a question or chat messages, once; what is parsed already is given back.
+    """Parse a question or chat messages; an :class:`Asked` is returned as it is.
 
     Parameters
     ----------
@@ -110,8 +110,8 @@ def converse(question: Question, context: Sequence[Document], tokenizer: Tokeniz
 
     Parameters
     ----------
-    question : as :func:`parse` takes it
-    context : documents that stand in no message; they go to the front of the last user message.
+    question : see :func:`parse`
+    context : documents that are in no message; they go to the front of the last user message
 
     Raises
     ------
@@ -133,12 +133,12 @@ def converse(question: Question, context: Sequence[Document], tokenizer: Tokeniz
 
 
 def _text(parts: Sequence[Part]) -> str:
-    """The text of `parts`, with a line break at each document's place."""
+    """Return the text of `parts`, with a line feed at each document's place."""
     return "".join(part if isinstance(part, str) else "\n" for part in parts)
 
 
 def _turn(message: Message, index: int) -> tuple[str, tuple[Part, ...]]:
-    """Role and parts of one message."""
+    """Return role and parts of one message."""
     if not isinstance(message, Mapping) or "role" not in message or "content" not in message:
         raise InputError(f"message {index} is {message!r}; it needs 'role' and 'content'")
     role, content = message["role"], message["content"]
@@ -165,12 +165,12 @@ def _turn(message: Message, index: int) -> tuple[str, tuple[Part, ...]]:
 def _rendered(
     turns: Sequence[tuple[str, Sequence[Part]]], tokenizer: Tokenizer
 ) -> tuple[Part, ...]:
-    """Apply the chat template with a mark in each document's place, then cut at the marks.
+    """Apply the chat template with a mark in each document's place, then split at the marks.
 
-    Text that spells a special token is kept apart as well, so that nobody's question or message
+    Text that spells a special token is kept apart in the same way, so that no question or message
     can end a chat turn.
     """
-    mark = f"\u27e6{uuid.uuid4().hex}\u27e7"  # cannot stand in anyone's text
+    mark = f"\u27e6{uuid.uuid4().hex}\u27e7"  # random: no message contains it
     special = special_tokens(tokenizer)
     apart: list[Part] = []
     messages = []
@@ -188,7 +188,7 @@ def _rendered(
             text = tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=True
             )
-        except Exception as error:  # a template raises whatever it likes
+        except Exception as error:  # templates raise exceptions of any type
             raise InputError(
                 f"the model's chat template refuses these messages: {error}"
             ) from error
@@ -208,12 +208,12 @@ def _rendered(
 
 
 def turn_end(tokenizer: Tokenizer) -> int:
-    """The token id that ends the assistant's turn in the model's chat format.
+    """Return the token id that ends the assistant's turn in the model's chat format.
 
     Raises
     ------
     ConfigError
-        If nothing ends it: there is neither a chat template nor an end-of-text token.
+        If the tokenizer has neither a chat template nor an end-of-text token.
     """
     if tokenizer.chat_template:
         mark = uuid.uuid4().hex
@@ -230,7 +230,7 @@ def turn_end(tokenizer: Tokenizer) -> int:
 
 
 def part_ids(part: str | Literal, tokenizer: Tokenizer) -> list[int]:
-    """Token ids of one part of a conversation."""
+    """Return the token ids of one part of a conversation."""
     if isinstance(part, Literal):
         return list(map(int, tokenize(part.text, tokenizer).ids))
     return list(tokenizer(part, add_special_tokens=False, verbose=False)["input_ids"])

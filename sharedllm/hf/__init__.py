@@ -1,1 +1,1 @@
-"""The only place that touches transformers' internals: families, rotation, attention, caches."""
+"""Everything that depends on transformers: loading, families, rotation, attention, caches, LoRA."""

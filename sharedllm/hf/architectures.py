@@ -1,4 +1,6 @@
-"""Supported families of transformers models, their differences, and questions about a model.
+"""Supported model families: how they differ, and the shape of a model.
+
+To add a family, add it to :data:`FAMILIES`.
 
 Shapes: T tokens, G key/value heads, D head dim.
 """
@@ -20,7 +22,7 @@ ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")
 
 
 def _separate_kv(attention: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Keys without rotation and values, each (T, G, D), of normed states `x` (T, hidden)."""
+    """Compute unrotated keys and values, each (T, G, D), of normed states `x` (T, hidden)."""
     keys, values = (
         project(x).unflatten(-1, (-1, attention.head_dim))
         for project in (attention.k_proj, attention.v_proj)
@@ -30,7 +32,7 @@ def _separate_kv(attention: Any, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _fused_kv(attention: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-    """As :func:`_separate_kv`, of a fused query-key-value projection (Phi-3)."""
+    """Compute :func:`_separate_kv` with a fused query-key-value projection (Phi-3)."""
     config = attention.config
     both = attention.qkv_proj(x)[:, config.num_attention_heads * attention.head_dim :]
     keys, values = both.unflatten(-1, (2, -1, attention.head_dim)).unbind(-3)
@@ -43,7 +45,7 @@ def _separate_query(attention: Any, config: Any) -> nn.Module:
 
 
 def _fused_query(attention: Any, config: Any) -> nn.Module:
-    """The query rows of a fused query-key-value projection (Phi-3)."""
+    """Copy the query rows of a fused query-key-value projection (Phi-3)."""
     fused = attention.qkv_proj
     if type(fused) is not nn.Linear:
         raise UnsupportedModelError(
@@ -58,12 +60,12 @@ def _fused_query(attention: Any, config: Any) -> nn.Module:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Family:
-    """The differences of one model type.
+    """The functions in which one model type differs from others.
 
     Attributes
     ----------
-    copy_query : a copy of a layer's query projection
-    keys_values : a layer's keys, not rotated, and values for given states
+    copy_query : copies a layer's query projection
+    keys_values : computes a layer's keys, not rotated, and values
     """
 
     copy_query: Callable[[Any, Any], nn.Module] = _separate_query
@@ -81,13 +83,13 @@ FAMILIES: dict[str, Family] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelShape:
-    """The numbers of a supported model.
+    """The sizes of a supported model.
 
     Attributes
     ----------
     layers, heads, kv_heads, head_dim, hidden : int
     window : int
-        Positions the model was trained on. For longrope the original ones, within which the
+        Positions that the model was trained on. For longrope the original window, within which the
         rotation frequencies do not depend on the length.
     """
 
@@ -124,7 +126,7 @@ def inspect(model: Any) -> ModelShape:
     Raises
     ------
     UnsupportedModelError
-        Naming what is missing.
+        If the model type, a module of the decoder or the rope type is not supported.
     """
     config = model.config
     kind = getattr(config, "model_type", None)
@@ -139,7 +141,7 @@ def inspect(model: Any) -> ModelShape:
     ]
     if missing or model.get_output_embeddings() is None:
         raise UnsupportedModelError(
-            f"{type(model).__name__} is no causal language model of type {kind!r}: "
+            f"{type(model).__name__} is not a causal language model of type {kind!r}: "
             f"it has no {', '.join(missing) or 'output embeddings'}"
         )
     rope = getattr(config, "rope_parameters", None) or {}
@@ -168,15 +170,16 @@ def inspect(model: Any) -> ModelShape:
 
 
 def parameter_device(model: Any) -> torch.device:
-    """The device of the input embeddings, where token ids have to be."""
+    """Return the device of the input embeddings, where token ids have to be."""
     device: torch.device = next(model.get_input_embeddings().parameters()).device
     return device
 
 
 def weights_state(model: Any) -> int:
-    """A number that changes when weights do: in place, replaced, moved, or under another attention.
+    """Return a number that changes when weights are changed in place, replaced or moved.
 
-    Weights count their changes in place, but for those made in inference mode; no value is read.
+    It also changes with the attention implementation. Changes in place are read from torch's
+    version counters, which tensors made in inference mode lack; no value is read.
     """
     weights = tuple(
         (p.data_ptr(), 0 if p.is_inference() else p._version) for p in model.parameters()

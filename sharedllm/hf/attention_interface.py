@@ -1,10 +1,10 @@
-"""Replacements of what transformers runs in a layer: our attention, and one kernel a norm.
+"""Our attention and a fused norm in the layers of transformers' models.
 
 Attention is registered with transformers' AttentionInterface. The model's layers call
 :func:`shared_attention` with the keyword ``shared``: an
-:class:`~sharedllm.attention.context.AttentionContext` for running text with memory, or the
+:class:`~sharedllm.attention.context.AttentionContext` for a prompt with injected KV, or the
 :class:`~sharedllm.attention.visibility.Segments` of one packed row. No mask function is registered,
-so that transformers builds no mask: the context says which keys a query sees.
+so transformers builds no mask; the context holds the visibility.
 """
 
 from __future__ import annotations
@@ -65,12 +65,12 @@ def _make(backend: Backend) -> Any:
 
 
 def activate(model: Any, name: str) -> Backend:
-    """Make `model` use our attention with the backend called `name`, and return it.
+    """Make `model` use our attention with the backend called `name`; return the backend.
 
-    In half precision on a card its norms become one kernel each, too.
+    In half precision on CUDA its norms are fused as well.
     """
     backend = get_backend(name, device=parameter_device(model), dtype=model.dtype)
-    # transformers takes every name with "flash" in it for one of its own and looks for a package.
+    # transformers (5.23) takes every name with "flash" in it for its own and looks for a package
     registered = f"{PREFIX}_{backend.name.replace('flash', 'fa')}"
     AttentionInterface.register(registered, _make(backend))
     model.set_attn_implementation(registered)
@@ -80,14 +80,14 @@ def activate(model: Any, name: str) -> Backend:
 
 
 def require_active(model: Any, *, cached: bool) -> None:
-    """Refuse to run when our attention is not the active one, or would lose a cache.
+    """Refuse to run if our attention is not active, or if the layers would drop a cache.
 
-    Stock attention given longer KV in some layers returns wrong numbers without an error; under
-    gradient checkpointing the layers silently drop a cache.
+    Stock attention with longer KV in some layers returns wrong numbers without an error. Under
+    gradient checkpointing in training mode, transformers' layers drop a cache without an error.
 
     Parameters
     ----------
-    cached : whether the pass goes through a cache
+    cached : True if the pass uses a cache
 
     Raises
     ------
@@ -96,26 +96,25 @@ def require_active(model: Any, *, cached: bool) -> None:
     name = model.config._attn_implementation
     if not str(name).startswith(PREFIX):
         raise ModelError(
-            f"the model's attention was changed to {name!r}, which cannot see injected memory; "
+            f"the model's attention was changed to {name!r}, which cannot see injected KV; "
             "change it back, or load the model again through SharedLLM.from_pretrained"
         )
     layers = model.get_decoder().layers if cached else ()
     if any(layer.training and layer.gradient_checkpointing for layer in layers):
         raise ModelError(
             "the model is in training mode with gradient checkpointing, under which its layers "
-            "drop the cache that holds the memory; call model.eval() before this"
+            "drop the cache that holds the injected KV; call model.eval() before this"
         )
 
 
 def fuse_norms(model: Any) -> int:
-    """Let every RMS norm of `model` run as one operation; return how many there are.
+    """Run every RMS norm of `model` as one operation; return their number.
 
-    transformers writes a norm out in seven operations, most of them in float32. On a card they are
-    an eighth of what a document's ingest moves; in training every activation is read and written
-    again on the way back, and they were about a third.
+    transformers (5.x) writes a norm out in seven operations, most of them in float32: on CUDA an
+    eighth of the memory traffic of ingestion, and about a third of that of training.
 
-    Sums are taken in float32 as before; the result differs by rounding. Norms that compute
-    something else under that name, such as those that add one to their weights, are left alone.
+    Sums are taken in float32 as before; results differ by rounding. Norms of another formula under
+    that name, such as those that add one to their weights, are left alone.
     """
     norms = [m for m in model.modules() if type(m).__name__.endswith("RMSNorm") and _is_plain(m)]
     for norm in norms:
@@ -133,7 +132,7 @@ def _is_plain(norm: Any) -> bool:
 
 
 def _rms_norm(norm: Any, x: Tensor) -> Tensor:
-    with torch.autocast(x.device.type, enabled=False):  # which would widen it to float32
+    with torch.autocast(x.device.type, enabled=False):  # autocast would run it in float32
         return nn.functional.rms_norm(
             x, norm.weight.shape, norm.weight.to(x.dtype), norm.variance_epsilon
         )

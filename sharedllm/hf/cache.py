@@ -1,6 +1,6 @@
-"""Caches: one captures nodes' KV, others hold running text with injected memory in between.
+"""KV caches for transformers: one captures the KV of nodes, others hold a prompt with injected KV.
 
-Shapes: B batch, G key/value heads, S slots, D head dim, K kept entries.
+Shapes: B batch, G key/value heads, S slots, D head dim, K entries kept.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class CaptureCache(Cache):
     Parameters
     ----------
     kept, positions : int64 tensors (K,)
-        Which tokens of the row to keep, and where they stand.
+        Indices in the row of the tokens to keep, and their positions.
 
     Attributes
     ----------
@@ -41,7 +41,7 @@ class CaptureCache(Cache):
     ) -> tuple[Tensor, Tensor]:
         keys = self._unrotated(key_states.index_select(2, self._kept))[0]
         values = value_states[0].index_select(1, self._kept)
-        if layer_idx == len(self.keys):  # else the layer is computed again, on the way back
+        if layer_idx == len(self.keys):  # else gradient checkpointing recomputes the layer
             self.keys.append(keys)
             self.values.append(values)
         return key_states, value_states
@@ -51,12 +51,12 @@ class CaptureCache(Cache):
 
 
 class GrowingLayer(CacheLayerMixin):
-    """Keys and values in one buffer that doubles when it is full, so that a step copies nothing.
+    """Keys and values in one buffer that doubles when full, so that most steps copy nothing.
 
     Parameters
     ----------
     room : int
-        Slots that are known to be needed.
+        Slots known to be needed.
     """
 
     def __init__(self, room: int = 0) -> None:
@@ -72,7 +72,7 @@ class GrowingLayer(CacheLayerMixin):
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Append (B, G, T, D) and return everything so far, (B, G, S, D)."""
+        """Append (B, G, T, D) and return all entries so far, (B, G, S, D)."""
         self.keys = self._append(self.keys, key_states)
         self.values = self._append(self.values, value_states)
         self.is_initialized = True
@@ -102,13 +102,13 @@ class GrowingLayer(CacheLayerMixin):
 
 
 class FixedLayer(CacheLayerMixin):
-    """Keys and values in a buffer of fixed size, written where a tensor on the device says.
+    """Keys and values in a buffer of fixed size, written at a slot given by a device tensor.
 
     Parameters
     ----------
-    grown : what it starts with
+    grown : initial keys and values
     slot : int64 tensor (1,)
-        Where the next token goes; the decoding loop counts it up.
+        Slot of the next token; the decoding loop increments it.
     room : int
         Slots, those in use included.
     """
@@ -117,7 +117,7 @@ class FixedLayer(CacheLayerMixin):
         super().__init__()
         self._slot = slot
         b, g, _, d = grown.keys.shape
-        # A slot's heads lie together: kernels that know no batches of buffers take it as it is.
+        # laid out (B, slots, G, D), as flash kernels for packed sequences need it
         self.keys, self.values = (
             x.new_zeros(b, room, g, d).transpose(1, 2) for x in (grown.keys, grown.values)
         )
@@ -125,12 +125,12 @@ class FixedLayer(CacheLayerMixin):
         self.take(grown)
 
     def take(self, grown: GrowingLayer) -> None:
-        """Start anew with what `grown` holds; what was in later slots stays, unseen."""
+        """Reset to the entries of `grown`; older entries in later slots stay, but are not seen."""
         for mine, given in ((self.keys, grown.keys), (self.values, grown.values)):
             mine[:, :, : grown.length] = given[:, :, : grown.length]
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """It is made initialised."""
+        """Do nothing: the buffers exist from the start."""
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
@@ -144,39 +144,33 @@ class FixedLayer(CacheLayerMixin):
         return self.get_max_length(), 0
 
     def get_seq_length(self) -> int:
-        return 0  # only the device knows
+        return 0  # the number is on the device only
 
     def get_max_length(self) -> int:
         return int(self.keys.shape[2])
 
 
 class InjectionCache(Cache):
-    """The KV of head, memory and tail; the first layers also hold the injected entries.
+    """The KV of a prompt; the first layers also hold the injected entries.
 
     Parameters
     ----------
-    rooms : slots that each layer is known to need; empty where nothing is known
+    rooms : slots that each layer is known to need; empty if unknown
     """
 
     def __init__(self, layers: int, rooms: Sequence[int] = ()) -> None:
         super().__init__(layers=[GrowingLayer(room) for room in rooms or [0] * layers])
 
     def inject(self, keys: Tensor, values: Tensor) -> None:
-        """Append rotated memory (M, B, G, S, D) to the first M layers."""
+        """Append rotated KV (M, B, G, S, D) to the first M layers."""
         for layer, k, v in zip(self.layers, keys, values, strict=False):
             layer.update(k, v)
 
     def first_row(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Keys and values (1, G, S, D) of the first row, layer by layer."""
+        """Yield keys and values (1, G, S, D) of the first row, layer by layer."""
         for layer in self.layers:
             yield layer.keys[:1, :, : layer.length], layer.values[:1, :, : layer.length]
 
     def fixed(self, slots: Sequence[Tensor], rooms: Sequence[int]) -> Cache:
-        """A copy whose layers have room for `rooms` slots and go on at `slots`, one each."""
+        """Return a copy with fixed layers of `rooms` slots that go on at `slots`, one each."""
         return Cache(layers=list(map(FixedLayer, self.layers, slots, rooms)))
-
-    def memory_bytes(self) -> int:
-        """Bytes held by all layers."""
-        return sum(
-            x.nbytes for layer in self.layers for x in (layer.keys, layer.values) if x is not None
-        )

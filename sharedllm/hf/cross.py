@@ -1,8 +1,8 @@
-"""Cross injection: a cross-attention over memory after self-attention (paper, section 3.3).
+"""Cross injection: cross-attention over injected KV after self-attention (paper, section 3.3).
 
 For an injection layer with residual stream x: h = x + self_attention(norm(x)), then
 h + out(attend(query(norm'(h)), K', V')). Norm, query and output projections start as copies of the
-layer's own. It hangs on three public PyTorch hooks; without memory it does nothing.
+layer's own. It is installed by public PyTorch hooks; without injected KV it does nothing.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class CrossInjection(nn.Module):
         self.attend = attend
 
     def forward(self, h: Tensor, memory: LayerMemory, layer: int) -> Tensor:
-        """The addition to the residual stream `h` (B, T, hidden); 0 where no memory is seen."""
+        """Return the addition to the residual stream `h` (B, T, hidden); 0 where no KV is seen."""
         b, t, _ = h.shape
         query = self.query_norm(self.query(self.norm(h)).view(b, t, -1, self.head_dim))
         query = self._rotation.rotate(query.transpose(1, 2), memory.cross_position)
@@ -44,7 +44,7 @@ class CrossInjection(nn.Module):
         mask = memory.visibility.mask(None)
         out = self.attend(query, keys, values, mask, scale=self.scale)
         result: Tensor = self.out(out.transpose(1, 2).reshape(b, t, -1))
-        if mask is not None:  # the projection may have a bias
+        if mask is not None:  # a bias of the projection would be added to rows that see nothing
             result = result * mask.any(dim=-1)[..., None].to(result.dtype)
         return result
 
@@ -52,10 +52,10 @@ class CrossInjection(nn.Module):
 def install(
     model: Any, shape: ModelShape, rotation: Rotation, layers: int, attend: Attend
 ) -> nn.ModuleList:
-    """Give the first `layers` layers of `model` a cross-attention and return all that have one.
+    """Give the first `layers` layers of `model` a cross-attention; return all of them.
 
     The modules are registered on the decoder as ``cross_injection``, so that they move, save and
-    train with it. Those that are already there stay.
+    train with it. Modules from an earlier call stay.
     """
     decoder = model.get_decoder()
     crosses: nn.ModuleList = getattr(decoder, "cross_injection", None) or nn.ModuleList()
@@ -79,7 +79,7 @@ def _hook(layer: Any, cross: nn.Module, index: int) -> None:
     def add(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
         x = residual.pop()
         shared = kwargs.get("shared")
-        if not isinstance(shared, AttentionContext):  # packed nodes, which read no memory
+        if not isinstance(shared, AttentionContext):  # packed nodes see no injected KV
             return output
         if shared.crossed is None or index >= shared.layers:
             return output

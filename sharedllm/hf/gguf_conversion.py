@@ -1,8 +1,9 @@
 """Conversion of a GGUF file into a folder of transformers: configuration, weights, tokenizer.
 
-The file is parsed once, by gguf's own reader. Weights are dequantised and written a few gigabytes
-at a time, so that a large model needs no memory of its size. What this module does not understand
-in a file is refused, not passed over: a model with wrong rotary frequencies still answers fluently.
+The file is parsed once, by gguf's own reader; transformers (5.23) parses it three times at every
+start. Weights are dequantised and written a few gigabytes at a time, so that a large model need not
+fit into RAM. Unknown contents are refused: a model with wrong rotary frequencies still answers
+fluently.
 
 Shapes: H heads, D head dim, O outputs, I inputs.
 """
@@ -45,7 +46,7 @@ IN_A_LAYER = {
 }
 LLAMA_3_FACTORS = "rope_freqs"  # tensors in GGUF that are configuration in transformers
 PHI_3_FACTORS = {"long_factor": "rope_factors_long", "short_factor": "rope_factors_short"}
-LLAMA_3 = {  # of every Llama 3.1 to 3.3: files hold the factors that follow from it, not these
+LLAMA_3 = {  # the same in Llama 3.1 to 3.3; files hold only the factors computed from these
     "low_freq_factor": 1.0,
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8192,
@@ -58,7 +59,7 @@ class Architecture:
 
     Attributes
     ----------
-    model_type : what transformers calls it
+    model_type : the name in transformers
     in_a_layer : GGUF's names of a layer's modules -> those of transformers
     permuted : rows of queries and keys are stored in pairs of rotated dims
     """
@@ -69,7 +70,7 @@ class Architecture:
 
 
 ARCHITECTURES = {
-    # Mistral's files call themselves llama as well, and are one but for a window they do not name.
+    # Mistral's files call themselves llama, too; they differ only in a window that they do not name
     "llama": Architecture(model_type="llama", in_a_layer=IN_A_LAYER, permuted=True),
     "qwen2": Architecture(model_type="qwen2", in_a_layer=IN_A_LAYER),
     "qwen3": Architecture(
@@ -85,7 +86,7 @@ ARCHITECTURES = {
 
 
 class PlainReader(gguf.GGUFReader):
-    """gguf's reader on a plain array: a slice of a memmap, its own choice, costs ten times more."""
+    """gguf's reader on a plain array: slicing its memmap costs ten times more (gguf 0.19)."""
 
     @property
     def data(self) -> Any:
@@ -98,14 +99,14 @@ class PlainReader(gguf.GGUFReader):
 
 
 class GGUFModel:
-    """A parsed GGUF file of an architecture that is supported.
+    """A parsed GGUF file of a supported architecture.
 
     Raises
     ------
     ModelNotFoundError
-        If it is no GGUF file, or damaged.
+        If it is not a GGUF file, or damaged.
     UnsupportedModelError
-        If something in it is not understood.
+        If its architecture, a tensor or a setting is not supported.
     """
 
     def __init__(self, path: Path) -> None:
@@ -135,7 +136,7 @@ class GGUFModel:
         self.names = {name: self._name(name) for name in self.tensors if not _is_factor(name)}
 
     def value(self, key: str, default: Any = None) -> Any:
-        """The value of `key` of this architecture; one without a default must be there."""
+        """Return the value of `key` of this architecture; without a default it is required."""
         found = self.metadata.get(f"{self.kind}.{key}", default)
         if found is None:
             raise UnsupportedModelError(
@@ -144,7 +145,7 @@ class GGUFModel:
         return found
 
     def _name(self, name: str) -> str:
-        """The parameter of transformers that the tensor called `name` holds."""
+        """Return transformers' name of the tensor called `name`."""
         found = re.fullmatch(r"(?:blk\.(\d+)\.)?(\w+)\.(weight|bias)", name)
         if found is not None:
             layer, module, kind = found.groups()
@@ -158,10 +159,10 @@ class GGUFModel:
         )
 
     def config(self) -> PreTrainedConfig:
-        """The configuration of the model."""
+        """Build the configuration of the model."""
         hidden, heads = self.value("embedding_length"), self.value("attention.head_count")
         head = hidden // heads
-        if self.kind != "phi3":  # of others all dims rotate, and older files name no key_length
+        if self.kind != "phi3":  # all dims of the others rotate; older files have no key_length
             head = self.value("rope.dimension_count", head)
         head = self.value("attention.key_length", head)
         rotated = self.value("rope.dimension_count", head)
@@ -217,7 +218,7 @@ class GGUFModel:
         return rope
 
     def _tensor(self, name: str) -> Any:
-        """The tensor called `name`, which must be there."""
+        """Return the tensor called `name`, which is required."""
         if name not in self.tensors:
             raise UnsupportedModelError(
                 f"{self.path.name} has no tensor {name!r}; convert the model to GGUF again"
@@ -229,7 +230,7 @@ class GGUFModel:
         return np.asarray(gguf.dequantize(tensor.data, tensor.tensor_type), dtype=np.float64)
 
     def _llama_3(self, factors: NDArray[np.float64], theta: float, rotated: int) -> dict[str, Any]:
-        """The parameters from which these `factors`, one for each pair of dims, were computed."""
+        """Return the parameters from which `factors`, one per pair of dims, were computed."""
         largest = float(factors.max())
         turns = LLAMA_3["original_max_position_embeddings"] / (
             2 * np.pi * theta ** (np.arange(0, rotated, 2) / rotated)
@@ -245,9 +246,9 @@ class GGUFModel:
         return {"rope_type": "llama3", "factor": largest, **LLAMA_3}
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Parameter after parameter, as transformers names and lays it out.
+        """Yield (name, tensor) of every parameter, as transformers names and lays it out.
 
-        In the dtype of the file, or in float32 where it is quantised.
+        Tensors are in the dtype of the file, or in float32 if quantised.
         """
         heads = int(self.value("attention.head_count"))
         pairs = {"attn_q": heads, "attn_k": int(self.value("attention.head_count_kv", heads))}
@@ -264,7 +265,7 @@ def _is_factor(name: str) -> bool:
 
 
 def _plain(tensor: Any, name: str) -> Tensor:
-    """`tensor` as torch has it; quantised ones in float32."""
+    """Return `tensor` as a torch tensor; quantised ones in float32."""
     kinds = gguf.GGMLQuantizationType
     if tensor.tensor_type == kinds.BF16:
         return torch.from_numpy(tensor.data.view(np.int16).copy()).view(torch.bfloat16)
@@ -280,7 +281,7 @@ def _plain(tensor: Any, name: str) -> Tensor:
 
 
 def _in_halves(weight: Tensor, heads: int) -> Tensor:
-    """Rows of (H, D/2, 2) in the order (H, 2, D/2): (O, I) or (O,).
+    """Reorder rows from (H, D/2, 2) to (H, 2, D/2); weights (O, I) or biases (O,).
 
     llama.cpp rotates neighbouring dims, transformers the halves of a head.
     """
@@ -296,7 +297,7 @@ def convert(path: Path, folder: Path) -> None:
     ModelNotFoundError, UnsupportedModelError
         If the file cannot be read, or holds a model that is not supported.
     ModelError
-        If the weights do not fit on the disk.
+        If the converted weights do not fit on the disk.
     """
     model = GGUFModel(path)
     config, tokenizer = model.config(), make_tokenizer(model.metadata, path.name)
@@ -312,7 +313,7 @@ def convert(path: Path, folder: Path) -> None:
 
 
 def _require_room(model: GGUFModel, folder: Path) -> None:
-    """Refuse before minutes of work what would not fit on the disk."""
+    """Refuse a conversion that would not fit on the disk, before minutes of work."""
     wide = (gguf.GGMLQuantizationType.F16, gguf.GGMLQuantizationType.BF16)
     needed = sum(
         int(t.n_elements) * (2 if t.tensor_type in wide else 4) for t in model.tensors.values()
@@ -339,7 +340,7 @@ def _shards(weights: Iterator[tuple[str, Tensor]]) -> Iterator[dict[str, Tensor]
 
 
 def _save(number: int, shard: dict[str, Tensor], folder: Path) -> tuple[str, list[str], int]:
-    """Write one file of weights: its name, their names, and their bytes."""
+    """Write one file of weights; return its name, the weights' names, and their bytes."""
     file = f"model-{number + 1:05d}.safetensors"
     save_file(shard, folder / file, metadata={"format": "pt"})
     return file, list(shard), sum(weight.nbytes for weight in shard.values())

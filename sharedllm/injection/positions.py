@@ -1,10 +1,10 @@
-"""A batch of prompts -> pieces in prompt order: padded running text, and rotated memory.
+"""A batch of prompts -> pieces in prompt order: padded text, and injected KV with its positions.
 
-Both ways into the upper model use the same pieces: the cache path runs them one after another,
-the keyword path runs all text at once with all memory beside it.
+Both paths into the upper model use the same pieces: the cache path runs them one after another, the
+keyword path runs all text at once with all KV beside it.
 
-Shapes: B batch, T running tokens, S memory entries, M injection layers, G key/value heads,
-D head dim.
+Shapes: B batch, T text tokens, S injected KV entries, M injection layers, G key/value heads, D head
+dim.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from sharedllm.hf.rope import Rotation
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prompt:
-    """One prompt: stretches of running text with memory between them.
+    """One prompt: stretches of text with injected KV between them.
 
     Attributes
     ----------
     text : tuple of tuple of int
-        Token ids, one stretch more than there are places of memory. The last must not be empty.
+        Token ids, one stretch more than there are places of KV. The last must not be empty.
     memory : tuple of (InjectedKV or None)
     reads : bool
-        Whether there are documents to be read, as evidence or as memory: the upper model then
-        plays its trained role; else it is the base.
+        True if there are documents, as evidence or as KV: the upper model then plays the adapter's
+        role; otherwise it is the base.
     """
 
     text: tuple[tuple[int, ...], ...]
@@ -48,7 +48,7 @@ class Prompt:
             )
 
     @property
-    def running_tokens(self) -> int:
+    def text_tokens(self) -> int:
         return sum(len(ids) for ids in self.text)
 
     @property
@@ -58,7 +58,7 @@ class Prompt:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextPiece:
-    """Running text of every row, left-padded.
+    """One stretch of text of every row, left-padded.
 
     Attributes
     ----------
@@ -66,7 +66,7 @@ class TextPiece:
     keys : Keys
         Order (NEVER for padding) and position of every token.
     cross_position : int64 (B, T)
-        Where the tokens stand as queries of cross-attention.
+        Positions of the tokens as queries of cross-attention.
     valid : bool (B, T), on the CPU
         False for padding.
     """
@@ -82,13 +82,13 @@ class TextPiece:
 
     @property
     def query_order(self) -> Tensor:
-        """As :attr:`keys`.order, with -1 for padding, which sees nothing."""
+        """The order of :attr:`keys`, with -1 for padding, which sees nothing."""
         return torch.where(self.keys.order == NEVER, -1, self.keys.order)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MemoryPiece:
-    """The memory of every row at one place, right-padded.
+    """The injected KV of every row at one place, right-padded.
 
     Attributes
     ----------
@@ -104,12 +104,11 @@ class MemoryPiece:
 
 
 class Layout:
-    """Numbers the pieces of a batch: what has been laid out decides where the next one stands.
+    """Assigns order and positions to the pieces of a batch, one after another.
 
-    With ordinal positions head, memory and tail count on in prompt order. With chunk positions
-    (paper, section 3.3) all keys of chunk i stand at i: behind the head in joint injection, from 0
-    and apart from the running text in cross injection, where every query stands behind the last
-    chunk.
+    With ordinal positions text and KV are numbered on in prompt order. With chunk positions (paper,
+    section 3.3) all keys of chunk i are at i: after the head in joint injection; counted from 0,
+    apart from the text, in cross injection, where every query is behind the last chunk.
     """
 
     def __init__(
@@ -124,7 +123,7 @@ class Layout:
         self.apart = config.mode == "cross" and config.positions == "chunk"
 
     def text(self, rows: Sequence[Sequence[int]]) -> TextPiece:
-        """Lay out one stretch of text a row."""
+        """Lay out one stretch of text per row."""
         length = max(len(ids) for ids in rows)
         padded = [[0] * (length - len(ids)) + list(ids) for ids in rows]
         ids = torch.tensor(padded, dtype=torch.int64, device=self._device)
@@ -145,7 +144,7 @@ class Layout:
         )
 
     def memory(self, rows: Sequence[InjectedKV | None]) -> MemoryPiece:
-        """Lay out the memory at one place; None is an empty one."""
+        """Lay out the KV at one place; None stands for a row without KV there."""
         present = [entry for entry in rows if entry is not None]
         longest = max(len(entry) for entry in present)
         empty = present[0].keys[:, :, :0]
@@ -175,7 +174,7 @@ class Layout:
         )
 
     def pieces(self, prompts: Sequence[Prompt]) -> Iterator[TextPiece | MemoryPiece]:
-        """Lay out whole prompts, their last stretches of text side by side."""
+        """Lay out whole prompts, aligned at their last stretches of text."""
         places = max(len(prompt.text) for prompt in prompts)
         for place in range(-places, 0):
             text = [p.text[place] if len(p.text) >= -place else () for p in prompts]
@@ -188,7 +187,7 @@ class Layout:
 
 
 def slots(prompts: Sequence[Prompt]) -> tuple[int, int]:
-    """Slots that the text and the memory of `prompts` take in a cache, padding included."""
+    """Return the slots that text and KV of `prompts` take in a cache, padding included."""
 
     def widest(pieces: Sequence[Sequence[Sized]]) -> int:
         aligned = zip_longest(*(reversed(row) for row in pieces), fillvalue=())
@@ -201,7 +200,7 @@ def slots(prompts: Sequence[Prompt]) -> tuple[int, int]:
 
 
 def _stack(rows: Sequence[Tensor], length: int) -> Tensor:
-    """Rows (M, G, S, D) of different S -> (M, B, G, length, D), zeros behind each."""
+    """Stack rows (M, G, S, D) of different S to (M, B, G, length, D), padded with zeros."""
     if len(rows) == 1:
         return rows[0][:, None]
     padded = [torch.nn.functional.pad(x, (0, 0, 0, length - x.shape[2])) for x in rows]

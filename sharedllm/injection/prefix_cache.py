@@ -1,9 +1,7 @@
-"""The text in front of the first memory, read once: a template's beginning is the same every time.
+"""Prefix cache: the KV of the text before the first injected KV, which a template repeats.
 
-A pass over a few tokens reads every weight, as one over a thousand does, so that reading the head
-anew would be a large part of a question's first token.
-
-Shapes: B batch, G key/value heads, T tokens of the head, D head dim.
+A pass over a few tokens reads every weight, as one over a thousand does, so that reading the
+prefix anew would be a large part of the time to the first token.
 """
 
 from __future__ import annotations
@@ -18,13 +16,14 @@ from sharedllm.hf.architectures import weights_state
 from sharedllm.hf.cache import InjectionCache
 from sharedllm.injection.positions import Prompt
 
-KEPT = 4  # heads; one is a few megabytes for a large model
+KEPT = 4  # prefixes; one takes a few megabytes with a large model
+# keys and values of each layer, (1, key/value heads, tokens, head dim)
 
 Layers = list[tuple[Tensor, Tensor]]
 
 
 class PrefixCache:
-    """Keys and values of the last few heads, for as long as the model's weights stay as they are.
+    """Keys and values of the last few prefixes, for as long as the weights do not change.
 
     Parameters
     ----------
@@ -37,7 +36,7 @@ class PrefixCache:
         self._state: tuple[bool, int] | None = None
 
     def fill(self, prompts: Sequence[Prompt], cache: InjectionCache) -> bool:
-        """Put the head that all `prompts` share into the empty `cache`; whether it was there."""
+        """Put the prefix that all `prompts` share into the empty `cache`; False if not kept."""
         self._forget_if_changed(prompts)
         found = self._kept.get(prompts[0].text[0])
         if found is None:
@@ -48,7 +47,7 @@ class PrefixCache:
         return True
 
     def keep(self, prompts: Sequence[Prompt], cache: InjectionCache) -> None:
-        """Take the head out of `cache`, which holds nothing else yet."""
+        """Keep the prefix in `cache`, which holds nothing else yet."""
         self._kept[prompts[0].text[0]] = [
             (keys.clone(), values.clone()) for keys, values in cache.first_row()
         ]
@@ -56,7 +55,7 @@ class PrefixCache:
             self._kept.popitem(last=False)
 
     def _forget_if_changed(self, prompts: Sequence[Prompt]) -> None:
-        """`reads` decides which role the model plays."""
+        """Drop all prefixes if the weights or the role, which ``reads`` decides, have changed."""
         state = (prompts[0].reads, weights_state(self._model))
         if state != self._state:
             self._kept.clear()
@@ -64,7 +63,7 @@ class PrefixCache:
 
 
 def shared_head(prompts: Sequence[Prompt]) -> bool:
-    """Whether all `prompts` begin with the same text before their first memory."""
+    """Return True if all `prompts` have the same text before their first injected KV."""
     first = prompts[0].text
     return (
         len(first) > 1

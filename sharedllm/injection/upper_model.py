@@ -1,10 +1,10 @@
-"""Running text and injected KV -> logits.
+"""Prompts with injected KV -> logits (paper, section 3.3).
 
-Two ways in, one attention function. :meth:`UpperModel.start` and :meth:`UpperModel.step` keep
-everything in a cache, for generation; :meth:`UpperModel.logits` hands the memory to the layers by
-keyword, for training and scoring.
+Two paths, one attention function. :meth:`UpperModel.start` and :meth:`UpperModel.step` keep all KV
+in a cache, for generation; :meth:`UpperModel.logits` hands injected KV to the layers by keyword,
+for training and scoring.
 
-Shapes: B batch, T running tokens, M injection layers, V vocabulary.
+Shapes: B batch, T text tokens, M injection layers, V vocabulary.
 """
 
 from __future__ import annotations
@@ -31,12 +31,14 @@ from sharedllm.injection.prefix_cache import PrefixCache, shared_head
 
 @dataclass(kw_only=True)
 class Session:
-    """A batch of prompts in the middle of generation.
+    """A batch of prompts during generation.
 
     Attributes
     ----------
     reads : bool
         See :class:`~sharedllm.injection.positions.Prompt`.
+    injected, plain : the keys of layers with injected KV, and of those above them; one item each
+    memory : injected KV for cross-attention; empty in joint injection
     logits : (B, V), of each row's last token
     """
 
@@ -51,9 +53,9 @@ class Session:
 
 
 class UpperModel:
-    """All layers of the checkpoint, the first M of which read memory.
+    """All layers of the checkpoint, the first M of which see injected KV.
 
-    Prompts with documents run under the adapter's role "upper", all others under the base.
+    Prompts with documents run with the adapter's role "upper", all others with the base.
     """
 
     def __init__(
@@ -70,7 +72,7 @@ class UpperModel:
 
     @property
     def spread(self) -> bool:
-        """Whether the weights are on more than one device."""
+        """True if the weights are on more than one device."""
         return len({p.device for p in self._model.parameters()}) > 1
 
     def weights_state(self) -> int:
@@ -80,20 +82,20 @@ class UpperModel:
     def require_room(self, prompt: Prompt, new_tokens: int) -> None:
         """Raise :class:`WindowError` unless `prompt` and `new_tokens` fit the trained window."""
         extents = [m.extent(self.config.positions) for m in prompt.memory if m is not None]
-        running = prompt.running_tokens + new_tokens
+        text = prompt.text_tokens + new_tokens
         together = not (self.config.mode == "cross" and self.config.positions == "chunk")
-        needed = running + sum(extents) if together else max(running, sum(extents) + 1)
+        needed = text + sum(extents) if together else max(text, sum(extents) + 1)
         if needed > self._shape.window:
             raise WindowError(
-                f"the prompt needs {needed} positions ({prompt.running_tokens} running tokens, "
-                f"{sum(extents)} of memory, {new_tokens} to be generated), but the model was "
+                f"the prompt needs {needed} positions ({prompt.text_tokens} text tokens, "
+                f"{sum(extents)} of injected KV, {new_tokens} to be generated), but the model was "
                 f"trained on {self._shape.window}: shorten the question, or lower budget or "
                 "max_new_tokens"
             )
 
     @torch.inference_mode()
     def start(self, prompts: Sequence[Prompt]) -> Session:
-        """Prefill a batch of prompts piece by piece: head, memory, ..., tail."""
+        """Prefill a batch of prompts piece by piece: text, injected KV, ..., text."""
         require_active(self._model, cached=True)
         text, memory = slots(prompts)
         rooms = [text + memory * (i < self.layers) for i in range(self._shape.layers)]
@@ -114,7 +116,7 @@ class UpperModel:
         return session
 
     def _begin(self, session: Session, prompts: Sequence[Prompt], head: Any) -> None:
-        """Run the head that all prompts share, or take it from the last time."""
+        """Put the prefix that all prompts share into the cache, kept or run now."""
         if self._prefix_cache.fill(prompts, session.cache):
             session.injected, session.plain = [head.keys], [head.keys]
         else:
@@ -123,16 +125,16 @@ class UpperModel:
 
     @torch.inference_mode()
     def step(self, session: Session, ids: Sequence[int]) -> None:
-        """Append one token a row and update ``session.logits``."""
+        """Append one token per row and update ``session.logits``."""
         self._feed(session, session.layout.text([(token,) for token in ids]))
 
     @torch.inference_mode()
     def nll(self, prompts: Sequence[Prompt], answers: Sequence[Sequence[int]]) -> list[float]:
-        """Mean negative log-likelihood, in nats a token, of each row's answer after its prompt."""
+        """Return the mean NLL, in nats per token, of each row's answer after its prompt."""
         session = self.start(prompts)
         first = session.logits[:, None]
         width = max(len(answer) for answer in answers)
-        # Right-padded: what follows an answer's end cannot change what was predicted before it.
+        # right-padded: tokens after an answer's end cannot change the predictions before it
         rows = [[*answer, *[0] * (width - len(answer))] for answer in answers]
         later = self._feed(session, session.layout.text(rows), keep=0)
         chances = torch.cat([first, later[:, :-1]], dim=1).float().log_softmax(dim=-1)
@@ -177,14 +179,14 @@ class UpperModel:
         return out
 
     def logits(self, prompts: Sequence[Prompt], *, keep: int = 0) -> list[Tensor]:
-        """Logits of the last `keep` running tokens (0: of all), with the memory by keyword.
+        """Compute logits of the last `keep` text tokens (0: of all), with injected KV by keyword.
 
-        Gradients flow to the weights and to the memory.
+        Gradients flow to the weights and to the injected KV.
 
         Returns
         -------
         list of (T, V)
-            A row each, T its number of running tokens, at most `keep`.
+            One per row; T is its number of text tokens, at most `keep`.
         """
         require_active(self._model, cached=False)
         layout = Layout(len(prompts), self.config, self._rotation, self.device)
@@ -229,7 +231,7 @@ class UpperModel:
     def forward(
         self, piece: TextPiece, context: AttentionContext, *, reads: bool, **options: Any
     ) -> Tensor:
-        """Logits (B, T, V)."""
+        """Run all layers; return logits (B, T, V)."""
         with acting("upper" if reads else None):
             out: Tensor = self._model(
                 input_ids=piece.ids,
@@ -242,7 +244,7 @@ class UpperModel:
 
 
 def _all_read(prompts: Sequence[Prompt]) -> bool:
-    """Whether the prompts of a batch read documents: all of them, or none."""
+    """Return the ``reads`` that all prompts of a batch share."""
     reads = {prompt.reads for prompt in prompts}
     if len(reads) > 1:
         raise ValueError("a batch holds prompts with and without documents; run them apart")
@@ -250,7 +252,7 @@ def _all_read(prompts: Sequence[Prompt]) -> bool:
 
 
 def layer_memory(piece: MemoryPiece, text: TextPiece) -> LayerMemory:
-    """`piece` as the tokens of `text` see it."""
+    """Return the KV of `piece` as the tokens of `text` see it."""
     return LayerMemory(
         keys=piece.keys,
         values=piece.values,

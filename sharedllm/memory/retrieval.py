@@ -26,7 +26,8 @@ from sharedllm.memory.database import Database
 from sharedllm.memory.manifest import Manifest
 from sharedllm.memory.prefilter import DenseIndex, Embedder, Prefilter, every_text, is_large
 from sharedllm.memory.stored_documents import Run, StoredDocuments
-from sharedllm.search.scorers import looked_for, score
+from sharedllm.search.query import looked_for
+from sharedllm.search.scorers import score
 from sharedllm.search.selection import Searched, searched_leaves
 from sharedllm.text.pages import page_of
 

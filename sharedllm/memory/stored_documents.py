@@ -11,9 +11,8 @@ import numpy as np
 
 from sharedllm.encoding.document import Document, NodeCache, SearchVectors
 from sharedllm.encoding.document_encoder import DocumentEncoder
-from sharedllm.encoding.kv import NodeKV
+from sharedllm.encoding.kv import NodeKV, kept_count
 from sharedllm.encoding.lower_model import NodeRequest
-from sharedllm.encoding.pooling import kept_count
 from sharedllm.errors import TreeMemoryDamagedError
 from sharedllm.memory import tables
 from sharedllm.memory.codes import (

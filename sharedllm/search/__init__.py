@@ -1,1 +1,1 @@
-"""A question -> scored nodes -> selected passages."""
+"""A question -> scored nodes -> selected nodes -> passages and citations."""

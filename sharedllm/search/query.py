@@ -1,14 +1,23 @@
-"""What is searched for in a message that holds a question and instructions around it.
+"""The query: the question of a user's message, and its ids and search vectors.
 
-The templates of retrieval chains put one short question among sentences about answering. Words of
-those are rare in most documents, so that a search for the whole message looks for them: in 32K
-tokens the evidence was found for 57 % of questions in the best-known template, and for 98 % of the
-same questions alone (docs/architecture.md, Search).
+The templates of retrieval chains put a short question among sentences of instruction, whose words
+are rare in most documents and would dominate the search. In 32K tokens the evidence was found for
+57 % of questions in the best-known template, and for 98 % of the same questions alone
+(docs/architecture.md, Search).
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sharedllm.encoding.lower_model import LowerModel
+from sharedllm.errors import InputError
+from sharedllm.text.tokens import Tokenizer, tokenize
 
 # "Question: ...", "User query: ...", "The original query is as follows: ..."
 _LABEL = re.compile(
@@ -16,7 +25,7 @@ _LABEL = re.compile(
     r"[ \t*]*(?P<rest>.*)$",
     re.IGNORECASE | re.MULTILINE,
 )
-# an empty line, a rule, "Answer: ..." and the like, or a line that only announces something
+# The question ends before: an empty line, a rule, "Answer: ...", or a line that ends in a colon.
 _NEXT = re.compile(
     r"[ \t]*$|[-=]{3,}|[ \t>*#]*(?:\w+ )?(?:answer|context|text|response)\b[^:]*:|[^.?!]*:[ \t]*$",
     re.IGNORECASE,
@@ -24,10 +33,10 @@ _NEXT = re.compile(
 
 
 def query_of(text: str) -> str:
-    """The question in the last user message: what stands behind its last label, or all of it.
+    """Return the question in a user's message: the text after its last label, or all of it.
 
-    A label is the beginning of a line that ends in a colon and names a question, a query or an
-    input. What follows ends with the first line that is empty, or announces something else.
+    A label begins a line, names a question, query or input, and ends in a colon. The question ends
+    before the first line that is empty or announces something else.
     """
     for label in reversed(list(_LABEL.finditer(text))):
         lines = [label["rest"].strip()]
@@ -40,3 +49,37 @@ def query_of(text: str) -> str:
         if asked:
             return asked
     return text.strip()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Query:
+    """A question to search for.
+
+    Attributes
+    ----------
+    text : str
+    ids : int32 (Q,)
+    vectors : float32 (Q, hidden)
+        Search vectors, like those of documents.
+    """
+
+    text: str
+    ids: NDArray[np.int32]
+    vectors: Tensor
+
+
+def looked_for(text: str, tokenizer: Tokenizer, lower: LowerModel) -> Query:
+    """Make the query of `text`: its ids and search vectors.
+
+    Raises
+    ------
+    InputError
+        If `text` is empty or only white space.
+    WindowError
+        If it is longer than the model's trained window.
+    """
+    if not text.strip():
+        raise InputError("the question is empty; ask something")
+    ids = tokenize(text, tokenizer).ids
+    vectors = lower.vectors(ids, [(0, len(ids))]).float()
+    return Query(text=text, ids=ids, vectors=vectors)

@@ -1,9 +1,10 @@
-"""Scorers: how well each node of the context trees matches the query.
+"""Scorers: a score for each node of the context trees, by its match with the query.
 
-A scorer gives every node of every document a score; higher is better, and scores compare across
-all documents of one call. ``maxsim``, ``bm25``, ``hybrid`` and ``recency`` score leaves and give an
-inner node the best of its leaves, so that ranking leaves is exact; ``embedding`` and
-``last_hidden`` (the paper's) score each node by itself.
+Higher is better, and scores compare across all documents of one call. ``maxsim``, ``bm25``,
+``hybrid`` and ``recency`` score leaves and give an inner node the best of its leaves, so that
+ranking leaves is exact; ``embedding`` and ``last_hidden`` (the paper's) score each node by itself.
+To add a scorer, write its class here and add its name to :data:`MAKERS` and to
+:data:`sharedllm.config.SCORERS`.
 """
 
 from __future__ import annotations
@@ -25,49 +26,15 @@ from torch import Tensor
 from sharedllm.encoding.document import Document, SearchVectors
 from sharedllm.encoding.document_encoder import DocumentEncoder
 from sharedllm.encoding.lower_model import LowerModel, unit
-from sharedllm.errors import ConfigError, InputError
-from sharedllm.text.tokens import Tokenizer, tokenize
+from sharedllm.errors import ConfigError
+from sharedllm.search.query import Query, looked_for
 
 Scores = NDArray[np.float32]
 Embedder = Callable[[list[str]], NDArray[np.float32]]
 
 WORD = re.compile(r"\w+")
-BLOCK = 1 << 24  # numbers of search vectors that are widened to float32 at once
+BLOCK = 1 << 24  # values of search vectors that are widened to float32 at once
 TOGETHER = 1 << 18  # tokens of documents whose similarities are held at once
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Query:
-    """What is looked for.
-
-    Attributes
-    ----------
-    text : str
-    ids : int32 (Q,)
-    vectors : float32 (Q, hidden)
-        Search vectors, as a document's.
-    """
-
-    text: str
-    ids: NDArray[np.int32]
-    vectors: Tensor
-
-
-def looked_for(text: str, tokenizer: Tokenizer, lower: LowerModel) -> Query:
-    """`text` as what is looked for.
-
-    Raises
-    ------
-    InputError
-        If there is nothing in it.
-    WindowError
-        If it is longer than what the model reads at once.
-    """
-    if not text.strip():
-        raise InputError("the question is empty; ask something")
-    ids = tokenize(text, tokenizer).ids
-    vectors = lower.vectors(ids, [(0, len(ids))]).float()
-    return Query(text=text, ids=ids, vectors=vectors)
 
 
 def score(
@@ -81,13 +48,13 @@ def score(
 
     Parameters
     ----------
-    scorer : the name of a scorer, or an object that scores
+    scorer : the name of a scorer, or an object with the method of :class:`Scorer`
     embedder : texts -> array (texts, dims), for "embedding"
 
     Returns
     -------
     list of float32 arrays (nodes,)
-        One a document, in the order of its forest.
+        One per document, in the order of its forest.
     """
     with encoder.lock.question(), encoder.lock.forward:
         query = looked_for(text, encoder.tokenizer, encoder.lower)
@@ -95,10 +62,10 @@ def score(
 
 
 class Scorer(Protocol):
-    """Scores nodes: any object with this method, a user's own as well.
+    """Protocol of scorers: any object with this method, including a user's own.
 
-    Selection ranks nodes by it, whatever the numbers mean: the higher, the better. They compare
-    across all documents of one call. Forms that are computed once a document are kept with
+    Scores need no unit: selection only ranks by them, across all documents of one call. Values to
+    be computed once per document are kept with
     :meth:`sharedllm.encoding.document.Document.derived`.
     """
 
@@ -108,7 +75,8 @@ class Scorer(Protocol):
         Returns
         -------
         list of float32 arrays (nodes,)
-            One a document, in the order of its forest (depth first, a parent before its children).
+            One per document, in the order of its forest (depth first, a parent before its
+            children).
         """
         ...
 
@@ -122,11 +90,11 @@ class LeafScorer(ABC):
 
     @abstractmethod
     def leaf_scores(self, query: Query, documents: Sequence[Document]) -> list[Scores]:
-        """One array (leaves,) a document."""
+        """Return one array (leaves,) per document."""
 
 
 class MaxSim(LeafScorer):
-    """Late interaction on search vectors: each query token's best match in a leaf, rare ones first.
+    """Late interaction on search vectors: the sum of each query token's best match in a leaf.
 
     score(leaf) = sum over query tokens of idf(token)^2 * max over the leaf's tokens of the cosine
     of their search vectors. idf(t) = ln(1 + leaves / (1 + leaves that hold t)), squared as in the
@@ -135,8 +103,8 @@ class MaxSim(LeafScorer):
     Parameters
     ----------
     query_projection : float32 tensor (hidden, hidden) or None
-        What the query's vectors are multiplied by before they are compared. It is trained with an
-        adapter (docs/training.md); documents are compared as they were stored.
+        Multiplies the query's vectors before they are compared. It is trained for an adapter
+        (docs/training.md) and leaves the documents' vectors as they are.
     """
 
     def __init__(self, query_projection: Tensor | None = None) -> None:
@@ -155,10 +123,9 @@ class MaxSim(LeafScorer):
 
 
 def _best(similarity: Tensor, starts: NDArray[np.int32]) -> Scores:
-    """The maximum of `similarity` (Q, T) in each leaf; shape (Q, leaves).
+    """Return the maximum of `similarity` (Q, T) in each leaf; shape (Q, leaves).
 
-    On a card it is found there: what crosses to the host is as many times smaller as a leaf has
-    tokens.
+    On CUDA it is reduced on the device, which copies one value per leaf, not per token.
     """
     if similarity.device.type == "cpu":
         return np.maximum.reduceat(similarity.numpy(), starts, axis=1)
@@ -169,10 +136,10 @@ def _best(similarity: Tensor, starts: NDArray[np.int32]) -> Scores:
 
 
 def _similarities(query: Tensor, documents: Sequence[SearchVectors]) -> Iterator[Tensor]:
-    """The cosine of every query token with every token; (Q, T) a document.
+    """Yield the cosines of all query tokens with all tokens; (Q, T) per document.
 
-    Compact vectors are compared many documents at once: what a comparison prepares for a query
-    takes as long as comparing a short document.
+    Compact vectors of several documents are compared together: preparing the query's tables takes
+    as long as comparing a short document.
     """
     for group in _groups(documents):
         first = group[0]
@@ -185,7 +152,7 @@ def _similarities(query: Tensor, documents: Sequence[SearchVectors]) -> Iterator
 
 
 def _groups(documents: Sequence[SearchVectors]) -> Iterator[list[SearchVectors]]:
-    """Neighbours whose similarities fit into memory together."""
+    """Group neighbours whose similarities are held at once."""
     group: list[SearchVectors] = []
     held = 0
     for vectors in documents:
@@ -199,7 +166,7 @@ def _groups(documents: Sequence[SearchVectors]) -> Iterator[list[SearchVectors]]
 
 
 def _similarity(query: Tensor, vectors: SearchVectors) -> Tensor:
-    """For one document; float32 (Q, T)."""
+    """Compute the cosines for one document; float32 (Q, T)."""
     if not isinstance(vectors, Tensor):
         return vectors.similarities(query)
     out = query.new_empty(len(query), len(vectors))
@@ -211,7 +178,7 @@ def _similarity(query: Tensor, vectors: SearchVectors) -> Tensor:
 
 
 def token_weights(query: Query, documents: Sequence[Document]) -> Scores:
-    """Squared idf of the query's tokens over the leaves of all documents; shape (Q,)."""
+    """Compute the squared idf of the query's tokens over all documents' leaves; shape (Q,)."""
     leaves = sum(len(d.forest.leaves) for d in documents)
     held = np.zeros(len(query.ids))
     for document in documents:
@@ -221,7 +188,7 @@ def token_weights(query: Query, documents: Sequence[Document]) -> Scores:
 
 
 def _token_leaves(document: Document) -> Counter[int]:
-    """For each token id, how many leaves hold it."""
+    """Count for each token id the leaves that hold it."""
     pairs = np.unique(np.stack([document.tokens.ids, document.leaf_of_token]), axis=1)
     ids, counts = np.unique(pairs[0], return_counts=True)
     return Counter(dict(zip(ids.tolist(), counts.tolist(), strict=True)))
@@ -229,12 +196,12 @@ def _token_leaves(document: Document) -> Counter[int]:
 
 @dataclass(frozen=True, slots=True)
 class WordIndex:
-    """Where the words of a document stand.
+    """Occurrences of words in the leaves of a document.
 
     Attributes
     ----------
     leaves : word -> leaf rank -> occurrences
-    lengths : float (leaves,), words a leaf
+    lengths : float (leaves,), words per leaf
     """
 
     leaves: dict[str, dict[int, int]]
@@ -280,8 +247,8 @@ class BM25(LeafScorer):
 class Hybrid(LeafScorer):
     """The sum of MaxSim and BM25, each standardised over all leaves of the call.
 
-    Standardised scores keep how far ahead a leaf is, which ranks lose; docs/experiments.md has the
-    comparison with reciprocal rank fusion.
+    Unlike ranks, standardised scores keep the margin between leaves (docs/experiments.md has the
+    comparison with reciprocal rank fusion).
     """
 
     def __init__(self, query_projection: Tensor | None = None) -> None:
@@ -296,14 +263,14 @@ class Hybrid(LeafScorer):
 
 
 def _standardised(scores: list[Scores]) -> list[Scores]:
-    """Mean 0 and deviation 1 over all arrays together; all zero where they do not differ."""
+    """Scale to mean 0 and deviation 1 over all arrays together; equal scores become 0."""
     every = np.concatenate(scores)
     deviation = float(every.std()) or 1.0
     return [((x - every.mean()) / deviation).astype(np.float32) for x in scores]
 
 
 class Recency(LeafScorer):
-    """The later, the better: the paper's choice for language modelling (no query)."""
+    """Later leaves score higher: the paper's choice for language modelling, without a query."""
 
     def leaf_scores(self, query: Query, documents: Sequence[Document]) -> list[Scores]:
         before, out = 0, []
@@ -315,10 +282,10 @@ class Recency(LeafScorer):
 
 
 class Embedding:
-    """Cosine of one vector a node with one vector of the query.
+    """Cosine of one vector per node with one vector of the query.
 
-    Without `embedder` the vectors are means of search vectors; with one, the mean of the
-    embedded texts of the node's leaves.
+    A node's vector is the mean of its search vectors; with an `embedder`, the mean of the embedded
+    texts of its leaves.
     """
 
     def __init__(self, embedder: Embedder | None = None) -> None:
@@ -327,21 +294,21 @@ class Embedding:
     def score(self, query: Query, documents: Sequence[Document]) -> list[Scores]:
         out = []
         for document in documents:
-            # keyed by the embedder itself, which is kept alive so that no other takes its place
+            # the key keeps the embedder alive, so that its id is not reused by another
             key = ("node vectors", self._embedder)
             nodes = document.derived(key, partial(self._node_vectors, document))
             out.append((nodes @ self._query_vector(query, document)).numpy())
         return out
 
     def _node_vectors(self, document: Document) -> Tensor:
-        """The sum over each node's leaves, of unit length; float32 (nodes, dims)."""
+        """Sum over each node's leaves, scaled to unit length; float32 (nodes, dims)."""
         forest = document.forest
         leaves = self._leaf_vectors(document)
         sums = np.concatenate([np.zeros_like(leaves[:1]), np.cumsum(leaves, axis=0)])
         return unit(torch.from_numpy(sums[forest.last_leaf] - sums[forest.first_leaf])).float()
 
     def _leaf_vectors(self, document: Document) -> NDArray[np.float64]:
-        """(leaves, dims)"""
+        """Return one vector per leaf; (leaves, dims)."""
         starts = document.forest.start[document.forest.leaves]
         ends = document.forest.end[document.forest.leaves]
         if self._embedder is None:
@@ -363,7 +330,7 @@ def _checked(vectors: NDArray[np.float32], rows: int) -> NDArray[np.float64]:
     if array.ndim != 2 or len(array) != rows or not np.isfinite(array).all():
         raise ConfigError(
             f"the embedder returned an array of shape {array.shape}; it must return {rows} rows of "
-            "finite numbers, one a text"
+            "finite numbers, one per text"
         )
     return array
 
@@ -371,8 +338,8 @@ def _checked(vectors: NDArray[np.float32], rows: int) -> NDArray[np.float64]:
 class LastHidden:
     """The paper's policy: cosine of the last positions' states after one layer (section 3.2).
 
-    Each node is read alone. Scores are comparable only between siblings, so no exactness is
-    claimed for a budget search over them.
+    Each node is read alone. Scores compare only between siblings, so a budget selection over them
+    is not exact.
     """
 
     def __init__(self, lower: LowerModel) -> None:
@@ -384,7 +351,7 @@ class LastHidden:
         return [(unit(self._ends(d)) @ target).cpu().numpy() for d in documents]
 
     def _ends(self, document: Document) -> Tensor:
-        """The last state of every node; (nodes, hidden)."""
+        """Return the last state of every node; (nodes, hidden)."""
 
         def read() -> Tensor:
             forest = document.forest
@@ -410,12 +377,12 @@ MAKERS: dict[str, Callable[[LowerModel, Embedder | None], Scorer]] = {
 def make_scorer(
     scorer: str | Scorer, lower: LowerModel, embedder: Embedder | None = None
 ) -> Scorer:
-    """Make the scorer called `scorer`; an object that scores is given back.
+    """Return the scorer called `scorer`; an object with the method is returned as it is.
 
     Raises
     ------
     ConfigError
-        If there is no scorer of that name (:data:`sharedllm.config.SCORERS` has them).
+        If the name is not in :data:`MAKERS`.
     """
     if not isinstance(scorer, str):
         return scorer

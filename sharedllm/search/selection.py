@@ -1,7 +1,7 @@
-"""Scores -> selected nodes, under one budget of attention entries.
+"""Scores -> selected nodes, under one token budget (paper, section 3.2).
 
-Both searches start with the best nodes and stop when the budget is spent; what they select is, in
-every chunk, a set of disjoint nodes.
+Both selections take the best nodes first and stop when the budget is spent. The nodes selected in a
+chunk are disjoint.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import numpy as np
 from sharedllm.config import SearchConfig, TreeConfig
 from sharedllm.displayed import Displayed
 from sharedllm.encoding.document import Document
-from sharedllm.encoding.pooling import kept_count
+from sharedllm.encoding.kv import kept_count
 from sharedllm.errors import BudgetError
 from sharedllm.search.scorers import Scores
-from sharedllm.text.document import DocumentText
+from sharedllm.text.document_text import DocumentText
 from sharedllm.text.tree import Forest
 
 
@@ -34,14 +34,14 @@ class SelectedNode:
     node : int
         Index in its forest.
     start, end : int
-        Tokens [start, end) of the document that enter: the node's, and where it is pasted as text
-        those of the sentences that its edges cut.
+        Tokens [start, end) of the document that enter: the node's own and, if it is pasted as text,
+        those that complete its first and last sentence.
     ratio : float
-        Tokens per kept entry.
+        Tokens per KV entry.
     as_text : bool
         Pasted as tokens rather than injected as KV.
     fine : bool
-        Selected for its score, rather than brought along as the coarse level.
+        Selected for its score, rather than kept as part of the coarse level.
     score : float
     """
 
@@ -57,16 +57,15 @@ class SelectedNode:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Searched:
-    """One document as a search saw it, and what was selected of it: enough to show both later.
+    """One searched document with its scores and selected nodes, to be shown later.
 
-    It holds neither search vectors nor KV, which a memory and the user may let go while the
-    selection, or an answer with it, is kept. Text, tokens and trees are the document's own.
+    It holds neither search vectors nor KV, so that keeping a selection or an answer does not keep
+    those alive. Text, tokens and trees are shared with the document.
 
     Attributes
     ----------
     document : DocumentText
-    scores : array (nodes,)
-        Of every node of its forest.
+    scores : float32 array (nodes,)
     nodes : tuple of SelectedNode
         In document order.
     """
@@ -78,20 +77,20 @@ class Searched:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Selection(Displayed):
-    """The nodes that a search found; a notebook and rich's console show it.
+    """The selected nodes of all documents; a notebook and rich's console show them.
 
     Attributes
     ----------
     nodes : tuple of SelectedNode
         In the order of the documents, and in document order within each.
     budget, spent : int
-        Attention entries allowed and (at most) taken.
+        Tokens allowed, and tokens taken at most.
     root_ratio : float or None
-        Tokens per entry of unexpanded roots; None without a coarse level.
+        Tokens per KV entry of unexpanded roots; None without a coarse level.
     left_out : int
-        Chunks of which nothing was selected.
+        Chunks from which nothing was selected.
     searched : tuple of Searched
-        What shows it in its documents; :meth:`sharedllm.SharedLLM.select` adds it.
+        The documents and scores, added by :meth:`sharedllm.SharedLLM.select`.
     """
 
     nodes: tuple[SelectedNode, ...]
@@ -105,10 +104,10 @@ class Selection(Displayed):
 def searched(
     documents: Sequence[Document], scores: Sequence[Scores], nodes: Sequence[SelectedNode]
 ) -> tuple[Searched, ...]:
-    """Sort selected `nodes` by document, with what shows them there.
+    """Group the selected `nodes` by document.
 
-    Parts of a longer text of which nothing was selected are left out: of a large memory hundreds
-    are searched for each question.
+    Parts of a longer text from which nothing was selected are left out: a question searches
+    hundreds of parts of a large memory.
     """
     own: list[list[SelectedNode]] = [[] for _ in documents]
     for node in nodes:
@@ -123,7 +122,7 @@ def searched(
 def searched_leaves(
     documents: Sequence[Document], scores: Sequence[Scores], leaves: Sequence[tuple[int, int]]
 ) -> tuple[Searched, ...]:
-    """The same for single leaves, each given as (document, node), of the documents with any."""
+    """Group single leaves, each given as (document, node), as if they had been selected."""
     nodes = [
         SelectedNode(
             document=document,
@@ -140,12 +139,12 @@ def searched_leaves(
     return tuple(one for one in searched(documents, scores, nodes) if one.nodes)
 
 
-Ready = Callable[[int, int, float], bool]  # document, node, ratio -> is its KV encoded?
-Widen = Callable[[int, int], tuple[int, int]]  # document, node -> the tokens that are pasted
+Ready = Callable[[int, int, float], bool]  # document, node, ratio -> True if its KV is encoded
+Widen = Callable[[int, int], tuple[int, int]]  # document, node -> tokens [start, end) to paste
 
 
 class _Searcher:
-    """The state of one search: what each chunk contributes so far and what it costs."""
+    """One selection in progress: the nodes of each chunk so far, and their cost in tokens."""
 
     def __init__(
         self,
@@ -158,26 +157,26 @@ class _Searcher:
         widen: Widen | None,
     ) -> None:
         self.forests, self.scores, self.search, self.tree = forests, scores, search, tree
-        # an order by place has no matches that a leaf's edge could cut
+        # recency ranks by place alone: a leaf's edge cuts no match
         self.matched = search.scorer != "recency"
         self.overhead, self.ready = overhead, ready
         self.widen = functools.cache(widen) if widen and self.matched else None
         self.chunks: dict[tuple[int, int], list[SelectedNode]] = {}  # (document, root) -> nodes
         self.spent = 0
-        self.found = False  # whether any node was selected for its score
-        self.least = sys.maxsize  # entries of the smallest contribution that did not fit
+        self.found = False  # True once a node was selected for its score
+        self.least = sys.maxsize  # tokens of the smallest contribution that did not fit
         self.root_ratio: float | None = None
 
     def cost(self, nodes: Sequence[SelectedNode]) -> int:
-        """Attention entries that `nodes` of one chunk take; text that several paste counts once."""
-        entries = pasted = 0
+        """Count the tokens that `nodes` of one chunk take; text that several paste counts once."""
+        tokens = pasted = 0
         for node in sorted(nodes, key=lambda n: n.start):
             if not node.as_text:
-                entries += kept_count(node.end - node.start, node.ratio)
+                tokens += kept_count(node.end - node.start, node.ratio)
                 continue
-            entries += max(0, node.end - max(node.start, pasted)) + self.overhead[node.document]
+            tokens += max(0, node.end - max(node.start, pasted)) + self.overhead[node.document]
             pasted = max(pasted, node.end)
-        return entries
+        return tokens
 
     def make(self, document: int, node: int, ratio: float, *, fine: bool) -> SelectedNode:
         as_text = fine and self.search.leaves == "text"
@@ -195,9 +194,9 @@ class _Searcher:
         )
 
     def put(self, document: int, root: int, nodes: list[SelectedNode]) -> bool:
-        """Let a chunk contribute `nodes` instead of what it did, if the budget allows.
+        """Replace the nodes of a chunk by `nodes` if the budget allows; return True if it did.
 
-        The best ones are taken as they were cut where there is no room for whole sentences.
+        The first nodes of all are taken without whole sentences if these do not fit.
         """
         old = self.cost(self.chunks.get((document, root), []))
         room = self.search.budget - self.spent + old
@@ -213,20 +212,20 @@ class _Searcher:
         return True
 
     def as_cut(self, node: SelectedNode) -> SelectedNode:
-        """`node` without the sentences around it."""
+        """Return `node` without the sentences around it."""
         start, end = self.own(node.document, node.node)
         return replace(node, start=start, end=end)
 
     def own(self, document: int, node: int) -> tuple[int, int]:
-        """The tokens of a node itself."""
+        """Return the tokens [start, end) of a node itself."""
         forest = self.forests[document]
         return int(forest.start[node]), int(forest.end[node])
 
     def start_coarse(self) -> None:
-        """Give every chunk its root, as finely as the share of the rest allows.
+        """Start every chunk with its root, at the finest ratio that the coarse share allows.
 
-        Where all roots do not fit at the tree's ratio, it doubles until they do; at one entry a
-        root, the worst-scored ones drop out.
+        If the roots do not fit at the tree's ratio, the ratio doubles until they do; at one entry
+        per root, those with the worst scores are left out.
         """
         if self.search.coarse == "none":
             return
@@ -247,10 +246,10 @@ class _Searcher:
             self.put(document, root, [node])
 
     def partition(self, document: int, root: int, chosen: set[int]) -> list[SelectedNode]:
-        """The chunk cut into the `chosen` leaves and, with a rest, the largest nodes between them.
+        """Cut a chunk into the `chosen` leaves and, for the coarse level, the nodes between them.
 
-        A leaf between two levels that was not chosen is kept at the ratio of the level above: the
-        finest one is for chosen leaves.
+        Those are as large as possible. A leaf that was not chosen is kept at the ratio of the level
+        above its own: the leaves' ratio is for chosen ones.
         """
         forest, out, open_nodes = self.forests[document], [], [root]
         while open_nodes:
@@ -272,8 +271,8 @@ class _Searcher:
         )
         if not nodes:
             raise BudgetError(
-                f"budget is {self.search.budget}, too small for anything: the smallest choice "
-                f"takes {self.least} entries. Allow at least that, or make leaves smaller "
+                f"budget is {self.search.budget}, too small for any node: the smallest choice "
+                f"takes {self.least} tokens. Allow at least that, or make leaves smaller "
                 "(tree.height, tree.chunk)"
             )
         return Selection(
@@ -287,7 +286,7 @@ class _Searcher:
 
 
 def budget_search(searcher: _Searcher) -> None:
-    """The best leaves of all chunks first, each bringing the siblings on its way."""
+    """Take the best leaves of all chunks, each with the siblings on its path (coarse level)."""
     shares = searcher.search.neighbours if searcher.matched else ()
     ranked: list[tuple[float, int, int]] = []
     of_leaves = [s[f.leaves] for f, s in zip(searcher.forests, searcher.scores, strict=True)]
@@ -306,16 +305,16 @@ def budget_search(searcher: _Searcher) -> None:
             chosen[document, root] = leaves
             continue
         misses += 1
-        if misses > 8 and chosen:  # what is left of the budget is smaller than a leaf
+        if misses > 8 and chosen:  # the rest of the budget is smaller than a leaf
             break
 
 
 def with_neighbours(scores: Scores, shares: Sequence[float], neutral: float) -> Scores:
-    """Each leaf's score plus `shares` of those at distance 1, 2, ... on either side.
+    """Add to each leaf's score `shares` of the scores at distance 1, 2, ... on either side.
 
-    What answers a question is often cut by a leaf's edge; the piece with fewer matches then rises
-    with the other one. Beyond either end of the document stands the `neutral` score, so that a
-    short document does not lose against a long one for want of neighbours.
+    A leaf's edge often cuts the passage that answers a question; the part with fewer matches then
+    rises with the other. Beyond either end of the document the score is `neutral`, so that a short
+    document does not lose to a long one for lack of neighbours.
     """
     reach = len(shares)
     padded = np.pad(scores, reach, constant_values=neutral)
@@ -327,10 +326,10 @@ def with_neighbours(scores: Scores, shares: Sequence[float], neutral: float) -> 
 
 
 def path_search(searcher: _Searcher) -> None:
-    """One path down every chunk, both children of its last split preserved (paper, section 3.2).
+    """Take one path down every chunk and both children of its last split (paper, section 3.2).
 
-    With the budget of the paper (none) every chunk is expanded. Under a smaller one the
-    best-scored chunks are, and the others stay at their coarse root.
+    The paper has no budget and expands every chunk. Under a budget the chunks with the best scores
+    are expanded, and the others stay at their coarse root.
     """
     order = [
         (-float(scores[root]), document, int(root))
@@ -353,10 +352,10 @@ def _path(searcher: _Searcher, document: int, root: int) -> list[SelectedNode]:
         preserved.append((other, last))
         node = best
     preserved.append((node, True))
-    rest, nodes = searcher.search.coarse, []
+    coarse, nodes = searcher.search.coarse, []
     for n, fine in preserved:
         ratio = tree.leaf_ratio if fine else tree.ratio(int(forest.level[n]))
-        if fine or rest == "all" or (rest == "ready" and searcher.ready(document, n, ratio)):
+        if fine or coarse == "all" or (coarse == "ready" and searcher.ready(document, n, ratio)):
             nodes.append(searcher.make(document, n, ratio, fine=fine))
     return nodes
 
@@ -378,10 +377,10 @@ def select(
 
     Parameters
     ----------
-    forests, scores : one of each a document
-    overhead : tokens that a leaf pasted as text costs beside its own, for each document
-    ready : says whether a node is encoded already, for ``coarse="ready"``
-    widen : gives the tokens that are pasted for a node; its own where there is none
+    forests, scores : one each per document
+    overhead : tokens that a leaf pasted as text costs besides its own, for each document
+    ready : returns True for a node that is encoded already, for ``coarse="ready"``
+    widen : returns the tokens to paste for a node; None pastes its own
 
     Raises
     ------
@@ -390,7 +389,7 @@ def select(
     """
     for array in scores:
         if not np.isfinite(array).all():
-            raise BudgetError("the scorer gave a score that is not a finite number")
+            raise BudgetError("the scorer returned a score that is not a finite number")
     costs = overhead or [0] * len(forests)
     searcher = _Searcher(forests, scores, search, tree, costs, ready, widen)
     searcher.start_coarse()

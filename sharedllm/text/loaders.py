@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sharedllm.errors import DocumentError
-from sharedllm.text.pdf import join_pages
+from sharedllm.text.pages import join_pages
 
 if TYPE_CHECKING:
     from bs4 import BeautifulSoup
@@ -31,7 +31,7 @@ HTML_SUFFIXES = (".html", ".htm", ".xhtml")
 HTML_START = re.compile(rb"\s*(<!doctype html|<html)", re.IGNORECASE)
 BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), *((b, "utf-16") for b in (b"\xff\xfe", b"\xfe\xff")))
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
-MOST_CONTROL = 0.05  # the share of control characters beyond which bytes are not text
+MOST_CONTROL = 0.05  # share of control characters above which bytes are not text
 
 HIDDEN = ("title", "script", "style", "noscript", "template", "svg", "object")
 LINES = ("br", "dd", "dt", "li", "tr")
@@ -69,7 +69,7 @@ def read_file(path: str | os.PathLike[str], *, limit: int | None = None) -> Sour
     Parameters
     ----------
     path : str or path
-        "-" is standard input. The ending says what a file is; standard input is looked at.
+        "-" is standard input. The suffix tells the format; standard input is inspected.
     limit : int or None
         The most bytes to read; None is 64 MiB, and 256 MiB for PDF.
 
@@ -100,7 +100,7 @@ def read_file(path: str | os.PathLike[str], *, limit: int | None = None) -> Sour
 
 
 def _read(given: str, source: str, most: int) -> bytes:
-    """All bytes of a file, its size checked first where it has one."""
+    """Read all bytes of a file; its size is checked first, if it has one."""
     try:
         if given == STDIN:
             data = sys.stdin.buffer.read(most + 1)
@@ -117,7 +117,7 @@ def _read(given: str, source: str, most: int) -> bytes:
     except DocumentError:
         raise
     except FileNotFoundError as error:
-        raise DocumentError(f"there is no file {source!r}; check the path") from error
+        raise DocumentError(f"no such file: {source!r}; check the path") from error
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL character
         reason = getattr(error, "strerror", None) or error
         raise DocumentError(f"{source!r} cannot be read: {reason}") from error
@@ -136,7 +136,7 @@ def _require_size(size: int, most: int, source: str) -> None:
 
 
 def _decoded(data: bytes, source: str, declared: str | None = None) -> str:
-    """`data` as text: by its byte order mark, as `declared`, else as UTF-8."""
+    """Decode `data` by its byte order mark, else as `declared`, else as UTF-8."""
     encoding = next((name for mark, name in BOMS if data.startswith(mark)), declared or "utf-8")
     try:
         text = data.decode(encoding)
@@ -161,7 +161,7 @@ def _refuse_binary(text: str, source: str) -> None:
 
 
 def _html(data: bytes, source: str) -> tuple[str, str]:
-    """Visible text and title of a page."""
+    """Return visible text and title of an HTML page."""
     from bs4 import BeautifulSoup, XMLParsedAsHTMLWarning
     from bs4.dammit import EncodingDetector
 
@@ -173,14 +173,14 @@ def _html(data: bytes, source: str) -> tuple[str, str]:
             f"{source} declares the unknown encoding {declared!r}; convert it to UTF-8"
         ) from error
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", XMLParsedAsHTMLWarning)  # XHTML: the same to us
+        warnings.simplefilter("ignore", XMLParsedAsHTMLWarning)  # XHTML is read as HTML on purpose
         soup = BeautifulSoup(_decoded(data, source, declared), "html.parser")
     title = soup.title.get_text() if soup.title else ""
     return _visible(soup), title
 
 
 def _visible(soup: BeautifulSoup) -> str:
-    """What a reader of the page sees: blocks stand apart, white space counts only in <pre>."""
+    """Return the visible text: blocks are separated, white space counts only in <pre>."""
     from bs4.element import NavigableString
 
     hidden = soup.select(f"{', '.join(HIDDEN)}, [hidden], [style*='display:none' i]")
@@ -188,7 +188,7 @@ def _visible(soup: BeautifulSoup) -> str:
         tag.extract()
     for string in soup.find_all(string=True):
         if type(string) is not NavigableString:
-            continue  # a comment, a declaration
+            continue  # comments and declarations are subclasses
         if string.find_parent("pre"):
             string.replace_with(string.replace(" ", "\xa0"))  # kept below, put back at the end
         else:
@@ -203,7 +203,7 @@ def _visible(soup: BeautifulSoup) -> str:
 
 
 def _pdf(data: bytes, source: str) -> tuple[str, str]:
-    """Text of all pages, as :func:`sharedllm.text.pdf.join_pages` joins them, and title."""
+    """Return the text of all pages, joined by :func:`join_pages`, and the title."""
     from pypdf import PdfReader
     from pypdf.errors import DependencyError
 

@@ -26,7 +26,7 @@ class Tokenizer(Protocol):
     backend_tokenizer: Any
 
     def __len__(self) -> int:
-        """Token ids there are."""
+        """Size of the vocabulary, added tokens included."""
         ...
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -73,14 +73,14 @@ class Tokens:
 def tokenize(text: str, tokenizer: Tokenizer) -> Tokens:
     """Tokenise `text` without special tokens.
 
-    A form feed, which ends a page, is read as the line feed that it looks like; spans count in
-    `text` itself. What looks like a special token in it (a document may show ``<|im_end|>``) is
-    read as the plain characters it is, so that no document can end a chat turn.
+    Form feeds, which end pages, are read as line feeds; spans count characters of `text` itself.
+    The spelling of a special token (a document may show ``<|im_end|>``) is read as plain
+    characters, so that no document can end a chat turn.
 
     Raises
     ------
     DocumentError
-        If `text` is empty, is only white space, is no valid Unicode, or gives no token.
+        If `text` is empty, only white space, invalid Unicode, or gives no token.
     """
     if not isinstance(text, str):
         raise DocumentError(f"a document's text is a str; {type(text).__name__} was given")
@@ -90,7 +90,7 @@ def tokenize(text: str, tokenizer: Tokenizer) -> Tokens:
         text.encode()
     except UnicodeEncodeError as error:
         raise DocumentError(
-            f"the text is no valid Unicode: character {error.start} is half of a surrogate pair; "
+            f"the text is not valid Unicode: character {error.start} is half of a surrogate pair; "
             "decode the file with its own encoding, or with errors='replace'"
         ) from error
     text = as_read(text)
@@ -105,14 +105,14 @@ def tokenize(text: str, tokenizer: Tokenizer) -> Tokens:
 
 
 def special_tokens(tokenizer: Tokenizer) -> dict[str, int]:
-    """Spelling -> id of every token that stands for no text: chat turns, ends, padding."""
+    """Return spelling -> id of every special token: chat turns, ends, padding."""
     added = tokenizer.added_tokens_decoder.items()
     special = {token.content: token_id for token_id, token in added if token.special}
     return special | dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
 
 
 def _without_special(text: str, tokenizer: Tokenizer) -> tuple[list[int], list[tuple[int, int]]]:
-    """Ids and spans of `text`; a copy does it, because the setting would show in other threads."""
+    """Tokenise on a copy of the backend: its setting would show in other threads."""
     plain = copy.deepcopy(tokenizer.backend_tokenizer)
     plain.no_truncation()
     plain.encode_special_tokens = True

@@ -1,9 +1,8 @@
 """Token ids -> chunks -> context trees: nested token spans (paper, sections 3.1 and 3.2).
 
-A chunk is a span of consecutive tokens; a binary tree grows over each.
-
-The trees of one document are kept as one :class:`Forest` of parallel arrays, because scorers and
-search work on all of a document's nodes at once.
+A chunk is a span of consecutive tokens; one binary tree grows over each chunk. The trees of a
+document are one :class:`Forest` of parallel arrays, because scorers and selection work on all of
+its nodes at once.
 """
 
 from __future__ import annotations
@@ -55,9 +54,9 @@ class Forest(Displayed):
     tree : index of the node's chunk
     level : 0 at a root
     start, end : the node's tokens [start, end) in the document
-    parent, left, right : node indices, -1 where there is none
+    parent, left, right : node indices; -1 for a root's parent and a leaf's children
     context : int
-        Tokens of its chunk in front of a node that the lower model reads with it, not kept.
+        Tokens of its chunk before a node that the lower model reads with it; their KV is not kept.
     """
 
     tree: Ints
@@ -93,18 +92,18 @@ class Forest(Displayed):
         return np.searchsorted(self.start[self.leaves], self.end).astype(np.int32)
 
     def before(self, node: int) -> int:
-        """The number of tokens in front of `node` that are read with it."""
+        """Return the number of tokens before `node` that are read with it."""
         chunk = self.roots[self.tree[node]]
         return min(self.context, int(self.start[node] - self.start[chunk]))
 
     def from_leaves(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Give each node the maximum over its leaves; `values` has shape (leaves,)."""
+        """Return for each node the maximum over its leaves; `values` has shape (leaves,)."""
         bounds = np.stack([self.first_leaf, self.last_leaf], axis=1).ravel()
         padded = np.append(values, -np.inf).astype(np.float32)  # the last bound is one past the end
         return np.maximum.reduceat(padded, bounds)[::2]
 
     def nodes_of(self, tree: int) -> range:
-        """The nodes of the `tree`-th tree, its root first."""
+        """Return the nodes of the `tree`-th tree, its root first."""
         last = self.roots[tree + 1] if tree + 1 < len(self.roots) else len(self)
         return range(int(self.roots[tree]), int(last))
 
@@ -122,8 +121,8 @@ def grow(
 
     A node of l tokens splits at floor(l/2 - eps) with eps ~ N(0, (noise * l)^2) and eps = 0 without
     noise (paper, section 3.2: sigma = l/5 or l/10 in training). Both children keep at least one
-    token. A node of at most `leaf` tokens stays a leaf, so that a short chunk is not cut into
-    crumbs that hold too little to be found.
+    token. A node of at most `leaf` tokens stays a leaf: a short chunk is not cut into pieces that
+    hold too little to be found.
 
     Raises
     ------
@@ -156,5 +155,5 @@ def grow(
 
 
 def planted(chunks: Sequence[Chunk], tree: TreeConfig) -> Forest:
-    """The trees over `chunks` as `tree` has them, split in the middle."""
+    """Grow trees over `chunks` with the settings `tree`, split in the middle."""
     return grow(chunks, tree.height, leaf=tree.leaf, context=tree.context)

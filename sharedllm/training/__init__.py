@@ -1,1 +1,1 @@
-"""Training of adapters for lower and upper model (extra ``[train]``); not used at run time."""
+"""Training of adapters and the query projection (extra ``train``); not used when answering."""

@@ -1,7 +1,7 @@
-"""Examples -> prompts with evidence chosen, as training varies it; and their loss.
+"""Examples -> prompts with randomly varied selections -> losses.
 
-Choosing needs no model and runs in data workers; encoding and the loss run on the device, all
-nodes of a batch in one go, with gradients through both roles.
+:class:`Chooser` needs no model and runs in data workers. Encoding and losses run on the device, all
+nodes of a batch at once, with gradients through both roles.
 """
 
 from __future__ import annotations
@@ -28,17 +28,18 @@ from sharedllm.encoding.lower_model import LowerModel, NodeRequest
 from sharedllm.generation.assemble import Plan, make_plan
 from sharedllm.generation.prompt import ABSENT, Conversation, Message, converse
 from sharedllm.hf.lora import acting, acting_role
-from sharedllm.search.scorers import BM25, Query
+from sharedllm.search.citations import widened
+from sharedllm.search.query import Query
+from sharedllm.search.scorers import BM25
 from sharedllm.search.selection import Selection, select
-from sharedllm.search.sentences import widened
 from sharedllm.shared_llm import SharedLLM
 from sharedllm.text.tokens import Tokenizer, tokenize
-from sharedllm.training.config import SelectionConfig
 from sharedllm.training.examples import NO_VECTORS, Example, leaves_of, unread
+from sharedllm.training.train_config import SelectionConfig
 
-PADDING = 8192  # tokens of padding that cost less than a pass of their own
-OVERHEAD = 4  # tokens a pasted window costs beside its own
-OWN = 0.5  # of the examples, in the library's own prompt where others are given
+PADDING = 8192  # tokens of padding that cost less than another pass
+OVERHEAD = 4  # tokens that a pasted window costs besides its own
+OWN = 0.5  # share of examples in the library's own prompt, if others are given
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,12 +49,12 @@ class Choice:
     Attributes
     ----------
     kind : str
-        The task and how its evidence enters, such as "qa/kv": what losses are logged by.
+        The task and the form of its leaves, such as "qa/kv", by which losses are logged.
     plan : Plan
     target : tuple of int
-        The tokens that are predicted; they end the running text.
+        The tokens to predict, at the end of the running text.
     lesson : Plan or None
-        The same leaves as text, without the rest: what a teacher reads.
+        The same leaves as text, without a coarse level: the prompt of the teacher.
     """
 
     kind: str
@@ -63,13 +64,13 @@ class Choice:
 
     @property
     def tokens(self) -> int:
-        """About how many tokens both models read."""
+        """Approximate number of tokens that both models read."""
         encoded = sum(request.end - request.start for request in self.plan.requests(0))
         return encoded + len(self.plan.pasted[0]) + len(self.target)
 
 
 class Chooser:
-    """Makes a :class:`Choice` of each example, drawing its settings anew."""
+    """Makes a :class:`Choice` of each example, with settings drawn at random."""
 
     def __init__(
         self,
@@ -93,14 +94,14 @@ class Chooser:
         selection = self._selection(example, document, leaves, settings)
         answer = example.answer
         if leaves and not _fine(selection, document).intersection(np.concatenate(leaves).tolist()):
-            answer = ABSENT  # nothing of it can be read: to answer would be to make it up
+            answer = ABSENT  # the evidence was not selected: an answer would be made up
         target = tokenize(answer, self._tokenizer).ids.tolist()
         if example.question:
             conversation = asked(
                 example.question, document, self._tokenizer, self._config.prompts, self._rng
             )
             target.append(self._end_id)
-        else:  # language modelling: the text goes on behind its past
+        else:  # language modelling: the text continues its past
             conversation = Conversation(parts=("", document, ""), query="")
         lesson = None
         if self._lessons and settings.leaves == "kv":
@@ -113,7 +114,7 @@ class Chooser:
         )
 
     def _read(self, text: str) -> Document:
-        """A document; half of them have their nodes split with noise."""
+        """Make a document; half of them have their nodes split with noise."""
         noise = self._config.noise if self._rng.random() < 0.5 else 0.0
         return unread(text, self._tokenizer, self._tree, noise=noise, rng=self._numpy)
 
@@ -124,10 +125,10 @@ class Chooser:
         evidence: Sequence[NDArray[np.int32]],
         settings: SearchConfig,
     ) -> Selection:
-        """By noisy BM25, the evidence somewhere near the front; without a question the end.
+        """Select by noisy BM25 with the evidence near the front; without a question by recency.
 
-        The evidence is not always first: the best window is pasted last, and a model that has
-        learned to look there alone is lost when search ranks another one higher.
+        The evidence is not always ranked first. The best window is pasted last, and a model that
+        learned to look only there would fail when search ranks another window higher.
         """
         scores = self._scores(example, document)
         if evidence and self._rng.random() >= self._config.miss:
@@ -182,7 +183,7 @@ def asked(
     prompts: Sequence[tuple[str, str]],
     rng: random.Random,
 ) -> Conversation:
-    """`question` about `document` in the library's own prompt, or in one of `prompts`."""
+    """Ask `question` about `document` in the library's own prompt, or in one of `prompts`."""
     if not prompts or rng.random() < OWN:
         return converse(question, [document], tokenizer)
     system, user = rng.choice(prompts)
@@ -204,7 +205,7 @@ def _parts(content: str, question: str, document: Document) -> list[Message]:
 
 
 def _as_text(selection: Selection) -> Selection:
-    """Its finely selected nodes alone, to be pasted."""
+    """Return the fine nodes of a selection alone, as text."""
     nodes = [
         dataclasses.replace(node, as_text=True, ratio=1.0) for node in selection.nodes if node.fine
     ]
@@ -212,18 +213,17 @@ def _as_text(selection: Selection) -> Selection:
 
 
 def _fine(selection: Selection, document: Document) -> set[int]:
-    """Ranks of the leaves that were finely selected."""
+    """Return the ranks of the leaves that were selected as fine nodes."""
     starts = [document.forest.start[node.node] for node in selection.nodes if node.fine]
     return set(document.leaf_of_token[starts].tolist())
 
 
 @contextmanager
 def layers_recomputed(model: Any) -> Iterator[None]:
-    """Checkpoint every layer of `model` that runs in the block, under the role that acts then.
+    """Checkpoint every layer of `model` in the block: recompute activations in the backward pass.
 
-    Activations are computed again in the backward pass, not kept. Transformers' own way would do
-    for the upper model; it drops the cache to which the lower model's layers hand their keys and
-    values. What is taken out of a layer on the way has gradients as its output has.
+    transformers' own gradient checkpointing (5.23) drops the cache to which the lower model's
+    layers hand their keys and values. The role is set again for the recomputation.
     """
 
     def run(forward: Any, *args: Any, **kwargs: Any) -> Any:
@@ -235,7 +235,7 @@ def layers_recomputed(model: Any) -> Iterator[None]:
         return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts, **kwargs)
 
     layers = model.get_decoder().layers
-    before = [layer.__dict__.get("forward") for layer in layers]  # accelerate's, if there is one
+    before = [layer.__dict__.get("forward") for layer in layers]  # set by accelerate, perhaps
     for layer in layers:
         layer.forward = partial(run, layer.forward)
     try:
@@ -243,13 +243,13 @@ def layers_recomputed(model: Any) -> Iterator[None]:
     finally:
         for layer, own in zip(layers, before, strict=True):
             if own is None:
-                del layer.forward  # the class' is there again
+                del layer.forward  # uncovers the method of the class
             else:
                 layer.forward = own
 
 
 def encode(lower: LowerModel, choices: Sequence[Choice]) -> list[InjectedKV | None]:
-    """Encode the nodes of all examples in common batches, with gradients; one memory each."""
+    """Encode the nodes of all examples in common batches, with gradients; one KV per example."""
     ids: list[NDArray[np.int32]] = []
     shifted: list[list[NodeRequest]] = []
     offset = 0
@@ -277,17 +277,17 @@ def losses(
     checkpointing: bool = False,
     distil: float = 0.0,
 ) -> Tensor:
-    """Mean cross-entropy over each example's target tokens, in nats; shape (B,).
+    """Compute the mean cross-entropy over each example's target tokens, in nats; shape (B,).
 
-    With `distil` the divergence from what the same weights predict from the lesson is added, so
-    many times: reading KV is taught by reading text.
+    `distil` is the weight of an added KL divergence from the predictions of the same weights given
+    the leaves as text, so that reading text teaches reading KV.
     """
     plans = [choice.plan for choice in choices]
     with layers_recomputed(llm.model) if checkpointing else nullcontext():
         predicted = _predicted(llm, choices, plans, encode(llm.encoder.lower, choices))
     out = []
     for choice, logits in zip(choices, predicted, strict=True):
-        # without a prompt in front (language modelling) nothing predicts the first token
+        # without a prompt before it (language modelling) the first token is not predicted
         target = torch.tensor(choice.target[-len(logits) :], device=logits.device)
         out.append(cross_entropy(logits, target))
     if distil:
@@ -295,9 +295,9 @@ def losses(
         with torch.no_grad():
             some = [choices[i] for i in taught]
             lessons = [choice.lesson for choice in some if choice.lesson]
-            right = _predicted(llm, some, lessons, [None] * len(some))
-        for i, teacher in zip(taught, right, strict=True):
-            both = min(len(predicted[i]), len(teacher))  # without a prompt in front one is shorter
+            teachers = _predicted(llm, some, lessons, [None] * len(some))
+        for i, teacher in zip(taught, teachers, strict=True):
+            both = min(len(predicted[i]), len(teacher))  # without a prompt one is shorter
             student, teacher = (x[-both:].log_softmax(dim=-1) for x in (predicted[i], teacher))
             gap = kl_div(student, teacher, log_target=True, reduction="batchmean")
             out[i] = out[i] + distil * gap
@@ -310,25 +310,25 @@ def _predicted(
     plans: Sequence[Plan],
     memory: Sequence[InjectedKV | None],
 ) -> list[Tensor]:
-    """Logits, float32, of each choice's target tokens after its plan."""
-    # the last token of a target predicts nothing that is asked for
+    """Return float32 logits of each choice's target tokens after its plan."""
+    # the last token of a target is not needed to predict another
     prompts = [
         plan.prompt([entry], llm.tokenizer, then=choice.target[:-1])
         for choice, plan, entry in zip(choices, plans, memory, strict=True)
     ]
     out: dict[int, Tensor] = {}
-    for group in alike([prompt.running_tokens for prompt in prompts]):
+    for group in alike([prompt.text_tokens for prompt in prompts]):
         keep = max(len(choices[i].target) for i in group)
         rows = llm.upper.logits([prompts[i] for i in group], keep=keep)
         for i, row in zip(group, rows, strict=True):
-            # what stands before memory may lie further back than is kept
+            # logits before the KV may be further back than `keep`
             predicted = min(len(choices[i].target), len(prompts[i].text[-1]))
             out[i] = row[-predicted:].float()
     return [out[i] for i in range(len(choices))]
 
 
 def alike(lengths: Sequence[int]) -> list[list[int]]:
-    """Indices by falling length, in groups that are padded to their longest with little waste."""
+    """Group indices by falling length, so that padding to the longest costs little."""
     groups: list[list[int]] = []
     padding = 0
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):

@@ -1,4 +1,4 @@
-"""A configuration's data -> an endless, seeded stream of examples, mixed by weight."""
+"""The data of a configuration -> an endless, seeded stream of examples, mixed by weight."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-from sharedllm.training.config import DataConfig, Source, generator
 from sharedllm.training.examples import Example
 from sharedllm.training.questions import Questions
-from sharedllm.training.texts import Texts
+from sharedllm.training.streams import Texts
+from sharedllm.training.train_config import DataConfig, Source, generator
 
 CHARACTERS_A_TOKEN = 4
 
@@ -50,7 +50,7 @@ class Mixture:
         return self._generated(source)
 
     def _length(self) -> int:
-        """Characters of past: log-uniform between the bounds, so that every scale is seen."""
+        """Draw the characters of a past, log-uniform between the bounds."""
         least, most = self._config.past_tokens
         ratio = (most / least) ** self._rng.random()
         return int(CHARACTERS_A_TOKEN * least * ratio)

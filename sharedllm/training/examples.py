@@ -1,4 +1,4 @@
-"""What is trained on: a past, a question about it (or none), and the text to be predicted.
+"""Training examples: a past, a question about it or none, and the text to be predicted.
 
 Pasts become documents that no model has read: tokens and trees, without search vectors.
 """
@@ -31,11 +31,11 @@ class Example:
     past : str
         The document.
     question : str
-        Empty for language modelling, where `answer` continues `past`.
+        Empty for language modelling; `answer` then continues `past`.
     answer : str
-        What the loss is taken over.
+        The text that the loss is taken over.
     evidence : tuple of (start, end)
-        Characters of `past` that hold what the answer needs; empty where all of it may help.
+        Characters of `past` from which the answer follows; empty if all of it may help.
     """
 
     kind: str
@@ -46,14 +46,14 @@ class Example:
 
 
 class Past:
-    """A past under construction: filler text into which passages are put.
+    """Builds a past: filler text into which passages are put.
 
     Parameters
     ----------
     filler : str
         Unrelated text.
     gap : str
-        What stands on either side of a passage.
+        Text on either side of a passage.
     """
 
     def __init__(self, filler: str, gap: str = "\n") -> None:
@@ -61,14 +61,14 @@ class Past:
         self._inserts: list[tuple[int, str]] = []
 
     def put(self, passage: str, where: float) -> None:
-        """Put `passage` at the end of the sentence or line at the share `where` of the filler."""
+        """Put `passage` at the first end of a sentence or line after the share `where`."""
         at = int(where * len(self._filler))
         ends = [self._filler.find(mark, at) for mark in (". ", ".\n", "\n")]
         found = [end for end in ends if end >= 0]
         self._inserts.append((min(found) + 1 if found else len(self._filler), passage))
 
     def build(self) -> tuple[str, tuple[Span, ...]]:
-        """The text and each passage's span, in the order in which they were put."""
+        """Return the text and each passage's span, in the order in which they were put."""
         spans: dict[int, Span] = {}
         pieces: list[str] = []
         length = before = 0
@@ -93,7 +93,7 @@ def unread(
     noise: float = 0.0,
     rng: np.random.Generator | None = None,
 ) -> Document:
-    """`text` as a document; its nodes split at N(l/2, (`noise` l)^2)."""
+    """Make a document of `text` without search vectors; nodes split at N(l/2, (`noise` l)^2)."""
     tokens = tokenize(text, tokenizer)
     chunks = cut(len(tokens), tree.chunk)
     return Document(
@@ -111,7 +111,7 @@ def unread(
 
 
 def leaves_of(document: Document, start: int, end: int) -> NDArray[np.int32]:
-    """Ranks of the leaves that touch the characters [`start`, `end`)."""
+    """Return the ranks of the leaves that touch the characters [`start`, `end`)."""
     spans = document.tokens.spans
     inside = (spans[:, 0] < end) & (spans[:, 1] > start)
     return np.unique(document.leaf_of_token[inside])

@@ -1,7 +1,7 @@
-"""A generated retrieval task: a made-up statement planted in text, and a question about it.
+"""The task "planted": a made-up statement planted in text, and a question about it.
 
-Names and values are drawn from spaces so large that none is learned by heart. Other statements of
-the same form stand beside it, and some questions ask for one that is missing.
+Names and values are drawn from spaces too large to be memorised. Other statements of the same form
+are planted as well, and some questions ask for a statement that is missing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SYLLABLES = (
     "ba be bel bo bri ca cor da del do el en fa fen gar gil ha hol il ja ka kel la lin lo ma mar "
     "mi mo na nel no ol or pa pel ra ren ri ro sa sel so ta tel ti tor ul va ven vi wil ya za"
 ).split()
-# statements and questions about a subject {s}; what the value {v} is made of
+# kinds of subject and value; statements of the value {v} of the subject {s}; questions for it
 RELATIONS: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...] = (
     (
         "person",
@@ -87,7 +87,10 @@ DRAW: dict[str, Callable[[random.Random], str]] = {
 
 
 def planted(rng: random.Random, filler: str) -> Example:
-    """A statement in `filler` among others like it, and its value asked for; or a missing one."""
+    """Make an example: a statement in `filler` among similar ones, and a question for its value.
+
+    A share ABSENT_SHARE of questions asks for a statement that is missing.
+    """
     subject_kind, value_kind, statements, questions = rng.choice(RELATIONS)
     subjects: dict[str, None] = {}
     wanted = 1 + rng.randint(1, MOST_RIVALS)

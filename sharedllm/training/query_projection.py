@@ -1,9 +1,8 @@
-"""Training of the projection of a question's search vectors, which MaxSim compares by.
+"""Training of the query projection, which MaxSim applies to a question's search vectors.
 
-What answers a question should score above every other leaf, those of the other documents of its
-batch included. Nothing else is trained, and documents' vectors stay as they are: memories that
-exist are searched with it as well. Half of the batches compare codes of 64 bytes a token, as a
-memory keeps them.
+The evidence of a question should score above all other leaves of the batch (a contrastive loss).
+Documents' vectors stay as they are, so existing memories can be searched with the projection. Half
+of the batches compare codes of 64 bytes per token, as memories keep them.
 """
 
 from __future__ import annotations
@@ -26,17 +25,18 @@ from sharedllm.config import TreeConfig
 from sharedllm.encoding.lower_model import unit
 from sharedllm.hf import lora_io
 from sharedllm.memory.codes import VectorCodec
-from sharedllm.search.scorers import Query, token_weights
+from sharedllm.search.query import Query
+from sharedllm.search.scorers import token_weights
 from sharedllm.shared_llm import SharedLLM
 from sharedllm.text.tokens import Tokenizer, tokenize
 from sharedllm.text.tree import cut
-from sharedllm.training.config import DataConfig, TrainConfig
 from sharedllm.training.data import Mixture
 from sharedllm.training.examples import NO_VECTORS, leaves_of, unread
+from sharedllm.training.train_config import DataConfig, TrainConfig
 
-MOST_LEAVES = 8  # that hold the evidence; summaries have more
-LOG_EVERY = 50
-SHARPNESS = 3.0  # the logarithm of what mean similarities are multiplied by, before training
+MOST_LEAVES = 8  # of evidence; summaries, which have more, are left out
+LOG_EVERY = 50  # steps
+SHARPNESS = 3.0  # initial logarithm of the factor on mean similarities (inverse temperature)
 
 
 def _nothing(line: str) -> None:
@@ -45,16 +45,16 @@ def _nothing(line: str) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sought:
-    """One question and the past in which its evidence stands.
+    """One question and the past that contains its evidence.
 
     Attributes
     ----------
     kind : the task
     question : int32 (Q,)
     past : int32 (T,)
-    leaves : int (leaves,), where each begins
+    leaves : int (leaves,), first token of each leaf
     right : int, ranks of the leaves that hold evidence
-    weights : float32 (Q,), what MaxSim gives each token of the question, their sum 1
+    weights : float32 (Q,), MaxSim's weight of each token of the question; they sum to 1
     """
 
     kind: str
@@ -66,7 +66,7 @@ class Sought:
 
 
 class Questions(IterableDataset[Sought]):
-    """Those examples of the mixture that have a question and evidence, without end."""
+    """Endless stream of the mixture's examples with a question and evidence."""
 
     def __init__(self, data: DataConfig, tokenizer: Tokenizer, tree: TreeConfig, seed: int) -> None:
         self._data, self._tokenizer, self._tree, self._seed = data, tokenizer, tree, seed
@@ -96,7 +96,7 @@ class Questions(IterableDataset[Sought]):
 
 
 class QueryProjection(nn.Module):
-    """The projection, at first the identity, and how sharply scores are compared in training."""
+    """The projection, initially the identity, and the inverse temperature of the loss."""
 
     def __init__(self, hidden: int, device: torch.device) -> None:
         super().__init__()
@@ -104,12 +104,12 @@ class QueryProjection(nn.Module):
         self.sharpness = nn.Parameter(torch.tensor(SHARPNESS, device=device))
 
     def losses(self, batch: Sequence[Sought], questions: Tensor, pasts: Tensor) -> Tensor:
-        """Negative log-likelihood of each question's evidence among all leaves of the batch.
+        """Compute the NLL of each question's evidence among all leaves of the batch.
 
         Parameters
         ----------
         questions, pasts : (tokens, hidden)
-            Search vectors of all questions, and of all pasts, one after the other.
+            Search vectors of all questions, and of all pasts, concatenated.
 
         Returns
         -------
@@ -131,11 +131,11 @@ class QueryProjection(nn.Module):
 
 
 def train(llm: SharedLLM, config: TrainConfig, say: Callable[[str], object] = _nothing) -> Tensor:
-    """The projection (hidden, hidden) after its steps, or its minutes, drawn halfway back.
+    """Train the projection; return the mean of it and the identity, (hidden, hidden).
 
     Parameters
     ----------
-    say : gets a line of losses by task now and then
+    say : called with a line of losses by task every LOG_EVERY steps
     """
     settings, lower = config.query_projection, llm.encoder.lower
     sample = lower.vocabulary()
@@ -143,7 +143,7 @@ def train(llm: SharedLLM, config: TrainConfig, say: Callable[[str], object] = _n
     model = QueryProjection(sample.shape[1], lower.device)
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
     dataset = Questions(config.data, llm.tokenizer, llm.tree, config.seed)
-    # pickled whole: shared one by one, each array would hold a file open
+    # one bytes object per batch: torch's sharing would hold a file open for each array
     loader = DataLoader(
         dataset, batch_size=settings.batch, collate_fn=pickle.dumps, num_workers=config.workers
     )
@@ -176,17 +176,17 @@ def train(llm: SharedLLM, config: TrainConfig, say: Callable[[str], object] = _n
 
 
 def halfway(trained: Tensor, sample: Tensor) -> Tensor:
-    """The mean of the identity and of `trained`, which maps the vectors `sample` to unit length.
+    """Return the mean of the identity and of `trained`, scaled by the vectors `sample`.
 
-    What the projection alone finds less well is found again by the plain vectors, and hardly
-    anything is lost of what it gains (docs/experiments.md, 23).
+    `trained` is scaled to keep the vectors' mean length. The mean finds again what the
+    projection alone finds less well, and keeps nearly all of its gain (docs/experiments.md, 23).
     """
     trained = trained / (sample @ trained.T).norm(dim=-1).mean()
     return (torch.eye(len(trained), device=trained.device) + trained) / 2
 
 
 def _vectors(llm: SharedLLM, texts: Sequence[NDArray[np.int32]]) -> Tensor:
-    """Search vectors of all tokens of `texts`, each read by itself, chunk after chunk."""
+    """Compute the search vectors of all tokens of `texts`, each chunk read alone."""
     starts = np.cumsum([0, *map(len, texts)]).tolist()
     spans = [
         (start + chunk.start, start + chunk.end)
@@ -204,7 +204,7 @@ def run(
     Raises
     ------
     AdapterError
-        If there is no adapter in the folder.
+        If the folder holds no adapter.
     """
     tree = lora_io.Manifest.read(adapter).tree
     llm = SharedLLM.from_pretrained(config.model, adapter=None, tree=tree, **options)

@@ -1,4 +1,4 @@
-"""Rows of questions and summaries -> examples: passages among unrelated text, and what is asked."""
+"""The tasks "qa" and "summary": rows of questions -> examples, passages among unrelated text."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from pathlib import Path
 from sharedllm.errors import ConfigError
 from sharedllm.generation.prompt import ABSENT
 from sharedllm.training.examples import Example, Past, Span
-from sharedllm.training.texts import Row, endless
+from sharedllm.training.streams import Row, endless
 
-HELD = 96  # contexts whose questions are drawn from together
-POOL = 800  # passages that other questions' passages are mixed with
-LONGEST_PASSAGE = 4000  # characters of those
-ABSENT_SHARE = (
-    0.1  # of the questions that can be asked elsewhere; rows that say so themselves come on top
-)
+HELD = 96  # contexts held at once, from which questions are drawn
+POOL = 800  # passages held at once, with which those of other questions are mixed
+LONGEST_PASSAGE = 4000  # characters of a passage in the pool
+# Share of the answerable questions that are asked without their passage. Unanswerable rows of the
+# file come on top.
+ABSENT_SHARE = 0.1
 MOST_OF_ONE = 64  # questions of one context
-PATIENCE = 50_000  # contexts in a row without a question that can be used
-ENDS = (". ", ".\n", "? ", "! ", "\n\n")  # of sentences; a single line end may be a wrap
+PATIENCE = 50_000  # contexts in a row without a usable question, after which the file is refused
+ENDS = (". ", ".\n", "? ", "! ", "\n\n")  # of sentences; a single line feed may be a wrap
 STOP = frozenset(
     (
         "a about after all also an and any are as at be been before being between both but by can "
@@ -51,10 +51,10 @@ class Question:
     ----------
     text : str
     answers : tuple of str
-        Right answers, the chosen one first; (ABSENT,) where there is none.
+        Right answers, the chosen one first; (ABSENT,) if the passage holds none.
     passage : str
     words : frozenset of str
-        The words of the question that say what it is about.
+        The content words of the question.
     is_summary : bool
     """
 
@@ -72,20 +72,20 @@ class Passage:
 
 
 class Questions:
-    """Examples of a file of questions.
+    """Makes examples of a file of questions.
 
     Parameters
     ----------
     path : Path
-        Rows of context, question and answer (a text, or a list); `options` where there are any.
+        Rows of context, question and answer (a text, or a list), and perhaps `options`.
     skip : sequence of str
-        Rows are left out whose `source` starts with one of these.
+        Prefixes of `source` whose rows are left out.
     texts : callable
-        Gives unrelated text of so many characters.
+        Returns unrelated text of a given number of characters.
     length : callable
         Draws the characters of the next past.
     longest : int
-        Characters of the longest text that is summarised.
+        Characters of a text to be summarised, at most.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Questions:
         self._pool: deque[Passage] = deque(maxlen=POOL)
 
     def reading(self) -> Iterator[Example]:
-        """Questions with answers, without one, and several at once."""
+        """Yield examples of questions: answerable, unanswerable, and several at once."""
         held: list[list[Question]] = []
         for group in self._groups(summaries=False):
             held.append(group)
@@ -120,7 +120,7 @@ class Questions:
             yield self._summary(self._rng.choice(group))
 
     def _groups(self, summaries: bool) -> Iterator[list[Question]]:
-        """The questions of one context, which stand next to each other in the file."""
+        """Yield the questions of one context, which are neighbours in the file."""
         idle = 0
         for same in _of_one_context(endless(self._path, self._rng)):
             found = {
@@ -134,7 +134,7 @@ class Questions:
             idle = 0 if group else idle + 1
             if idle > PATIENCE:
                 what = "summaries" if summaries else "questions"
-                raise ConfigError(f"{self._path} holds no {what} that can be used")
+                raise ConfigError(f"{self._path} holds no usable {what}")
             if not group:
                 continue
             if len(group[0].passage) <= LONGEST_PASSAGE:
@@ -144,13 +144,13 @@ class Questions:
             yield group
 
     def _read(self, row: Row) -> Question | None:
-        """None for a source that is left out."""
+        """Read a row; None if its source is left out."""
         if str(row.get("source", "")).startswith(self._skip):
             return None
         return read(row, self._path, self._rng)
 
     def _example(self, group: list[Question]) -> Example:
-        """One example of the questions that are left of a context."""
+        """Make one example of the questions that are left of a context."""
         asked = [group.pop()]
         if asked[0].answers[0] != ABSENT:
             if _is_specific(asked[0]) and self._rng.random() < ABSENT_SHARE:
@@ -170,9 +170,9 @@ class Questions:
         )
 
     def _absent(self, asked: Question) -> Example:
-        """A real question over other passages, like its own where there are such, and text."""
+        """Ask a real question about other passages, similar ones if possible, and text."""
         length = self._length()
-        joined = self._rng.random() < 0.4  # as often as with an answer, so that form tells nothing
+        joined = self._rng.random() < 0.4  # as often as with an answer, so that the form is no clue
         others = self._others([asked], length if joined else self._rng.choice((0, 1500, 3000)))
         if joined and others:
             past, _ = _joined(others, self._rng)
@@ -181,7 +181,7 @@ class Questions:
         return Example(kind="qa_absent", past=past, question=asked.text, answer=ABSENT)
 
     def _around(self, passage: str, asked: list[Question], length: int) -> tuple[str, Span]:
-        """The passage alone, among text, or among other passages; and where it stands."""
+        """Put the passage alone, among text, or among other passages; return its span, too."""
         missing, draw = length - len(passage), self._rng.random()
         if missing < 200 or draw < 0.08:
             return passage, (0, len(passage))
@@ -202,7 +202,7 @@ class Questions:
         return past.build()
 
     def _others(self, asked: list[Question], characters: int) -> list[str]:
-        """Passages that do not answer, the nearest and some at random, up to so many characters."""
+        """Draw passages that do not answer, by turns the most similar and at random."""
         question, rng = asked[0], self._rng
         pool = rng.sample(list(self._pool), len(self._pool))
         near = sorted(pool, key=lambda one: -len(question.words & one.words))
@@ -220,7 +220,7 @@ class Questions:
         return out
 
     def _summary(self, asked: Question) -> Example:
-        """A text alone, or named by a heading among other text."""
+        """Ask for the summary of a text alone, or of a part with a heading among other text."""
         length = self._length()
         missing = length - len(asked.passage)
         if missing < 400 or self._rng.random() < 0.5:
@@ -243,12 +243,12 @@ class Questions:
 
 
 def read(row: Row, path: Path, rng: random.Random) -> Question:
-    """A row as a question.
+    """Read a row as a question.
 
     Raises
     ------
     ConfigError
-        If the row lacks what is needed.
+        If the row lacks a field, or a field is empty.
     """
     given = row.get("answer")
     text, passage = (str(row.get(key) or "").strip() for key in ("question", "context"))
@@ -256,8 +256,8 @@ def read(row: Row, path: Path, rng: random.Random) -> Question:
     if not text or not passage or given is None or not all(answers):
         raise ConfigError(
             f"{path} has a row with {', '.join(map(repr, sorted(row)))}; needed are context, "
-            "question and answer (a text, or a list of them; an empty list where there is none), "
-            "and none of them may be empty"
+            "question and answer (a text, or a list of them; an empty list if the context has no "
+            "answer); a text may not be empty"
         )
     summary = is_summary(text)
     options = [str(option).strip() for option in row.get("options") or ()]
@@ -277,7 +277,7 @@ def read(row: Row, path: Path, rng: random.Random) -> Question:
 
 
 def is_summary(question: str) -> bool:
-    """Whether a question asks for a summary."""
+    """Return True if a question asks for a summary."""
     return bool(_SUMMARY.search(question)) and not question.lower().startswith(
         ("who", "what is the")
     )
@@ -288,16 +288,16 @@ def content_words(text: str) -> frozenset[str]:
 
 
 def stands_in(answer: str, passage: str) -> bool:
-    """Whether the answer stands in the passage as whole words, in any case."""
+    """Return True if the passage contains the answer as whole words, ignoring case."""
     return bool(_found(answer).search(passage))
 
 
 def evidence(question: Question) -> Span:
-    """Characters of the passage that hold what the answer needs.
+    """Return the characters of the passage from which the answer follows.
 
-    The sentences of the answer's occurrence that has most of the question's words near it; where
-    the answer does not stand in the passage, all of a short one and the most fitting stretch of a
-    long one.
+    These are the sentences around the occurrence of the answer that is nearest to the question's
+    words. If the passage does not contain the answer, they are all of a short passage, or the part
+    of a long one that has most words in common.
     """
     passage = question.passage
     if question.is_summary:
@@ -321,7 +321,7 @@ def evidence(question: Question) -> Span:
 
 
 def _of_one_context(stream: Iterator[Row]) -> Iterator[list[Row]]:
-    """Neighbours with the same context, so many at most: a file may hold a single context."""
+    """Group neighbours of one context, at most MOST_OF_ONE: a file may have a single context."""
     held: list[Row] = []
     for row in stream:
         if held and (row["context"] != held[0]["context"] or len(held) == MOST_OF_ONE):
@@ -331,14 +331,14 @@ def _of_one_context(stream: Iterator[Row]) -> Iterator[list[Row]]:
 
 
 def _is_specific(question: Question) -> bool:
-    """Whether a question says what it is about, so that other texts do not answer it."""
+    """Return True if a question is specific enough that unrelated text does not answer it."""
     words = question.text.split()[1:]
     named = any(word[:1].isupper() or any(map(str.isdigit, word)) for word in words)
     return len(question.words) >= (2 if named else 4)
 
 
 def _may_answer(other: Passage, asked: list[Question], own: int) -> bool:
-    """Whether another passage has an answer in it, or nearly all that the question speaks of."""
+    """Return True if another passage contains an answer, or most of the question's words."""
     question = asked[0]
     if any(other.text == one.passage for one in asked):
         return True
@@ -349,7 +349,7 @@ def _may_answer(other: Passage, asked: list[Question], own: int) -> bool:
 
 
 def _window(asked: list[Question], length: int, rng: random.Random) -> tuple[str, tuple[Span, ...]]:
-    """The passage, or a part of a long one that holds the evidence; and the evidence in it."""
+    """Return the passage, or the part of a long one around the evidence, and its spans."""
     passage = asked[0].passage
     if asked[0].answers[0] == ABSENT:
         return passage, ()
@@ -358,7 +358,7 @@ def _window(asked: list[Question], length: int, rng: random.Random) -> tuple[str
     if len(passage) > max(length, 2000, last - first):
         room = max(length, 2000) - (last - first)
         start = max(0, min(first, first - rng.randrange(max(1, room))))
-        if start:  # at a word
+        if start:  # begin at a word
             start = max(0, min(first, passage.find(" ", start) + 1))
         passage = passage[start : start + max(room, 0) + (last - first)]
         spans = [(a - start, b - start) for a, b in spans]
@@ -366,7 +366,7 @@ def _window(asked: list[Question], length: int, rng: random.Random) -> tuple[str
 
 
 def _joined(passages: Sequence[str], rng: random.Random) -> tuple[str, tuple[Span, ...]]:
-    """Passages one after another, with or without headings; each one's span."""
+    """Join passages, with or without headings; return the span of each, too."""
     heading = rng.choice(("", "", "Document {n}:\n", "[{n}] ", "Passage {n}\n"))
     out, spans, length = list[str](), list[Span](), 0
     for n, passage in enumerate(passages, start=1):
@@ -395,7 +395,7 @@ def _found(answer: str) -> re.Pattern[str]:
 
 
 def _sentences(passage: str, span: Span, most: int = 300) -> Span:
-    """The span out to the ends of its sentences, at most `most` characters further."""
+    """Extend a span to the ends of its sentences, by at most `most` characters."""
     start, end = span
     before = max(passage.rfind(mark, max(0, start - most), start) for mark in ENDS)
     after = [passage.find(mark, end, end + most) for mark in ENDS]
@@ -406,7 +406,7 @@ def _sentences(passage: str, span: Span, most: int = 300) -> Span:
 
 
 def _chosen_first(answers: list[str], passage: str) -> list[str]:
-    """The shortest of those that stand in the passage first; else as they are."""
+    """Put the shortest answer that the passage contains first."""
     inside = [answer for answer in answers if stands_in(answer, passage)]
     first = min(inside, key=len) if inside else answers[0]
     return [first, *(answer for answer in answers if answer != first)]
@@ -415,7 +415,7 @@ def _chosen_first(answers: list[str], passage: str) -> list[str]:
 def _with_options(
     text: str, answers: list[str], options: list[str], rng: random.Random
 ) -> tuple[str, list[str]]:
-    """Multiple choice; an answer may be given as a letter."""
+    """Append shuffled options to the question; an answer may be given as a letter."""
     letter = answers[0].strip("(). ").upper()
     if answers[0] not in options and len(letter) == 1 and 0 <= ord(letter) - 65 < len(options):
         answers = [options[ord(letter) - 65]]

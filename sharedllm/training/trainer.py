@@ -1,4 +1,4 @@
-"""The training loop: one process or many, resumable, with a log of each task's loss."""
+"""The training loop of adapters: one process or several (DDP), resumable, logging by task."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from sharedllm.hf.loading import DEFAULT_NAME
 from sharedllm.hf.lora import Adapter
 from sharedllm.shared_llm import SharedLLM
 from sharedllm.training.batch import Choice, Chooser, losses
-from sharedllm.training.config import TrainConfig
 from sharedllm.training.data import Mixture
+from sharedllm.training.train_config import TrainConfig
 
-PREFETCH = 8  # batches a worker is ahead: examples differ in length
+PREFETCH = 8  # batches that a worker prepares ahead, because examples differ in length
 
 
 class Choices(IterableDataset[Choice]):
-    """The endless stream of choices; every worker of every process draws its own."""
+    """Endless stream of choices; every worker of every process draws its own."""
 
     def __init__(self, config: TrainConfig, llm: SharedLLM, process: int, start: int) -> None:
         self._config, self._tokenizer, self._tree = config, llm.tokenizer, llm.tree
@@ -41,7 +41,7 @@ class Choices(IterableDataset[Choice]):
 
     def __iter__(self) -> Iterator[Choice]:
         info = get_worker_info()
-        # the step at which a run goes on is part of the seed: it sees new examples, not old ones
+        # the first step is part of the seed, so that a resumed run sees new examples
         seed = hash((self._config.seed, self._start, self._process, info.id if info else 0))
         chooser = Chooser(
             self._tokenizer,
@@ -71,20 +71,20 @@ class _Losses(nn.Module):
 
 
 class Trainer:
-    """One run.
+    """A training run.
 
     Parameters
     ----------
     config : TrainConfig
     resume : bool
-        Go on from the last state under ``config.out``.
+        Continue from the last state under ``config.out``.
     options : passed to ``SharedLLM.from_pretrained`` (device, dtype, ...)
     """
 
     def __init__(self, config: TrainConfig, *, resume: bool = False, **options: Any) -> None:
         set_seed(config.seed)
         self.config, self.out = config, Path(config.out)
-        # a batch of text leaves alone leaves the lower adapter without gradients
+        # a batch with leaves only as text gives the lower adapter no gradients
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)
         self.accelerator = Accelerator(
             log_with="tensorboard" if config.tensorboard else None,
@@ -132,7 +132,8 @@ class Trainer:
         loader = DataLoader(
             dataset,
             batch_size=self.config.batch,
-            collate_fn=pickle.dumps,  # shared one by one, each tensor would hold a file open
+            # one bytes object per batch: torch's sharing would hold a file open for each tensor
+            collate_fn=pickle.dumps,
             num_workers=workers,
             prefetch_factor=PREFETCH if workers else None,
         )
@@ -151,8 +152,8 @@ class Trainer:
             if self.step % self.config.save_every == 0:
                 self.save()
         self.save()
-        # Without this a process may end while the last broadcast's tensors are being given back in
-        # a thread: the one waits for the thread, the thread for the interpreter.
+        # Without this a process may exit while a thread still frees the tensors of the last
+        # broadcast, and the two wait for each other.
         self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
 
@@ -166,21 +167,21 @@ class Trainer:
         return each.detach()
 
     def _agreed(self, seconds: float) -> float:
-        """The first process' clock: one that stopped alone would leave the others waiting."""
+        """Return the first process's clock, so that all processes stop at the same step."""
         if self.accelerator.num_processes == 1:
             return seconds
         clock = torch.tensor(seconds, device=self.accelerator.device)
         return float(broadcast(clock))
 
     def _progress(self) -> float:
-        """The share of the run that is done, by steps or by time, whichever is further."""
+        """Return the share of the run that is done, by steps or by time, the larger."""
         share = self.step / self.config.steps
         if self.config.minutes is not None:
             share = max(share, self.seconds / (60 * self.config.minutes))
         return share
 
     def _set_rate(self) -> None:
-        """Linear warm-up, then a cosine to zero."""
+        """Set the learning rate: linear warm-up, then a cosine to zero."""
         done, warm = self._progress(), self.config.warmup
         if done < warm:
             share = (done + 1 / self.config.steps) / warm
@@ -190,7 +191,7 @@ class Trainer:
             group["lr"] = self.config.learning_rate * min(1.0, share)
 
     def save(self) -> None:
-        """Write the adapter, and what is needed to go on."""
+        """Write the adapter, and the state from which the run can be resumed."""
         if not self.accelerator.is_main_process:
             return
         train = self.config.model_dump(mode="json")
@@ -203,7 +204,7 @@ class Trainer:
             notes={"steps": self.step, "minutes": round(self.seconds / 60, 1), "train": train},
         )
         lora_io.save(self.adapter, self.out, manifest, torch.bfloat16)
-        # the weights too: step, optimizer and weights are always of one moment
+        # with the weights, so that step, optimizer and weights are always of the same step
         state = {
             "weights": self.adapter.weights(),
             "optimizer": self.optimizer.state_dict(),
@@ -217,7 +218,7 @@ class Trainer:
     def _resume(self) -> None:
         if not (self.out / "state.pt").is_file():
             raise ConfigError(
-                f"there is nothing to go on from in {str(self.out)!r} (state.pt); start without "
+                f"no saved state in {str(self.out)!r} (state.pt) to resume from; start without "
                 "--resume"
             )
         state = torch.load(self.out / "state.pt", weights_only=True, map_location="cpu")
@@ -227,7 +228,7 @@ class Trainer:
 
 
 def _require_processes(accelerator: Accelerator) -> None:
-    """Refuse processes that were started for something else than DDP."""
+    """Refuse accelerate launches other than one process or DDP."""
     kind = accelerator.distributed_type
     if kind not in (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU):
         raise ConfigError(
@@ -241,21 +242,21 @@ def _cuda(accelerator: Accelerator) -> bool:
 
 
 def _bf16(device: torch.device) -> torch.autocast:
-    """Adapters are float32 on a bfloat16 base: multiply in bfloat16 on CUDA."""
+    """Return autocast to bfloat16 on CUDA, for float32 adapters on a bfloat16 base."""
     return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
 
 
 def _peak(device: torch.device) -> str:
-    """The most memory used so far, where it is counted."""
+    """Return the peak of allocated memory as text; empty on the CPU."""
     if device.type != "cuda":
         return ""
     return f"  {torch.cuda.max_memory_allocated(device) / 2**30:.0f} GiB"
 
 
 class _Log:
-    """Losses by task, tokens a second: to TensorBoard and the terminal.
+    """Logs losses by task and tokens per second, to TensorBoard and the terminal.
 
-    Losses are read from the device only when they are shown: reading them waits for it.
+    Losses are read from the device only when they are shown, because reading synchronises.
     """
 
     def __init__(self, accelerator: Accelerator, every: int) -> None:

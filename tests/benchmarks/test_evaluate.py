@@ -15,7 +15,7 @@ from benchmarks.quality.plot import draw
 from sharedllm import SharedLLM
 from sharedllm.config import AdapterConfig
 from sharedllm.evaluation.baselines import BASELINES
-from sharedllm.evaluation.settings import Settings
+from sharedllm.evaluation.options import Settings
 from sharedllm.hf.lora import Adapter
 from tests.evaluation.test_commands import COMMON, checked
 from tests.texts import FERRY, GARDEN, STORY

@@ -13,8 +13,8 @@ from benchmarks.quality.ruler import words
 from benchmarks.quality.ruler.needles import NOISE, TASKS
 from benchmarks.quality.ruler.tracing import common_words
 from sharedllm.errors import ConfigError
+from sharedllm.evaluation.filler import Filler
 from sharedllm.evaluation.items import Item, frame
-from sharedllm.evaluation.texts import Filler
 from tests.models import make_tokenizer
 
 TOKENIZER = make_tokenizer()

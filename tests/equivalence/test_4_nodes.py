@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from sharedllm import TreeConfig
-from sharedllm.encoding.kv import NodeKV
+from sharedllm.encoding.kv import NodeKV, kept_positions
 from sharedllm.encoding.lower_model import NodeRequest
-from sharedllm.encoding.pooling import kept_positions
 from sharedllm.hf.rope import Rotation
 from tests.equivalence import oracle
 from tests.models import FAMILIES, TREE, shared, some_ids, stock

@@ -12,9 +12,9 @@ import pytest
 
 from sharedllm.cli.main import main
 from sharedllm.errors import ConfigError
+from sharedllm.evaluation.filler import Filler
 from sharedllm.evaluation.items import frame
 from sharedllm.evaluation.needle import STATEMENTS, items
-from sharedllm.evaluation.texts import Filler
 from tests.models import make_tokenizer
 from tests.texts import FERRY, GARDEN, STORY
 

@@ -126,7 +126,7 @@ def test_what_is_cut_and_kept(llm: SharedLLM, long: Case) -> None:
     assert tuple(middle) == (*ids[:50], *ids[-51:])
     own = Truncated(llm, side="left", budgeted=False)
     ready = own.prepare(long, None)
-    assert ready.prompt.running_tokens + len(TARGET) == WINDOW
+    assert ready.prompt.text_tokens + len(TARGET) == WINDOW
     with pytest.raises(DoesNotFitError, match="beyond the trained window"):
         Truncated(llm, side="left", budgeted=True).body(long, WINDOW)
 

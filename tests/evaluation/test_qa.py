@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from sharedllm.errors import DocumentError
+from sharedllm.evaluation.filler import Filler, texts
 from sharedllm.evaluation.qa import Question, read
-from sharedllm.evaluation.texts import Filler, texts
 from tests.models import make_tokenizer
 
 

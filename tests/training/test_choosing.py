@@ -7,8 +7,8 @@ import pytest
 from sharedllm.generation.prompt import ABSENT
 from sharedllm.training import batch
 from sharedllm.training.batch import Chooser, alike
-from sharedllm.training.config import SelectionConfig
 from sharedllm.training.examples import Example
+from sharedllm.training.train_config import SelectionConfig
 from tests.models import TREE, make_tokenizer
 from tests.texts import STORY
 

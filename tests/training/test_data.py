@@ -18,10 +18,10 @@ pytest.importorskip("pydantic", reason="needs the extra [train]")
 from sharedllm.errors import ConfigError
 from sharedllm.generation.prompt import ABSENT
 from sharedllm.training import questions
-from sharedllm.training.config import DataConfig, Source
 from sharedllm.training.data import Mixture
 from sharedllm.training.examples import Example
-from sharedllm.training.texts import endless, shuffled
+from sharedllm.training.streams import endless, shuffled
+from sharedllm.training.train_config import DataConfig, Source
 from tests.texts import STORY
 
 CITIES = [f"{a}{b}ville" for a in ("Ar", "Bo", "Cel", "Dun", "Em") for b in "abcdefgh"]

@@ -15,10 +15,11 @@ from sharedllm.encoding.lower_model import unit
 from sharedllm.errors import AdapterError
 from sharedllm.hf import lora_io
 from sharedllm.hf.lora import Adapter
-from sharedllm.search.scorers import MaxSim, looked_for
+from sharedllm.search.query import looked_for
+from sharedllm.search.scorers import MaxSim
 from sharedllm.training import query_projection
-from sharedllm.training.config import read_config
 from sharedllm.training.query_projection import QueryProjection, Questions, Sought
+from sharedllm.training.train_config import read_config
 from tests.models import TREE, make_model, make_tokenizer, shared
 from tests.texts import STORY
 from tests.training.test_training import toml

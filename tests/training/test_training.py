@@ -20,8 +20,8 @@ from sharedllm.errors import ConfigError
 from sharedllm.hf.attention_interface import fuse_norms
 from sharedllm.hf.lora import Adapter
 from sharedllm.training.batch import Chooser, encode, layers_recomputed, losses
-from sharedllm.training.config import SelectionConfig, read_config
 from sharedllm.training.data import Mixture
+from sharedllm.training.train_config import SelectionConfig, read_config
 from tests.models import make_model, make_tokenizer, shared
 from tests.texts import STORY
 
@@ -223,5 +223,5 @@ def test_nothing_to_go_on_from_is_said(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     make_model("llama", max_position_embeddings=4096).save_pretrained(folder)
     make_tokenizer().save_pretrained(folder)
-    with pytest.raises(ConfigError, match="nothing to go on from"):
+    with pytest.raises(ConfigError, match="no saved state"):
         Trainer(read_config(toml(tmp_path, model=str(folder))), resume=True, device="cpu")

@@ -15,12 +15,12 @@ from benchmarks.quality.ruler.tracing import NEW_TOKENS, common_words, frequent_
 from sharedllm import SharedLLM
 from sharedllm.errors import ConfigError
 from sharedllm.evaluation import metrics
+from sharedllm.evaluation.filler import REPEATS, SENTENCE_END, Filler, require_filler
 from sharedllm.evaluation.items import Item, frame
 from sharedllm.evaluation.methods import Method, Ready
 from sharedllm.evaluation.metrics import Metric, Row
+from sharedllm.evaluation.options import Settings
 from sharedllm.evaluation.run import Session, answers
-from sharedllm.evaluation.settings import Settings
-from sharedllm.evaluation.texts import REPEATS, SENTENCE_END, Filler, require_filler
 from sharedllm.text.tokens import Tokenizer
 
 OTHERS = ("vt", "cwe", "fwe")

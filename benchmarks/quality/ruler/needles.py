@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from benchmarks.quality.ruler import words
-from sharedllm.evaluation.texts import SENTENCE_END
+from sharedllm.evaluation.filler import SENTENCE_END
 
 TEMPLATE = (
     "Some special magic {kind} are hidden within the following text. Make sure to memorize it. "

@@ -1,0 +1,81 @@
+"""Endless streams of rows of JSON Lines files, and of stretches of text; no file is held whole."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import lzma
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sharedllm.errors import ConfigError
+
+Row = dict[str, Any]
+T = TypeVar("T")
+HELD = 64  # documents held at once, from which stretches are drawn
+AT_START = 4  # documents of each file that are read before the first example
+SKIPPED = 30_000_000  # characters skipped at the start, at most: less than a second
+
+
+def rows(path: Path, skip: int = 0) -> Iterator[Row]:
+    """Yield the rows of a .jsonl or .jsonl.xz file, without about the first `skip` characters."""
+    opener = lzma.open if path.suffix == ".xz" else open
+    with opener(path, "rt", encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if skip > 0:
+                skip -= len(line)
+                continue
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ConfigError(f"{path}, line {number}: no JSON object ({error})") from error
+
+
+def endless(path: Path, rng: random.Random) -> Iterator[Row]:
+    """Yield rows for ever, from a random place on, so that workers start with different rows."""
+    skip = rng.randrange(SKIPPED)
+    while True:
+        empty = True
+        for row in rows(path, skip):
+            empty = False
+            yield row
+        if empty and not skip:
+            raise ConfigError(f"{path} holds no row")
+        skip = 0
+
+
+def shuffled(stream: Iterator[T], rng: random.Random, buffer: int) -> Iterator[T]:
+    """Shuffle an endless stream with a buffer of `buffer` items."""
+    held = list(itertools.islice(stream, buffer))
+    for item in stream:
+        at = rng.randrange(buffer)
+        held[at], item = item, held[at]
+        yield item
+
+
+class Texts:
+    """Draws stretches of real text of any length from documents."""
+
+    def __init__(self, paths: Sequence[Path], rng: random.Random) -> None:
+        self._rng = rng
+        self._streams = [shuffled(endless(path, rng), rng, AT_START) for path in paths]
+        self._held: list[str] = []
+
+    def stretch(self, characters: int) -> str:
+        """Return `characters` characters from one document, or from several in a row."""
+        out: list[str] = []
+        while (missing := characters - sum(map(len, out))) > 0:
+            text = self._next()
+            start = self._rng.randrange(max(1, len(text) - missing))
+            out.append(text[start : start + missing])
+        return "\n\n".join(out)
+
+    def _next(self) -> str:
+        # a document serves several stretches before it is replaced, because books are long
+        if len(self._held) < 8 or self._rng.random() < 0.05:
+            self._held.append(str(next(self._rng.choice(self._streams))["text"]))
+            if len(self._held) > HELD:
+                self._held.pop(self._rng.randrange(len(self._held)))
+        return self._rng.choice(self._held)
