@@ -30,6 +30,7 @@ from sharedllm.encoding.document import SearchVectors
 from sharedllm.encoding.kv import NodeKV
 from sharedllm.encoding.lower_model import NodeRequest
 from sharedllm.errors import ConfigError, InputError
+from sharedllm.memory.tables import inflated
 from sharedllm.text.tree import Chunk, planted
 
 VECTOR_BYTES = 64  # of a token
@@ -308,24 +309,6 @@ def layout_from_bytes(data: bytes, tokens: int) -> tuple[NDArray[np.int32], NDAr
     starts = np.cumsum(columns[1], dtype=np.int32)
     spans = np.stack([starts, starts + columns[2]], axis=1).astype(np.int32)
     return columns[0].astype(np.int32), spans
-
-
-def inflated(data: bytes, most: int) -> bytes:
-    """Inflate `data` to at most `most` bytes.
-
-    Raises
-    ------
-    ValueError
-        If it is not deflated, or gives more.
-    """
-    work = zlib.decompressobj()
-    try:
-        out = work.decompress(data, most + 1)
-    except zlib.error as error:
-        raise ValueError(str(error)) from error
-    if len(out) > most or not work.eof:
-        raise ValueError(f"it does not end after {most:,} bytes")
-    return out
 
 
 # -- KV --------------------------------------------------------------------------------------------

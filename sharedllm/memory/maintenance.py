@@ -195,15 +195,23 @@ class _Findings:
             self._both_ways(table, "chunk")
 
     def words(self) -> None:
-        for chunk, check, text in self.connection.execute(
-            "SELECT c.chunk, c.words, w.text FROM chunks c JOIN words w ON w.rowid = c.chunk"
-        ):
-            if tables.checksum(text) != check:
-                self.index = True
-                self.note(
-                    f"the words of a chunk are not what was written: {REPAIR}", "words", chunk
-                )
-        self._both_ways("words", "rowid")
+        rows = "SELECT c.chunk, c.words, w.text FROM chunks c JOIN words w ON w.rowid = c.chunk"
+        try:
+            for chunk, check, text in self.connection.execute(rows):
+                if tables.checksum(text) != check:
+                    self.index = True
+                    what = f"the words of a chunk are not what was written: {REPAIR}"
+                    self.note(what, "words", chunk)
+            self._both_ways("words", "rowid")
+        except sqlite3.DatabaseError as error:
+            self.unreadable_index(error)
+
+    def unreadable_index(self, error: sqlite3.DatabaseError) -> None:
+        """Note what SQLite says of the index of words, if it is about damage."""
+        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR):
+            raise error
+        self.index = True
+        self.note(f"the index of words is not that of the words ({error}): {REPAIR}", "words")
 
     def _both_ways(self, table: str, column: str) -> None:
         """Note chunks without rows in a table, and rows without a chunk."""
@@ -237,10 +245,7 @@ class _Findings:
         try:
             connection.execute("INSERT INTO words (words) VALUES ('integrity-check')")
         except sqlite3.DatabaseError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CORRUPT:
-                raise
-            self.index = True
-            self.note(f"the index of words is not that of the words: {REPAIR}", "words")
+            self.unreadable_index(error)
 
 
 # -- repair ----------------------------------------------------------------------------------------
@@ -306,6 +311,8 @@ def _renumber(connection: sqlite3.Connection) -> None:
 
 def _index_again(connection: sqlite3.Connection) -> set[int]:
     """Make the index of words anew from the texts; the chunks whose words none of them gives."""
+    # one of an unknown version cannot be dropped: https://sqlite.org/fts5.html
+    connection.execute("INSERT OR REPLACE INTO words_config VALUES ('version', 4)")
     connection.execute("DROP TABLE words")
     connection.execute(tables.WORDS)
     bare = {row[0] for row in connection.execute("SELECT chunk FROM chunks")}
