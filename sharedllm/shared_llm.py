@@ -41,7 +41,6 @@ from sharedllm.injection.upper_model import UpperModel
 from sharedllm.memory.resolve import Context, per_question, resolve, resolve_some
 from sharedllm.progress import Progress
 from sharedllm.search import citations
-from sharedllm.search.citations import widened
 from sharedllm.search.scorers import Embedder, Scorer, Scores, score
 from sharedllm.search.selection import Selection, searched, select
 
@@ -317,7 +316,8 @@ class SharedLLM:
         documents = resolve(context, self.encoder, asked.query)
         conversation = converse(asked, documents, self.tokenizer)
         require_window(conversation, self.tokenizer, self.window, new_tokens)
-        selection = self._select(asked.query, conversation.documents, scores, search)
+        found = conversation.documents  # those of the messages, too
+        selection = self._select(asked.query, found, scores, search) if found else None
         searched = time.perf_counter()
         prepared = self.assemble(conversation, selection, new_tokens, progress)
         return replace(
@@ -409,14 +409,13 @@ class SharedLLM:
         Parameters
         ----------
         scores : one array per document, as :meth:`score` returns them; None computes them
+
+        Raises
+        ------
+        InputError, ConfigError, BudgetError
         """
         documents = resolve_some(context, self.encoder, query)
-        selection = self._select(query, documents, scores, self._settings(options)[0])
-        if selection is None:
-            raise InputError(
-                "context is empty; give documents that remember() returned, or a memory"
-            )
-        return selection
+        return self._select(query, documents, scores, self._settings(options)[0])
 
     def _select(
         self,
@@ -424,10 +423,8 @@ class SharedLLM:
         documents: Sequence[Document],
         scores: Sequence[Scores] | None,
         search: SearchConfig,
-    ) -> Selection | None:
-        """Select nodes of `documents`; None without documents."""
-        if not documents:
-            return None
+    ) -> Selection:
+        """Score and select nodes of `documents`, of which there is at least one."""
         for document in documents:
             self.encoder.require_own(document)
         given = scores or score(query, documents, self.encoder, search.scorer, self._embedder)
@@ -438,7 +435,7 @@ class SharedLLM:
             self.tree,
             overhead=citations.overheads(documents, self.tokenizer),
             ready=lambda d, node, ratio: documents[d].request(node, ratio) in documents[d].nodes,
-            widen=lambda d, node: widened(documents[d], node, search.sentences),
+            widen=lambda d, node: citations.widened(documents[d], node, search.sentences),
         )
         shown = searched(documents, given, selection.nodes)
         return replace(selection, searched=shown)

@@ -252,7 +252,7 @@ class DocumentEncoder:
         Raises
         ------
         DocumentError
-            If there is no text.
+            If the text is empty or only white space.
         """
         tokens = tokenize(text, self.tokenizer)
         return tokens, cut(len(tokens), self.tree.chunk)

@@ -23,7 +23,7 @@ from sharedllm import __version__
 from sharedllm.config import GenerationConfig
 from sharedllm.encoding.document import Document
 from sharedllm.errors import BudgetError
-from sharedllm.evaluation import tables
+from sharedllm.evaluation import results
 from sharedllm.evaluation.baselines import Choice, methods, parsed
 from sharedllm.evaluation.items import Item, frame
 from sharedllm.evaluation.methods import Case, DoesNotFitError, Method, Ready
@@ -268,7 +268,7 @@ class Session:
         across: bool = False,
     ) -> dict[str, Any]:
         """Print tables or JSON, write the file of ``--out``, and return the JSON object."""
-        found = tables.cells(rows, metrics, self.settings.seed)
+        found = results.cells(rows, metrics, self.settings.seed)
         result = self._described() | {
             "metrics": [dataclasses.asdict(metric) for metric in metrics],
             "cells": found,
@@ -282,7 +282,9 @@ class Session:
             console = Console()
             if not console.is_terminal:
                 console = Console(width=PIPED_WIDTH)
-            tables.show(found, metrics, console, title=title, tasks=tasks, unit=unit, across=across)
+            results.show(
+                found, metrics, console, title=title, tasks=tasks, unit=unit, across=across
+            )
         return result
 
     def _described(self) -> dict[str, Any]:

@@ -172,7 +172,9 @@ class Questions:
     def _absent(self, asked: Question) -> Example:
         """Ask a real question about other passages, similar ones if possible, and text."""
         length = self._length()
-        joined = self._rng.random() < 0.4  # as often as with an answer, so that the form is no clue
+        joined = (
+            self._rng.random() < 0.4
+        )  # as often as with an answer, so that the form tells nothing
         others = self._others([asked], length if joined else self._rng.choice((0, 1500, 3000)))
         if joined and others:
             past, _ = _joined(others, self._rng)
