@@ -14,7 +14,7 @@ from typing import Any
 
 from sharedllm.errors import ConfigError, DocumentError
 from sharedllm.evaluation import metrics
-from sharedllm.evaluation.filler import REPEATS, Filler, planted, require_filler, rows
+from sharedllm.evaluation.filler import REPEATS, Filler, planted, require_filler
 from sharedllm.evaluation.items import Item
 from sharedllm.evaluation.methods import Method, Ready
 from sharedllm.evaluation.metrics import Metric, Row
@@ -22,6 +22,7 @@ from sharedllm.evaluation.options import Settings
 from sharedllm.evaluation.run import Session, answers
 from sharedllm.generation.prompt import AFTER, BEFORE, part_ids
 from sharedllm.shared_llm import SharedLLM
+from sharedllm.text.loaders import read_rows
 from sharedllm.text.tokens import Tokenizer
 
 CODE_SETS = ("lcc", "repobench")  # LongBench's data sets whose answers are lines of code
@@ -402,7 +403,7 @@ def run_qa(
 
 
 def _questions(paths: Sequence[str], skip: Sequence[str]) -> list[Question]:
-    found = [q for path in paths for q in read(rows(path), path)]
+    found = [q for path in paths for q in read(read_rows(path), path)]
     if not found:
         raise DocumentError(f"no row in {', '.join(map(repr, paths))}")
     sources = {q.source for q in found}

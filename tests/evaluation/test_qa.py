@@ -66,7 +66,10 @@ def test_leval_gives_a_question_for_each_instruction() -> None:
         ({"context": "C", "question": "Q"}, "needed are context"),
         ({"context": " ", "question": "Q", "answer": "A"}, "empty context"),
         ({"context": "C", "question": "Q", "answer": ""}, "is empty"),
-        ({"context": "C", "question": "Q", "answer": "D", "options": ["a", "b"]}, "none of its 2"),
+        (
+            {"context": "C", "question": "Q", "answer": "D", "options": ["a", "b"]},
+            "not among its 2",
+        ),
         ({"context": "C", "question": "Q", "answer": "a", "options": ["a"]}, "two or more"),
         ({"instructions": ["Q"], "outputs": [], "input": "C"}, "1 instructions and 0 outputs"),
     ],

@@ -243,7 +243,7 @@ def test_a_file_without_what_is_asked_for_is_refused(
 ) -> None:
     monkeypatch.setattr("sharedllm.training.questions.PATIENCE", 100)
     files = {**files, "qa": write(tmp_path / "one.jsonl", [row()])}
-    with pytest.raises(ConfigError, match="no summaries"):
+    with pytest.raises(ConfigError, match="no usable summaries"):
         take(mixture(files, summary=1.0), 1)
     files = {**files, "qa": write(tmp_path / "none.jsonl", [])}
     with pytest.raises(ConfigError, match="no row"):
