@@ -19,7 +19,7 @@ from sharedllm.config import (
     InjectionConfig,
     SearchConfig,
     TreeConfig,
-    changed,
+    with_options,
 )
 from sharedllm.encoding.document import Document
 from sharedllm.encoding.document_encoder import NODE_CACHE_BYTES, DocumentEncoder
@@ -42,7 +42,7 @@ from sharedllm.memory.resolve import Context, per_question, resolve, resolve_som
 from sharedllm.progress import Progress
 from sharedllm.search import citations
 from sharedllm.search.scorers import Embedder, Scorer, Scores, score
-from sharedllm.search.selection import Selection, searched, select
+from sharedllm.search.selection import Selection, group_by_document, select
 
 
 class SharedLLM:
@@ -425,6 +425,10 @@ class SharedLLM:
         search: SearchConfig,
     ) -> Selection:
         """Score and select nodes of `documents`, of which there is at least one."""
+
+        def widen(index: int, node: int) -> tuple[int, int]:
+            return citations.complete_sentences(documents[index], node, search.sentences)
+
         for document in documents:
             self.encoder.require_own(document)
         given = scores or score(query, documents, self.encoder, search.scorer, self._embedder)
@@ -433,13 +437,13 @@ class SharedLLM:
             given,
             search,
             self.tree,
-            overhead=citations.overheads(documents, self.tokenizer),
+            overhead=citations.window_overheads(documents, self.tokenizer),
             ready=lambda d, node, ratio: documents[d].request(node, ratio) in documents[d].nodes,
-            widen=lambda d, node: citations.widened(documents[d], node, search.sentences),
+            widen=widen,
         )
-        shown = searched(documents, given, selection.nodes)
+        shown = group_by_document(documents, given, selection.nodes)
         return replace(selection, searched=shown)
 
     def _settings(self, options: dict[str, Any]) -> tuple[SearchConfig, GenerationConfig]:
         """Return the settings of one question: the model's, with `options` changed."""
-        return changed(self.search, self.generation, options)
+        return with_options(self.search, self.generation, options)

@@ -18,7 +18,7 @@ SAMPLE = 20_000  # characters from which the characters per token are estimated
 SENTENCE_END = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][\"'\u201d\u2019)]))\s+")
 
 
-def texts(paths: Sequence[str], option: str) -> list[str]:
+def read_texts(paths: Sequence[str], option: str) -> list[str]:
     """Return the texts of files: "text" of each row of .jsonl(.xz), any other file as a whole.
 
     Parameters
@@ -55,7 +55,7 @@ class Filler:
     """
 
     def __init__(self, paths: Sequence[str | os.PathLike[str]]) -> None:
-        self.texts = texts([os.fspath(path) for path in paths], "--filler")
+        self.texts = read_texts([os.fspath(path) for path in paths], "--filler")
         self.repeats = False
 
     def cut(self, tokens: int, tokenizer: Tokenizer, seed: int) -> str:
@@ -80,7 +80,7 @@ class Filler:
         return out[: ends[-1] if ends else end].rstrip()
 
 
-def planted(text: str, passage: str, share: float, gap: str) -> str:
+def plant(text: str, passage: str, share: float, gap: str) -> str:
     """Insert `passage` into `text` at the first end of a sentence after a `share` of it.
 
     Parameters

@@ -62,7 +62,7 @@ class PrefixCache:
             self._state = state
 
 
-def shared_head(prompts: Sequence[Prompt]) -> bool:
+def have_shared_prefix(prompts: Sequence[Prompt]) -> bool:
     """Return True if all `prompts` have the same text before their first injected KV."""
     first = prompts[0].text
     return (

@@ -74,14 +74,14 @@ def join_pages(pages: Sequence[str]) -> str:
     files; call it for pages from another source, such as text recognition.
     """
     lines = [_clean(page).split("\n") for page in pages]
-    kept = ["\n".join(page).strip() for page in without_running(lines)]
+    kept = ["\n".join(page).strip() for page in remove_running_titles(lines)]
     out = kept[:1]
     for before, page in pairwise(kept):
         out += [f"\n{BREAK}" if before else BREAK, page]
-    return whole_words("".join(out))
+    return join_broken_words("".join(out))
 
 
-def without_running(pages: Sequence[Sequence[str]]) -> list[list[str]]:
+def remove_running_titles(pages: Sequence[Sequence[str]]) -> list[list[str]]:
     """Return the lines of each page without running titles and page numbers.
 
     Lines are removed from a page's edge inwards. The first occurrence of each stays, and so does a
@@ -103,7 +103,7 @@ def without_running(pages: Sequence[Sequence[str]]) -> list[list[str]]:
     return [left or list(page) for left, page in zip(out, pages, strict=True)]
 
 
-def whole_words(text: str) -> str:
+def join_broken_words(text: str) -> str:
     """Put words together that were hyphenated at the end of a line or page, on the next line.
 
     The hyphen stays where the text has the word with it more often than without ("well-known");

@@ -31,7 +31,7 @@ def endless(path: Path, rng: random.Random) -> Iterator[Row]:
         skip = 0
 
 
-def shuffled(stream: Iterator[T], rng: random.Random, buffer: int) -> Iterator[T]:
+def shuffle(stream: Iterator[T], rng: random.Random, buffer: int) -> Iterator[T]:
     """Shuffle an endless stream with a buffer of `buffer` items."""
     held = list(itertools.islice(stream, buffer))
     for item in stream:
@@ -45,7 +45,7 @@ class Texts:
 
     def __init__(self, paths: Sequence[Path], rng: random.Random) -> None:
         self._rng = rng
-        self._streams = [shuffled(endless(path, rng), rng, AT_START) for path in paths]
+        self._streams = [shuffle(endless(path, rng), rng, AT_START) for path in paths]
         self._held: list[str] = []
 
     def stretch(self, characters: int) -> str:

@@ -19,8 +19,8 @@ from sharedllm.evaluation.baselines import (
     Missing,
     Truncated,
     Windows,
-    methods,
-    parsed,
+    make_methods,
+    parse_names,
 )
 from sharedllm.evaluation.items import Item, frame
 from sharedllm.evaluation.methods import Case, DoesNotFitError, Losses, Method, Ready
@@ -68,7 +68,7 @@ def long(llm: SharedLLM) -> Case:
 
 
 def every(llm: SharedLLM, **options: Any) -> list[Method]:
-    return [m for m in methods(llm, Choice(batch=2, **options)) if not isinstance(m, Missing)]
+    return [m for m in make_methods(llm, Choice(batch=2, **options)) if not isinstance(m, Missing)]
 
 
 def test_the_registered_methods_are_these(llm: SharedLLM) -> None:
@@ -143,10 +143,10 @@ def test_the_best_window_stands_last(llm: SharedLLM, long: Case) -> None:
 def test_the_base_reads_for_baselines_unless_asked_otherwise(llm: SharedLLM, short: Case) -> None:
     assert not Full(llm).prepare(short, None).prompt.reads
     assert Full(llm, adapter=True).prepare(short, None).prompt.reads
-    memory = methods(llm, Choice(baselines=()))[0]
+    memory = make_methods(llm, Choice(baselines=()))[0]
     assert memory.prepare(short, BUDGET).prompt.reads
     with pytest.raises(ConfigError, match="none is loaded"):
-        methods(llm, Choice(adapter=True))
+        make_methods(llm, Choice(adapter=True))
 
 
 def test_memory_may_be_injected(llm: SharedLLM, long: Case) -> None:
@@ -167,8 +167,8 @@ def test_a_prompt_that_fills_the_window_is_skipped_with_the_reason(
 
 
 def test_the_baselines_option() -> None:
-    assert parsed("all") == tuple(BASELINES)
-    assert parsed("none") == ()
-    assert parsed("bm25, full") == ("full", "bm25")
+    assert parse_names("all") == tuple(BASELINES)
+    assert parse_names("none") == ()
+    assert parse_names("bm25, full") == ("full", "bm25")
     with pytest.raises(ConfigError, match="--baselines"):
-        parsed("bm26")
+        parse_names("bm26")
