@@ -131,7 +131,7 @@ class Pasted(Prompted):
         return Ready(
             case=case,
             prompt=prompt,
-            entries=len(body),
+            tokens=len(body),
             flops=self.size.prefill(prompt.text_tokens),
             ingest_flops=self.ingest(case),
             stored=self.stored(case, len(body)),

@@ -106,7 +106,7 @@ class Runner:
                 continue
             made, found = ready[case.item.id], measured[case.item.id]
             yield row | {
-                "entries": made.entries,
+                "tokens": made.tokens,
                 "prefill_flops": made.flops,
                 "ingest_flops": made.ingest_flops,
                 "stored_bytes": made.stored,

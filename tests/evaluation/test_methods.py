@@ -89,7 +89,7 @@ def test_every_method_answers_within_its_budget(
         return
     ready = method.prepare(case, budget)
     if method.budgeted:
-        assert 0 < ready.entries <= BUDGET
+        assert 0 < ready.tokens <= BUDGET
     assert ready.flops > 0
     assert min(ready.stored, ready.ingest_flops) >= 0
     texts = method.generate([ready, ready], 5)
@@ -113,7 +113,7 @@ def stock_losses(ready: Ready, target: tuple[int, ...]) -> Losses:
 def test_full_attention_is_the_stock_model(llm: SharedLLM, short: Case) -> None:
     method = Full(llm)
     ready = method.prepare(short, None)
-    assert ready.entries == len(STORY.encode())
+    assert ready.tokens == len(STORY.encode())
     losses = method.losses([ready], [TARGET])[0]
     np.testing.assert_allclose(losses, stock_losses(ready, TARGET), atol=1e-4)
 
@@ -152,7 +152,7 @@ def test_the_base_reads_for_baselines_unless_asked_otherwise(llm: SharedLLM, sho
 def test_memory_may_be_injected(llm: SharedLLM, long: Case) -> None:
     method = every(llm, search={"leaves": "kv", "coarse": "all"}, baselines=())[0]
     ready = method.prepare(long, 300)
-    assert 0 < ready.prompt.injected_tokens <= ready.entries <= 300
+    assert 0 < ready.prompt.injected_tokens <= ready.tokens <= 300
     assert np.isfinite(method.losses([ready], [TARGET])[0]).all()
 
 
