@@ -226,7 +226,7 @@ def ask(
 
       sharedllm ask report.pdf notes.md -q "What was decided?" --budget 2048
 
-      sharedllm ask --memory library -q "Which book has a furmity seller?"
+      sharedllm ask --memory memory -q "Which book has a furmity seller?"
 
       curl -s https://example.org/page.html | sharedllm ask - -q "Who wrote this?" --json
     """

@@ -89,7 +89,7 @@ def index(
 ) -> None:
     """Read files and folders into a memory on disk; unchanged files are skipped.
 
-    [bold]Example:[/bold]  sharedllm index books/ notes.md --memory library
+    [bold]Example:[/bold]  sharedllm index books/ notes.md --memory memory
     """
     screen = Screen(silent=as_json)
     place = {"device": device, "dtype": dtype}
