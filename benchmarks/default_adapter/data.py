@@ -17,7 +17,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from sharedllm.training.questions import STOP, is_summary, stands_in
+from sharedllm.training.questions import STOP, contains_answer, is_summary
 
 CHARACTERS = {"books": 22e6, "docs": 14e6, "papers": 12e6, "code": 10e6}
 LONGEST = 600_000
@@ -55,7 +55,7 @@ def clean(row: dict[str, Any], rng: random.Random) -> dict[str, Any] | None:
 
 def _is_useful(answers: list[str], passage: str, rng: random.Random, *, summary: bool) -> bool:
     """Whether the answer that training takes can be read in the passage, and is not too long."""
-    inside = [answer for answer in answers if stands_in(answer, passage)]
+    inside = [answer for answer in answers if contains_answer(answer, passage)]
     first = min(inside, key=len) if inside and not summary else answers[0]
     if len(first) > (LONGEST_SUMMARY if summary else LONGEST_ANSWER):
         return False
@@ -68,7 +68,7 @@ def _is_useful(answers: list[str], passage: str, rng: random.Random, *, summary:
 
 def _is_computed(answer: str, passage: str) -> bool:
     """Whether the answer is a number that the passage does not name: arithmetic, not reading."""
-    if len(answer) > 40 or stands_in(answer, passage):
+    if len(answer) > 40 or contains_answer(answer, passage):
         return False
     number = re.search(r"\d[\d.,]*", answer)
     return number is not None and number.group().rstrip(".,") not in passage

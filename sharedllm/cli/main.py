@@ -27,7 +27,7 @@ from sharedllm.config import (
     GenerationConfig,
     InjectionConfig,
     SearchConfig,
-    one_of,
+    require_one_of,
 )
 from sharedllm.display import page
 from sharedllm.display.picture import Answered
@@ -366,7 +366,7 @@ def _check(
         ("injection", injection, INJECTION_MODES),
     ):
         if value is not None:
-            one_of(name, value, allowed)
+            require_one_of(name, value, allowed)
     if html is not None:
         read = [path for path in (*paths, folder or STDIN) if path != STDIN]
         page.check(html, read)

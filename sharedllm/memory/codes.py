@@ -25,13 +25,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sharedllm.config import TreeConfig, whole
+from sharedllm.config import TreeConfig, require_int
 from sharedllm.encoding.document import SearchVectors
 from sharedllm.encoding.kv import NodeKV
 from sharedllm.encoding.lower_model import NodeRequest
 from sharedllm.errors import ConfigError, InputError
 from sharedllm.memory.tables import inflated
-from sharedllm.text.tree import Chunk, planted
+from sharedllm.text.tree import Chunk, grow_trees
 
 VECTOR_BYTES = 64  # of a token
 BLOCK = {"cpu": 16384, "cuda": 32768}  # tokens at once; on the CPU what its caches hold
@@ -74,7 +74,7 @@ class VectorCodec:
         ConfigError
             If `size` is less than 1, or `sample` is not a matrix of finite numbers, not all zero.
         """
-        whole("size", size, least=1)
+        require_int("size", size, least=1)
         if sample.ndim != 2 or not sample.isfinite().all() or not sample.any():
             raise ConfigError(
                 f"sample is a tensor of shape {tuple(sample.shape)}; give search vectors "
@@ -332,7 +332,7 @@ def kept_nodes(length: int, tree: TreeConfig, keep: str) -> tuple[NodeRequest, .
         return ()
     if keep == "coarse":
         return (root,)
-    forest = planted([Chunk(index=0, start=0, end=length)], tree)
+    forest = grow_trees([Chunk(index=0, start=0, end=length)], tree)
     out: dict[NodeRequest, None] = {root: None}
     for node in range(len(forest)):
         level, leaf = int(forest.level[node]), forest.left[node] < 0
