@@ -64,11 +64,11 @@ def child_cut(args: argparse.Namespace) -> dict[str, Any]:
 
 def child_ask(args: argparse.Namespace) -> dict[str, Any]:
     """From the start of the process to the last answer."""
-    from sharedllm.hf.loading import converted_default
+    from sharedllm.hf.loading import convert_default_once
     from sharedllm.shared_llm import SharedLLM
 
     at = [args.started, time.time()]
-    converted_default()
+    convert_default_once()
     at.append(time.time())
     llm = SharedLLM.from_pretrained()
     at.append(time.time())

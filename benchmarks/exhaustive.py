@@ -20,7 +20,7 @@ from sharedllm import TreeMemory, loaded_for
 from sharedllm.memory.codes import layout_from_bytes
 from sharedllm.memory.retrieval import codec_of
 from sharedllm.memory.tables import vectors_of
-from sharedllm.text.tree import Chunk, planted
+from sharedllm.text.tree import Chunk, grow_trees
 
 BLOCK, UNPACKED = 16_384, 1 << 20  # tokens at once
 MISSES = 8  # leaves that do not fit before the search stops
@@ -87,7 +87,7 @@ class Everything:
         for rank, (text, _, begin, layout, _, _, count) in enumerate(rows):
             own, spans = layout_from_bytes(layout, count)
             ids.append(own)
-            forest = planted([Chunk(index=0, start=0, end=len(own))], self.llm.tree)
+            forest = grow_trees([Chunk(index=0, start=0, end=len(own))], self.llm.tree)
             for leaf in forest.leaves:
                 a, b = int(forest.start[leaf]), int(forest.end[leaf])
                 first, last = int(spans[a:b, 0].min()), int(spans[a:b, 1].max())

@@ -249,7 +249,7 @@ def measure(args: argparse.Namespace) -> None:
         store = args.folder / ("long" if long else str(size))
         for phase in ("grow", "ask", *(["append"] if long else [])):
             if (args.only and phase not in args.only) or (
-                args.stores and store.name not in args.stores
+                args.sizes and store.name not in args.sizes
             ):
                 continue
             if phase == "grow" and not long:
@@ -298,7 +298,7 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--folder", type=Path, default=None, help="where the memories are kept")
     parser.add_argument("--only", nargs="+", choices=CHILDREN, help="phases; all without")
-    parser.add_argument("--stores", nargs="+", help="10, 1000, 10000, long; all without")
+    parser.add_argument("--sizes", nargs="+", help="10, 1000, 10000, long; all without")
     parser.add_argument("--out", type=Path, default=None)
     for name, kind in (("store", Path), ("size", int)):
         parser.add_argument(f"--{name}", type=kind, help=argparse.SUPPRESS)

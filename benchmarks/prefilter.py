@@ -5,7 +5,7 @@
 
 Each item is asked of a memory of 10,000 documents (corpus.py). Three decisions: whether a chunk
 with the evidence is among the `k` candidates ("recall"); whether the best leaf of the candidates
-touches the evidence ("top"); whether the evidence is within what a budget of 1,024 entries takes of
+touches the evidence ("top"); whether the evidence is within what a budget of 1,024 tokens takes of
 them ("selected"). Without a prefilter all chunks are candidates. MiniLM (the extra "embed") ranks
 where --minilm names a file of embeddings; it is made if it is not there. `--part tune` has items
 that prefilters were chosen by.
@@ -39,7 +39,7 @@ from sharedllm.text.tokens import tokenize
 
 KS = (16, 32, 64, 128, 256, 512)
 DEEPEST = max(KS)
-BUDGET, OVERHEAD = 1024, 14  # attention entries; separator and heading of a window
+BUDGET, OVERHEAD = 1024, 14  # tokens of evidence; separator and heading of a window
 WINDOW = 256  # tokens of the plain chunk store
 BATCH = 256  # texts that MiniLM reads at once
 EXACT = "no prefilter"

@@ -28,13 +28,13 @@ ROLES = ("lower", "upper")
 SCORERS = ("maxsim", "bm25", "hybrid", "embedding", "last_hidden", "recency")
 
 
-def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
+def require_one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
     """Raise :class:`ConfigError` unless `value` is one of `allowed`."""
     if value not in allowed:
         raise ConfigError(f"{name} is {value!r}; allowed: {', '.join(map(repr, allowed))}")
 
 
-def whole(name: str, value: object, *, least: int, most: float = math.inf) -> None:
+def require_int(name: str, value: object, *, least: int, most: float = math.inf) -> None:
     """Raise :class:`ConfigError` unless `value` is an integer in [`least`, `most`]."""
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         limit = "" if most == math.inf else f" and at most {most}"
@@ -43,14 +43,14 @@ def whole(name: str, value: object, *, least: int, most: float = math.inf) -> No
         )
 
 
-def several(name: str, value: object) -> tuple[Any, ...]:
+def as_tuple(name: str, value: object) -> tuple[Any, ...]:
     """Return `value` as a tuple; raise :class:`ConfigError` unless it is a list or a tuple."""
     if not isinstance(value, list | tuple):
         raise ConfigError(f"{name} is {value!r}; it must be a list or a tuple")
     return tuple(value)
 
 
-def number(name: str, value: object, *, least: float, most: float = math.inf) -> None:
+def require_number(name: str, value: object, *, least: float, most: float = math.inf) -> None:
     """Raise :class:`ConfigError` unless `value` is a finite number in [`least`, `most`]."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ConfigError(f"{name} is {value!r}; it must be a finite number")
@@ -106,18 +106,18 @@ class TreeConfig(_Config):
     context: int = 0
 
     def __post_init__(self) -> None:
-        whole("chunk", self.chunk, least=1)
-        whole("height", self.height, least=0)
-        object.__setattr__(self, "ratios", several("ratios", self.ratios))
+        require_int("chunk", self.chunk, least=1)
+        require_int("height", self.height, least=0)
+        object.__setattr__(self, "ratios", as_tuple("ratios", self.ratios))
         if len(self.ratios) != self.height:
             raise ConfigError(
                 f"ratios has {len(self.ratios)} values {self.ratios}; "
                 f"a tree of height {self.height} needs {self.height}, one a level below the root"
             )
-        number("root_ratio", self.root_ratio, least=1)
-        whole("context", self.context, least=0)
+        require_number("root_ratio", self.root_ratio, least=1)
+        require_int("context", self.context, least=0)
         for level, ratio in enumerate(self.ratios, start=1):
-            number(f"the ratio of level {level}", ratio, least=1)
+            require_number(f"the ratio of level {level}", ratio, least=1)
 
     @property
     def leaf(self) -> int:
@@ -154,10 +154,10 @@ class InjectionConfig(_Config):
     positions: Positions = "ordinal"
 
     def __post_init__(self) -> None:
-        one_of("mode", self.mode, INJECTION_MODES)
-        one_of("positions", self.positions, POSITIONS)
+        require_one_of("mode", self.mode, INJECTION_MODES)
+        require_one_of("positions", self.positions, POSITIONS)
         if self.layers is not None:
-            whole("layers", self.layers, least=1)
+            require_int("layers", self.layers, least=1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -178,13 +178,13 @@ class AdapterConfig(_Config):
     roles: tuple[str, ...] = ROLES
 
     def __post_init__(self) -> None:
-        whole("rank", self.rank, least=1)
-        number("alpha", self.alpha, least=1e-6)
-        object.__setattr__(self, "roles", several("roles", self.roles))
+        require_int("rank", self.rank, least=1)
+        require_number("alpha", self.alpha, least=1e-6)
+        object.__setattr__(self, "roles", as_tuple("roles", self.roles))
         if not self.roles:
             raise ConfigError("roles is empty; give 'lower', 'upper' or both")
         for role in self.roles:
-            one_of("a role", role, ROLES)
+            require_one_of("a role", role, ROLES)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -227,16 +227,16 @@ class SearchConfig(_Config):
     sentences: int = 32
 
     def __post_init__(self) -> None:
-        one_of("selection", self.selection, SELECTIONS)
+        require_one_of("selection", self.selection, SELECTIONS)
         if not callable(getattr(self.scorer, "score", None)):
-            one_of("scorer", self.scorer, SCORERS)
-        one_of("leaves", self.leaves, LEAVES)
-        one_of("coarse", self.coarse, COARSE_LEVELS)
-        number("coarse_share", self.coarse_share, least=0, most=1)
-        object.__setattr__(self, "neighbours", several("neighbours", self.neighbours))
+            require_one_of("scorer", self.scorer, SCORERS)
+        require_one_of("leaves", self.leaves, LEAVES)
+        require_one_of("coarse", self.coarse, COARSE_LEVELS)
+        require_number("coarse_share", self.coarse_share, least=0, most=1)
+        object.__setattr__(self, "neighbours", as_tuple("neighbours", self.neighbours))
         for distance, share in enumerate(self.neighbours, start=1):
-            number(f"the neighbours' share at distance {distance}", share, least=0, most=1)
-        whole("sentences", self.sentences, least=0)
+            require_number(f"the neighbours' share at distance {distance}", share, least=0, most=1)
+        require_int("sentences", self.sentences, least=0)
         if isinstance(self.budget, bool) or not isinstance(self.budget, int) or self.budget < 1:
             raise BudgetError(
                 f"budget is {self.budget!r}; it must be a whole number of tokens, at least 1"
@@ -292,22 +292,22 @@ class GenerationConfig(_Config):
             raise ConfigError(f"grammar is {self.grammar!r}; give llguidance's grammar as a str")
         if not (self.graphs is None or isinstance(self.graphs, bool)):
             raise ConfigError(f"graphs is {self.graphs!r}; it must be True, False or None")
-        whole("max_new_tokens", self.max_new_tokens, least=1)
-        number("temperature", self.temperature, least=0)
-        number("top_p", self.top_p, least=0, most=1)
-        whole("top_k", self.top_k, least=0)
-        number("repetition_penalty", self.repetition_penalty, least=0.01)
-        number("refusal_margin", self.refusal_margin, least=0)
-        number("list_penalty", self.list_penalty, least=0)
-        stop = (self.stop,) if isinstance(self.stop, str) else several("stop", self.stop)
+        require_int("max_new_tokens", self.max_new_tokens, least=1)
+        require_number("temperature", self.temperature, least=0)
+        require_number("top_p", self.top_p, least=0, most=1)
+        require_int("top_k", self.top_k, least=0)
+        require_number("repetition_penalty", self.repetition_penalty, least=0.01)
+        require_number("refusal_margin", self.refusal_margin, least=0)
+        require_number("list_penalty", self.list_penalty, least=0)
+        stop = (self.stop,) if isinstance(self.stop, str) else as_tuple("stop", self.stop)
         object.__setattr__(self, "stop", stop)
         if not all(isinstance(text, str) and text for text in stop):
             raise ConfigError(f"stop is {stop!r}; it must hold non-empty strings")
         if self.seed is not None:
-            whole("seed", self.seed, least=0, most=2**63 - 1)
+            require_int("seed", self.seed, least=0, most=2**63 - 1)
 
 
-def changed(
+def with_options(
     search: SearchConfig, generation: GenerationConfig, options: Mapping[str, Any]
 ) -> tuple[SearchConfig, GenerationConfig]:
     """Return both settings with `options` changed, each of them a field of one of the two.

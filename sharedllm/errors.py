@@ -70,7 +70,7 @@ class TreeMemoryError(SharedLLMError):
 
 
 class TreeMemoryFormatError(TreeMemoryError):
-    """The folder is no tree memory, or one of another format version."""
+    """The folder is not a tree memory, or has another format version."""
 
 
 class TreeMemoryMismatchError(TreeMemoryError):

@@ -19,7 +19,7 @@ from sharedllm.config import (
     InjectionConfig,
     SearchConfig,
     TreeConfig,
-    changed,
+    with_options,
 )
 from sharedllm.encoding.document import Document
 from sharedllm.encoding.document_encoder import NODE_CACHE_BYTES, DocumentEncoder
@@ -41,9 +41,8 @@ from sharedllm.injection.upper_model import UpperModel
 from sharedllm.memory.resolve import Context, per_question, resolve, resolve_some
 from sharedllm.progress import Progress
 from sharedllm.search import citations
-from sharedllm.search.citations import widened
 from sharedllm.search.scorers import Embedder, Scorer, Scores, score
-from sharedllm.search.selection import Selection, searched, select
+from sharedllm.search.selection import Selection, group_by_document, select
 
 
 class SharedLLM:
@@ -317,7 +316,8 @@ class SharedLLM:
         documents = resolve(context, self.encoder, asked.query)
         conversation = converse(asked, documents, self.tokenizer)
         require_window(conversation, self.tokenizer, self.window, new_tokens)
-        selection = self._select(asked.query, conversation.documents, scores, search)
+        found = conversation.documents  # those of the messages, too
+        selection = self._select(asked.query, found, scores, search) if found else None
         searched = time.perf_counter()
         prepared = self.assemble(conversation, selection, new_tokens, progress)
         return replace(
@@ -409,14 +409,13 @@ class SharedLLM:
         Parameters
         ----------
         scores : one array per document, as :meth:`score` returns them; None computes them
+
+        Raises
+        ------
+        InputError, ConfigError, BudgetError
         """
         documents = resolve_some(context, self.encoder, query)
-        selection = self._select(query, documents, scores, self._settings(options)[0])
-        if selection is None:
-            raise InputError(
-                "context is empty; give documents that remember() returned, or a memory"
-            )
-        return selection
+        return self._select(query, documents, scores, self._settings(options)[0])
 
     def _select(
         self,
@@ -424,10 +423,12 @@ class SharedLLM:
         documents: Sequence[Document],
         scores: Sequence[Scores] | None,
         search: SearchConfig,
-    ) -> Selection | None:
-        """Select nodes of `documents`; None without documents."""
-        if not documents:
-            return None
+    ) -> Selection:
+        """Score and select nodes of `documents`, of which there is at least one."""
+
+        def widen(index: int, node: int) -> tuple[int, int]:
+            return citations.complete_sentences(documents[index], node, search.sentences)
+
         for document in documents:
             self.encoder.require_own(document)
         given = scores or score(query, documents, self.encoder, search.scorer, self._embedder)
@@ -436,13 +437,13 @@ class SharedLLM:
             given,
             search,
             self.tree,
-            overhead=citations.overheads(documents, self.tokenizer),
+            overhead=citations.window_overheads(documents, self.tokenizer),
             ready=lambda d, node, ratio: documents[d].request(node, ratio) in documents[d].nodes,
-            widen=lambda d, node: widened(documents[d], node, search.sentences),
+            widen=widen,
         )
-        shown = searched(documents, given, selection.nodes)
+        shown = group_by_document(documents, given, selection.nodes)
         return replace(selection, searched=shown)
 
     def _settings(self, options: dict[str, Any]) -> tuple[SearchConfig, GenerationConfig]:
         """Return the settings of one question: the model's, with `options` changed."""
-        return changed(self.search, self.generation, options)
+        return with_options(self.search, self.generation, options)

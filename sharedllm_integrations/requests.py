@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from sharedllm import query_of
 from sharedllm_integrations.errors import ContentError
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -123,6 +122,8 @@ def question_in(messages: Sequence[Message]) -> str:
     if not asked:
         raise ContentError("the messages hold no user message; the last one is what gets answered")
     parts = asked[-1]
+    from sharedllm import query_of  # loads torch
+
     question = query_of("".join(part if isinstance(part, str) else "\n" for part in parts))
     if not question:
         raise ContentError("the last user message has no text; ask something")

@@ -1,1 +1,1 @@
-"""The making of the default adapter: data, generated tasks, recipes, packed training, evaluation."""
+"""The making of the default adapter: data, tasks, recipes, packed training, evaluation."""

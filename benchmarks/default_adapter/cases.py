@@ -23,7 +23,7 @@ class Case:
     """One question about some documents, in a conversation.
 
     An :class:`~sharedllm.training.examples.Example` of the library has one document and no
-    conversation; :func:`case_of` converts it.
+    conversation; :func:`make_case` converts it.
 
     Attributes
     ----------
@@ -50,7 +50,7 @@ class Case:
     sentences: bool = False
 
 
-def case_of(example: Example) -> Case:
+def make_case(example: Example) -> Case:
     """Convert an example of the library's own tasks."""
     return Case(
         kind=example.kind,

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from sharedllm.training.questions import STOP, is_summary, stands_in
+from sharedllm.training.questions import STOP, contains_answer, is_summary
 
 LONGEST_ANSWER = 800  # characters, about 200 tokens
 LONGEST_SUMMARY = 1600
@@ -96,7 +96,7 @@ def clean(row: dict[str, Any], rng: random.Random) -> dict[str, Any] | None:
 
 def _is_useful(answers: list[str], passage: str, rng: random.Random, *, summary: bool) -> bool:
     """Return True if the answer that training takes follows from the passage, and is short."""
-    inside = [answer for answer in answers if stands_in(answer, passage)]
+    inside = [answer for answer in answers if contains_answer(answer, passage)]
     first = min(inside, key=len) if inside and not summary else answers[0]
     if len(first) > (LONGEST_SUMMARY if summary else LONGEST_ANSWER):
         return False
@@ -109,7 +109,7 @@ def _is_useful(answers: list[str], passage: str, rng: random.Random, *, summary:
 
 def _is_computed(answer: str, passage: str) -> bool:
     """Return True if the answer is a number that the passage does not name: arithmetic."""
-    if len(answer) > 40 or stands_in(answer, passage):
+    if len(answer) > 40 or contains_answer(answer, passage):
         return False
     number = re.search(r"\d[\d.,]*", answer)
     return number is not None and number.group().rstrip(".,") not in passage

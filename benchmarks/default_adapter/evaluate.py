@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.default_adapter.records import record
+from benchmarks.default_adapter.records import make_record
 from benchmarks.quality.items import Item, f1, facts, is_right, normal, place, questions, read_jsonl
 from sharedllm import Document, SharedLLM
 from sharedllm.config import LEAVES, SearchConfig, TreeConfig
@@ -46,15 +46,15 @@ class Asked:
     right: tuple[str, ...]
 
 
-def half(context: str) -> int:
+def half_of(context: str) -> int:
     """Return the half of a context: 0 to choose with, 1 to report."""
     return zlib.crc32(context.encode()) % 2
 
 
-def rows_of(path: Path, prefix: str, part: int, most: int) -> Iterator[Asked]:
+def read_items(path: Path, prefix: str, part: int, most: int) -> Iterator[Asked]:
     """Yield rows of questions, at most `most` of a kind (of a source, for rows without a kind)."""
     taken: dict[str, int] = defaultdict(int)
-    rows = [row for row in read_jsonl(path) if half(row["context"]) == part]
+    rows = [row for row in read_jsonl(path) if half_of(row["context"]) == part]
     random.Random(0).shuffle(rows)
     for row in rows:
         kind = row.get("kind") or f"qa:{row['source'].split()[0]}"
@@ -64,7 +64,7 @@ def rows_of(path: Path, prefix: str, part: int, most: int) -> Iterator[Asked]:
         taken[kind] += 1
         question: Question = row["question"]
         if row.get("history"):
-            question = chat([tuple(turn) for turn in row["history"]], row["question"])
+            question = to_messages([tuple(turn) for turn in row["history"]], row["question"])
         yield Asked(
             key=f"{prefix}{zlib.crc32((row['context'] + row['question']).encode()):08x}",
             kind=kind,
@@ -74,7 +74,7 @@ def rows_of(path: Path, prefix: str, part: int, most: int) -> Iterator[Asked]:
         )
 
 
-def chat(history: Sequence[tuple[str, str]], question: str) -> list[dict[str, str]]:
+def to_messages(history: Sequence[tuple[str, str]], question: str) -> list[dict[str, str]]:
     """Return earlier turns and a question as chat messages."""
     roles = ("user", "assistant")
     turns = [
@@ -85,12 +85,14 @@ def chat(history: Sequence[tuple[str, str]], question: str) -> list[dict[str, st
     return [*turns, {"role": "user", "content": question}]
 
 
-def generated(part: int) -> Iterator[Asked]:
+def generate_items(part: int) -> Iterator[Asked]:
     """Yield records, one-sentence documents, and questions asked again; the same every time."""
     rng = random.Random(1000 + part)
     texts = "Nothing else is known of it. The matter was left there. "
     for n in range(100):
-        case = record(rng, lambda size: texts * (size // len(texts) + 1), rng.randint(300, 6000))
+        case = make_record(
+            rng, lambda size: texts * (size // len(texts) + 1), rng.randint(300, 6000)
+        )
         document = case.sources[0].text
         yield Asked(
             key=f"record{n}",
@@ -112,12 +114,12 @@ def generated(part: int) -> Iterator[Asked]:
             key=f"again{n}",
             kind="again",
             document=item.passage,
-            question=chat([(item.question, item.answers[0])], item.question),
+            question=to_messages([(item.question, item.answers[0])], item.question),
             right=item.answers,
         )
 
 
-def planted(llm: SharedLLM, data: Path) -> Iterator[Asked]:
+def place_items(llm: SharedLLM, data: Path) -> Iterator[Asked]:
     """Yield 180 items in documents of 8K tokens: planted facts, reworded ones, real questions."""
     books = [row["text"] for row in read_jsonl(data / "books.jsonl.xz")]
     items = [*facts("literal", PLANTED, SEED), *facts("reworded", PLANTED, SEED + 1)]
@@ -126,7 +128,7 @@ def planted(llm: SharedLLM, data: Path) -> Iterator[Asked]:
     rng.shuffle(items)
     for first in range(0, len(items), PER_DOCUMENT):
         group = items[first : first + PER_DOCUMENT]
-        document = llm.remember(_filled(llm, group, books, rng), title="text")
+        document = llm.remember(_fill_text(llm, group, books, rng), title="text")
         for n, item in enumerate(group, start=first):
             yield Asked(
                 key=f"item{n}",
@@ -137,7 +139,9 @@ def planted(llm: SharedLLM, data: Path) -> Iterator[Asked]:
             )
 
 
-def _filled(llm: SharedLLM, items: Sequence[Item], books: Sequence[str], rng: random.Random) -> str:
+def _fill_text(
+    llm: SharedLLM, items: Sequence[Item], books: Sequence[str], rng: random.Random
+) -> str:
     """Put the items into TOKENS tokens of a book."""
     passages = sum(len(llm.tokenizer(item.passage)["input_ids"]) for item in items)
     text = ""
@@ -151,7 +155,7 @@ def _filled(llm: SharedLLM, items: Sequence[Item], books: Sequence[str], rng: ra
     return text
 
 
-def right(kind: str, answer: str, answers: tuple[str, ...]) -> bool:
+def judge(kind: str, answer: str, answers: tuple[str, ...]) -> bool:
     """Judge an answer: yes and no by the first word, abstaining by its words."""
     if answers[0] == ABSENT:
         return normal(ABSENT) in normal(answer)
@@ -169,11 +173,11 @@ def answer_all(llm: SharedLLM, asked: Sequence[Asked], args: argparse.Namespace)
                 print(f"stopped at {at} of {len(asked)}: --seconds are over", flush=True)
                 break
             group = asked[at : at + args.batch]
-            for one, text, nll in zip(group, *_answered(llm, group, args), strict=True):
+            for one, text, nll in zip(group, *_answer(llm, group, args), strict=True):
                 row = {
                     "key": one.key,
                     "kind": one.kind,
-                    "right": right(one.kind, text, one.right),
+                    "right": judge(one.kind, text, one.right),
                     "f1": f1(text, one.right),
                     "nll": nll,
                     "refused": normal(ABSENT) in normal(text),
@@ -186,7 +190,7 @@ def answer_all(llm: SharedLLM, asked: Sequence[Asked], args: argparse.Namespace)
     print(f"{time.perf_counter() - started:.0f} s", flush=True)
 
 
-def _answered(
+def _answer(
     llm: SharedLLM, group: Sequence[Asked], args: argparse.Namespace
 ) -> tuple[list[str], list[float]]:
     prepared = []
@@ -211,7 +215,7 @@ def _answered(
     return texts, llm.upper.nll([p.prompt for p in prepared], gold)
 
 
-def table(paths: Sequence[Path]) -> None:
+def print_table(paths: Sequence[Path]) -> None:
     """Print right answers in %, F1 and NLL by kind for each file, and paired gains on the first."""
     files = [{r["key"]: r for r in map(json.loads, p.open(encoding="utf-8"))} for p in paths]
     keys = [key for key in files[0] if all(key in file for file in files)]
@@ -265,16 +269,16 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     args = arguments()
     if args.table:
-        table(args.table)
+        print_table(args.table)
         return
     adapter = None if args.adapter == "none" else args.adapter
     tree = None if args.context is None else TreeConfig(context=args.context)
     llm = SharedLLM.from_pretrained(None, adapter=adapter, tree=tree, search=SearchConfig())
     makers = {
-        "qa2": lambda: rows_of(args.data / "qa2.jsonl.xz", "b", args.part, args.most),
-        "items": lambda: planted(llm, args.data),
-        "generated": lambda: generated(args.part),
-        "qa": lambda: rows_of(args.data / "qa.jsonl.xz", "a", args.part, args.most // 2),
+        "qa2": lambda: read_items(args.data / "qa2.jsonl.xz", "b", args.part, args.most),
+        "items": lambda: place_items(llm, args.data),
+        "generated": lambda: generate_items(args.part),
+        "qa": lambda: read_items(args.data / "qa.jsonl.xz", "a", args.part, args.most // 2),
     }
     asked = [one for name in args.sets for one in itertools.islice(makers[name](), args.limit)]
     print(f"{len(asked)} questions", flush=True)

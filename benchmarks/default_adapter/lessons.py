@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.default_adapter.cases import Case
-from benchmarks.default_adapter.packing import Lesson, lesson
+from benchmarks.default_adapter.packing import Lesson, make_lesson
 from sharedllm.config import SearchConfig, TreeConfig
 from sharedllm.encoding.document import Document
 from sharedllm.generation.assemble import make_plan
@@ -27,8 +27,8 @@ from sharedllm.search.query import Query
 from sharedllm.search.scorers import BM25
 from sharedllm.search.selection import Selection, select
 from sharedllm.text.tokens import Tokenizer, tokenize
-from sharedllm.training.batch import Choice, as_text, filled
-from sharedllm.training.examples import NO_VECTORS, leaves_of, unread
+from sharedllm.training.batch import Choice, fill, keep_text
+from sharedllm.training.examples import NO_VECTORS, leaves_of, make_document
 from sharedllm.training.train_config import read_config
 
 PROMPTS = Path(__file__).with_name("train_further.toml")  # of retrieval chains, as for version 3
@@ -82,7 +82,7 @@ class Chooser:
         self._numpy = np.random.default_rng(seed)
 
     def __call__(self, case: Case) -> Lesson:
-        return lesson(self.choose(case), self._tokenizer)
+        return make_lesson(self.choose(case), self._tokenizer)
 
     def choose(self, case: Case) -> Choice:
         """Draw settings and choose passages; with leaves of both forms, the text is the teacher."""
@@ -109,7 +109,7 @@ class Chooser:
             conversation = Conversation(parts=("", documents[0], ""), query="")
         teacher = None
         if form == "both":
-            teacher = make_plan(conversation, as_text(selection), self._tokenizer)
+            teacher = make_plan(conversation, keep_text(selection), self._tokenizer)
         return Choice(
             kind=f"{case.kind}/{settings.leaves}",
             plan=make_plan(conversation, selection, self._tokenizer),
@@ -118,7 +118,7 @@ class Chooser:
         )
 
     def _read(self, text: str, title: str, index: int, noise: float) -> Document:
-        document = unread(text, self._tokenizer, self._tree, noise=noise, rng=self._numpy)
+        document = make_document(text, self._tokenizer, self._tree, noise=noise, rng=self._numpy)
         return replace(document, id=str(index), title=title)
 
     def _settings(self, case: Case, leaves: str) -> SearchConfig:
@@ -168,8 +168,10 @@ class Chooser:
             [d.forest.from_leaves(s) for d, s in zip(documents, scores, strict=True)],
             settings,
             self._tree,
-            overhead=citations.overheads(documents, self._tokenizer),
-            widen=lambda d, node: citations.widened(documents[d], node, settings.sentences),
+            overhead=citations.window_overheads(documents, self._tokenizer),
+            widen=lambda d, node: citations.complete_sentences(
+                documents[d], node, settings.sentences
+            ),
         )
 
     def _scores(self, case: Case, documents: Sequence[Document]) -> Scores:
@@ -203,7 +205,7 @@ class Chooser:
         system, user = self._rng.choice(fitting)
         shown = [("system", system), ("user", user)] if system else [("user", user)]
         messages = [
-            {"role": role, "content": filled(content, case.question, documents)}
+            {"role": role, "content": fill(content, case.question, documents)}
             for role, content in shown
         ]
         return converse(messages, (), self._tokenizer)

@@ -7,9 +7,9 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.default_adapter.cases import Case, Source, case_of
+from benchmarks.default_adapter.cases import Case, Source, make_case
 from benchmarks.default_adapter.questions import Bank, Questions
-from benchmarks.default_adapter.records import record
+from benchmarks.default_adapter.records import make_record
 from benchmarks.default_adapter.tasks import MAKERS
 from sharedllm.training.data import CHARACTERS_A_TOKEN, Mixture
 from sharedllm.training.streams import Texts
@@ -107,7 +107,7 @@ class Cases:
                 past_tokens=self._lengths.past,
                 running_tokens=self._lengths.running,
             )
-            return map(case_of, Mixture(config, self._rng.randrange(2**31)))
+            return map(make_case, Mixture(config, self._rng.randrange(2**31)))
 
         self._makers: dict[str, Iterator[Case]] = {
             "lm": own("lm"),
@@ -141,7 +141,7 @@ class Cases:
         while True:
             (task,) = self._rng.choices(list(NEEDLES), list(NEEDLES.values()))
             filler = self._texts.stretch(self._between(self._lengths.needles))
-            yield case_of(MAKERS[task](self._rng, filler))
+            yield make_case(MAKERS[task](self._rng, filler))
 
     def _questions(self, cases: Iterator[Case]) -> Iterator[Case]:
         """Yield `cases`, some as the same question asked again."""
@@ -160,11 +160,11 @@ class Cases:
         while True:
             filler = self._texts.stretch(self._rng.choice((8, 60, 150, 300, 500)))
             maker = MAKERS[self._rng.choices(names, (0.5, 0.2, 0.1, 0.1, 0.1))[0]]
-            yield dataclasses.replace(case_of(maker(self._rng, filler)), kind="short")
+            yield dataclasses.replace(make_case(maker(self._rng, filler)), kind="short")
 
     def _records(self) -> Iterator[Case]:
         while True:
-            yield record(self._rng, self._texts.stretch, self._length())
+            yield make_record(self._rng, self._texts.stretch, self._length())
 
     def _polite(self) -> Iterator[Case]:
         """Yield turns that do not concern the documents."""
@@ -179,7 +179,7 @@ class Cases:
         while True:
             count = self._rng.randint(2, 5)
             years = self._rng.sample(range(2004, 2026), count)
-            first = record(self._rng, self._texts.stretch, 600)
+            first = make_record(self._rng, self._texts.stretch, 600)
             what = self._rng.choice(("budget", "headcount", "price", "fee", "limit", "quota"))
             who = self._rng.choice(
                 ("the library", "the plant", "the team", "the store", "the fund")

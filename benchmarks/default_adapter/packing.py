@@ -64,7 +64,7 @@ class Lesson:
         return read + written + (self.twin.tokens if self.twin else 0)
 
 
-def twin_of(choice: Choice) -> Choice | None:
+def make_twin(choice: Choice) -> Choice | None:
     """Return the teacher of `choice`, the same leaves as text, as a choice of its own."""
     if choice.lesson is None:
         return None
@@ -72,9 +72,9 @@ def twin_of(choice: Choice) -> Choice | None:
     return Choice(kind=f"{kind}/text", plan=choice.lesson, target=choice.target)
 
 
-def lesson(choice: Choice, tokenizer: Tokenizer) -> Lesson:
+def make_lesson(choice: Choice, tokenizer: Tokenizer) -> Lesson:
     """Lay out `choice` as :meth:`sharedllm.generation.assemble.Plan.prompt` lays out its plan."""
-    plan, target, twin = choice.plan, choice.target, twin_of(choice)
+    plan, target, twin = choice.plan, choice.target, make_twin(choice)
     after = part_ids(AFTER_EVIDENCE, tokenizer)
     passes: list[Pass] = []
     parts: list[Ints] = []
@@ -102,7 +102,7 @@ def lesson(choice: Choice, tokenizer: Tokenizer) -> Lesson:
         parts=tuple(parts),
         target=np.asarray(target, np.int32),
         past=sum(map(len, plan.conversation.documents)),
-        twin=lesson(twin, tokenizer) if twin else None,
+        twin=make_lesson(twin, tokenizer) if twin else None,
     )
 
 
@@ -285,7 +285,7 @@ def pack(lessons: Sequence[Lesson]) -> Batch:
     )
 
 
-def batches(lessons: Iterator[Lesson], tokens: int) -> Iterator[Batch]:
+def make_batches(lessons: Iterator[Lesson], tokens: int) -> Iterator[Batch]:
     """Cut a stream into batches of at most `tokens` tokens; a longer lesson is alone."""
     held: list[Lesson] = []
     total = 0

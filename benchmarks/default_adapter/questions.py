@@ -18,8 +18,7 @@ from pathlib import Path
 from benchmarks.default_adapter.cases import Case, Source, Turn
 from sharedllm.generation.prompt import ABSENT
 from sharedllm.training.examples import Past, Span
-from sharedllm.training.questions import Question, content_words
-from sharedllm.training.questions import evidence as evidence_of
+from sharedllm.training.questions import Question, content_words, evidence
 
 LONGEST_ANSWER = 900  # characters
 LONGEST_PASSAGE = 24_000
@@ -141,8 +140,8 @@ class Questions:
 
     def case(self, row: Row) -> Case:
         """Make a case of `row`: its surroundings, and perhaps earlier turns."""
-        question, history = self._asked(row)
-        sources = self._surrounded(row)
+        question, history = self._ask(row)
+        sources = self._surround(row)
         sought = " ".join([*(f"{q} {a}" for q, a in row.history[-1:]), question])
         return Case(
             kind=row.kind if history == row.history else "again",
@@ -154,7 +153,7 @@ class Questions:
             sentences=len(row.right[0]) > 120,
         )
 
-    def _asked(self, row: Row) -> tuple[str, tuple[Turn, ...]]:
+    def _ask(self, row: Row) -> tuple[str, tuple[Turn, ...]]:
         """Return the question and its earlier turns."""
         rng, shares = self._rng, self._shares
         if row.history:
@@ -189,9 +188,9 @@ class Questions:
         other = self._rng.choice(self._bank.kinds[row.kind]).right[0]
         return other if other not in row.right else "I do not know."
 
-    def _surrounded(self, row: Row) -> tuple[Source, ...]:
+    def _surround(self, row: Row) -> tuple[Source, ...]:
         rng, shares = self._rng, self._shares
-        spans = evidence(row)
+        spans = find_evidence(row)
         draw, length = rng.random(), self._length()
         if draw < shares.alone or length < len(row.context) + 400:
             return (Source(text=row.context, title=self._title(), evidence=spans),)
@@ -204,7 +203,7 @@ class Questions:
         passages += [(text, ()) for text in others]
         rng.shuffle(passages)
         if draw < shares.passages:
-            return (_joined(passages, rng),)
+            return (_join(passages, rng),)
         titles = [self._title(n) for n in range(1, len(passages) + 1)]
         return tuple(
             Source(text=text, title=title, evidence=own)
@@ -239,7 +238,7 @@ class Questions:
         return self._rng.choice(TITLES).format(n=n)
 
 
-def evidence(row: Row) -> tuple[Span, ...]:
+def find_evidence(row: Row) -> tuple[Span, ...]:
     """Return the spans from which the answer follows; all of a short context if in doubt."""
     if row.right[0] == ABSENT:
         return ()
@@ -250,10 +249,10 @@ def evidence(row: Row) -> tuple[Span, ...]:
         words=content_words(" ".join([row.question, *(q for q, _ in row.history[-1:])])),
         is_summary=False,
     )
-    return (evidence_of(question),)
+    return (evidence(question),)
 
 
-def _joined(passages: Sequence[tuple[str, tuple[Span, ...]]], rng: random.Random) -> Source:
+def _join(passages: Sequence[tuple[str, tuple[Span, ...]]], rng: random.Random) -> Source:
     """Join passages into one document, with or without headings."""
     heading = rng.choice(("", "", "Document {n}:\n", "[{n}] ", "## Part {n}\n"))
     out, spans, length = list[str](), list[Span](), 0

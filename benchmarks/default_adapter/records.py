@@ -172,7 +172,7 @@ class Table:
         return (self.noun, *(field.name for field in self.fields))
 
 
-def table(rng: random.Random, rows: int) -> Table:
+def make_table(rng: random.Random, rows: int) -> Table:
     """Make a table of `rows` records under distinct keys, which are similar to one another."""
     fields = tuple(rng.sample(FIELDS, rng.randint(2, 6)))
     shape, keys = _code(rng), dict[str, None]()
@@ -188,7 +188,7 @@ def table(rng: random.Random, rows: int) -> Table:
     )
 
 
-def written(rng: random.Random, of: Table) -> tuple[str, list[Span]]:
+def write_table(rng: random.Random, of: Table) -> tuple[str, list[Span]]:
     """Write the table in one of its usual forms; return the span of each record, too."""
     names, form = of.names, rng.choice(("csv", "csv", "pipe", "tab", "cards", "pairs", "prose"))
     heads = [name.title() if rng.random() < 0.5 else name for name in names]
@@ -226,17 +226,19 @@ def _line(row: tuple[str, ...], mark: str, form: str) -> str:
     return mark.join(f'"{v}"' if mark in v else v for v in row)
 
 
-def record(rng: random.Random, filler: Callable[[int], str], length: int) -> Case:
+def make_record(rng: random.Random, filler: Callable[[int], str], length: int) -> Case:
     """Ask about one record, two, all that share a value, or one that is missing."""
     rows = max(1, min(260, int(length / 55 * rng.choice((0.1, 0.4, 0.9)))))
-    made = table(rng, rows)
-    text, spans = written(rng, made)
+    made = make_table(rng, rows)
+    text, spans = write_table(rng, made)
     if rng.random() < 0.35:
         past = Past(filler(max(200, length - len(text))), gap="\n\n")
         past.put(text, rng.random())
         text, ((start, _),) = past.build()
         spans = [(a + start, b + start) for a, b in spans]
-    ask = rng.choices((_one, _two, _sharing, _missing, _true), (0.52, 0.1, 0.12, 0.1, 0.16))[0]
+    ask = rng.choices(
+        (_ask_one, _ask_two, _ask_sharing, _ask_missing, _ask_true), (0.52, 0.1, 0.12, 0.1, 0.16)
+    )[0]
     question, answer, wanted = ask(rng, made)
     return Case(
         kind="records",
@@ -259,7 +261,7 @@ def _called(rng: random.Random, of: Table, key: str) -> str:
     return rng.choice((f"{of.noun} {key}", f"{of.noun} {key}", f"{of.noun} number {key}", key))
 
 
-def _one(rng: random.Random, of: Table) -> Asked:
+def _ask_one(rng: random.Random, of: Table) -> Asked:
     at, column = rng.randrange(len(of.rows)), rng.randrange(len(of.fields))
     row, field = of.rows[at], of.fields[column]
     value = row[column + 1]
@@ -269,10 +271,10 @@ def _one(rng: random.Random, of: Table) -> Asked:
     return rng.choice(field.asks).format(key=_called(rng, of, row[0])), value, [at]
 
 
-def _two(rng: random.Random, of: Table) -> Asked:
+def _ask_two(rng: random.Random, of: Table) -> Asked:
     """Compare two records by a number, or ask for the same field of both."""
     if len(of.rows) < 2:
-        return _one(rng, of)
+        return _ask_one(rng, of)
     first, second = rng.sample(range(len(of.rows)), 2)
     keys = of.rows[first][0], of.rows[second][0]
     numbers = [n for n, f in enumerate(of.fields) if f.name in ("amount", "quantity", "rate")]
@@ -296,7 +298,7 @@ def _number(text: str) -> float:
     return float("".join(c for c in text if c.isdigit() or c == "."))
 
 
-def _sharing(rng: random.Random, of: Table) -> Asked:
+def _ask_sharing(rng: random.Random, of: Table) -> Asked:
     """Ask for all records with one value, two to eight of them."""
     options = []
     for column, field in enumerate(of.fields):
@@ -305,7 +307,7 @@ def _sharing(rng: random.Random, of: Table) -> Asked:
             held.setdefault(row[column + 1], []).append(at)
         options += [(field.name, v, rows) for v, rows in held.items() if 2 <= len(rows) <= 8]
     if not options:
-        return _one(rng, of)
+        return _ask_one(rng, of)
     name, value, rows = rng.choice(options)
     question = rng.choice(
         (
@@ -317,7 +319,7 @@ def _sharing(rng: random.Random, of: Table) -> Asked:
     return question, ", ".join(of.rows[at][0] for at in rows), rows
 
 
-def _missing(rng: random.Random, of: Table) -> Asked:
+def _ask_missing(rng: random.Random, of: Table) -> Asked:
     """Ask for a missing key that is similar to those of the table."""
     keys = {row[0] for row in of.rows}
     while True:
@@ -329,7 +331,7 @@ def _missing(rng: random.Random, of: Table) -> Asked:
     return rng.choice(field.asks).format(key=f"{of.noun} {near}"), ABSENT, []
 
 
-def _true(rng: random.Random, of: Table) -> Asked:
+def _ask_true(rng: random.Random, of: Table) -> Asked:
     """Ask a question of yes or no; both are equally frequent."""
     at, column = rng.randrange(len(of.rows)), rng.randrange(len(of.fields))
     row, field = of.rows[at], of.fields[column]

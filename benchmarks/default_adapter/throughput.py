@@ -22,9 +22,9 @@ from benchmarks.default_adapter.cases import Case
 from benchmarks.default_adapter.lessons import Chooser, Drawn
 from benchmarks.default_adapter.mixture import Cases
 from benchmarks.default_adapter.packed_model import PackedModel, losses
-from benchmarks.default_adapter.packing import Batch, batches, lesson, twin_of
+from benchmarks.default_adapter.packing import Batch, make_batches, make_lesson, make_twin
 from benchmarks.default_adapter.questions import Bank
-from benchmarks.default_adapter.train import SCALE, TREE, on_device
+from benchmarks.default_adapter.train import SCALE, TREE, to_device
 from sharedllm import SharedLLM
 from sharedllm.training.batch import Choice
 from sharedllm.training.batch import losses as unpacked
@@ -34,7 +34,7 @@ KINDS = ("library", "packed", "compiled")
 Step = Callable[[], Tensor]
 
 
-def drawn(
+def draw_batches(
     chooser: Chooser, llm: SharedLLM, cases: Iterator[Case], args: argparse.Namespace
 ) -> Iterator[tuple[Batch, list[Choice]]]:
     """Yield batches, each with the same lessons as the library's training takes them."""
@@ -42,17 +42,17 @@ def drawn(
 
     def chosen(case: Case) -> Choice:
         choice = chooser.choose(case)
-        choices.extend(one for one in (choice, twin_of(choice)) if one)
+        choices.extend(one for one in (choice, make_twin(choice)) if one)
         return choice
 
-    made = batches((lesson(chosen(case), llm.tokenizer) for case in cases), args.tokens)
+    made = make_batches((make_lesson(chosen(case), llm.tokenizer) for case in cases), args.tokens)
     for batch in itertools.islice(made, args.batches):
         own = choices[: len(batch.kinds)]
         del choices[: len(batch.kinds)]
         yield batch, own
 
 
-def timed(name: str, steps: Sequence[Step], made: Sequence[Batch]) -> None:
+def measure(name: str, steps: Sequence[Step], made: Sequence[Batch]) -> None:
     """Run every step once to warm up and once with a clock, and print the figures."""
     cuda = torch.cuda.is_available()
     started = time.perf_counter()
@@ -94,22 +94,26 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true")
     args = parser.parse_args()
     llm = SharedLLM.from_pretrained(None, tree=TREE)
-    both = prepared(llm, args)
+    both = make_data(llm, args)
     steps: Sequence[Step] = ()
     for name in args.only:
-        steps = library(llm, both) if name == "library" else packed(llm, both, args.rank, name)
-        timed(name, steps, [batch for batch, _ in both])
+        steps = (
+            library_steps(llm, both)
+            if name == "library"
+            else packed_steps(llm, both, args.rank, name)
+        )
+        measure(name, steps, [batch for batch, _ in both])
     if args.profile:
-        profile(steps[0])
+        print_profile(steps[0])
 
 
-def prepared(llm: SharedLLM, args: argparse.Namespace) -> list[tuple[Batch, list[Choice]]]:
+def make_data(llm: SharedLLM, args: argparse.Namespace) -> list[tuple[Batch, list[Choice]]]:
     """Make the batches; the library's training reads one document per question."""
     bank = Bank(args.data / "train" / "qa2.jsonl")
     chooser = Chooser(llm.tokenizer, TREE, Drawn(), 7)
     started = time.perf_counter()
     cases = (case for case in Cases(args.data / "train", bank, 7) if len(case.sources) == 1)
-    both = list(drawn(chooser, llm, cases, args))
+    both = list(draw_batches(chooser, llm, cases, args))
     count = sum(len(batch.kinds) for batch, _ in both)
     print(
         f"{count} lessons, {sum(b.tokens for b, _ in both) / count:.0f} tokens each, made in "
@@ -119,7 +123,7 @@ def prepared(llm: SharedLLM, args: argparse.Namespace) -> list[tuple[Batch, list
     return both
 
 
-def library(llm: SharedLLM, both: Sequence[tuple[Batch, list[Choice]]]) -> list[Step]:
+def library_steps(llm: SharedLLM, both: Sequence[tuple[Batch, list[Choice]]]) -> list[Step]:
     """Return the steps of ``sharedllm train``."""
     if llm.adapter is None:
         raise SystemExit("the default model has no adapter to start from")
@@ -133,7 +137,7 @@ def library(llm: SharedLLM, both: Sequence[tuple[Batch, list[Choice]]]) -> list[
     return [partial(step, batch, choices) for batch, choices in both]
 
 
-def packed(
+def packed_steps(
     llm: SharedLLM, both: Sequence[tuple[Batch, list[Choice]]], rank: int, name: str
 ) -> list[Step]:
     """Return the steps of packed training, compiled if `name` says so."""
@@ -147,10 +151,10 @@ def packed(
     def step(batch: Batch, arrays: dict[str, Tensor]) -> Tensor:
         return losses(model(arrays, batch.longest), arrays, len(batch.kinds), 0.0)
 
-    return [partial(step, batch, on_device(batch, llm.upper.device)) for batch, _ in both]
+    return [partial(step, batch, to_device(batch, llm.upper.device)) for batch, _ in both]
 
 
-def profile(step: Step) -> None:
+def print_profile(step: Step) -> None:
     """Print the costliest kernels of one step."""
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=activities) as found:

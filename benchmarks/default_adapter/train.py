@@ -30,7 +30,7 @@ from benchmarks.default_adapter import state
 from benchmarks.default_adapter.lessons import Chooser, Drawn
 from benchmarks.default_adapter.mixture import KINDS, NEEDLES, WEIGHTS, Cases
 from benchmarks.default_adapter.packed_model import PackedModel, losses
-from benchmarks.default_adapter.packing import Batch, batches
+from benchmarks.default_adapter.packing import Batch, make_batches
 from benchmarks.default_adapter.questions import Bank
 from sharedllm import SharedLLM
 from sharedllm.config import AdapterConfig, TreeConfig
@@ -59,7 +59,7 @@ class Batches(IterableDataset[bytes]):
         seed = abs(hash((self._args.seed, self._start, worker.id if worker else 0)))
         chooser = Chooser(self._tokenizer, TREE, Drawn(), seed)
         cases = iter(Cases(self._args.data / "train", self._bank, seed))
-        for batch in batches(map(chooser, cases), self._args.tokens):
+        for batch in make_batches(map(chooser, cases), self._args.tokens):
             yield pickle.dumps(batch)
 
 
@@ -104,7 +104,7 @@ class Log:
         self._since, self._waited = time.perf_counter(), 0.0
 
 
-def share(done: float, warmup: float, cooling: float, least: float) -> float:
+def rate_share(done: float, warmup: float, cooling: float, least: float) -> float:
     """Return the share of the learning rate: a rise, a plateau, and a cosine down at the end."""
     if done < warmup:
         return max(done, 1e-3) / warmup
@@ -164,7 +164,7 @@ def main() -> None:
     print(f"done: {notes}", flush=True)
 
 
-def on_device(batch: Batch, device: torch.device) -> dict[str, Tensor]:
+def to_device(batch: Batch, device: torch.device) -> dict[str, Tensor]:
     """Copy the arrays of `batch` to `device`."""
     return {
         name: torch.from_numpy(array).to(device, non_blocking=True)
@@ -197,10 +197,10 @@ def run(
         done = max(seconds / (60 * args.minutes), (notes["step"] - first) / args.steps)
         if done >= 1:
             break
-        rate = args.learning_rate * share(done, args.warmup, args.cooling, args.least)
+        rate = args.learning_rate * rate_share(done, args.warmup, args.cooling, args.least)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        arrays = on_device(batch, device)
+        arrays = to_device(batch, device)
         logits = model(arrays, batch.longest)
         each = losses(logits, arrays, len(batch.kinds), args.distil)
         each.mean().backward()

@@ -10,7 +10,6 @@ from typing import Any
 from benchmarks.quality.chat_set import PROMPTS
 from sharedllm.errors import DocumentError
 from sharedllm.evaluation.baselines import Pasted
-from sharedllm.evaluation.filler import rows
 from sharedllm.evaluation.items import Item
 from sharedllm.evaluation.methods import Case, DoesNotFitError, Method, Ready
 from sharedllm.evaluation.metrics import Metric, Row
@@ -18,6 +17,7 @@ from sharedllm.evaluation.options import Settings
 from sharedllm.evaluation.run import Session
 from sharedllm.generation.prompt import part_ids
 from sharedllm.shared_llm import SharedLLM
+from sharedllm.text.loaders import read_rows
 
 BASE, AS_USED, FORCED = "base (adapter=None)", "with adapter", "adapter forced on"
 METRICS = (
@@ -129,7 +129,7 @@ def with_ratio(found: Sequence[Row]) -> list[Row]:
 def run(settings: Settings, paths: Sequence[str], llm: SharedLLM | None = None) -> dict[str, Any]:
     """The likelihood of reference replies without documents, with the adapter and without."""
     if paths:
-        every = [item for path in paths for item in read(rows(path), path)]
+        every = [item for path in paths for item in read(read_rows(path), path)]
     else:
         listed = [{"instruction": asked, "response": reply} for asked, reply in PROMPTS]
         every = list(read(listed, "built-in"))

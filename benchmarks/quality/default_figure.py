@@ -98,7 +98,7 @@ def draw(results: dict[str, Any], budget: int, path: Path) -> None:
     handles, labels = places[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     figure.suptitle(
-        f"RULER from 4K to 1M tokens, and real questions in 128K; {budget:,} attention entries "
+        f"RULER from 4K to 1M tokens, and real questions in 128K; {budget:,} tokens of evidence "
         "(full attention and what is cut off: the trained window)",
         fontsize=11,
     )

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sharedllm.config import whole
+from sharedllm.config import require_int
 from sharedllm.errors import ConfigError, DocumentError
 from sharedllm.evaluation.baselines import Truncated
-from sharedllm.evaluation.filler import texts
+from sharedllm.evaluation.filler import read_texts
 from sharedllm.evaluation.items import Item, frame
 from sharedllm.evaluation.methods import Case, Losses, Method, Ready
 from sharedllm.evaluation.metrics import Metric, Row
@@ -52,8 +52,8 @@ class Windows:
     sure: float = -2.0
 
     def __post_init__(self) -> None:
-        whole("--running", self.running, least=2)
-        whole("--scored", self.scored, least=1, most=self.running - 1)
+        require_int("--running", self.running, least=2)
+        require_int("--scored", self.scored, least=1, most=self.running - 1)
 
     def metrics(self) -> tuple[Metric, ...]:
         def made(key: str, title: str) -> Metric:
@@ -231,7 +231,7 @@ def run(
     join: bool = False,
 ) -> dict[str, Any]:
     """Perplexity after pasts of every length."""
-    documents = texts(paths, "--data")
+    documents = read_texts(paths, "--data")
     if "scorer" not in settings.search:
         settings = dataclasses.replace(settings, search={**settings.search, "scorer": "recency"})
     session = Session("perplexity", settings, llm)

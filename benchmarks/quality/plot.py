@@ -20,7 +20,7 @@ from matplotlib.ticker import LogFormatter, ScalarFormatter
 
 from sharedllm.evaluation.items import thousands
 from sharedllm.evaluation.metrics import Metric
-from sharedllm.evaluation.tables import ALL, OURS
+from sharedllm.evaluation.results import ALL, OURS
 
 Cell = dict[str, Any]
 Panel = tuple[str, Metric, str]  # heading, metric, task

@@ -165,7 +165,7 @@ class Streaming(Prompted):
         return Ready(
             case=case,
             prompt=Prompt(text=(text,)),
-            entries=min(len(case.ids), SINKS + self.window),
+            tokens=min(len(case.ids), SINKS + self.window),
             flops=self.size.windowed(len(text), SINKS + self.window),
             stored=self.size.kv(cached),
         )

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sharedllm.attention import flash, reference, sdpa
 from sharedllm.attention.visibility import Segments
-from sharedllm.config import one_of
+from sharedllm.config import require_one_of
 from sharedllm.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ def get_backend(
     MissingExtraError
         If it needs a package that is not installed.
     """
-    one_of("attention", name, NAMES)
+    require_one_of("attention", name, NAMES)
     fits = flash.runs_on(device, dtype)
     if name == "auto":
         name = "torch-flash" if fits else "sdpa"

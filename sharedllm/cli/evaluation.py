@@ -12,7 +12,7 @@ import typer
 
 from sharedllm.config import COARSE_LEVELS, LEAVES, SCORERS, SELECTIONS
 from sharedllm.errors import ConfigError
-from sharedllm.evaluation.options import Settings, share, sizes
+from sharedllm.evaluation.options import Settings, parse_sizes, require_share
 
 if TYPE_CHECKING:
     from sharedllm.evaluation.filler import Filler
@@ -180,7 +180,9 @@ def qa(
     settings = settings_of({**locals(), "default_lengths": ()})
     from sharedllm.evaluation.qa import Asked, run_qa
 
-    asked = Asked(absent=share("--absent", absent), new_tokens=max_new_tokens, skip=skip or ())
+    asked = Asked(
+        absent=require_share("--absent", absent), new_tokens=max_new_tokens, skip=skip or ()
+    )
     run_qa(settings, required(data), filler_of(filler), asked)
 
 
@@ -197,8 +199,8 @@ def settings_of(given: dict[str, Any]) -> Settings:
     )
     return Settings(
         adapter=None if given["adapter"] == "none" else given["adapter"],
-        lengths=sizes("--lengths", lengths),
-        budgets=sizes("--budget", given.get("budget") or (), least=1),
+        lengths=parse_sizes("--lengths", lengths),
+        budgets=parse_sizes("--budget", given.get("budget") or (), least=1),
         search=chosen("scorer", "selection", "leaves", "coarse", "sentences"),
         generation=chosen("list_penalty"),
         **{name: given[name] for name in plain if name in given},

@@ -27,7 +27,7 @@ from sharedllm.config import (
     GenerationConfig,
     InjectionConfig,
     SearchConfig,
-    one_of,
+    require_one_of,
 )
 from sharedllm.display import page
 from sharedllm.display.picture import Answered
@@ -226,7 +226,7 @@ def ask(
 
       sharedllm ask report.pdf notes.md -q "What was decided?" --budget 2048
 
-      sharedllm ask --memory library -q "Which book has a furmity seller?"
+      sharedllm ask --memory memory -q "Which book has a furmity seller?"
 
       curl -s https://example.org/page.html | sharedllm ask - -q "Who wrote this?" --json
     """
@@ -366,7 +366,7 @@ def _check(
         ("injection", injection, INJECTION_MODES),
     ):
         if value is not None:
-            one_of(name, value, allowed)
+            require_one_of(name, value, allowed)
     if html is not None:
         read = [path for path in (*paths, folder or STDIN) if path != STDIN]
         page.check(html, read)

@@ -14,7 +14,7 @@ import typer
 
 from sharedllm.cli.terminal import Screen, documents_table
 from sharedllm.display.plain import counted, one_line
-from sharedllm.memory.database import FILE
+from sharedllm.memory import MEMORY_FILE
 
 if TYPE_CHECKING:
     from sharedllm.memory.tree_memory import TreeMemory
@@ -89,7 +89,7 @@ def index(
 ) -> None:
     """Read files and folders into a memory on disk; unchanged files are skipped.
 
-    [bold]Example:[/bold]  sharedllm index books/ notes.md --memory library
+    [bold]Example:[/bold]  sharedllm index books/ notes.md --memory memory
     """
     screen = Screen(silent=as_json)
     place = {"device": device, "dtype": dtype}
@@ -213,7 +213,7 @@ def opened(
     if given.get("adapter") == "none":
         given["adapter"] = None
     llm = None
-    if given and "model" not in given and (Path(folder) / FILE).is_file():
+    if given and "model" not in given and (Path(folder) / MEMORY_FILE).is_file():
         with TreeMemory(folder, create=False) as there:
             llm = there.load_encoder(**given)
     elif given:

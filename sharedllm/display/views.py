@@ -23,7 +23,7 @@ from sharedllm.display.picture import (
     joined,
 )
 from sharedllm.displayed import View, view
-from sharedllm.search.citations import DIGITS, Window, windows
+from sharedllm.search.citations import DIGITS, Window, join_windows
 from sharedllm.search.selection import Searched, Selection
 from sharedllm.text.document_text import DocumentText
 from sharedllm.text.tree import Forest
@@ -119,7 +119,7 @@ def _picture(
 
 def _windows(one: Searched, apart: bool) -> Iterator[Window]:
     for nodes in [[node] for node in one.nodes] if apart else [one.nodes]:
-        yield from windows(one.document, nodes)
+        yield from join_windows(one.document, nodes)
 
 
 def _passage(document: DocumentText, window: Window) -> Span:

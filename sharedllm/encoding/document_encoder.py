@@ -37,7 +37,7 @@ from sharedllm.hf.rope import Rotation
 from sharedllm.progress import Progress, reporter
 from sharedllm.text.pages import page_starts
 from sharedllm.text.tokens import Tokenizer, Tokens, tokenize
-from sharedllm.text.tree import Chunk, cut, planted
+from sharedllm.text.tree import Chunk, cut, grow_trees
 
 NODE_CACHE_BYTES = 512 << 20
 WEIGHT_SAMPLES = 256  # values of each weight matrix that go into the fingerprint
@@ -238,7 +238,7 @@ class DocumentEncoder:
             source=source,
             text=text,
             tokens=tokens,
-            forest=planted(chunks, self.tree),
+            forest=grow_trees(chunks, self.tree),
             vectors=vectors,
             nodes=NodeCache(self._node_cache_bytes),
             made_by=identity,
@@ -252,7 +252,7 @@ class DocumentEncoder:
         Raises
         ------
         DocumentError
-            If there is no text.
+            If the text is empty or only white space.
         """
         tokens = tokenize(text, self.tokenizer)
         return tokens, cut(len(tokens), self.tree.chunk)

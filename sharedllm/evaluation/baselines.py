@@ -131,7 +131,7 @@ class Pasted(Prompted):
         return Ready(
             case=case,
             prompt=prompt,
-            entries=len(body),
+            tokens=len(body),
             flops=self.size.prefill(prompt.text_tokens),
             ingest_flops=self.ingest(case),
             stored=self.stored(case, len(body)),
@@ -328,7 +328,7 @@ BASELINES: dict[str, Callable[[SharedLLM, Choice], list[Method]]] = {
 }
 
 
-def methods(llm: SharedLLM, choice: Choice) -> list[Method]:
+def make_methods(llm: SharedLLM, choice: Choice) -> list[Method]:
     """Make SharedLLM and the chosen baselines.
 
     Raises
@@ -356,7 +356,7 @@ def _named(method: Full | Truncated | Windows) -> Method:
     return method
 
 
-def parsed(names: str) -> tuple[str, ...]:
+def parse_names(names: str) -> tuple[str, ...]:
     """Parse the value of --baselines: names separated by commas, "all" or "none"."""
     if names in ("all", "none"):
         return tuple(BASELINES) if names == "all" else ()

@@ -1,17 +1,14 @@
-"""Files of the command line -> rows, texts, and filler text of any length."""
+"""Files of the command line -> texts, and filler text of any length."""
 
 from __future__ import annotations
 
-import json
-import lzma
 import os
 import random
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from sharedllm.errors import ConfigError, DocumentError
-from sharedllm.text.loaders import read_file
+from sharedllm.text.loaders import read_file, read_rows
 from sharedllm.text.tokens import Tokenizer, tokenize
 
 JSONL = (".jsonl", ".jsonl.xz", ".json.xz")
@@ -21,34 +18,7 @@ SAMPLE = 20_000  # characters from which the characters per token are estimated
 SENTENCE_END = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][\"'\u201d\u2019)]))\s+")
 
 
-def rows(path: str) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a .jsonl or .jsonl.xz file.
-
-    Raises
-    ------
-    DocumentError
-        If the file is missing or a line is not a JSON object.
-    """
-    try:
-        opener = lzma.open if path.endswith(".xz") else open
-        with opener(path, "rt", encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                if not line.strip():
-                    continue
-                row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise DocumentError(
-                        f"line {number} of {path!r} is a JSON {type(row).__name__}; "
-                        "each line must be an object"
-                    )
-                yield row
-    except (OSError, lzma.LZMAError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DocumentError(
-            f"cannot read rows from {path!r}: {error}; give a .jsonl or .jsonl.xz file"
-        ) from error
-
-
-def texts(paths: Sequence[str], option: str) -> list[str]:
+def read_texts(paths: Sequence[str], option: str) -> list[str]:
     """Return the texts of files: "text" of each row of .jsonl(.xz), any other file as a whole.
 
     Parameters
@@ -60,7 +30,7 @@ def texts(paths: Sequence[str], option: str) -> list[str]:
         if not path.endswith(JSONL):
             out.append(read_file(path).text)
             continue
-        found = [row["text"] for row in rows(path) if isinstance(row.get("text"), str)]
+        found = [row["text"] for row in read_rows(path) if isinstance(row.get("text"), str)]
         if not found:
             raise DocumentError(
                 f'no row of {path!r}, given with {option}, has a "text"; '
@@ -85,7 +55,7 @@ class Filler:
     """
 
     def __init__(self, paths: Sequence[str | os.PathLike[str]]) -> None:
-        self.texts = texts([os.fspath(path) for path in paths], "--filler")
+        self.texts = read_texts([os.fspath(path) for path in paths], "--filler")
         self.repeats = False
 
     def cut(self, tokens: int, tokenizer: Tokenizer, seed: int) -> str:
@@ -110,7 +80,7 @@ class Filler:
         return out[: ends[-1] if ends else end].rstrip()
 
 
-def planted(text: str, passage: str, share: float, gap: str) -> str:
+def plant(text: str, passage: str, share: float, gap: str) -> str:
     """Insert `passage` into `text` at the first end of a sentence after a `share` of it.
 
     Parameters

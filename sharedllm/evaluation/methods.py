@@ -63,7 +63,7 @@ class Ready:
 
     Attributes
     ----------
-    entries : int
+    tokens : int
         Tokens of evidence plus injected KV entries.
     flops : float
         Operations to prefill this question.
@@ -75,7 +75,7 @@ class Ready:
 
     case: Case
     prompt: Prompt
-    entries: int
+    tokens: int
     flops: float
     ingest_flops: float = 0.0
     stored: int = 0
@@ -261,7 +261,7 @@ class Memory(Prompted):
         if document is None:
             prompt = Prompt(text=((*case.frame.head, *case.frame.tail),))
             return Ready(
-                case=case, prompt=prompt, entries=0, flops=self.size.prefill(prompt.text_tokens)
+                case=case, prompt=prompt, tokens=0, flops=self.size.prefill(prompt.text_tokens)
             )
         config = llm.search.replace(**self.search, budget=budget)
         if config.scorer not in case.scores:
@@ -280,7 +280,7 @@ class Memory(Prompted):
         return Ready(
             case=case,
             prompt=prompt,
-            entries=prompt.text_tokens - own + prompt.injected_tokens,
+            tokens=prompt.text_tokens - own + prompt.injected_tokens,
             flops=self._flops(document, made),
             ingest_flops=self._ingest(document, config.coarse),
             stored=self._stored(document),
@@ -318,7 +318,7 @@ def _prepared(ready: Ready) -> Prepared:
         prompt=ready.prompt,
         citations=(),
         context_tokens=0,
-        evidence_tokens=ready.entries,
+        evidence_tokens=ready.tokens,
         selection=None,
     )
 

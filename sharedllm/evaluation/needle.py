@@ -12,12 +12,12 @@ from itertools import chain
 from typing import Any
 
 from sharedllm.errors import ConfigError
-from sharedllm.evaluation.filler import REPEATS, Filler, planted, require_filler
+from sharedllm.evaluation.filler import REPEATS, Filler, plant, require_filler
 from sharedllm.evaluation.items import Item, frame
 from sharedllm.evaluation.methods import Method, Ready
 from sharedllm.evaluation.metrics import Metric, Row, contains
 from sharedllm.evaluation.options import Settings
-from sharedllm.evaluation.run import Session, answers
+from sharedllm.evaluation.run import Session, generate_answers
 from sharedllm.generation.prompt import AFTER, BEFORE, part_ids
 from sharedllm.shared_llm import SharedLLM
 from sharedllm.text.tokens import Tokenizer
@@ -90,8 +90,8 @@ def _item(
         )
     text = filler.cut(length - own, tokenizer, rng.randrange(2**31))
     for statement in stated[1:]:
-        text = planted(text, statement, rng.random(), " ")
-    return item(planted(text, stated[0], depth, " "))
+        text = plant(text, statement, rng.random(), " ")
+    return item(plant(text, stated[0], depth, " "))
 
 
 def run_needle(
@@ -120,5 +120,5 @@ def measure(method: Method, ready: Sequence[Ready]) -> list[Row]:
             "answer": text,
             "gold": list(r.case.item.answers),
         }
-        for r, text in zip(ready, answers(method, ready), strict=True)
+        for r, text in zip(ready, generate_answers(method, ready), strict=True)
     ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sharedllm.config import GenerationConfig, SearchConfig, whole
+from sharedllm.config import GenerationConfig, SearchConfig, require_int
 from sharedllm.errors import ConfigError
 
 BUDGETS = (1024, 2048, 5120)
@@ -51,16 +51,16 @@ class Settings:
         SearchConfig(**self.search)  # raises for values that are not allowed
         GenerationConfig(**self.generation)
         for budget in self.budgets:
-            whole("--budget", budget, least=1)
-        whole("--items", self.items, least=1)
-        whole("--batch", self.batch, least=1)
-        whole("--seed", self.seed, least=0)
+            require_int("--budget", budget, least=1)
+        require_int("--items", self.items, least=1)
+        require_int("--batch", self.batch, least=1)
+        require_int("--seed", self.seed, least=0)
         out = self.out
         if out is not None and (out.is_dir() or not out.parent.is_dir()):
             raise ConfigError(f"--out is {str(out)!r}; give a file in a folder that exists")
 
 
-def sizes(option: str, given: Sequence[str], *, least: int = 0) -> tuple[int, ...]:
+def parse_sizes(option: str, given: Sequence[str], *, least: int = 0) -> tuple[int, ...]:
     """Parse numbers separated by commas, given once or several times; 4K is 4096, 1M 1048576.
 
     Raises
@@ -79,7 +79,7 @@ def sizes(option: str, given: Sequence[str], *, least: int = 0) -> tuple[int, ..
     return tuple(dict.fromkeys(out))
 
 
-def share(option: str, value: float) -> float:
+def require_share(option: str, value: float) -> float:
     """Return `value`; raise :class:`ConfigError` unless it is in [0, 1]."""
     if not 0 <= value <= 1:
         raise ConfigError(f"{option} is {value}; it must be between 0 and 1")

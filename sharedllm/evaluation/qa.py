@@ -14,14 +14,15 @@ from typing import Any
 
 from sharedllm.errors import ConfigError, DocumentError
 from sharedllm.evaluation import metrics
-from sharedllm.evaluation.filler import REPEATS, Filler, planted, require_filler, rows
+from sharedllm.evaluation.filler import REPEATS, Filler, plant, require_filler
 from sharedllm.evaluation.items import Item
 from sharedllm.evaluation.methods import Method, Ready
 from sharedllm.evaluation.metrics import Metric, Row
 from sharedllm.evaluation.options import Settings
-from sharedllm.evaluation.run import Session, answers
+from sharedllm.evaluation.run import Session, generate_answers
 from sharedllm.generation.prompt import AFTER, BEFORE, part_ids
 from sharedllm.shared_llm import SharedLLM
+from sharedllm.text.loaders import read_rows
 from sharedllm.text.tokens import Tokenizer
 
 CODE_SETS = ("lcc", "repobench")  # LongBench's data sets whose answers are lines of code
@@ -205,7 +206,7 @@ class Asking:
     seed: int = 0
 
 
-def drawn(questions: Sequence[Question], n: int, seed: int) -> list[Question]:
+def draw_questions(questions: Sequence[Question], n: int, seed: int) -> list[Question]:
     """Draw `n` questions, as few as possible from one passage."""
     rng = random.Random(seed)
     by_context: dict[str, list[Question]] = {}
@@ -216,7 +217,9 @@ def drawn(questions: Sequence[Question], n: int, seed: int) -> list[Question]:
     return [group[k] for k in range(most) for group in groups if k < len(group)][:n]
 
 
-def fitting(questions: Sequence[Question], length: int, tokenizer: Tokenizer) -> list[Question]:
+def select_fitting(
+    questions: Sequence[Question], length: int, tokenizer: Tokenizer
+) -> list[Question]:
     """Return the questions whose passage alone has fewer than `length` tokens."""
     fits = {
         text: len(part_ids(text, tokenizer)) < length for text in {q.context for q in questions}
@@ -283,7 +286,7 @@ def _placed(
     text = filler.cut(asking.length - own, tokenizer, seed)
     if not passage:
         return text
-    return planted(text, passage, random.Random(seed).random(), "\n\n")
+    return plant(text, passage, random.Random(seed).random(), "\n\n")
 
 
 def _other(question: Question, questions: Sequence[Question], rng: random.Random) -> str:
@@ -300,7 +303,7 @@ def _other(question: Question, questions: Sequence[Question], rng: random.Random
 
 def measure(method: Method, ready: Sequence[Ready]) -> list[Row]:
     """Score answers, the gold answer's likelihood, and the options by likelihood."""
-    texts = answers(method, ready)
+    texts = generate_answers(method, ready)
     likelihoods = _likelihoods(method, ready)
     return [
         _row(r.case.item, text, nll, picked)
@@ -402,7 +405,7 @@ def run_qa(
 
 
 def _questions(paths: Sequence[str], skip: Sequence[str]) -> list[Question]:
-    found = [q for path in paths for q in read(rows(path), path)]
+    found = [q for path in paths for q in read(read_rows(path), path)]
     if not found:
         raise DocumentError(f"no row in {', '.join(map(repr, paths))}")
     sources = {q.source for q in found}
@@ -420,7 +423,7 @@ def _chosen(found: list[Question], settings: Settings, session: Session) -> list
     """Choose the questions to ask, with a note on those left out."""
     if settings.lengths:
         shortest = min(settings.lengths)
-        fits = fitting(found, shortest, session.llm.tokenizer)
+        fits = select_fitting(found, shortest, session.llm.tokenizer)
         if not fits:
             raise ConfigError(f"--within is {shortest:,}; every passage alone is longer: raise it")
         if len(fits) < len(found):
@@ -429,7 +432,9 @@ def _chosen(found: list[Question], settings: Settings, session: Session) -> list
                 f"alone is longer than --within, {shortest:,}"
             )
         found = fits
-    chosen = drawn(found, settings.items if settings.lengths else len(found), settings.seed)
+    chosen = draw_questions(
+        found, settings.items if settings.lengths else len(found), settings.seed
+    )
     if len(chosen) < settings.items:
         session.note(f"there are {len(chosen)} questions; --items is {settings.items}")
     return chosen

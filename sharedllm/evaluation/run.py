@@ -23,8 +23,8 @@ from sharedllm import __version__
 from sharedllm.config import GenerationConfig
 from sharedllm.encoding.document import Document
 from sharedllm.errors import BudgetError
-from sharedllm.evaluation import tables
-from sharedllm.evaluation.baselines import Choice, methods, parsed
+from sharedllm.evaluation import results
+from sharedllm.evaluation.baselines import Choice, make_methods, parse_names
 from sharedllm.evaluation.items import Item, frame
 from sharedllm.evaluation.methods import Case, DoesNotFitError, Method, Ready
 from sharedllm.evaluation.metrics import Metric, Row
@@ -67,7 +67,7 @@ class Runner:
         return self.budgets if method.budgeted else (None,)
 
     def __call__(self, items: Iterable[Item]) -> Iterator[Row]:
-        for group in batched(items, self.batch):
+        for group in batch_by_length(items, self.batch):
             cases = self._cases(group)
             known: dict[Hashable, Row] = {}
             for method in self.methods:
@@ -106,7 +106,7 @@ class Runner:
                 continue
             made, found = ready[case.item.id], measured[case.item.id]
             yield row | {
-                "entries": made.entries,
+                "tokens": made.tokens,
                 "prefill_flops": made.flops,
                 "ingest_flops": made.ingest_flops,
                 "stored_bytes": made.stored,
@@ -129,7 +129,7 @@ class Runner:
         return {item: out.get(item) or known[keys[item]] for item in ready}
 
 
-def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+def batch_by_length(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     """Yield `items` in lists of at most `size` items of one length."""
     for _, of_length in groupby(items, key=lambda item: item.length):
         while group := list(islice(of_length, size)):
@@ -146,7 +146,7 @@ def _head(item: Item, method: Method, budget: int | None) -> Row:
     }
 
 
-def answers(method: Method, ready: Sequence[Ready]) -> list[str]:
+def generate_answers(method: Method, ready: Sequence[Ready]) -> list[str]:
     """Generate answers to prompts with different limits of new tokens."""
     out = [""] * len(ready)
     for new_tokens in {r.case.item.new_tokens for r in ready}:
@@ -176,7 +176,7 @@ class Session:
         budgeted: bool = True,
     ) -> None:
         self.command, self.settings = command, settings
-        baselines = parsed(settings.baselines)
+        baselines = parse_names(settings.baselines)
         self.notes: list[str] = []
         self.llm = llm or SharedLLM.from_pretrained(
             settings.model,
@@ -232,7 +232,7 @@ class Session:
         ----------
         compared : methods; None runs SharedLLM and the chosen baselines
         """
-        compared = methods(self.llm, self.choice) if compared is None else compared
+        compared = make_methods(self.llm, self.choice) if compared is None else compared
         runner = Runner(self.llm, compared, self.budgets, measure, self.settings.batch)
         kept: list[Row] = []
         with _bar(f"eval {self.command}", n * runner.rows_an_item) as done, self._rescue() as save:
@@ -268,7 +268,7 @@ class Session:
         across: bool = False,
     ) -> dict[str, Any]:
         """Print tables or JSON, write the file of ``--out``, and return the JSON object."""
-        found = tables.cells(rows, metrics, self.settings.seed)
+        found = results.cells(rows, metrics, self.settings.seed)
         result = self._described() | {
             "metrics": [dataclasses.asdict(metric) for metric in metrics],
             "cells": found,
@@ -282,7 +282,9 @@ class Session:
             console = Console()
             if not console.is_terminal:
                 console = Console(width=PIPED_WIDTH)
-            tables.show(found, metrics, console, title=title, tasks=tasks, unit=unit, across=across)
+            results.show(
+                found, metrics, console, title=title, tasks=tasks, unit=unit, across=across
+            )
         return result
 
     def _described(self) -> dict[str, Any]:

@@ -145,9 +145,9 @@ def make_plan(
     chosen: list[list[SelectedNode]] = [[] for _ in documents]
     for node in selection.nodes if selection else ():
         chosen[node.document].append(node)
-    found = [tuple(citations.windows(d, n)) for d, n in zip(documents, chosen, strict=True)]
+    found = [tuple(citations.join_windows(d, n)) for d, n in zip(documents, chosen, strict=True)]
     pasted = [
-        citations.pasted(d, w, citations.label(i, d, len(documents)), tokenizer)
+        citations.paste(d, w, citations.heading_of(i, d, len(documents)), tokenizer)
         for i, (d, w) in enumerate(zip(documents, found, strict=True))
     ]
     return Plan(

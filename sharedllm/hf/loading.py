@@ -106,13 +106,13 @@ def default_gguf() -> Path:
     )
 
 
-def converted_default() -> Path:
+def convert_default_once() -> Path:
     """Return the folder of the default's weights as safetensors, converted on first use."""
     file = default_gguf()
     return _converted(file, DEFAULT_NAME, f"{file.name}:{file.stat().st_size}")
 
 
-def converted(file: Path) -> Path:
+def convert_once(file: Path) -> Path:
     """Return the folder of the weights of a GGUF `file` as safetensors, converted on first use."""
     stat = file.stat()
     return _converted(file, file.stem, f"{file.name}:{stat.st_size}:{stat.st_mtime_ns}")
@@ -171,11 +171,11 @@ def load(
         If it has no fast tokenizer, whose character offsets citations need.
     """
     if name_or_path is None:
-        name = str(converted_default())
+        name = str(convert_default_once())
     elif (path := Path(name_or_path)).suffix == ".gguf":
         if not path.is_file():
             raise ModelNotFoundError(f"no such file: {str(path)!r}; check the path")
-        name = str(converted(path))
+        name = str(convert_once(path))
     else:
         _require_folder(path)
         name = str(name_or_path)

@@ -186,7 +186,7 @@ class Layout:
                 yield self.memory(memory)
 
 
-def slots(prompts: Sequence[Prompt]) -> tuple[int, int]:
+def count_slots(prompts: Sequence[Prompt]) -> tuple[int, int]:
     """Return the slots that text and KV of `prompts` take in a cache, padding included."""
 
     def widest(pieces: Sequence[Sequence[Sized]]) -> int:

@@ -17,8 +17,8 @@ from sharedllm.hf.cache import InjectionCache
 from sharedllm.injection.positions import Prompt
 
 KEPT = 4  # prefixes; one takes a few megabytes with a large model
-# keys and values of each layer, (1, key/value heads, tokens, head dim)
 
+# keys and values of each layer, (1, key/value heads, tokens, head dim)
 Layers = list[tuple[Tensor, Tensor]]
 
 
@@ -62,7 +62,7 @@ class PrefixCache:
             self._state = state
 
 
-def shared_head(prompts: Sequence[Prompt]) -> bool:
+def have_shared_prefix(prompts: Sequence[Prompt]) -> bool:
     """Return True if all `prompts` have the same text before their first injected KV."""
     first = prompts[0].text
     return (

@@ -25,8 +25,8 @@ from sharedllm.hf.attention_interface import require_active
 from sharedllm.hf.cache import InjectionCache
 from sharedllm.hf.lora import acting
 from sharedllm.hf.rope import Rotation
-from sharedllm.injection.positions import Layout, MemoryPiece, Prompt, TextPiece, slots
-from sharedllm.injection.prefix_cache import PrefixCache, shared_head
+from sharedllm.injection.positions import Layout, MemoryPiece, Prompt, TextPiece, count_slots
+from sharedllm.injection.prefix_cache import PrefixCache, have_shared_prefix
 
 
 @dataclass(kw_only=True)
@@ -97,7 +97,7 @@ class UpperModel:
     def start(self, prompts: Sequence[Prompt]) -> Session:
         """Prefill a batch of prompts piece by piece: text, injected KV, ..., text."""
         require_active(self._model, cached=True)
-        text, memory = slots(prompts)
+        text, memory = count_slots(prompts)
         rooms = [text + memory * (i < self.layers) for i in range(self._shape.layers)]
         session = Session(
             reads=_all_read(prompts),
@@ -106,7 +106,7 @@ class UpperModel:
             logits=torch.empty(0),
         )
         pieces = session.layout.pieces(prompts)
-        if self.fixed_rotation and shared_head(prompts):
+        if self.fixed_rotation and have_shared_prefix(prompts):
             self._begin(session, prompts, next(pieces))
         for piece in pieces:
             if isinstance(piece, TextPiece):

@@ -1,1 +1,6 @@
-"""Tree memory: remembered documents kept on disk, searched and answered from."""
+"""Documents that were read once, kept on disk.
+
+This file imports nothing: the command line needs the file's name before it loads torch.
+"""
+
+MEMORY_FILE = "memory.sqlite"  # in the folder of every memory

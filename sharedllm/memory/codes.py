@@ -25,12 +25,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sharedllm.config import TreeConfig, whole
+from sharedllm.config import TreeConfig, require_int
 from sharedllm.encoding.document import SearchVectors
 from sharedllm.encoding.kv import NodeKV
 from sharedllm.encoding.lower_model import NodeRequest
 from sharedllm.errors import ConfigError, InputError
-from sharedllm.text.tree import Chunk, planted
+from sharedllm.memory.tables import inflated
+from sharedllm.text.tree import Chunk, grow_trees
 
 VECTOR_BYTES = 64  # of a token
 BLOCK = {"cpu": 16384, "cuda": 32768}  # tokens at once; on the CPU what its caches hold
@@ -73,7 +74,7 @@ class VectorCodec:
         ConfigError
             If `size` is less than 1, or `sample` is not a matrix of finite numbers, not all zero.
         """
-        whole("size", size, least=1)
+        require_int("size", size, least=1)
         if sample.ndim != 2 or not sample.isfinite().all() or not sample.any():
             raise ConfigError(
                 f"sample is a tensor of shape {tuple(sample.shape)}; give search vectors "
@@ -310,24 +311,6 @@ def layout_from_bytes(data: bytes, tokens: int) -> tuple[NDArray[np.int32], NDAr
     return columns[0].astype(np.int32), spans
 
 
-def inflated(data: bytes, most: int) -> bytes:
-    """Inflate `data` to at most `most` bytes.
-
-    Raises
-    ------
-    ValueError
-        If it is not deflated, or gives more.
-    """
-    work = zlib.decompressobj()
-    try:
-        out = work.decompress(data, most + 1)
-    except zlib.error as error:
-        raise ValueError(str(error)) from error
-    if len(out) > most or not work.eof:
-        raise ValueError(f"it does not end after {most:,} bytes")
-    return out
-
-
 # -- KV --------------------------------------------------------------------------------------------
 
 
@@ -349,7 +332,7 @@ def kept_nodes(length: int, tree: TreeConfig, keep: str) -> tuple[NodeRequest, .
         return ()
     if keep == "coarse":
         return (root,)
-    forest = planted([Chunk(index=0, start=0, end=length)], tree)
+    forest = grow_trees([Chunk(index=0, start=0, end=length)], tree)
     out: dict[NodeRequest, None] = {root: None}
     for node in range(len(forest)):
         level, leaf = int(forest.level[node]), forest.left[node] < 0

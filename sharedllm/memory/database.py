@@ -21,13 +21,20 @@ from sharedllm.errors import (
     TreeMemoryFormatError,
     TreeMemoryMismatchError,
 )
+from sharedllm.memory import MEMORY_FILE as FILE
 from sharedllm.memory.tables import APPLICATION_ID, SCHEMA, SCHEMA_VERSION, set_value, value_of
 
-FILE = "memory.sqlite"
 AGAIN = "restore it from a copy, or index the documents again into a new folder"
 WRITER = "writer.json"  # names who holds the write lock, or held it last: for messages only
 INDEX = "index"  # folder of the prefilter's FAISS index
-OWN = (FILE, f"{FILE}-wal", f"{FILE}-shm", f"{FILE}-journal", WRITER, INDEX)
+OWN = (
+    FILE,
+    f"{FILE}-wal",
+    f"{FILE}-shm",
+    f"{FILE}-journal",
+    WRITER,
+    INDEX,
+)
 PAGE_BYTES = 16384  # search vectors of a chunk take 64 KB (docs/experiments.md, 30)
 LARGEST_WAL = 64 << 20  # that is left on the disk after a checkpoint
 DAMAGE = (  # what SQLite says of statements that are right, in a file that is not

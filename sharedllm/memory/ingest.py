@@ -35,7 +35,7 @@ from sharedllm.memory.manifest import Manifest
 from sharedllm.memory.prefilter import Embedder
 from sharedllm.memory.tables import ChunkRows, Place
 from sharedllm.progress import Progress, Reporter, reporter
-from sharedllm.text.tree import Chunk, planted
+from sharedllm.text.tree import Chunk, grow_trees
 
 KEY_BYTES = 20
 BATCH_TOKENS = 16384  # encoded and committed at once, or as many as the model takes in one pass
@@ -355,7 +355,7 @@ class Ingest:
 
     def _leaf_texts(self, piece: Piece) -> list[str]:
         """The texts of the piece's leaves: embedders read a few hundred words at most."""
-        forest = planted([Chunk(index=0, start=0, end=len(piece))], self._encoder.tree)
+        forest = grow_trees([Chunk(index=0, start=0, end=len(piece))], self._encoder.tree)
         out = []
         for node in forest.leaves:
             own = piece.spans[forest.start[node] : forest.end[node]]

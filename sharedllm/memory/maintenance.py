@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from sharedllm.errors import TreeMemoryDamagedError, TreeMemoryError
-from sharedllm.memory import tables
+from sharedllm.memory import MEMORY_FILE, tables
 from sharedllm.memory.codes import kept_nodes
 from sharedllm.memory.database import AGAIN as RESTORE
-from sharedllm.memory.database import FILE, Database
+from sharedllm.memory.database import Database
 from sharedllm.memory.documents import MemoryDocument, Problem, Report
 from sharedllm.memory.ingest import Ingest, is_wanted
 from sharedllm.memory.manifest import Manifest
@@ -110,7 +110,7 @@ class _Findings:
                 self.note(f"{found}: {REPAIR}", "words")
             elif found != "ok":
                 self.structure = True
-                self.note(f"{found}; {RESTORE}", FILE)
+                self.note(f"{found}; {RESTORE}", MEMORY_FILE)
         for table in self.counts:
             count = self.connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
             self.counts[table] = count
@@ -195,15 +195,23 @@ class _Findings:
             self._both_ways(table, "chunk")
 
     def words(self) -> None:
-        for chunk, check, text in self.connection.execute(
-            "SELECT c.chunk, c.words, w.text FROM chunks c JOIN words w ON w.rowid = c.chunk"
-        ):
-            if tables.checksum(text) != check:
-                self.index = True
-                self.note(
-                    f"the words of a chunk are not what was written: {REPAIR}", "words", chunk
-                )
-        self._both_ways("words", "rowid")
+        rows = "SELECT c.chunk, c.words, w.text FROM chunks c JOIN words w ON w.rowid = c.chunk"
+        try:
+            for chunk, check, text in self.connection.execute(rows):
+                if tables.checksum(text) != check:
+                    self.index = True
+                    what = f"the words of a chunk are not what was written: {REPAIR}"
+                    self.note(what, "words", chunk)
+            self._both_ways("words", "rowid")
+        except sqlite3.DatabaseError as error:
+            self.unreadable_index(error)
+
+    def unreadable_index(self, error: sqlite3.DatabaseError) -> None:
+        """Note what SQLite says of the index of words, if it is about damage."""
+        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR):
+            raise error
+        self.index = True
+        self.note(f"the index of words is not that of the words ({error}): {REPAIR}", "words")
 
     def _both_ways(self, table: str, column: str) -> None:
         """Note chunks without rows in a table, and rows without a chunk."""
@@ -237,10 +245,7 @@ class _Findings:
         try:
             connection.execute("INSERT INTO words (words) VALUES ('integrity-check')")
         except sqlite3.DatabaseError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CORRUPT:
-                raise
-            self.index = True
-            self.note(f"the index of words is not that of the words: {REPAIR}", "words")
+            self.unreadable_index(error)
 
 
 # -- repair ----------------------------------------------------------------------------------------
@@ -306,6 +311,8 @@ def _renumber(connection: sqlite3.Connection) -> None:
 
 def _index_again(connection: sqlite3.Connection) -> set[int]:
     """Make the index of words anew from the texts; the chunks whose words none of them gives."""
+    # one of an unknown version cannot be dropped: https://sqlite.org/fts5.html
+    connection.execute("INSERT OR REPLACE INTO words_config VALUES ('version', 4)")
     connection.execute("DROP TABLE words")
     connection.execute(tables.WORDS)
     bare = {row[0] for row in connection.execute("SELECT chunk FROM chunks")}

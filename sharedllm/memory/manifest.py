@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from sharedllm.config import InjectionConfig, TreeConfig, one_of
+from sharedllm.config import InjectionConfig, TreeConfig, require_one_of
 from sharedllm.encoding.document_encoder import DocumentEncoder, fingerprint, loaded_encoder
 from sharedllm.errors import TreeMemoryDamagedError, TreeMemoryMismatchError
 
@@ -43,9 +43,9 @@ class MemorySettings:
     embedder: str = "states"
 
     def __post_init__(self) -> None:
-        one_of("keep", self.keep, KEEPS)
-        one_of("kv", self.kv, KV_FORMATS)
-        one_of("vectors", self.vectors, VECTOR_FORMATS)
+        require_one_of("keep", self.keep, KEEPS)
+        require_one_of("kv", self.kv, KV_FORMATS)
+        require_one_of("vectors", self.vectors, VECTOR_FORMATS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -212,12 +212,14 @@ def _runs(
     seen: set[int] = set()
     found: list[tuple[int, int, int, int, str]] = []
     for some in tables.batches(scores):
-        found += connection.execute(
-            "SELECT d.document, p.text, p.ordinal, p.chunk, d.id FROM placed p "
-            f"JOIN documents d ON d.text = p.text WHERE p.chunk IN ({tables.marks(some)}) "
-            f"AND {where}",
+        rows = connection.execute(
+            "SELECT d.document, d.id, p.* FROM placed p JOIN documents d ON d.text = p.text "
+            f"WHERE p.chunk IN ({tables.marks(some)}) AND {where}",
             (*some, *values),
-        ).fetchall()
+        )
+        for document, name, *row in rows:
+            text, ordinal, chunk, _, _ = tables.checked(row, "the place of a chunk")
+            found.append((document, text, ordinal, chunk, name))
     for document, text, ordinal, chunk, name in sorted(found):
         owners.setdefault(text, (document, name))
         if owners[text][0] == document and chunk not in seen:

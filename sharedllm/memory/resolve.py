@@ -15,9 +15,8 @@ from typing import Any, Protocol, runtime_checkable
 from sharedllm.encoding.document import Document
 from sharedllm.encoding.document_encoder import DocumentEncoder, HasEncoder
 from sharedllm.errors import InputError
+from sharedllm.memory import MEMORY_FILE
 from sharedllm.memory.tree_memory import TreeMemory
-
-MEMORY_FILE = "memory.sqlite"
 
 
 @runtime_checkable

@@ -26,9 +26,9 @@ from sharedllm.memory.database import Database
 from sharedllm.memory.manifest import Manifest
 from sharedllm.memory.prefilter import DenseIndex, Embedder, Prefilter, every_text, is_large
 from sharedllm.memory.stored_documents import Run, StoredDocuments
-from sharedllm.search.query import looked_for
+from sharedllm.search.query import make_query
 from sharedllm.search.scorers import score
-from sharedllm.search.selection import Searched, searched_leaves
+from sharedllm.search.selection import Searched, group_leaves
 from sharedllm.text.pages import page_of
 
 # chunks by words, and the query's embedding where it is needed; None in a small memory
@@ -138,7 +138,7 @@ class Retrieval:
         best = sorted(found, key=lambda one: (-one[0], one[1:]))[:k]
         return Hits(
             (_hit(*parts[index], leaf, score) for score, index, leaf in best),
-            searched_leaves(documents, scores, [(index, leaf) for _, index, leaf in best]),
+            group_leaves(documents, scores, [(index, leaf) for _, index, leaf in best]),
         )
 
     def _found(
@@ -197,7 +197,7 @@ class Retrieval:
         if self._embedder is not None:
             return self._embedder.query(query)
         with encoder.lock.question(), encoder.lock.forward:
-            sought = looked_for(query, encoder.tokenizer, encoder.lower)
+            sought = make_query(query, encoder.tokenizer, encoder.lower)
         return mean_vector(sought.vectors)
 
 

@@ -26,7 +26,7 @@ from sharedllm.memory.database import Database
 from sharedllm.memory.manifest import MemorySettings
 from sharedllm.text.pages import page_starts
 from sharedllm.text.tokens import Tokens
-from sharedllm.text.tree import Chunk, planted
+from sharedllm.text.tree import Chunk, grow_trees
 
 CACHED_TOKENS = 1 << 18  # of documents that are kept in memory between questions
 NODE_CACHE_BYTES = 64 << 20  # of each document's encoded nodes
@@ -171,7 +171,7 @@ class StoredDocuments:
             source=row[2],
             text=text[begin:end],
             tokens=tokens,
-            forest=planted(cut, self._encoder.tree),
+            forest=grow_trees(cut, self._encoder.tree),
             vectors=self._vectors(connection, chunks),
             nodes=StoredNodes(self._database, self._settings, self._encoder, chunks),
             made_by=self._identity,

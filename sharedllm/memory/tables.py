@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sharedllm.errors import DocumentError, TreeMemoryDamagedError
-from sharedllm.memory.codes import inflated
 from sharedllm.memory.documents import MemoryDocument, StoredDocument, metadata_json
 
 APPLICATION_ID = 0x53_4C_4C_4D  # "SLLM", in the header of the file
@@ -158,6 +157,24 @@ def checked(row: Sequence[Any], what: str) -> tuple[Any, ...]:
     if checksum(*row[:-1]) != row[-1]:
         raise TreeMemoryDamagedError(f"{what} is not what was written")
     return tuple(row[:-1])
+
+
+def inflated(data: bytes, most: int) -> bytes:
+    """Inflate `data` to at most `most` bytes.
+
+    Raises
+    ------
+    ValueError
+        If it is not deflated, or gives more.
+    """
+    work = zlib.decompressobj()
+    try:
+        out = work.decompress(data, most + 1)
+    except zlib.error as error:
+        raise ValueError(str(error)) from error
+    if len(out) > most or not work.eof:
+        raise ValueError(f"it does not end after {most:,} bytes")
+    return out
 
 
 def batches(values: Iterable[Any]) -> Iterator[list[Any]]:

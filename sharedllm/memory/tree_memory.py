@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from sharedllm.config import number, one_of, whole
+from sharedllm.config import require_int, require_number, require_one_of
 from sharedllm.encoding.document import Document
 from sharedllm.encoding.document_encoder import DocumentEncoder, HasEncoder, loaded_encoder
 from sharedllm.errors import ConfigError, InputError, TreeMemoryError, TreeMemoryMismatchError
@@ -101,8 +101,8 @@ class TreeMemory:
         self.path, self._embedder = Path(path), embedder
         self._encoder = None if llm is None else llm.encoder
         if prefilter is not None:
-            one_of("prefilter", prefilter, PREFILTERS)
-        whole("candidates", candidates, least=1)
+            require_one_of("prefilter", prefilter, PREFILTERS)
+        require_int("candidates", candidates, least=1)
         self._prefilter, self._candidates = prefilter, candidates
         named = {"keep": keep, "kv": kv, "vectors": vectors, "embedder": _name_of(embedder)}
         given = {name: value for name, value in named.items() if value is not None}
@@ -259,7 +259,7 @@ class TreeMemory:
         ------
         InputError, ConfigError, TreeMemoryDamagedError
         """
-        whole("k", k, least=1)
+        require_int("k", k, least=1)
         return self._working.retrieval.search(query, k, self.encoder, filter)
 
     def documents_for(
@@ -488,7 +488,7 @@ def _seconds(name: str, value: object) -> float:
     ------
     ConfigError
     """
-    number(name, value, least=0)
+    require_number(name, value, least=0)
     if not isinstance(value, int | float):
         raise ConfigError(f"{name} is {value!r}; it must be a number of seconds")
     return float(value)

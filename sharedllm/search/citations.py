@@ -1,9 +1,9 @@
 """Selected nodes -> passages: completed to whole sentences, joined, pasted and cited.
 
 A leaf ends after a fixed number of tokens, wherever that falls. Half a name or number is read as
-something else, and a citation that begins within a word looks broken; :func:`widened` moves the
-edges of a leaf that is pasted as text. Neighbouring leaves are joined into windows, each of which
-is one passage of the prompt and one citation.
+something else, and a citation that begins within a word looks broken; :func:`complete_sentences`
+moves the edges of a leaf that is pasted as text. Neighbouring leaves are joined into
+windows, each of which is one passage of the prompt and one citation.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Window:
     as_text: bool
 
 
-def widened(document: Document, node: int, reach: int) -> tuple[int, int]:
+def complete_sentences(document: Document, node: int, reach: int) -> tuple[int, int]:
     """Return tokens [start, end) of `node` with the sentences that its edges cut.
 
     Either edge moves outwards by at most `reach` tokens: to the end of a sentence or paragraph, or
@@ -127,7 +127,7 @@ def _spaces(document: Document, start: int, end: int) -> Iterator[list[tuple[int
         yield [(int(a), int(b)) for a, b in tokens]
 
 
-def windows(document: DocumentText, nodes: Sequence[SelectedNode]) -> Iterator[Window]:
+def join_windows(document: DocumentText, nodes: Sequence[SelectedNode]) -> Iterator[Window]:
     """Join the fine nodes among `nodes`, given in document order, into windows."""
     held: Window | None = None
     for node in nodes:
@@ -150,12 +150,12 @@ def windows(document: DocumentText, nodes: Sequence[SelectedNode]) -> Iterator[W
         yield held
 
 
-def label(index: int, document: Document, of: int) -> str:
+def heading_of(index: int, document: Document, of: int) -> str:
     """Return the heading of a window; empty for a single document."""
     return f"[{index + 1}] {document.title}\n" if of > 1 else ""
 
 
-def pasted(
+def paste(
     document: Document,
     found: Sequence[Window],
     heading: str,
@@ -178,16 +178,18 @@ def pasted(
     return ids
 
 
-def overhead(heading: str, tokenizer: Tokenizer) -> int:
+def window_overhead(heading: str, tokenizer: Tokenizer) -> int:
     """Return the tokens that a window costs besides its own."""
     texts = [BETWEEN, heading] if heading else [BETWEEN]
     return sum(len(tokenize(text, tokenizer)) for text in texts)
 
 
-def overheads(documents: Sequence[Document], tokenizer: Tokenizer) -> list[int]:
+def window_overheads(documents: Sequence[Document], tokenizer: Tokenizer) -> list[int]:
     """Return for each document the tokens that a window costs besides its own."""
-    labels = [label(index, document, len(documents)) for index, document in enumerate(documents)]
-    return [overhead(text, tokenizer) for text in labels]
+    labels = [
+        heading_of(index, document, len(documents)) for index, document in enumerate(documents)
+    ]
+    return [window_overhead(text, tokenizer) for text in labels]
 
 
 def cite(document: Document, found: Sequence[Window]) -> Iterator[Citation]:

@@ -68,7 +68,7 @@ class Query:
     vectors: Tensor
 
 
-def looked_for(text: str, tokenizer: Tokenizer, lower: LowerModel) -> Query:
+def make_query(text: str, tokenizer: Tokenizer, lower: LowerModel) -> Query:
     """Make the query of `text`: its ids and search vectors.
 
     Raises

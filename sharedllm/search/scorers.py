@@ -27,7 +27,7 @@ from sharedllm.encoding.document import Document, SearchVectors
 from sharedllm.encoding.document_encoder import DocumentEncoder
 from sharedllm.encoding.lower_model import LowerModel, unit
 from sharedllm.errors import ConfigError
-from sharedllm.search.query import Query, looked_for
+from sharedllm.search.query import Query, make_query
 
 Scores = NDArray[np.float32]
 Embedder = Callable[[list[str]], NDArray[np.float32]]
@@ -57,7 +57,7 @@ def score(
         One per document, in the order of its forest.
     """
     with encoder.lock.question(), encoder.lock.forward:
-        query = looked_for(text, encoder.tokenizer, encoder.lower)
+        query = make_query(text, encoder.tokenizer, encoder.lower)
         return make_scorer(scorer, encoder.lower, embedder).score(query, documents)
 
 

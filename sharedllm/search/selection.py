@@ -101,7 +101,7 @@ class Selection(Displayed):
     searched: tuple[Searched, ...] = field(default=(), repr=False, compare=False)
 
 
-def searched(
+def group_by_document(
     documents: Sequence[Document], scores: Sequence[Scores], nodes: Sequence[SelectedNode]
 ) -> tuple[Searched, ...]:
     """Group the selected `nodes` by document.
@@ -119,7 +119,7 @@ def searched(
     )
 
 
-def searched_leaves(
+def group_leaves(
     documents: Sequence[Document], scores: Sequence[Scores], leaves: Sequence[tuple[int, int]]
 ) -> tuple[Searched, ...]:
     """Group single leaves, each given as (document, node), as if they had been selected."""
@@ -136,7 +136,7 @@ def searched_leaves(
         )
         for document, node in sorted(leaves)
     ]
-    return tuple(one for one in searched(documents, scores, nodes) if one.nodes)
+    return tuple(one for one in group_by_document(documents, scores, nodes) if one.nodes)
 
 
 Ready = Callable[[int, int, float], bool]  # document, node, ratio -> True if its KV is encoded

@@ -1,9 +1,11 @@
-"""Files -> text: plain text, Markdown, HTML, PDF and standard input."""
+"""Files -> text: plain text, Markdown, HTML, PDF and standard input; and rows of JSON Lines."""
 
 from __future__ import annotations
 
 import codecs
+import json
 import logging
+import lzma
 import os
 import re
 import stat
@@ -14,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sharedllm.errors import DocumentError
 from sharedllm.text.pages import join_pages
@@ -97,6 +99,37 @@ def read_file(path: str | os.PathLike[str], *, limit: int | None = None) -> Sour
     if not text.strip():
         raise DocumentError(f"{source} has no text: it is empty or only white space")
     return SourceText(text=text, title=" ".join(stated.split()) or title, source=source)
+
+
+def read_rows(path: str | os.PathLike[str], *, skip: int = 0) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a .jsonl or .jsonl.xz file, without about the first `skip` characters.
+
+    Raises
+    ------
+    DocumentError
+        If the file is missing or a line is not a JSON object.
+    """
+    name = os.fspath(path)
+    try:
+        opener = lzma.open if name.endswith(".xz") else open
+        with opener(name, "rt", encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                if skip > 0:
+                    skip -= len(line)
+                    continue
+                if not line.strip():
+                    continue
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise DocumentError(
+                        f"line {number} of {name!r} is a JSON {type(row).__name__}; "
+                        "each line must be an object"
+                    )
+                yield row
+    except (OSError, lzma.LZMAError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DocumentError(
+            f"cannot read rows from {name!r}: {error}; give a .jsonl or .jsonl.xz file"
+        ) from error
 
 
 def _read(given: str, source: str, most: int) -> bytes:

@@ -1,8 +1,8 @@
 """Pages of a text: a form feed stands where one ends and the next begins, as in pdftotext.
 
-:func:`join_pages` makes one such text of the pages of a PDF. It keeps what stands on a page but for
-two things that a printer added: the title or number at the edge of page after page (a title's first
-occurrence stays), and hyphens at line ends.
+:func:`join_pages` makes one such text of the pages of a PDF. It leaves out two things
+that a printer added: the title or number at the edge of page after page (a title's first occurrence
+stays), and hyphens at line ends.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ def page_of(starts: Sequence[int], start: int, text: str) -> int | None:
     Parameters
     ----------
     starts : the result of :func:`page_starts` for the document
-    start : place of `text` in the document; its leading white space belongs to the page before
+    start : place of `text` in the document; white space at its start, which may end a page, is
+        skipped
     """
     if not starts:
         return None
@@ -69,19 +70,19 @@ def join_pages(pages: Sequence[str]) -> str:
     """Join the texts of all `pages` of a document into one, for :meth:`SharedLLM.remember`.
 
     Form feeds separate the pages, so that citations know their page; an empty page keeps its
-    number. Running titles and page numbers are left out but for their first occurrence, and words
-    that were hyphenated at a line's end are put together. :func:`read_file` does this for PDF
+    number. Page numbers, and running titles but for their first occurrence, are left out, and
+    words that were hyphenated at a line's end are put together. :func:`read_file` does this for PDF
     files; call it for pages from another source, such as text recognition.
     """
     lines = [_clean(page).split("\n") for page in pages]
-    kept = ["\n".join(page).strip() for page in without_running(lines)]
+    kept = ["\n".join(page).strip() for page in remove_running_titles(lines)]
     out = kept[:1]
     for before, page in pairwise(kept):
         out += [f"\n{BREAK}" if before else BREAK, page]
-    return whole_words("".join(out))
+    return join_broken_words("".join(out))
 
 
-def without_running(pages: Sequence[Sequence[str]]) -> list[list[str]]:
+def remove_running_titles(pages: Sequence[Sequence[str]]) -> list[list[str]]:
     """Return the lines of each page without running titles and page numbers.
 
     Lines are removed from a page's edge inwards. The first occurrence of each stays, and so does a
@@ -103,7 +104,7 @@ def without_running(pages: Sequence[Sequence[str]]) -> list[list[str]]:
     return [left or list(page) for left, page in zip(out, pages, strict=True)]
 
 
-def whole_words(text: str) -> str:
+def join_broken_words(text: str) -> str:
     """Put words together that were hyphenated at the end of a line or page, on the next line.
 
     The hyphen stays where the text has the word with it more often than without ("well-known");

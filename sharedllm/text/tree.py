@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from sharedllm.config import TreeConfig, number, whole
+from sharedllm.config import TreeConfig, require_int, require_number
 from sharedllm.displayed import Displayed
 
 Ints = NDArray[np.int32]
@@ -34,8 +34,8 @@ class Chunk:
 
 def cut(n_tokens: int, chunk: int) -> tuple[Chunk, ...]:
     """Cut `n_tokens` into chunks of `chunk` tokens; the last one holds the remainder."""
-    whole("the number of tokens", n_tokens, least=0)
-    whole("chunk", chunk, least=1)
+    require_int("the number of tokens", n_tokens, least=0)
+    require_int("chunk", chunk, least=1)
     starts = range(0, n_tokens, chunk)
     return tuple(
         Chunk(index=i, start=s, end=min(s + chunk, n_tokens)) for i, s in enumerate(starts)
@@ -129,9 +129,9 @@ def grow(
     ConfigError
         If `height` or `noise` is negative, or `leaf` is less than 1.
     """
-    whole("height", height, least=0)
-    number("noise", noise, least=0)
-    whole("leaf", leaf, least=1)
+    require_int("height", height, least=0)
+    require_number("noise", noise, least=0)
+    require_int("leaf", leaf, least=1)
     rng = rng or np.random.default_rng()
     rows: list[list[int]] = []  # tree, level, start, end, parent, left, right
 
@@ -154,6 +154,6 @@ def grow(
     return Forest(**arrays, context=context)
 
 
-def planted(chunks: Sequence[Chunk], tree: TreeConfig) -> Forest:
+def grow_trees(chunks: Sequence[Chunk], tree: TreeConfig) -> Forest:
     """Grow trees over `chunks` with the settings `tree`, split in the middle."""
     return grow(chunks, tree.height, leaf=tree.leaf, context=tree.context)

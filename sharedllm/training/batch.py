@@ -28,13 +28,13 @@ from sharedllm.encoding.lower_model import LowerModel, NodeRequest
 from sharedllm.generation.assemble import Plan, make_plan
 from sharedllm.generation.prompt import ABSENT, Conversation, Message, converse
 from sharedllm.hf.lora import acting, acting_role
-from sharedllm.search.citations import widened
+from sharedllm.search.citations import complete_sentences
 from sharedllm.search.query import Query
 from sharedllm.search.scorers import BM25
 from sharedllm.search.selection import Selection, select
 from sharedllm.shared_llm import SharedLLM
 from sharedllm.text.tokens import Tokenizer, tokenize
-from sharedllm.training.examples import NO_VECTORS, Example, leaves_of, unread
+from sharedllm.training.examples import NO_VECTORS, Example, leaves_of, make_document
 from sharedllm.training.train_config import SelectionConfig
 
 PADDING = 8192  # tokens of padding that cost less than another pass
@@ -97,7 +97,7 @@ class Chooser:
             answer = ABSENT  # the evidence was not selected: an answer would be made up
         target = tokenize(answer, self._tokenizer).ids.tolist()
         if example.question:
-            conversation = asked(
+            conversation = ask(
                 example.question, document, self._tokenizer, self._config.prompts, self._rng
             )
             target.append(self._end_id)
@@ -105,7 +105,7 @@ class Chooser:
             conversation = Conversation(parts=("", document, ""), query="")
         lesson = None
         if self._lessons and settings.leaves == "kv":
-            lesson = make_plan(conversation, as_text(selection), self._tokenizer)
+            lesson = make_plan(conversation, keep_text(selection), self._tokenizer)
         return Choice(
             kind=f"{example.kind}/{settings.leaves}",
             plan=make_plan(conversation, selection, self._tokenizer),
@@ -116,7 +116,7 @@ class Chooser:
     def _read(self, text: str) -> Document:
         """Make a document; half of them have their nodes split with noise."""
         noise = self._config.noise if self._rng.random() < 0.5 else 0.0
-        return unread(text, self._tokenizer, self._tree, noise=noise, rng=self._numpy)
+        return make_document(text, self._tokenizer, self._tree, noise=noise, rng=self._numpy)
 
     def _selection(
         self,
@@ -153,7 +153,7 @@ class Chooser:
             settings,
             self._tree,
             overhead=[OVERHEAD],
-            widen=lambda _, node: widened(document, node, settings.sentences),
+            widen=lambda _, node: complete_sentences(document, node, settings.sentences),
         )
 
     def _scores(self, example: Example, document: Document) -> NDArray[np.float32]:
@@ -176,7 +176,7 @@ class Chooser:
         )
 
 
-def asked(
+def ask(
     question: str,
     document: Document,
     tokenizer: Tokenizer,
@@ -189,12 +189,12 @@ def asked(
     system, user = rng.choice(prompts)
     turns = [("system", system), ("user", user)] if system else [("user", user)]
     messages = [
-        {"role": role, "content": filled(content, question, [document])} for role, content in turns
+        {"role": role, "content": fill(content, question, [document])} for role, content in turns
     ]
     return converse(messages, (), tokenizer)
 
 
-def filled(content: str, question: str, documents: Sequence[Document]) -> list[Message]:
+def fill(content: str, question: str, documents: Sequence[Document]) -> list[Message]:
     """Return the parts of a message: `content` with {documents} and {question} filled in."""
     out: list[Message] = []
     for at, text in enumerate(content.split("{documents}")):
@@ -205,7 +205,7 @@ def filled(content: str, question: str, documents: Sequence[Document]) -> list[M
     return out
 
 
-def as_text(selection: Selection) -> Selection:
+def keep_text(selection: Selection) -> Selection:
     """Return the fine nodes of a selection alone, as text."""
     nodes = [
         dataclasses.replace(node, as_text=True, ratio=1.0) for node in selection.nodes if node.fine
@@ -318,7 +318,7 @@ def _predicted(
         for choice, plan, entry in zip(choices, plans, memory, strict=True)
     ]
     out: dict[int, Tensor] = {}
-    for group in alike([prompt.text_tokens for prompt in prompts]):
+    for group in group_by_length([prompt.text_tokens for prompt in prompts]):
         keep = max(len(choices[i].target) for i in group)
         rows = llm.upper.logits([prompts[i] for i in group], keep=keep)
         for i, row in zip(group, rows, strict=True):
@@ -328,7 +328,7 @@ def _predicted(
     return [out[i] for i in range(len(choices))]
 
 
-def alike(lengths: Sequence[int]) -> list[list[int]]:
+def group_by_length(lengths: Sequence[int]) -> list[list[int]]:
     """Group indices by falling length, so that padding to the longest costs little."""
     groups: list[list[int]] = []
     padding = 0

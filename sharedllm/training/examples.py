@@ -85,7 +85,7 @@ class Past:
         return "".join(pieces), tuple(spans[index] for index in range(len(self._inserts)))
 
 
-def unread(
+def make_document(
     text: str,
     tokenizer: Tokenizer,
     tree: TreeConfig,

@@ -31,7 +31,7 @@ from sharedllm.shared_llm import SharedLLM
 from sharedllm.text.tokens import Tokenizer, tokenize
 from sharedllm.text.tree import cut
 from sharedllm.training.data import Mixture
-from sharedllm.training.examples import NO_VECTORS, leaves_of, unread
+from sharedllm.training.examples import NO_VECTORS, leaves_of, make_document
 from sharedllm.training.train_config import DataConfig, TrainConfig
 
 MOST_LEAVES = 8  # of evidence; summaries, which have more, are left out
@@ -77,7 +77,7 @@ class Questions(IterableDataset[Sought]):
             if not (example.evidence and example.question.strip() and example.past.strip()):
                 continue
             ids = tokenize(example.question, self._tokenizer).ids
-            document = unread(example.past, self._tokenizer, self._tree)
+            document = make_document(example.past, self._tokenizer, self._tree)
             found = [leaves_of(document, *span) for span in example.evidence]
             right = np.unique(np.concatenate(found))
             leaves = document.forest.start[document.forest.leaves]
@@ -172,10 +172,10 @@ def train(llm: SharedLLM, config: TrainConfig, say: Callable[[str], object] = _n
             shown = "  ".join(f"{k} {sum(v) / len(v):.2f}" for k, v in sorted(seen.items()))
             say(f"step {step + 1}  {time.perf_counter() - started:.0f} s  {shown}")
             seen.clear()
-    return halfway(model.matrix.detach(), sample.float())
+    return average_with_identity(model.matrix.detach(), sample.float())
 
 
-def halfway(trained: Tensor, sample: Tensor) -> Tensor:
+def average_with_identity(trained: Tensor, sample: Tensor) -> Tensor:
     """Return the mean of the identity and of `trained`, scaled by the vectors `sample`.
 
     `trained` is scaled to keep the vectors' mean length. The mean finds again what the

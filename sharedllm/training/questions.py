@@ -172,7 +172,9 @@ class Questions:
     def _absent(self, asked: Question) -> Example:
         """Ask a real question about other passages, similar ones if possible, and text."""
         length = self._length()
-        joined = self._rng.random() < 0.4  # as often as with an answer, so that the form is no clue
+        joined = (
+            self._rng.random() < 0.4
+        )  # as often as with an answer, so that the form tells nothing
         others = self._others([asked], length if joined else self._rng.choice((0, 1500, 3000)))
         if joined and others:
             past, _ = _joined(others, self._rng)
@@ -261,7 +263,7 @@ def read(row: Row, path: Path, rng: random.Random) -> Question:
         )
     summary = is_summary(text)
     options = [str(option).strip() for option in row.get("options") or ()]
-    if not answers or (_UNKNOWN.fullmatch(answers[0]) and not stands_in(answers[0], passage)):
+    if not answers or (_UNKNOWN.fullmatch(answers[0]) and not contains_answer(answers[0], passage)):
         answers = [ABSENT]
     elif options:
         text, answers = _with_options(text, answers, options, rng)
@@ -287,7 +289,7 @@ def content_words(text: str) -> frozenset[str]:
     return frozenset(word for word in _WORD.findall(text.lower()) if word not in STOP)
 
 
-def stands_in(answer: str, passage: str) -> bool:
+def contains_answer(answer: str, passage: str) -> bool:
     """Return True if the passage contains the answer as whole words, ignoring case."""
     return bool(_found(answer).search(passage))
 
@@ -407,7 +409,7 @@ def _sentences(passage: str, span: Span, most: int = 300) -> Span:
 
 def _chosen_first(answers: list[str], passage: str) -> list[str]:
     """Put the shortest answer that the passage contains first."""
-    inside = [answer for answer in answers if stands_in(answer, passage)]
+    inside = [answer for answer in answers if contains_answer(answer, passage)]
     first = min(inside, key=len) if inside else answers[0]
     return [first, *(answer for answer in answers if answer != first)]
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import json
-import lzma
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sharedllm.errors import ConfigError
+from sharedllm.text.loaders import read_rows
 
 Row = dict[str, Any]
 T = TypeVar("T")
@@ -19,26 +18,12 @@ AT_START = 4  # documents of each file that are read before the first example
 SKIPPED = 30_000_000  # characters skipped at the start, at most: less than a second
 
 
-def rows(path: Path, skip: int = 0) -> Iterator[Row]:
-    """Yield the rows of a .jsonl or .jsonl.xz file, without about the first `skip` characters."""
-    opener = lzma.open if path.suffix == ".xz" else open
-    with opener(path, "rt", encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if skip > 0:
-                skip -= len(line)
-                continue
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ConfigError(f"{path}, line {number}: no JSON object ({error})") from error
-
-
 def endless(path: Path, rng: random.Random) -> Iterator[Row]:
     """Yield rows for ever, from a random place on, so that workers start with different rows."""
     skip = rng.randrange(SKIPPED)
     while True:
         empty = True
-        for row in rows(path, skip):
+        for row in read_rows(path, skip=skip):
             empty = False
             yield row
         if empty and not skip:
@@ -46,7 +31,7 @@ def endless(path: Path, rng: random.Random) -> Iterator[Row]:
         skip = 0
 
 
-def shuffled(stream: Iterator[T], rng: random.Random, buffer: int) -> Iterator[T]:
+def shuffle(stream: Iterator[T], rng: random.Random, buffer: int) -> Iterator[T]:
     """Shuffle an endless stream with a buffer of `buffer` items."""
     held = list(itertools.islice(stream, buffer))
     for item in stream:
@@ -60,7 +45,7 @@ class Texts:
 
     def __init__(self, paths: Sequence[Path], rng: random.Random) -> None:
         self._rng = rng
-        self._streams = [shuffled(endless(path, rng), rng, AT_START) for path in paths]
+        self._streams = [shuffle(endless(path, rng), rng, AT_START) for path in paths]
         self._held: list[str] = []
 
     def stretch(self, characters: int) -> str:

@@ -1,7 +1,7 @@
 """SharedLLM for LangChain: whole documents in an unchanged chain.
 
 >>> from sharedllm_integrations.langchain import ChatSharedLLM, TreeMemoryRetriever
->>> llm, retriever = ChatSharedLLM(memory="library"), TreeMemoryRetriever(memory="library", k=3)
+>>> llm, retriever = ChatSharedLLM(memory="memory"), TreeMemoryRetriever(memory="memory", k=3)
 """
 
 from __future__ import annotations

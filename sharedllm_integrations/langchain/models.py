@@ -117,7 +117,7 @@ class ChatSharedLLM(SharedFields, BaseChatModel):
     ``response_metadata["sharedllm"]`` says what happened to each, and which passages the model was
     given.
 
-    >>> llm = ChatSharedLLM(memory="library/")
+    >>> llm = ChatSharedLLM(memory="memory")
     >>> llm.invoke("Who sells his wife?").content
 
     Parameters

@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pytest
 
-FILE = Path(__file__).parents[2] / "benchmarks" / "costs.py"
+from benchmarks.speed import costs
 
 
 @pytest.fixture(scope="module")
-def costs() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("costs", FILE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["costs"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def default(costs: ModuleType) -> SimpleNamespace:
+def default() -> costs.Size:
     """SmolLM2-135M."""
     config = SimpleNamespace(
         num_hidden_layers=30,
@@ -42,15 +28,15 @@ def test_size(default: SimpleNamespace) -> None:
     assert default.parameters == pytest.approx(134.5e6, rel=0.001)
 
 
-def test_a_coarse_pass_is_the_designs_32_tflop(costs: ModuleType, default: SimpleNamespace) -> None:
+def test_a_coarse_pass_is_the_designs_32_tflop(default: SimpleNamespace) -> None:
     assert costs.read_chunks(default, 131072, 1024, 30).flops == pytest.approx(32e12, rel=0.05)
 
 
-def test_full_prefill_is_the_designs_622_tflop(costs: ModuleType, default: SimpleNamespace) -> None:
+def test_full_prefill_is_the_designs_622_tflop(default: SimpleNamespace) -> None:
     assert costs.prefill(default, 131072).flops == pytest.approx(622e12, rel=0.01)
 
 
-def test_a_decoded_token_reads_all_weights(costs: ModuleType, default: SimpleNamespace) -> None:
+def test_a_decoded_token_reads_all_weights(default: SimpleNamespace) -> None:
     one = costs.decode(default, 1, 0)
     assert one.bytes == 4 * default.parameters
     assert one.flops == 2 * default.parameters
@@ -59,11 +45,11 @@ def test_a_decoded_token_reads_all_weights(costs: ModuleType, default: SimpleNam
     assert seen.flops == 3 * (one.flops + 4 * 30 * 576 * 1000)
 
 
-def test_search(costs: ModuleType) -> None:
+def test_search() -> None:
     assert costs.compare(576, 10, 1000) == costs.Cost(flops=11_520_000, bytes=1_152_000)
 
 
-def test_the_floor_is_the_slower_of_computing_and_moving(costs: ModuleType) -> None:
+def test_the_floor_is_the_slower_of_computing_and_moving() -> None:
     cost = costs.Cost(flops=100, bytes=60)
     assert cost.floor(10, 10) == 10
     assert cost.floor(100, 10) == 6

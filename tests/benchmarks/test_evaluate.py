@@ -54,7 +54,7 @@ def test_ruler(run: Any, filler_file: Path, tmp_path: Path) -> None:
     assert len(ids[0]) == 8
     by_method = {(r["method"], r["item"]): r for r in rows}
     streamed = by_method["StreamingLLM", "niah_single_2-1024-0"]
-    assert streamed["entries"] <= 1024
+    assert streamed["tokens"] <= 1024
     full = {(r["length"], "skipped" in r) for r in rows if r["method"] == "full attention"}
     assert full == {(1024, False), (2200, True)}
     plot = tmp_path / "plot.png"

@@ -18,10 +18,10 @@ from benchmarks.default_adapter import state
 from benchmarks.default_adapter.cases import Case, Source
 from benchmarks.default_adapter.lessons import Chooser, Drawn
 from benchmarks.default_adapter.packed_model import PackedModel, losses
-from benchmarks.default_adapter.packing import lesson, pack, twin_of
-from benchmarks.default_adapter.questions import Bank, Questions, Row, Shares, evidence
-from benchmarks.default_adapter.records import record
-from benchmarks.default_adapter.train import on_device, share
+from benchmarks.default_adapter.packing import make_lesson, make_twin, pack
+from benchmarks.default_adapter.questions import Bank, Questions, Row, Shares, find_evidence
+from benchmarks.default_adapter.records import make_record
+from benchmarks.default_adapter.train import rate_share, to_device
 from sharedllm import SharedLLM
 from sharedllm.config import AdapterConfig
 from sharedllm.generation.prompt import ABSENT
@@ -59,13 +59,13 @@ def test_losses_and_gradients_are_the_librarys(form: str, context: int) -> None:
     drawn = Drawn(budget=(100, 160), common=0.0, forms=forms[form], coarse=1.0)
     chooser = Chooser(llm.tokenizer, llm.tree, drawn, 3)
     choices = [chooser.choose(case) for case in cases() for _ in range(2)]
-    batch = pack([lesson(choice, llm.tokenizer) for choice in choices])
+    batch = pack([make_lesson(choice, llm.tokenizer) for choice in choices])
     model = PackedModel(llm.model, 2 * RANK, 4 * RANK, compiled=False)
     model.load(adapter.weights())
-    arrays = on_device(batch, CPU)
+    arrays = to_device(batch, CPU)
     ours = losses(model(arrays, batch.longest), arrays, len(batch.kinds), 0.0)
     adapter.train()
-    both = [one for choice in choices for one in (choice, twin_of(choice)) if one]
+    both = [one for choice in choices for one in (choice, make_twin(choice)) if one]
     theirs = torch.stack([loss_of(llm, choice) for choice in both])
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
     ours.mean().backward()
@@ -100,7 +100,7 @@ def test_a_teacher_adds_to_the_loss_of_its_student_alone() -> None:
     drawn = Drawn(budget=(100, 160), common=0.0, forms=(0, 0, 1), coarse=0)
     chooser = Chooser(llm.tokenizer, llm.tree, drawn, 1)
     batch = pack([chooser(case) for case in cases()])
-    arrays = on_device(batch, CPU)
+    arrays = to_device(batch, CPU)
     model = PackedModel(llm.model, RANK, 2 * RANK, compiled=False)
     with torch.no_grad():
         logits = model(arrays, batch.longest)
@@ -132,7 +132,7 @@ def test_a_state_comes_back_in_pieces(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_evidence_of_a_record_holds_its_answer() -> None:
     rng = random.Random(0)
     for _ in range(200):
-        case = record(rng, lambda size: "Nothing of it is known. " * (size // 20), 3000)
+        case = make_record(rng, lambda size: "Nothing of it is known. " * (size // 20), 3000)
         (source,) = case.sources
         shown = " ".join(source.text[a:b] for a, b in source.evidence).replace('"', "")
         if case.answer == ABSENT:
@@ -170,11 +170,11 @@ def test_questions_keep_their_evidence_wherever_they_are_put(tmp_path: Path) -> 
 
 def test_what_is_absent_has_no_evidence() -> None:
     row = Row(kind="unanswerable", context=STORY, question="Who?", right=(ABSENT,), history=())
-    assert evidence(row) == ()
+    assert find_evidence(row) == ()
 
 
 def test_the_rate_rises_stays_and_falls() -> None:
-    rates = [share(x, 0.1, 0.5, 0.05) for x in np.linspace(0, 1, 101)]
+    rates = [rate_share(x, 0.1, 0.5, 0.05) for x in np.linspace(0, 1, 101)]
     assert rates[0] < 0.1
     assert max(rates) == 1.0 == rates[30]
     assert rates[-1] == pytest.approx(0.05)

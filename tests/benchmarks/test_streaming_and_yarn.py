@@ -83,7 +83,7 @@ def test_streaming_rows_do_not_depend_on_their_batch(llm: SharedLLM, long: Case)
         np.testing.assert_allclose(a, b, atol=2e-4)
     answers = method.generate(ready, 6)
     assert answers == [method.generate([r], 6)[0] for r in ready]
-    assert ready[0].entries == 64 + SINKS
+    assert ready[0].tokens == 64 + SINKS
 
 
 def test_streaming_refuses_a_window_beyond_the_models(llm: SharedLLM) -> None:

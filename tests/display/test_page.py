@@ -39,7 +39,7 @@ def test_a_page_needs_nothing_and_runs_nothing() -> None:
     parsed = check(page.page([answered(), answered()]))
     metas = parsed.every("meta")
     assert {"charset": "utf-8"} in metas
-    (scorer,) = (m["content"] for m in metas if m.get("http-equiv") == "Content-Security-Scorer")
+    (scorer,) = (m["content"] for m in metas if m.get("http-equiv") == "Content-Security-Policy")
     assert str(scorer).startswith("default-src 'none'")
     assert any(m.get("name") == "viewport" for m in metas)
     assert "<script>alert(1)</script>" in parsed.text

@@ -19,7 +19,7 @@ from tests.models import make_tokenizer
 from tests.texts import FERRY, GARDEN, STORY
 
 CELL = {
-    *("length", "task", "method", "budget", "items", "skipped", "metrics", "entries"),
+    *("length", "task", "method", "budget", "items", "skipped", "metrics", "tokens"),
     *("prefill_flops", "ingest_flops", "stored_bytes", "seconds"),
 }
 TOP = {
@@ -83,7 +83,7 @@ def checked(result: dict[str, Any], command: str) -> None:
         assert set(cell["metrics"]) <= keys
         assert cell["items"] + sum(cell["skipped"].values()) > 0
         if cell["budget"] is not None and cell["items"]:
-            assert cell["entries"] <= cell["budget"]
+            assert cell["tokens"] <= cell["budget"]
         for found in cell["metrics"].values():
             assert found["low"] is None or found["low"] <= found["value"] <= found["high"]
     for row in result["rows"]:
@@ -172,7 +172,7 @@ def test_qa(run: Any, data: Path) -> None:
     assert sum(row["accuracy"] is not None for row in full) == 1
     assert all(row["nll"] > 0 and 0 <= row["f1"] <= 1 for row in full)
     left = [r for r in result["rows"] if r["method"] == "truncated, left" and r["budget"] is None]
-    same = ("answer", "nll", "entries")
+    same = ("answer", "nll", "tokens")
     assert [[r[k] for k in same] for r in left] == [[r[k] for k in same] for r in full]
 
 

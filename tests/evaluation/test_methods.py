@@ -19,8 +19,8 @@ from sharedllm.evaluation.baselines import (
     Missing,
     Truncated,
     Windows,
-    methods,
-    parsed,
+    make_methods,
+    parse_names,
 )
 from sharedllm.evaluation.items import Item, frame
 from sharedllm.evaluation.methods import Case, DoesNotFitError, Losses, Method, Ready
@@ -68,7 +68,7 @@ def long(llm: SharedLLM) -> Case:
 
 
 def every(llm: SharedLLM, **options: Any) -> list[Method]:
-    return [m for m in methods(llm, Choice(batch=2, **options)) if not isinstance(m, Missing)]
+    return [m for m in make_methods(llm, Choice(batch=2, **options)) if not isinstance(m, Missing)]
 
 
 def test_the_registered_methods_are_these(llm: SharedLLM) -> None:
@@ -89,7 +89,7 @@ def test_every_method_answers_within_its_budget(
         return
     ready = method.prepare(case, budget)
     if method.budgeted:
-        assert 0 < ready.entries <= BUDGET
+        assert 0 < ready.tokens <= BUDGET
     assert ready.flops > 0
     assert min(ready.stored, ready.ingest_flops) >= 0
     texts = method.generate([ready, ready], 5)
@@ -113,7 +113,7 @@ def stock_losses(ready: Ready, target: tuple[int, ...]) -> Losses:
 def test_full_attention_is_the_stock_model(llm: SharedLLM, short: Case) -> None:
     method = Full(llm)
     ready = method.prepare(short, None)
-    assert ready.entries == len(STORY.encode())
+    assert ready.tokens == len(STORY.encode())
     losses = method.losses([ready], [TARGET])[0]
     np.testing.assert_allclose(losses, stock_losses(ready, TARGET), atol=1e-4)
 
@@ -143,16 +143,16 @@ def test_the_best_window_stands_last(llm: SharedLLM, long: Case) -> None:
 def test_the_base_reads_for_baselines_unless_asked_otherwise(llm: SharedLLM, short: Case) -> None:
     assert not Full(llm).prepare(short, None).prompt.reads
     assert Full(llm, adapter=True).prepare(short, None).prompt.reads
-    memory = methods(llm, Choice(baselines=()))[0]
+    memory = make_methods(llm, Choice(baselines=()))[0]
     assert memory.prepare(short, BUDGET).prompt.reads
     with pytest.raises(ConfigError, match="none is loaded"):
-        methods(llm, Choice(adapter=True))
+        make_methods(llm, Choice(adapter=True))
 
 
 def test_memory_may_be_injected(llm: SharedLLM, long: Case) -> None:
     method = every(llm, search={"leaves": "kv", "coarse": "all"}, baselines=())[0]
     ready = method.prepare(long, 300)
-    assert 0 < ready.prompt.injected_tokens <= ready.entries <= 300
+    assert 0 < ready.prompt.injected_tokens <= ready.tokens <= 300
     assert np.isfinite(method.losses([ready], [TARGET])[0]).all()
 
 
@@ -167,8 +167,8 @@ def test_a_prompt_that_fills_the_window_is_skipped_with_the_reason(
 
 
 def test_the_baselines_option() -> None:
-    assert parsed("all") == tuple(BASELINES)
-    assert parsed("none") == ()
-    assert parsed("bm25, full") == ("full", "bm25")
+    assert parse_names("all") == tuple(BASELINES)
+    assert parse_names("none") == ()
+    assert parse_names("bm25, full") == ("full", "bm25")
     with pytest.raises(ConfigError, match="--baselines"):
-        parsed("bm26")
+        parse_names("bm26")

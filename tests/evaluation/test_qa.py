@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sharedllm.errors import DocumentError
-from sharedllm.evaluation.filler import Filler, texts
+from sharedllm.evaluation.filler import Filler, read_texts
 from sharedllm.evaluation.qa import Question, read
 from tests.models import make_tokenizer
 
@@ -66,7 +66,10 @@ def test_leval_gives_a_question_for_each_instruction() -> None:
         ({"context": "C", "question": "Q"}, "needed are context"),
         ({"context": " ", "question": "Q", "answer": "A"}, "empty context"),
         ({"context": "C", "question": "Q", "answer": ""}, "is empty"),
-        ({"context": "C", "question": "Q", "answer": "D", "options": ["a", "b"]}, "none of its 2"),
+        (
+            {"context": "C", "question": "Q", "answer": "D", "options": ["a", "b"]},
+            "not among its 2",
+        ),
         ({"context": "C", "question": "Q", "answer": "a", "options": ["a"]}, "two or more"),
         ({"instructions": ["Q"], "outputs": [], "input": "C"}, "1 instructions and 0 outputs"),
     ],
@@ -94,7 +97,7 @@ def test_texts_of_rows_and_files(tmp_path: Path) -> None:
     rows, plain = tmp_path / "a.jsonl", tmp_path / "b.txt"
     rows.write_text('{"text": "One."}\n\n{"text": "Two."}\n{"other": 1}\n')
     plain.write_text("Three.")
-    assert texts([str(rows), str(plain)], "--data") == ["One.", "Two.", "Three."]
+    assert read_texts([str(rows), str(plain)], "--data") == ["One.", "Two.", "Three."]
     rows.write_text('{"other": 1}\n')
     with pytest.raises(DocumentError, match="--data"):
-        texts([str(rows)], "--data")
+        read_texts([str(rows)], "--data")

@@ -10,7 +10,7 @@ import torch
 from sharedllm import SharedLLM
 from sharedllm.hf.attention_interface import activate
 from sharedllm.injection.positions import Prompt
-from sharedllm.injection.prefix_cache import KEPT, PrefixCache, shared_head
+from sharedllm.injection.prefix_cache import KEPT, PrefixCache, have_shared_prefix
 from tests.equivalence.prompts import CLOSE, SCENE, memory_of, node, prompt_of
 from tests.guard.counting import count
 from tests.guard.test_hot_paths import LAYER, OUTPUT
@@ -86,12 +86,12 @@ def test_only_a_head_before_memory_that_all_share_is_kept() -> None:
     llm = shared("llama")
     scene = prompt_of(llm, SCENE)
     one, other = asked(llm, 1, 2), asked(llm, 2, 2)
-    assert shared_head([one, one])
-    assert shared_head([scene])
-    assert not shared_head([one, other])
-    assert not shared_head([one, scene])
-    assert not shared_head([Prompt(text=(some_ids(5),))])
-    assert not shared_head([replace(one, text=((), some_ids(3)))])
+    assert have_shared_prefix([one, one])
+    assert have_shared_prefix([scene])
+    assert not have_shared_prefix([one, other])
+    assert not have_shared_prefix([one, scene])
+    assert not have_shared_prefix([Prompt(text=(some_ids(5),))])
+    assert not have_shared_prefix([replace(one, text=((), some_ids(3)))])
 
 
 def test_weights_made_in_inference_mode_are_taken_as_they_are() -> None:

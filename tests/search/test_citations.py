@@ -5,7 +5,14 @@ from dataclasses import replace
 import pytest
 
 from sharedllm import Document, SharedLLM
-from sharedllm.search.citations import BETWEEN, cite, label, overhead, pasted, windows
+from sharedllm.search.citations import (
+    BETWEEN,
+    cite,
+    heading_of,
+    join_windows,
+    paste,
+    window_overhead,
+)
 from sharedllm.search.selection import SelectedNode
 from tests.models import make_tokenizer
 from tests.texts import STORY
@@ -52,7 +59,7 @@ def chosen(document: Document, ranks: str) -> list[SelectedNode]:
 def test_neighbouring_leaves_make_one_window(
     plain: Document, ranks: str, spans: list[tuple[int, int]]
 ) -> None:
-    found = list(windows(plain, chosen(plain, ranks)))
+    found = list(join_windows(plain, chosen(plain, ranks)))
     assert [(w.start, w.end) for w in found] == spans
     assert all(w.score == (w.end // 16) - 1 for w in found)  # that of the best leaf
     citations = list(cite(plain, found))
@@ -63,19 +70,19 @@ def test_neighbouring_leaves_make_one_window(
 def test_leaves_that_paste_the_same_sentence_make_one_window(plain: Document) -> None:
     first, second, third = chosen(plain, "x.x..x")
     wide = [replace(first, end=40), replace(second, start=20), replace(third, start=70)]
-    found = list(windows(plain, wide))
+    found = list(join_windows(plain, wide))
     assert [(w.start, w.end, w.score) for w in found] == [(0, 48, 2.0), (70, 96, 5.0)]
 
 
 @pytest.mark.parametrize("heading", ["", "[1] T\n"])
 def test_what_is_pasted_costs_no_more_than_was_said(plain: Document, heading: str) -> None:
     nodes = chosen(plain, "xx.x.xo")
-    ids = pasted(plain, list(windows(plain, nodes)), heading, TOKENIZER)
+    ids = paste(plain, list(join_windows(plain, nodes)), heading, TOKENIZER)
     shown = [heading + plain.text[a:b] for a, b in ((0, 32), (48, 64), (80, 96))]
     assert TOKENIZER.decode(ids) == BETWEEN.join(shown)
-    assert len(ids) <= sum(16 + overhead(heading, TOKENIZER) for n in nodes if n.as_text)
+    assert len(ids) <= sum(16 + window_overhead(heading, TOKENIZER) for n in nodes if n.as_text)
 
 
 def test_a_single_document_has_no_label(plain: Document) -> None:
-    assert label(0, plain, 1) == ""
-    assert label(1, plain, 2) == "[2] T\n"
+    assert heading_of(0, plain, 1) == ""
+    assert heading_of(1, plain, 2) == "[2] T\n"

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from sharedllm import SharedLLM, TreeConfig
 from sharedllm.encoding.document import Document
-from sharedllm.search.citations import widened
-from sharedllm.training.examples import unread
+from sharedllm.search.citations import complete_sentences
+from sharedllm.training.examples import make_document
 from tests.models import make_tokenizer
 
 TOKENIZER = make_tokenizer()  # a token a byte
@@ -19,12 +19,12 @@ LEAF = TreeConfig(chunk=16, height=0, ratios=())
 
 
 def cut(text: str, leaf: int = 16) -> Document:
-    return unread(text, TOKENIZER, dataclasses.replace(LEAF, chunk=leaf))
+    return make_document(text, TOKENIZER, dataclasses.replace(LEAF, chunk=leaf))
 
 
 def pasted(text: str, rank: int, reach: int) -> str:
     document = cut(text)
-    return document.text_of(*widened(document, int(document.forest.leaves[rank]), reach))
+    return document.text_of(*complete_sentences(document, int(document.forest.leaves[rank]), reach))
 
 
 NAMES = "Soon Ann goes home now. Bob stays. Eve lies."
@@ -62,7 +62,7 @@ def test_a_leaf_stays_whole_and_grows_by_no_more_than_was_allowed(
     document = cut(text, leaf)
     forest = document.forest
     for node in forest.leaves.tolist():
-        start, end = widened(document, node, reach)
+        start, end = complete_sentences(document, node, reach)
         own = int(forest.start[node]), int(forest.end[node])
         assert max(0, own[0] - reach) <= start <= own[0]
         assert own[1] <= end <= min(len(document), own[1] + reach)

@@ -10,11 +10,11 @@ from sharedllm import Document, SharedLLM
 from sharedllm.text.pages import (
     BREAK,
     as_read,
+    join_broken_words,
     join_pages,
     page_of,
     page_starts,
-    whole_words,
-    without_running,
+    remove_running_titles,
 )
 from sharedllm.text.tokens import tokenize
 from tests.texts import STORY
@@ -42,16 +42,16 @@ def test_bare_page_numbers_go_everywhere_and_other_numbers_stay() -> None:
         word for n in range(9) for word in ("day", f"{n * n}.")
     ]
     only = [["Slide", str(n)] for n in range(5)]
-    assert without_running(only) == only
+    assert remove_running_titles(only) == only
     table = [f"{1900 + 3 * n} {5 * n} {7 * n}" for n in range(30)]
     pages = [table[at : at + 5] for at in range(0, 30, 5)]
-    assert without_running(pages) == pages
+    assert remove_running_titles(pages) == pages
 
 
 def test_what_stands_twice_or_far_apart_stays() -> None:
     for marked in ((0, 1), (0, 9, 18)):
         pages = [["Yes." if n in marked else f"Number {n * n}", f"of {n**3}"] for n in range(20)]
-        assert without_running(pages) == pages
+        assert remove_running_titles(pages) == pages
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_what_stands_twice_or_far_apart_stays() -> None:
     ],
 )
 def test_words_broken_at_line_ends(text: str, whole: str) -> None:
-    assert whole_words(text) == whole
+    assert join_broken_words(text) == whole
 
 
 def test_texts_without_spaces_or_lines_take_no_time() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from sharedllm.generation.prompt import ABSENT
 from sharedllm.training import batch
-from sharedllm.training.batch import Chooser, alike
+from sharedllm.training.batch import Chooser, group_by_length
 from sharedllm.training.examples import Example
 from sharedllm.training.train_config import SelectionConfig
 from tests.models import TREE, make_tokenizer
@@ -62,8 +62,8 @@ def test_language_modelling_goes_on_behind_the_last_leaf() -> None:
 
 def test_lengths_are_grouped_with_little_padding() -> None:
     lengths = [10, 9000, 12, 8900, 11]
-    assert alike(lengths) == [[1, 3], [2, 4, 0]]
-    assert alike([5]) == [[0]]
+    assert group_by_length(lengths) == [[1, 3], [2, 4, 0]]
+    assert group_by_length([5]) == [[0]]
 
 
 PROMPTS = (

@@ -20,7 +20,7 @@ from sharedllm.generation.prompt import ABSENT
 from sharedllm.training import questions
 from sharedllm.training.data import Mixture
 from sharedllm.training.examples import Example
-from sharedllm.training.streams import endless, shuffled
+from sharedllm.training.streams import endless, shuffle
 from sharedllm.training.train_config import DataConfig, Source
 from tests.texts import STORY
 
@@ -243,7 +243,7 @@ def test_a_file_without_what_is_asked_for_is_refused(
 ) -> None:
     monkeypatch.setattr("sharedllm.training.questions.PATIENCE", 100)
     files = {**files, "qa": write(tmp_path / "one.jsonl", [row()])}
-    with pytest.raises(ConfigError, match="no summaries"):
+    with pytest.raises(ConfigError, match="no usable summaries"):
         take(mixture(files, summary=1.0), 1)
     files = {**files, "qa": write(tmp_path / "none.jsonl", [])}
     with pytest.raises(ConfigError, match="no row"):
@@ -272,7 +272,7 @@ def test_streams_do_not_read_whole_files(tmp_path: Path) -> None:
     rng = random.Random(0)
     read_rows = itertools.count()
     counted = (one for one in endless(path, rng) if next(read_rows) >= 0)
-    first = next(shuffled(counted, rng, 16))
+    first = next(shuffle(counted, rng, 16))
     assert next(read_rows) == 17
     assert 0 <= first["n"] < 5000
 

@@ -15,7 +15,7 @@ from sharedllm.encoding.lower_model import unit
 from sharedllm.errors import AdapterError
 from sharedllm.hf import lora_io
 from sharedllm.hf.lora import Adapter
-from sharedllm.search.query import looked_for
+from sharedllm.search.query import make_query
 from sharedllm.search.scorers import MaxSim
 from sharedllm.training import query_projection
 from sharedllm.training.query_projection import QueryProjection, Questions, Sought
@@ -117,7 +117,7 @@ def test_training_lowers_the_loss_and_changes_what_is_found(tmp_path: Path) -> N
 
 def test_a_projection_comes_halfway_back() -> None:
     sample = unit(torch.randn(20, 4, generator=torch.Generator().manual_seed(1)))
-    half = query_projection.halfway(3 * torch.eye(4), sample)
+    half = query_projection.average_with_identity(3 * torch.eye(4), sample)
     torch.testing.assert_close(half, torch.eye(4))  # its length is taken out first
 
 
@@ -125,7 +125,7 @@ def test_search_multiplies_the_question_alone() -> None:
     llm = shared("llama")
     document = llm.remember(STORY)
     given = torch.randn(2, document.vectors.shape[1], document.vectors.shape[1])[0]
-    sought = looked_for(QUESTION, llm.tokenizer, llm.encoder.lower)
+    sought = make_query(QUESTION, llm.tokenizer, llm.encoder.lower)
     llm.encoder.lower.query_projection = given
     (found,) = llm.score(QUESTION, document, scorer="maxsim")
     by_hand = type(sought)(text=sought.text, ids=sought.ids, vectors=unit(sought.vectors @ given.T))

@@ -49,7 +49,7 @@ def test_a_configuration_is_checked(tmp_path: Path) -> None:
         read_config(toml(tmp_path, setps=3))
     with pytest.raises(ConfigError, match="steps"):
         read_config(toml(tmp_path, steps=0))
-    with pytest.raises(ConfigError, match="no file"):
+    with pytest.raises(ConfigError, match="no such file"):
         read_config(tmp_path / "none.toml")
 
 

@@ -20,7 +20,7 @@ from sharedllm.evaluation.items import Item, frame
 from sharedllm.evaluation.methods import Method, Ready
 from sharedllm.evaluation.metrics import Metric, Row
 from sharedllm.evaluation.options import Settings
-from sharedllm.evaluation.run import Session, answers
+from sharedllm.evaluation.run import Session, generate_answers
 from sharedllm.text.tokens import Tokenizer
 
 OTHERS = ("vt", "cwe", "fwe")
@@ -187,7 +187,7 @@ def run(
 
 
 def measure(method: Method, ready: Sequence[Ready]) -> list[Row]:
-    given = answers(method, ready)
+    given = generate_answers(method, ready)
     return [
         {
             "score": metrics.string_match_all(text, r.case.item.answers),

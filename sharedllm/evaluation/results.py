@@ -17,7 +17,7 @@ from sharedllm.evaluation.metrics import Estimate, Metric, Row, mean
 
 OURS = "SharedLLM"
 ALL = "all"
-COSTS = ("entries", "prefill_flops", "ingest_flops", "stored_bytes", "seconds")
+COSTS = ("tokens", "prefill_flops", "ingest_flops", "stored_bytes", "seconds")
 
 
 def cells(rows: Sequence[Row], metrics: Sequence[Metric], seed: int) -> list[dict[str, Any]]:
@@ -170,7 +170,7 @@ def _estimate(cell: dict[str, Any], key: str) -> Estimate | None:
 
 def _costs(found: Sequence[dict[str, Any]]) -> Table:
     table = _table()
-    for name in ("items", "entries", "prefill TFLOP", "ingest TFLOP", "stored MB", "s an item"):
+    for name in ("items", "tokens", "prefill TFLOP", "ingest TFLOP", "stored MB", "s an item"):
         table.add_column(name, justify="right", no_wrap=True)
     for cell in found:
         if cell["task"] != ALL or not cell["items"]:
@@ -178,7 +178,7 @@ def _costs(found: Sequence[dict[str, Any]]) -> Table:
         table.add_row(
             *_names(cell),
             str(cell["items"]),
-            f"{cell['entries']:,.0f}",
+            f"{cell['tokens']:,.0f}",
             _figure(cell["prefill_flops"] / 1e12),
             _figure(cell["ingest_flops"] / 1e12),
             _figure(cell["stored_bytes"] / 1e6),
