@@ -88,11 +88,9 @@ def to_messages(history: Sequence[tuple[str, str]], question: str) -> list[dict[
 def generate_items(part: int) -> Iterator[Asked]:
     """Yield records, one-sentence documents, and questions asked again; the same every time."""
     rng = random.Random(1000 + part)
-    texts = "Nothing else is known of it. The matter was left there. "
+    line = "Nothing else is known of it. The matter was left there. "
     for n in range(100):
-        case = make_record(
-            rng, lambda size: texts * (size // len(texts) + 1), rng.randint(300, 6000)
-        )
+        case = make_record(rng, lambda size: line * (size // len(line) + 1), rng.randint(300, 6000))
         document = case.sources[0].text
         yield Asked(
             key=f"record{n}",

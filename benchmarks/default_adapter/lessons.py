@@ -22,7 +22,7 @@ from sharedllm.config import SearchConfig, TreeConfig
 from sharedllm.encoding.document import Document
 from sharedllm.generation.assemble import make_plan
 from sharedllm.generation.prompt import ABSENT, Conversation, Message, converse, turn_end
-from sharedllm.search import citations
+from sharedllm.search.citations import complete_sentences, window_overheads
 from sharedllm.search.query import Query
 from sharedllm.search.scorers import BM25
 from sharedllm.search.selection import Selection, select
@@ -168,10 +168,8 @@ class Chooser:
             [d.forest.from_leaves(s) for d, s in zip(documents, scores, strict=True)],
             settings,
             self._tree,
-            overhead=citations.window_overheads(documents, self._tokenizer),
-            widen=lambda d, node: citations.complete_sentences(
-                documents[d], node, settings.sentences
-            ),
+            overhead=window_overheads(documents, self._tokenizer),
+            widen=lambda d, node: complete_sentences(documents[d], node, settings.sentences),
         )
 
     def _scores(self, case: Case, documents: Sequence[Document]) -> Scores:

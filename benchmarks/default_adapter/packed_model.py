@@ -11,7 +11,6 @@ tokens, V vocabulary, H query heads, G key/value heads, D head dim, R rank.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,15 @@ from typing import Any
 import torch
 import torch._dynamo
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, embedding, kl_div, linear, rms_norm, silu
+from torch.nn.functional import (
+    cross_entropy,
+    embedding,
+    kl_div,
+    linear,
+    rms_norm,
+    scaled_dot_product_attention,
+    silu,
+)
 
 MATRICES = {
     "q": "self_attn/q_proj",
@@ -329,8 +336,8 @@ def _attend_each(
         k, v = (
             x[keys[n] : keys[n + 1]].float().repeat_interleave(shared, dim=1) for x in (key, value)
         )
-        scores = torch.einsum("thd,shd->hts", q, k) / math.sqrt(q.shape[-1])
-        seen = torch.ones(len(q), len(k), dtype=torch.bool).tril(len(k) - len(q))
-        weights = scores.masked_fill(~seen, -math.inf).softmax(-1)
-        out.append(torch.einsum("hts,shd->thd", weights, v).to(query.dtype))
+        seen = torch.ones(len(q), len(k), dtype=torch.bool, device=q.device).tril(len(k) - len(q))
+        q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
+        mixed = scaled_dot_product_attention(q, k, v, attn_mask=seen)
+        out.append(mixed[0].transpose(0, 1).to(query.dtype))
     return torch.cat(out)

@@ -236,9 +236,7 @@ def make_record(rng: random.Random, filler: Callable[[int], str], length: int) -
         past.put(text, rng.random())
         text, ((start, _),) = past.build()
         spans = [(a + start, b + start) for a, b in spans]
-    ask = rng.choices(
-        (_ask_one, _ask_two, _ask_sharing, _ask_missing, _ask_true), (0.52, 0.1, 0.12, 0.1, 0.16)
-    )[0]
+    (ask,) = rng.choices(list(ASKS), list(ASKS.values()))
     question, answer, wanted = ask(rng, made)
     return Case(
         kind="records",
@@ -347,3 +345,13 @@ def _ask_true(rng: random.Random, of: Table) -> Asked:
         )
     ).format(f=field.name, n=of.noun, k=row[0], v=said)
     return question, "Yes" if right else "No", [at]
+
+
+# the share of each form of question
+ASKS: dict[Callable[[random.Random, Table], Asked], float] = {
+    _ask_one: 0.52,
+    _ask_two: 0.1,
+    _ask_sharing: 0.12,
+    _ask_missing: 0.1,
+    _ask_true: 0.16,
+}
