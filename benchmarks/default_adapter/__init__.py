@@ -1,1 +1,1 @@
-"""What made the default adapter: its data, generated tasks and recipes."""
+"""The making of the default adapter: data, tasks, recipes, packed training, evaluation."""

@@ -105,7 +105,7 @@ class Chooser:
             conversation = Conversation(parts=("", document, ""), query="")
         lesson = None
         if self._lessons and settings.leaves == "kv":
-            lesson = make_plan(conversation, _as_text(selection), self._tokenizer)
+            lesson = make_plan(conversation, keep_text(selection), self._tokenizer)
         return Choice(
             kind=f"{example.kind}/{settings.leaves}",
             plan=make_plan(conversation, selection, self._tokenizer),
@@ -189,22 +189,23 @@ def ask(
     system, user = rng.choice(prompts)
     turns = [("system", system), ("user", user)] if system else [("user", user)]
     messages = [
-        {"role": role, "content": _parts(content, question, document)} for role, content in turns
+        {"role": role, "content": fill(content, question, [document])} for role, content in turns
     ]
     return converse(messages, (), tokenizer)
 
 
-def _parts(content: str, question: str, document: Document) -> list[Message]:
+def fill(content: str, question: str, documents: Sequence[Document]) -> list[Message]:
+    """Return the parts of a message: `content` with {documents} and {question} filled in."""
     out: list[Message] = []
     for at, text in enumerate(content.split("{documents}")):
         if at:
-            out.append({"type": "document", "document": document})
+            out += [{"type": "document", "document": document} for document in documents]
         if text:
             out.append({"type": "text", "text": text.replace("{question}", question)})
     return out
 
 
-def _as_text(selection: Selection) -> Selection:
+def keep_text(selection: Selection) -> Selection:
     """Return the fine nodes of a selection alone, as text."""
     nodes = [
         dataclasses.replace(node, as_text=True, ratio=1.0) for node in selection.nodes if node.fine

@@ -1,15 +1,20 @@
-"""The rows of public question sets, as the default adapter's recipe cleans them."""
+"""Data of the default adapter: public question sets, cleaned, and the recipes that read them."""
 
 from __future__ import annotations
 
+import json
+import lzma
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 pytest.importorskip("pydantic", reason="needs the extra [train]")
 
-from benchmarks.default_adapter.data import clean
+from benchmarks.default_adapter import data
+from benchmarks.default_adapter.data import PACKED, STREAMED, Subset, clean
+from sharedllm.training.train_config import read_config
 
 
 def row(**changes: Any) -> dict[str, Any]:
@@ -75,3 +80,38 @@ def test_prompts_around_questions_are_taken_off(wrapped: str) -> None:
     found = cleaned(question=wrapped.format(q="Who rebuilt the mill ?"))
     assert found is not None
     assert found["question"] == "Who rebuilt the mill?"
+
+
+@pytest.mark.parametrize("subset", [STREAMED, PACKED], ids=["streamed", "packed"])
+def test_prepared_files_hold_cut_documents_and_clean_questions(
+    tmp_path: Path, subset: Subset
+) -> None:
+    given, out = tmp_path / "given", tmp_path / "out"
+    texts = [{"text": "x" * (subset.longest + 5)}, {"text": "caf\u00e9"}]
+    questions = [row(source="SQuAD"), row(source="PolicyQA"), row(source="SQuAD", answer=[])]
+    files = dict.fromkeys(subset.characters, texts)
+    for name, rows in {**files, "qa": questions, "qa2": questions}.items():
+        (given / "train").mkdir(parents=True, exist_ok=True)
+        with lzma.open(given / f"train/{name}.jsonl.xz", "wt", encoding="utf-8") as lines:
+            lines.writelines(json.dumps(one) + "\n" for one in rows)
+    (out / "train").mkdir(parents=True)
+    data.documents(given, out, subset)
+    data.questions(given, out, subset)
+    found = {path.name: read(path) for path in (out / "train").iterdir()}
+    lengths = [len(one["text"]) for one in found[f"books{subset.suffix}"]]
+    assert sorted(lengths) == [4, subset.longest]
+    kept = [one["source"] for one in found[f"qa{subset.suffix}"]]
+    assert kept == (["SQuAD"] if subset is PACKED else ["SQuAD", "PolicyQA"])
+    assert found.get("qa2.jsonl") == (questions if subset is PACKED else None)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    opener = lzma.open if path.suffix == ".xz" else open
+    with opener(path, "rt", encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+@pytest.mark.parametrize("name", ["train_default", "train_further"])
+def test_recipes_are_valid(name: str) -> None:
+    path = Path(data.__file__).with_name(f"{name}.toml")
+    assert read_config(path).search["coarse"] == "ready"
