@@ -41,7 +41,7 @@ from sharedllm.injection.upper_model import UpperModel
 from sharedllm.memory.resolve import Context, per_question, resolve, resolve_some
 from sharedllm.progress import Progress
 from sharedllm.search import citations
-from sharedllm.search.scorers import Embedder, Scorer, Scores, score
+from sharedllm.search.scorers import Embedder, Scorer, Scores, require_scores, score
 from sharedllm.search.selection import Selection, group_by_document, select
 
 
@@ -431,17 +431,20 @@ class SharedLLM:
 
         for document in documents:
             self.encoder.require_own(document)
-        given = scores or score(query, documents, self.encoder, search.scorer, self._embedder)
+        if scores is None:
+            scores = score(query, documents, self.encoder, search.scorer, self._embedder)
+        else:
+            require_scores(scores, documents, "scores has")
         selection = select(
             [d.forest for d in documents],
-            given,
+            scores,
             search,
             self.tree,
             overhead=citations.window_overheads(documents, self.tokenizer),
             ready=lambda d, node, ratio: documents[d].request(node, ratio) in documents[d].nodes,
             widen=widen,
         )
-        shown = group_by_document(documents, given, selection.nodes)
+        shown = group_by_document(documents, scores, selection.nodes)
         return replace(selection, searched=shown)
 
     def _settings(self, options: dict[str, Any]) -> tuple[SearchConfig, GenerationConfig]:

@@ -139,7 +139,9 @@ def _trees(one: Searched, state: dict[int, str]) -> tuple[Tree, ...]:
     kept = sorted(sorted(best, key=lambda tree: -best[tree])[:MOST_TREES])
     return tuple(
         Tree(
-            chunk=-1 if one.document.whole else tree,  # of a part, the number is not known
+            chunk=-1
+            if one.document.whole_characters
+            else tree,  # of a part, the number is not known
             nodes=tuple(_span(one, node, state.get(node, "")) for node in forest.nodes_of(tree)),
         )
         for tree in kept

@@ -176,7 +176,7 @@ class StoredDocuments:
             nodes=StoredNodes(self._database, self._settings, self._encoder, chunks),
             made_by=self._identity,
             offset=begin,
-            whole=0 if run.whole else len(text),
+            whole_characters=0 if run.whole else len(text),
             pages=page_starts(text),
         )
 

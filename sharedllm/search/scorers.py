@@ -26,7 +26,7 @@ from torch import Tensor
 from sharedllm.encoding.document import Document, SearchVectors
 from sharedllm.encoding.document_encoder import DocumentEncoder
 from sharedllm.encoding.lower_model import LowerModel, unit
-from sharedllm.errors import ConfigError
+from sharedllm.errors import ConfigError, InputError
 from sharedllm.search.query import Query, make_query
 
 Scores = NDArray[np.float32]
@@ -58,14 +58,45 @@ def score(
     """
     with encoder.lock.question(), encoder.lock.forward:
         query = make_query(text, encoder.tokenizer, encoder.lower)
-        return make_scorer(scorer, encoder.lower, embedder).score(query, documents)
+        scores = make_scorer(scorer, encoder.lower, embedder).score(query, documents)
+    require_scores(scores, documents, "the scorer returned")
+    return scores
+
+
+def require_scores(scores: Sequence[Scores], documents: Sequence[Document], whose: str) -> None:
+    """Raise :class:`InputError` unless there is a finite number for every node of `documents`.
+
+    Parameters
+    ----------
+    whose : begins the message, such as "the scorer returned"
+    """
+    if len(scores) != len(documents):
+        raise InputError(
+            f"{whose} {len(scores)} arrays for {len(documents)} documents; one each is needed"
+        )
+    for document, array in zip(documents, scores, strict=True):
+        nodes = len(document.forest)
+        if not isinstance(array, np.ndarray) or array.shape != (nodes,):
+            got = f"shape {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+            raise InputError(
+                f"{whose} {got} for {document.title!r}; it must be an array of shape ({nodes},), a "
+                "number for each node of its forest (forest.from_leaves makes it from leaves)"
+            )
+        if not np.issubdtype(array.dtype, np.number) or not np.isfinite(array).all():
+            raise InputError(f"{whose} a score of {document.title!r} that is not a finite number")
+
+
+def is_by_place(scorer: str | Scorer) -> bool:
+    """True for scorers whose scores are an order by place (:class:`LeafScorer`)."""
+    return scorer == "recency" or bool(getattr(scorer, "by_place", False))
 
 
 class Scorer(Protocol):
     """Protocol of scorers: any object with this method, including a user's own.
 
-    Scores need no unit: selection only ranks by them, across all documents of one call. Values to
-    be computed once per document are kept with
+    Scores need no unit: selection only ranks by them, across all documents of one call. A query
+    has ``text``, ``ids`` and ``vectors``; a scorer of leaves derives from :class:`LeafScorer`.
+    Values to be computed once per document are kept with
     :meth:`sharedllm.encoding.document.Document.derived`.
     """
 
@@ -82,7 +113,16 @@ class Scorer(Protocol):
 
 
 class LeafScorer(ABC):
-    """A scorer that scores leaves; an inner node gets the maximum of its leaves."""
+    """A scorer that scores leaves; an inner node gets the maximum of its leaves.
+
+    Attributes
+    ----------
+    by_place : bool
+        Scores are an order by place rather than matches: leaves then get no share of their
+        neighbours' scores, and are pasted as they were cut.
+    """
+
+    by_place = False
 
     def score(self, query: Query, documents: Sequence[Document]) -> list[Scores]:
         leaves = self.leaf_scores(query, documents)
@@ -272,6 +312,8 @@ def _standardised(scores: list[Scores]) -> list[Scores]:
 class Recency(LeafScorer):
     """Later leaves score higher: the paper's choice for language modelling, without a query."""
 
+    by_place = True
+
     def leaf_scores(self, query: Query, documents: Sequence[Document]) -> list[Scores]:
         before, out = 0, []
         for document in documents:
@@ -384,6 +426,8 @@ def make_scorer(
     ConfigError
         If the name is not in :data:`MAKERS`.
     """
+    if isinstance(scorer, type):
+        raise ConfigError(f"scorer is the class {scorer.__name__}; give an instance of it")
     if not isinstance(scorer, str):
         return scorer
     if scorer not in MAKERS:

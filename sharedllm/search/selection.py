@@ -17,8 +17,8 @@ from sharedllm.config import SearchConfig, TreeConfig
 from sharedllm.displayed import Displayed
 from sharedllm.encoding.document import Document
 from sharedllm.encoding.kv import kept_count
-from sharedllm.errors import BudgetError
-from sharedllm.search.scorers import Scores
+from sharedllm.errors import BudgetError, InputError
+from sharedllm.search.scorers import Scores, is_by_place
 from sharedllm.text.document_text import DocumentText
 from sharedllm.text.tree import Forest
 
@@ -115,7 +115,7 @@ def group_by_document(
     return tuple(
         Searched(document=document.without_states(), scores=values, nodes=tuple(found))
         for document, values, found in zip(documents, scores, own, strict=True)
-        if found or not document.whole
+        if found or not document.whole_characters
     )
 
 
@@ -158,7 +158,7 @@ class _Searcher:
     ) -> None:
         self.forests, self.scores, self.search, self.tree = forests, scores, search, tree
         # recency ranks by place alone: a leaf's edge cuts no match
-        self.matched = search.scorer != "recency"
+        self.matched = not is_by_place(search.scorer)
         self.overhead, self.ready = overhead, ready
         self.widen = functools.cache(widen) if widen and self.matched else None
         self.chunks: dict[tuple[int, int], list[SelectedNode]] = {}  # (document, root) -> nodes
@@ -389,7 +389,7 @@ def select(
     """
     for array in scores:
         if not np.isfinite(array).all():
-            raise BudgetError("the scorer returned a score that is not a finite number")
+            raise InputError("the scorer returned a score that is not a finite number")
     costs = overhead or [0] * len(forests)
     searcher = _Searcher(forests, scores, search, tree, costs, ready, widen)
     searcher.start_coarse()

@@ -27,7 +27,7 @@ class DocumentText(Displayed):
         The context trees, one a chunk.
     offset : int
         Characters before `text`, if this is a part of a longer text.
-    whole : int
+    whole_characters : int
         Characters of that longer text; 0 if `text` is all of it.
     pages : tuple of int
         Characters of the whole text at which its pages start; empty without form feeds.
@@ -40,7 +40,7 @@ class DocumentText(Displayed):
     tokens: Tokens = field(repr=False)
     forest: Forest = field(repr=False)
     offset: int = field(default=0, repr=False)
-    whole: int = field(default=0, repr=False)
+    whole_characters: int = field(default=0, repr=False)
     pages: tuple[int, ...] = field(default=(), repr=False)
 
     def __len__(self) -> int:
@@ -49,7 +49,7 @@ class DocumentText(Displayed):
     @property
     def characters(self) -> int:
         """The length of the whole text, of which this may be a part."""
-        return max(self.whole, self.offset + len(self.text))
+        return max(self.whole_characters, self.offset + len(self.text))
 
     def text_of(self, start: int, end: int) -> str:
         """The text that the tokens [`start`, `end`) cover."""

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from sharedllm import Document, SearchConfig, SharedLLM, TreeConfig
 from sharedllm.config import COARSE_LEVELS, LEAVES, SCORERS, SELECTIONS
-from sharedllm.errors import ConfigError
+from sharedllm.errors import ConfigError, InputError
 from sharedllm.search.query import Query
-from sharedllm.search.scorers import Scores
+from sharedllm.search.scorers import Recency, Scores
 from tests.models import shared
 from tests.texts import FERRY, STORY
 
@@ -132,6 +132,21 @@ def test_an_object_may_score(llm: SharedLLM, documents: list[Document], tmp_path
     assert answer.citations[0].score == llm.score("Who?", documents, scorer=Longest())[0].max()
     with pytest.raises(ConfigError, match="scorer is 'shortest'; allowed: 'maxsim'"):
         llm.answer("Who?", documents, scorer="shortest")
+    with pytest.raises(ConfigError, match="scorer is the class Longest; give an instance"):
+        llm.answer("Who?", documents, scorer=Longest)
+    with pytest.raises(InputError, match="scores has 1 arrays for 2 documents"):
+        llm.select("Who?", documents, scores=[np.zeros(3, np.float32)])
+    short = [np.zeros(3, np.float32)] * 2
+    with pytest.raises(InputError, match=r"shape \(3,\) for 'Story'; it must be an array of shape"):
+        llm.select("Who?", documents, scores=short)
     own = SharedLLM(llm.encoder, search=SearchConfig(scorer=Longest()))
     with pytest.raises(ConfigError, match="cannot be saved"):
         own.save_pretrained(tmp_path)
+
+
+def test_a_scorer_by_name_and_as_an_object_selects_the_same(
+    llm: SharedLLM, documents: list[Document]
+) -> None:
+    by_name = llm.select("When?", documents, scorer="recency", budget=150)
+    as_object = llm.select("When?", documents, scorer=Recency(), budget=150)
+    assert by_name.nodes == as_object.nodes
