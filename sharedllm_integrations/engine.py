@@ -182,11 +182,11 @@ class Engine:
         deadline = (since or time.monotonic()) + (request.timeout or float("inf"))
         filter = own.filter if request.filter is None else request.filter
         resolver = self.resolver(filter)
-        found, refused = resolver.found(merged(request.messages))
+        found, refused = resolver.find_documents(merged(request.messages))
         question, repeated = question_in(found), False
         if own.repeat_question:
             found, repeated = with_question_last(found, question)
-        asked, documents = resolver.asked(found, question)
+        asked, documents = resolver.build_question(found, question)
         whole: list[Any] = []
         if own.reads == "memory" and self.memory is not None:
             whole = [self.memory if filter is None else _Filtered(self.memory, filter)]
@@ -235,10 +235,10 @@ class Engine:
         for index, given in enumerate(texts):
             if not given.text.strip():
                 continue
-            found = resolver.retrieved(given)
+            found = resolver.accept_retrieved(given)
             if found.id in first:
                 continue
-            for tree in resolver.trees(found, query)[0]:
+            for tree in resolver.read(found, query)[0]:
                 trees.append(tree)
                 first[tree.id] = index
             first[found.id] = index

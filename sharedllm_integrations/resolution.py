@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from sharedllm import Asked, Document, SharedLLM, StoredDocument, TreeMemory
 
 CAPACITY = 1_000_000  # tokens of documents in one request
-LARGE = 1000  # documents of a memory whose texts are not looked for in prompts
-SAID = "a reference in the assistant's words"
+MOST_SEARCHED = 1000  # documents of a memory whose texts are not looked for in prompts
+IN_ANSWER = "a reference in the assistant's words"
 MOST_LISTS = 16
 MOST_CHARACTERS = 1 << 28  # of texts that are held for the process
 
@@ -98,7 +98,7 @@ class Readable:
     def known(self) -> Sequence[KnownText]:
         """The texts of a memory of moderate size, to look for in prompts."""
         listed = self._listed
-        if self._memory is None or len(listed.places) > LARGE:
+        if self._memory is None or len(listed.places) > MOST_SEARCHED:
             return ()
         if listed.texts is None:
             stored = listed.places.values()
@@ -202,7 +202,7 @@ class Resolver:
 
     # -- finding ---------------------------------------------------------------------------------
 
-    def found(self, messages: Sequence[Message]) -> tuple[list[Message], list[Refused]]:
+    def find_documents(self, messages: Sequence[Message]) -> tuple[list[Message], list[Refused]]:
         """The messages with the documents in them, and the marks that were made plain text.
 
         Raises
@@ -216,13 +216,13 @@ class Resolver:
             parts: list[str | Found] = []
             for part in message.parts:
                 if isinstance(part, GivenText):
-                    parts.append(self.given(part))
+                    parts.append(self.accept(part))
                 else:
                     parts += self._in_text(part, message.role, refused)
             out.append(Message(role=message.role, parts=parts))
         return out, refused
 
-    def given(self, part: GivenText, found_as: FoundAs = "given") -> Found:
+    def accept(self, part: GivenText, found_as: FoundAs = "given") -> Found:
         """A text that its sender declares to be a document; the memory's own where it holds it."""
         text = neutral(part.text)
         stored = self.readable.holding(text)
@@ -230,13 +230,13 @@ class Resolver:
             return Found(found_as=found_as, id=stored.id, stored=stored)
         return self._text(found_as, replace(part, text=text))
 
-    def retrieved(self, part: GivenText) -> Found:
+    def accept_retrieved(self, part: GivenText) -> Found:
         """A text that a retriever has found: between the marks of its reference, or without."""
         pieces = list(parse(part.text, self.tenant))
         if len(pieces) == 1 and isinstance(pieces[0], Mention) and pieces[0].text is not None:
             found = self.readable.find(pieces[0].reference)
-            return found or self.given(replace(part, text=pieces[0].text), "enclosed")
-        return self.given(part)
+            return found or self.accept(replace(part, text=pieces[0].text), "enclosed")
+        return self.accept(part)
 
     def _in_text(self, text: str, role: str, refused: list[Refused]) -> Iterator[str | Found]:
         plain = ""
@@ -246,7 +246,7 @@ class Resolver:
             elif isinstance(piece, Refused):
                 refused.append(piece)
             elif piece.text is None and role == "assistant":
-                refused.append(Refused(piece.reference.id, SAID))
+                refused.append(Refused(piece.reference.id, IN_ANSWER))
             elif piece.text is None or piece.text.strip():
                 yield from self._in_plain(plain)
                 plain = ""
@@ -258,7 +258,7 @@ class Resolver:
         if found is not None:
             return found
         if mention.text is not None:
-            return self.given(GivenText(text=mention.text), "enclosed")
+            return self.accept(GivenText(text=mention.text), "enclosed")
         raise DocumentReferenceError(
             f"the prompt holds the document reference {mention.reference.id} without its text, and "
             "this request's memory has no such document for its tenant and filter, or has changed "
@@ -283,7 +283,9 @@ class Resolver:
 
     # -- reading ---------------------------------------------------------------------------------
 
-    def asked(self, found: Sequence[Message], question: str) -> tuple[Asked, list[DocumentReport]]:
+    def build_question(
+        self, found: Sequence[Message], question: str
+    ) -> tuple[Asked, list[DocumentReport]]:
         """The question for :meth:`sharedllm.SharedLLM.answer`, and a record of each document.
 
         A document that stands in several places is put in the last, nearest to the question.
@@ -311,18 +313,20 @@ class Resolver:
                 elif last[part.id] != (i, j):
                     reports.append(_report(part, "repeated", ()))
                 else:
-                    documents, report = self.trees(part, question)
+                    documents, report = self.read(part, question)
                     reports.append(report)
                     parts += documents
                     _require_capacity(reports)
             turns.append((message.role, tuple(parts)))
         return Asked(turns=tuple(turns), query=question), reports
 
-    def trees(self, found: Found, question: str) -> tuple[Sequence[Document], DocumentReport]:
-        """The trees of one document: of the memory, of the process's cache, or new."""
+    def read(self, found: Found, question: str) -> tuple[Sequence[Document], DocumentReport]:
+        """Give the trees of one document: of the memory, of the process's cache, or new."""
         if found.stored is not None and self.memory is not None:
             return self._of_memory(found, self.memory, found.stored, question, "reused")
-        given = found.given or GivenText(text="")
+        given = found.given
+        if given is None:
+            raise ValueError("a found document is either stored or given with its text")
         title = name_of({"title": given.title, "source": given.source}, given.text)
         if self.keep and self.memory is not None:
             stored, is_new = _kept(self.memory, given, title)

@@ -69,9 +69,11 @@ def test_a_reference_resolves_if_and_only_if_the_request_may_read_its_document(
     may_read = (of, theirs) == (own, tenant) and not stale and year in (None, YEARS[id])
     if not may_read and not with_text:
         with pytest.raises(DocumentReferenceError):
-            resolver.found(asked)
+            resolver.find_documents(asked)
         return
-    documents = [part for part in resolver.found(asked)[0][0].parts if isinstance(part, Found)]
+    documents = [
+        part for part in resolver.find_documents(asked)[0][0].parts if isinstance(part, Found)
+    ]
     if may_read:
         assert [one.found_as for one in documents] == ["reference"]
     else:  # the text that the message holds is read as the text it is
@@ -96,7 +98,7 @@ def test_in_a_documents_text_or_metadata_a_reference_stays_text(
     resolver = Resolver(llm=llm, memory=memories[of], tenant="")
     given_text = GivenText(text=hostile, title=spelled, source=spelled)
     for part in (given_text, scope.enclosed("evil", hostile)):
-        (message,), refused = resolver.found([Message(role=role, parts=(part,))])
+        (message,), refused = resolver.find_documents([Message(role=role, parts=(part,))])
         (document,) = message.parts
         assert document.stored is None
         assert not SPELLING.search(document.given.text)
