@@ -1,4 +1,4 @@
-"""Case: one thing to be trained on, as text. Makers yield cases; :mod:`lessons` lays them out."""
+"""A case: one question to be trained on, as text; lessons.py makes a prompt of it."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ def _fill_text(
     return text
 
 
-def judge(kind: str, answer: str, answers: tuple[str, ...]) -> bool:
+def judge(answer: str, answers: tuple[str, ...]) -> bool:
     """Judge an answer: yes and no by the first word, abstaining by its words."""
     if answers[0] == ABSENT:
         return normal(ABSENT) in normal(answer)
@@ -175,7 +175,7 @@ def answer_all(llm: SharedLLM, asked: Sequence[Asked], args: argparse.Namespace)
                 row = {
                     "key": one.key,
                     "kind": one.kind,
-                    "right": judge(one.kind, text, one.right),
+                    "right": judge(text, one.right),
                     "f1": f1(text, one.right),
                     "nll": nll,
                     "refused": normal(ABSENT) in normal(text),

@@ -32,7 +32,7 @@ from sharedllm.training.examples import NO_VECTORS, leaves_of, make_document
 from sharedllm.training.train_config import read_config
 
 PROMPTS = Path(__file__).with_name("train_further.toml")  # of retrieval chains, as for version 3
-# questions whose answer takes sentences whatever the frame says
+# questions whose answer takes sentences whatever the prompt asks for
 EXPLAINS = re.compile(r"why|how (?!many|much|long|old|far|big)|explain|describe|summari[sz]e", re.I)
 COARSE_FROM = 512  # tokens of a budget that has room for a coarse level beside its leaves
 Scores = list[NDArray[np.float32]]

@@ -28,21 +28,13 @@ Ints = NDArray[np.int32]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Pass:
-    """Tokens that the lower model reads at once, and the places in them whose KV is kept."""
-
-    ids: Ints
-    kept: Ints
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Lesson:
     """One prompt with its answer, ready to be packed.
 
     Attributes
     ----------
     kind : the task and the form of its leaves, such as "qa/kv"
-    passes : what the lower model reads
+    passes : token ids that the lower model reads, pass by pass
     parts : in the order of the prompt, token ids (n,), or (pass, place in it) of KV entries (n, 2)
     target : token ids to predict; all but the last one end the last part, too
     past : tokens of all documents, for the log
@@ -50,7 +42,7 @@ class Lesson:
     """
 
     kind: str
-    passes: tuple[Pass, ...]
+    passes: tuple[Ints, ...]
     parts: tuple[Ints, ...]
     target: Ints
     past: int
@@ -59,7 +51,7 @@ class Lesson:
     @property
     def tokens(self) -> int:
         """The tokens that both models read, the target's twice: their logits take room, too."""
-        read = sum(len(one.ids) for one in self.passes)
+        read = sum(map(len, self.passes))
         written = sum(len(part) for part in self.parts if part.ndim == 1) + len(self.target)
         return read + written + (self.twin.tokens if self.twin else 0)
 
@@ -76,7 +68,7 @@ def make_lesson(choice: Choice, tokenizer: Tokenizer) -> Lesson:
     """Lay out `choice` as :meth:`sharedllm.generation.assemble.Plan.prompt` lays out its plan."""
     plan, target, twin = choice.plan, choice.target, make_twin(choice)
     after = part_ids(AFTER_EVIDENCE, tokenizer)
-    passes: list[Pass] = []
+    passes: list[Ints] = []
     parts: list[Ints] = []
     text: list[int] = []
     at = 0
@@ -111,7 +103,7 @@ def _sink(tokenizer: Tokenizer) -> list[int]:
     return part_ids("\n", tokenizer) if start is None else [int(start)]
 
 
-def _entries(document: Document, requests: Sequence[NodeRequest], passes: list[Pass]) -> Ints:
+def _entries(document: Document, requests: Sequence[NodeRequest], passes: list[Ints]) -> Ints:
     """Return (pass, place) of the nodes' KV entries, in their order; append new passes."""
     starts: dict[int, list[NodeRequest]] = {}
     for request in requests:
@@ -119,11 +111,8 @@ def _entries(document: Document, requests: Sequence[NodeRequest], passes: list[P
     numbers: dict[int, int] = {}
     for first, group in starts.items():
         end = max(request.end for request in group)
-        kept = [_places(request) for request in group]
         numbers[first] = len(passes)
-        passes.append(
-            Pass(ids=document.tokens.ids[first:end], kept=np.unique(np.concatenate(kept)))
-        )
+        passes.append(document.tokens.ids[first:end])
     out = [
         np.stack([np.full_like(places, numbers[request.first]), places], axis=1)
         for request in requests
@@ -235,13 +224,13 @@ class _Rows:
         self.owner.append(np.full(count, number, np.int32))
         return np.arange(first, first + count, dtype=np.int32)
 
-    def _read(self, passes: Sequence[Pass]) -> Ints:
+    def _read(self, passes: Sequence[Ints]) -> Ints:
         """Append the passes; return the start of each in the lower row."""
         starts = []
         for one in passes:
             starts.append(self.read)
-            self.lower.append(one.ids)
-            self.read += len(one.ids)
+            self.lower.append(one)
+            self.read += len(one)
         return np.asarray(starts, np.int32)
 
 

@@ -189,7 +189,7 @@ def run(
         prefetch_factor=3 if args.workers else None,
     )
     log, first = Log(args.out / "log.jsonl"), int(notes["step"])
-    before, stream = dict(notes), iter(loader)
+    before, stream = notes["seconds"], iter(loader)
     batch: Batch = pickle.loads(next(stream))
     started = saved = time.perf_counter()
     while True:
@@ -212,7 +212,7 @@ def run(
         notes["lessons"] += len(batch.kinds)
         notes["past"] += batch.past
         notes["tokens"] += batch.tokens
-        notes["seconds"] = before["seconds"] + seconds
+        notes["seconds"] = before + time.perf_counter() - started
         waiting = time.perf_counter()  # for the next batch, while the device computes
         following: Batch = pickle.loads(next(stream))
         log.add(batch, each.detach(), time.perf_counter() - waiting)
