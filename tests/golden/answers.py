@@ -75,7 +75,6 @@ class Golden:
 
     def __init__(self, folder: Path) -> None:
         self.llm = SharedLLM.from_pretrained(device="cpu", dtype="float32")
-        self.llm.encoder.lower.search_in_bf16 = False  # as on every other processor
         self.memory = TreeMemory(folder, llm=self.llm)
         self.memory.add(
             [MemoryDocument(id=n, text=novel(n), title=n, source=f"{n}.txt") for n in NOVELS]
