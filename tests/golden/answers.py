@@ -75,6 +75,7 @@ class Golden:
 
     def __init__(self, folder: Path) -> None:
         self.llm = SharedLLM.from_pretrained(device="cpu", dtype="float32")
+        self.llm.encoder.lower.search_in_bf16 = False  # as on processors without it
         self.memory = TreeMemory(folder, llm=self.llm)
         self.memory.add(
             [MemoryDocument(id=n, text=novel(n), title=n, source=f"{n}.txt") for n in NOVELS]
