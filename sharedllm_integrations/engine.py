@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from sharedllm_integrations.answer_form import AnswerForm
 from sharedllm_integrations.errors import AnswerTimeoutError, SetupError
 from sharedllm_integrations.memories import opened
 from sharedllm_integrations.references import Cleaner
@@ -19,10 +20,13 @@ from sharedllm_integrations.requests import (
     Request,
     merged,
     question_in,
+    sound_text,
     with_question_last,
 )
 from sharedllm_integrations.resolution import Resolver
 from sharedllm_integrations.settings import DEFAULT_MODEL, AnswerFields, ModelFields
+from sharedllm_integrations.structured_output import read_json
+from sharedllm_integrations.tool_calling import Call
 
 if TYPE_CHECKING:
     from sharedllm import Answer, Citation, Document, SharedLLM, TreeMemory
@@ -37,12 +41,16 @@ class Run(Iterator[str]):
     Attributes
     ----------
     report : Report
+    form : AnswerForm
     text : str
         What has come so far.
     """
 
-    def __init__(self, stream: Any, report: Report, request: Request, deadline: float) -> None:
+    def __init__(
+        self, stream: Any, report: Report, request: Request, form: AnswerForm, deadline: float
+    ) -> None:
         self._stream, self._request, self._deadline = stream, request, deadline
+        self.form = form
         self._pieces = self._cleaned()
         self.report, self.text = report, ""
 
@@ -54,6 +62,29 @@ class Run(Iterator[str]):
         """The core's answer, of what the model wrote."""
         found: Answer = self._stream.answer
         return found
+
+    @property
+    def finish_reason(self) -> str:
+        """How the whole answer ended: "stop" or "length" (max_tokens)."""
+        return self.answer.finish_reason
+
+    @property
+    def read(self) -> tuple[str, list[Call]]:
+        """The text of the whole answer beside its calls, and the calls."""
+        return self.form.read(self.text, self.finish_reason)
+
+    @property
+    def value(self) -> Any:
+        """The JSON value that the whole answer is.
+
+        Raises
+        ------
+        AnswerFormatError
+            If it was cut, or is none.
+        """
+        return read_json(
+            self.text, finish_reason=self.finish_reason, new_tokens=self.form.new_tokens
+        )
 
     @property
     def usage(self) -> Usage:
@@ -70,7 +101,8 @@ class Run(Iterator[str]):
         return {
             "model_name": engine.model_name,
             "model_provider": PROVIDER,
-            "finish_reason": self.answer.finish_reason,
+            "finish_reason": self.finish_reason,
+            "max_tokens": self.form.new_tokens,
             PROVIDER: self.details,
         }
 
@@ -122,6 +154,10 @@ class Engine:
         if self.settings.memory is None and (self.settings.keep or self.settings.reads == "memory"):
             wanted = "keep=True" if self.settings.keep else "reads='memory'"
             raise SetupError(f"{wanted} needs a memory; give memory=, a TreeMemory or its path")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The settings alone: copies and pickles open model and memory again."""
+        return {"settings": self.settings}
 
     @cached_property
     def memory(self) -> TreeMemory | None:
@@ -182,7 +218,8 @@ class Engine:
         deadline = (since or time.monotonic()) + (request.timeout or float("inf"))
         filter = own.filter if request.filter is None else request.filter
         resolver = self.resolver(filter)
-        found, refused = resolver.find_documents(merged(request.messages))
+        form = AnswerForm.of(request, self.llm)
+        found, refused = resolver.find_documents(merged(form.ask(request.messages)))
         question, repeated = question_in(found), False
         if own.repeat_question:
             found, repeated = with_question_last(found, question)
@@ -190,11 +227,15 @@ class Engine:
         whole: list[Any] = []
         if own.reads == "memory" and self.memory is not None:
             whole = [self.memory if filter is None else _Filtered(self.memory, filter)]
-        stream = self.llm.stream(asked, whole, **{**own.search, **request.options})
+        options = {**own.search, **request.options}
+        if form.grammar:
+            options["grammar"] = form.grammar
+        asked = replace(asked, tools=form.shown_tools)
+        stream = self.llm.stream(asked, whole, **options)
         report = Report(
             documents=tuple(documents), refused=tuple(refused), question_repeated=repeated
         )
-        return Run(stream, report, request, deadline)
+        return Run(stream, report, request, form, deadline)
 
     def complete(self, request: Request) -> Run:
         """Like :meth:`start`, to the end; requests of one model wait for each other in line.
@@ -249,7 +290,8 @@ class Engine:
 
     def count(self, text: str) -> list[int]:
         """The token ids of `text`, special tokens left out."""
-        return list(self.llm.tokenizer(text, add_special_tokens=False)["input_ids"])
+        given = sound_text(text)
+        return list(self.llm.tokenizer(given, add_special_tokens=False, verbose=False)["input_ids"])
 
     def identity(self) -> dict[str, Any]:
         """Plain values that decide an answer besides the prompt, for keys of caches."""

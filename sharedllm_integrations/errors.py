@@ -8,6 +8,7 @@
         ├── ContentError           a message holds something other than text (also a ValueError)
         ├── DocumentReferenceError a reference names no document of this request (also a ValueError)
         ├── CapacityError          the documents are too long together (also a ValueError)
+        ├── AnswerFormatError      the answer was cut, or not of its schema (also a ValueError)
         ├── RequestError           a request was refused; `cause` says why (never a ValueError)
         ├── AnswerTimeoutError     the answer took longer than `timeout` (also a TimeoutError)
         └── MissingFrameworkError  the framework is not installed (also an ImportError)
@@ -38,6 +39,10 @@ class DocumentReferenceError(IntegrationError, ValueError):
 
 class CapacityError(IntegrationError, ValueError):
     """The documents of a request are longer than what trees are kept for."""
+
+
+class AnswerFormatError(IntegrationError, ValueError):
+    """The answer was cut, or is not of the form that was asked for."""
 
 
 class RequestError(IntegrationError):

@@ -213,12 +213,14 @@ class Resolver:
         refused: list[Refused] = []
         out = []
         for message in messages:
-            parts: list[str | Found] = []
+            parts: list[Any] = []
             for part in message.parts:
                 if isinstance(part, GivenText):
                     parts.append(self.accept(part))
-                else:
+                elif isinstance(part, str):
                     parts += self._in_text(part, message.role, refused)
+                else:  # a call of a tool
+                    parts.append(part)
             out.append(Message(role=message.role, parts=parts))
         return out, refused
 
@@ -306,9 +308,9 @@ class Resolver:
         turns: list[tuple[str, tuple[Any, ...]]] = []
         reports: list[DocumentReport] = []
         for i, message in enumerate(found):
-            parts: list[str | Document] = []
+            parts: list[Any] = []
             for j, part in enumerate(message.parts):
-                if isinstance(part, str):
+                if not isinstance(part, Found):
                     parts.append(part)
                 elif last[part.id] != (i, j):
                     reports.append(_report(part, "repeated", ()))

@@ -6,12 +6,15 @@ They are pydantic's, which both frameworks bring and build their own classes of.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
+from sharedllm_integrations.errors import SetupError
 from sharedllm_integrations.long_text import LONG_TEXT
 from sharedllm_integrations.requests import Message, Request
+from sharedllm_integrations.structured_output import schema_of
+from sharedllm_integrations.tool_calling import chosen_tools
 
 Reads = Literal["prompt", "memory"]
 DEFAULT_MODEL = "SmolLM2-135M-Instruct"
@@ -26,7 +29,36 @@ GENERATION = {  # the frameworks' names -> the core's
 }
 
 
-class ModelFields(BaseModel):
+class LiveFields(BaseModel):
+    """Fields that may hold a loaded model and an open memory, which copies share.
+
+    In a pickle a memory is its path, and what is loaded is left out; both are there again when they
+    are first needed.
+    """
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        shared = {} if memo is None else memo
+        for name in ("llm", "memory", "_memory"):
+            live = self.__dict__.get(name)
+            shared[id(live)] = live
+        return super().__deepcopy__(shared)
+
+    def __getstate__(self) -> dict[Any, Any]:
+        if self.__dict__.get("llm") is not None:
+            raise SetupError(
+                f"a {type(self).__name__} with llm= holds a loaded model, which no pickle holds; "
+                "name the model with model= instead"
+            )
+        state = super().__getstate__()
+        fields = dict(state["__dict__"])
+        opened = fields.pop("_memory", None)
+        memory = opened if fields.get("memory") is None else fields["memory"]
+        if memory is not None:
+            fields["memory"] = str(getattr(memory, "path", memory))
+        return {**state, "__dict__": fields}
+
+
+class ModelFields(LiveFields):
     """A model and a memory.
 
     Attributes
@@ -94,15 +126,28 @@ class AnswerFields(ModelFields):
     repetition_penalty: float = 1.0
     seed: int | None = None
     max_tokens: PositiveInt | None = MAX_TOKENS
-    stop: Sequence[str] | None = None
+    stop: str | Sequence[str] | None = None
     timeout: float | None = None
 
-    HANDLED: ClassVar[frozenset[str]] = frozenset({*GENERATION, "stop", "filter", "timeout"})
+    HANDLED: ClassVar[frozenset[str]] = frozenset({*GENERATION, "stop", "filter", "timeout"}) | {
+        "tools",
+        "tool_choice",
+        "parallel_tool_calls",
+        "response_format",
+    }
 
     def _request(
         self, messages: Sequence[Message], given: Mapping[str, Any], grammar: str = ""
     ) -> Request:
-        """One call: its own options, else those of the fields."""
+        """One call: its own options, else those of the fields.
+
+        Raises
+        ------
+        SetupError
+            If its tools, their choice or the form of its answer cannot be used.
+        """
+        chosen_tools(given.get("tools") or (), given.get("tool_choice"))
+        parallel = given.get("parallel_tool_calls")
         options = {core: given.get(name, getattr(self, name)) for name, core in GENERATION.items()}
         options |= {name: value for name, value in given.items() if name not in self.HANDLED}
         stop = given.get("stop")
@@ -114,5 +159,9 @@ class AnswerFields(ModelFields):
             messages=messages,
             filter=given.get("filter"),
             options={name: value for name, value in options.items() if value is not None},
+            tools=given.get("tools") or (),
+            tool_choice=given.get("tool_choice"),
+            parallel=parallel is None or bool(parallel),
+            schema=schema_of(given.get("response_format")),
             timeout=given.get("timeout", self.timeout),
         )

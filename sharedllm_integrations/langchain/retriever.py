@@ -31,7 +31,7 @@ from sharedllm_integrations.langchain.documents import (
 from sharedllm_integrations.memories import Returns, found, opened, put, require_count, temporary
 from sharedllm_integrations.references import Scope, neutral
 from sharedllm_integrations.requests import GivenText
-from sharedllm_integrations.settings import SelectionFields
+from sharedllm_integrations.settings import LiveFields, SelectionFields
 
 if TYPE_CHECKING:
     from sharedllm import TreeMemory
@@ -41,7 +41,7 @@ PREVIEW = 300  # characters
 NOTHING = "Nothing was found."
 
 
-class TreeMemoryRetriever(DocumentIndex):
+class TreeMemoryRetriever(LiveFields, DocumentIndex):
     """Finds documents in a tree memory, and puts documents into it.
 
     It is a `DocumentIndex`: ``upsert``, ``delete`` and ``get`` work on whole documents, and

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sharedllm import SharedLLM
 from sharedllm_integrations.errors import SetupError
-from sharedllm_integrations.structured_output import bounded, schema_grammar
+from sharedllm_integrations.schema_grammar import bounded, schema_grammar
 from sharedllm_integrations.tool_calling import (
     CLOSE,
     call_grammar,
