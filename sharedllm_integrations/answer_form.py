@@ -77,7 +77,7 @@ class AnswerForm:
                 tools,
                 new_tokens,
                 required=required,
-                parallel=request.parallel,
+                parallel=spelling.native if request.parallel is None else request.parallel,
                 spelling=spelling,
                 schema=request.schema,
                 characters_a_token=_characters_a_token([*tools, request.schema], llm),

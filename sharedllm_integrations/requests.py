@@ -86,7 +86,7 @@ class Request:
     options : fields of SearchConfig and GenerationConfig for this answer
     tools : that the model may call, as OpenAI spells them
     tool_choice : "auto", "any", "none", a tool's name, ...
-    parallel : several calls in one answer
+    parallel : several calls in one answer; None allows them to models that were trained on calls
     schema : JSON schema of the answer, where it is no call
     timeout : seconds, or None
     cancelled : set when nobody waits for the answer any more
@@ -97,7 +97,7 @@ class Request:
     options: Mapping[str, Any] = field(default_factory=dict)
     tools: Sequence[Mapping[str, Any]] = ()
     tool_choice: Any = None
-    parallel: bool = True
+    parallel: bool | None = None
     schema: Mapping[str, Any] | None = None
     timeout: float | None = None
     cancelled: threading.Event = field(default_factory=threading.Event)

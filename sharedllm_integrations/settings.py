@@ -161,7 +161,7 @@ class AnswerFields(ModelFields):
             options={name: value for name, value in options.items() if value is not None},
             tools=given.get("tools") or (),
             tool_choice=given.get("tool_choice"),
-            parallel=parallel is None or bool(parallel),
+            parallel=None if parallel is None else bool(parallel),
             schema=schema_of(given.get("response_format")),
             timeout=given.get("timeout", self.timeout),
         )

@@ -222,7 +222,7 @@ def call_grammar(
     new_tokens: int,
     *,
     required: bool,
-    parallel: bool = True,
+    parallel: bool = False,
     spelling: Spelling = OURS,
     schema: Mapping[str, Any] | None = None,
     characters_a_token: float = CHARACTERS_A_TOKEN,
@@ -318,7 +318,7 @@ def _calls(raw: str, names: Sequence[str] | None, cut: str) -> Iterator[Call]:
     except ValueError:
         yield Call(name="", arguments=None, raw=raw, error=cut or "the call is no JSON")
         return
-    several = isinstance(given, list) and given
+    several = isinstance(given, list) and all(isinstance(one, dict) for one in given) and given
     for one in given if several else [given]:
         written = json.dumps(one, ensure_ascii=False) if several else raw
         yield _call(one, written, names)

@@ -215,8 +215,9 @@ class ChatSharedLLM(SharedFields, BaseChatModel):
         ----------
         tools : functions, pydantic classes, LangChain tools or JSON schemas
         tool_choice : "auto", "any", "none" or a tool's name; None is "auto"
-        kwargs : ``parallel_tool_calls=False`` allows one call in an answer, ``response_format``
-            gives a schema for answers that call no tool; options of a call
+        kwargs : options of a call, such as ``parallel_tool_calls`` (several calls in one answer;
+            by default only for models whose chat template has tools) and ``response_format`` (a
+            schema for answers that call no tool)
 
         Raises
         ------

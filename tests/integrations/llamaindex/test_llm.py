@@ -51,7 +51,7 @@ def test_metadata_promises_the_trees_capacity(ours: LlamaIndexSharedLLM) -> None
     assert ours.metadata.context_window == CAPACITY
     assert ours.metadata.num_output == 6
     assert ours.metadata.is_chat_model
-    assert not ours.metadata.is_function_calling_model
+    assert ours.metadata.is_function_calling_model
     assert ours.class_name() == "LlamaIndexSharedLLM"
 
 
