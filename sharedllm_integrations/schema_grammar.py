@@ -279,7 +279,7 @@ class _Rewriting:
         if isinstance(rest, list):  # as older drafts spell a tuple
             first, rest = rest, flat.get("additionalItems", False)
         least = flat.get("minItems", 0)
-        most = flat.get("maxItems", max(self.bounds.items, len(first)))
+        most = flat.get("maxItems", max(self.bounds.items, len(first), least))
         prefix: list[dict[str, Any]] = []
         for one in first[:most]:
             found = self._place(one, levels, in_list=in_list)

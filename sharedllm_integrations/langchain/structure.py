@@ -10,7 +10,8 @@ from langchain_core.output_parsers import JsonOutputParser
 from langchain_core.outputs import ChatGeneration, Generation
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
+from typing_extensions import is_typeddict
 
 from sharedllm_integrations.errors import AnswerFormatError, SetupError
 from sharedllm_integrations.schema_grammar import bounded, is_recursive
@@ -25,6 +26,9 @@ from sharedllm_integrations.structured_output import (
 PLENTY = 4096  # tokens: a schema that nothing follows then, nothing follows at all
 
 
+TOOL_KEYS = ("function", "name", "input_schema", "toolSpec")  # by which dicts of tools are known
+
+
 def json_schema(schema: Any) -> dict[str, Any]:
     """The JSON schema of a pydantic class, a TypedDict, a JSON schema or an OpenAI tool.
 
@@ -36,13 +40,9 @@ def json_schema(schema: Any) -> dict[str, Any]:
     if isinstance(schema, Mapping) and not any(key in schema for key in TOOL_KEYS):
         found = require_schema(schema)
     else:
-        own = _own_schema(schema)
-        found = require_schema(own or _converted(convert_to_json_schema, schema))
+        found = require_schema(_recursive(schema) or _converted(convert_to_json_schema, schema))
     bounded(found, PLENTY)
     return found
-
-
-TOOL_KEYS = ("function", "name", "input_schema", "toolSpec")  # by which dicts of tools are known
 
 
 def openai_tool(tool: Any) -> dict[str, Any]:
@@ -54,14 +54,14 @@ def openai_tool(tool: Any) -> dict[str, Any]:
         If it cannot be one.
     """
     made: dict[str, Any] = _converted(convert_to_openai_tool, tool)
-    own = _own_schema(tool.tool_call_schema if isinstance(tool, BaseTool) else tool)
+    own = _recursive(tool.tool_call_schema if isinstance(tool, BaseTool) else tool)
     if own is not None:
         kept = {key: value for key, value in own.items() if key not in ("title", "description")}
         made["function"]["parameters"] = kept
     return made
 
 
-def _own_schema(cls: Any) -> dict[str, Any] | None:
+def _recursive(cls: Any) -> dict[str, Any] | None:
     """The schema of a class that refers to itself, which LangChain's own loses."""
     if not (isinstance(cls, type) and issubclass(cls, BaseModel)):
         return None
@@ -70,13 +70,24 @@ def _own_schema(cls: Any) -> dict[str, Any] | None:
 
 
 def _converted(convert: Callable[[Any], Any], given: Any) -> Any:
+    """What `convert` of LangChain makes of a class or function; else what pydantic makes of it."""
     try:
-        return convert(given)
+        return convert(given if not is_typeddict(given) else _plain_typeddict(convert, given))
     except Exception as error:  # of any type, by what is in the annotations
         raise SetupError(
             f"{given!r} cannot become a JSON schema: {error}; give a pydantic class, a TypedDict, "
             "a JSON schema or a function with type hints"
         ) from error
+
+
+def _plain_typeddict(convert: Callable[[Any], Any], given: Any) -> Any:
+    """A TypedDict, or its JSON schema where LangChain cannot read it (NotRequired, recursion)."""
+    try:
+        convert(given)
+    except Exception:  # of any type, by what is in the annotations; pydantic's is raised
+        schema = TypeAdapter(given).json_schema()
+        return {"name": given.__name__, "description": given.__doc__ or "", "parameters": schema}
+    return given
 
 
 class StructuredOutputParser(JsonOutputParser):
