@@ -30,7 +30,8 @@ TYPES = ("object", "array", "string", "integer", "number", "boolean", "null")
 # tokens of a value of these types, in characters; numbers are mostly short
 COSTS = {"integer": 8, "number": 10, "boolean": 5, "null": 4}
 
-FORMATS = {"date": 10, "time": 15, "date-time": 27, "uuid": 36, "ipv4": 15}  # characters
+# characters of formats
+FORMATS = {"date": 10, "time": 15, "date-time": 27, "uuid": 36, "ipv4": 15, "duration": 10}
 WIDE = 40  # characters that a format or a pattern may need
 
 Schema = Mapping[str, Any]
@@ -212,6 +213,7 @@ class _Rewriting:
     ) -> dict[str, Any] | None:
         """One of several schemas; what stands beside them holds for each."""
         out: list[dict[str, Any]] = []
+        loose: list[dict[str, Any]] = []
         for one in given[:MOST_MERGED]:
             alone: Any = one
             at = levels
@@ -219,8 +221,11 @@ class _Rewriting:
                 flat, at = self._flat(one, levels)
                 alone = False if flat is None else _merged(rest, flat)
             found = self._place(alone, at, in_list=in_list)
-            if found is not None and found not in out:
-                out.append(found)
+            kept = loose if found is not None and _is_loose(alone, found) else out
+            if found is not None and found not in kept:
+                kept.append(found)
+        if all(one == {"type": "null"} for one in out):
+            out = loose + out
         if len(out) < 2:
             return out[0] if out else None
         return {"anyOf": out}
@@ -376,8 +381,8 @@ class _Rewriting:
         if "enum" in held:
             return max(len(json.dumps(one, ensure_ascii=False)) for one in held["enum"])
         kind = held["type"]
-        if kind == "string":
-            return 2 + int(held["maxLength"])
+        if kind == "string":  # each digit is a token, and most formats are full of them
+            return 2 + int(held["maxLength"]) * (2 if held.get("format") in FORMATS else 1)
         if kind == "array":
             first = held.get("prefixItems", [])
             repeated = held["maxItems"] - len(first)
@@ -469,6 +474,15 @@ def _both(key: str, one: Any, other: Any) -> Any:
     if key in ("items", "additionalProperties") and not isinstance(one, list):
         return {"allOf": [one, other]} if one is not False and other is not False else False
     return other  # the grammar takes one; the answer is checked for both
+
+
+def _is_loose(given: Any, held: Schema) -> bool:
+    """Tell a text whose pattern or format the grammar does not hold; others are surer to be right.
+
+    So pydantic's Decimal is written as a number and not as any text.
+    """
+    wanted = isinstance(given, Mapping) and ("pattern" in given or "format" in given)
+    return wanted and held.get("type") == "string" and not ("pattern" in held or "format" in held)
 
 
 def _wide(given: Any) -> set[str]:

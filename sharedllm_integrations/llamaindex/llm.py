@@ -45,6 +45,7 @@ from sharedllm_integrations.llamaindex.messages import (
     collector,
     completion,
     dispatcher,
+    first_call,
     raw_of,
     request_messages,
     tool_calls,
@@ -237,19 +238,36 @@ class LlamaIndexSharedLLM(AnswerFields, FunctionCallingLLM):
         verbose: bool = False,
         allow_parallel_tool_calls: bool = False,
         tool_required: bool = False,
+        tool_choice: Any = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """The arguments of :meth:`chat` for a call with tools."""
+        """The arguments of :meth:`chat` for a call with tools.
+
+        `allow_parallel_tool_calls`, which agents set unasked, allows several calls in an answer to
+        models whose chat template has tools; others repeat theirs.
+        """
         asked = (
             ChatMessage(role="user", content=user_msg) if isinstance(user_msg, str) else user_msg
         )
         return {
             "messages": [*(chat_history or ()), *(() if asked is None else (asked,))],
             "tools": [tool.metadata.to_openai_tool(skip_length_check=True) for tool in tools],
-            "tool_choice": "any" if tool_required else None,
-            "parallel_tool_calls": allow_parallel_tool_calls,
+            "tool_choice": tool_choice or ("any" if tool_required else None),
+            "parallel_tool_calls": None if allow_parallel_tool_calls else False,
             **kwargs,
         }
+
+    def _validate_chat_with_tools_response(
+        self,
+        response: ChatResponse,
+        tools: Sequence[BaseTool],
+        allow_parallel_tool_calls: bool = False,
+        **kwargs: Any,
+    ) -> ChatResponse:
+        """`response` with its first call alone, where only one is allowed."""
+        if not allow_parallel_tool_calls:
+            response.message.blocks = first_call(response.message.blocks)
+        return response
 
     def get_tool_calls_from_response(
         self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any

@@ -136,7 +136,7 @@ def chat(
 ) -> ChatResponse:
     """As :func:`completion`, as a message, with calls of tools."""
     message = ChatMessage(role=MessageRole.ASSISTANT, content=text)
-    message.blocks += [
+    blocks = [
         ToolCallBlock(
             tool_call_id=f"call_{uuid.uuid4().hex[:24]}",
             tool_name=call.name,
@@ -144,7 +144,16 @@ def chat(
         )
         for call in tools
     ]
+    message.blocks += blocks
+    if blocks:  # where LlamaIndex's programs look for calls in a stream
+        message.additional_kwargs["tool_calls"] = [block.model_dump() for block in blocks]
     return ChatResponse(message=message, delta=delta, raw=raw, additional_kwargs=_extra(raw))
+
+
+def first_call(blocks: Sequence[Any]) -> list[Any]:
+    """`blocks` without any call but the first."""
+    calls = [block for block in blocks if isinstance(block, ToolCallBlock)]
+    return [block for block in blocks if block not in calls[1:]]
 
 
 def tool_calls(response: ChatResponse) -> list[ToolSelection]:
