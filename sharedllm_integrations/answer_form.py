@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ from sharedllm_integrations.tool_calling import (
 if TYPE_CHECKING:
     from sharedllm import SharedLLM
 
+SAMPLE = 1000  # characters of which tokens are counted
 OR_VALUE = "Once no tool is needed any more: "
 
 
@@ -80,10 +81,10 @@ class AnswerForm:
                 parallel=spelling.native if request.parallel is None else request.parallel,
                 spelling=spelling,
                 schema=request.schema,
-                characters_a_token=_characters_a_token([*tools, request.schema], llm),
+                characters_a_token=_characters_a_token(request, llm),
             )
         elif request.schema is not None:
-            ratio = _characters_a_token([request.schema], llm)
+            ratio = _characters_a_token(request, llm)
             grammar = schema_grammar(request.schema, new_tokens, ratio)
         return cls(
             spelling=spelling,
@@ -147,8 +148,17 @@ class AnswerForm:
         return HeldCalls(self.spelling if self.tools else None)
 
 
-def _characters_a_token(schemas: Sequence[Any], llm: SharedLLM) -> float:
-    """Characters of JSON for each of the model's tokens, at most what texts are sure to have."""
-    text = json.dumps([schema for schema in schemas if schema is not None])
-    ids: Mapping[str, Any] = llm.tokenizer(text, add_special_tokens=False, verbose=False)
-    return min(CHARACTERS_A_TOKEN, len(text) / max(1, len(ids["input_ids"])))
+def _characters_a_token(request: Request, llm: SharedLLM) -> float:
+    """Characters of an answer for each of the model's tokens, at least.
+
+    It is measured where the answer's words come from: in the schema, and at the end of the last
+    message, which is in the user's language.
+    """
+    schema = json.dumps([*request.tools, request.schema], ensure_ascii=False)
+    said = "".join(request.messages[-1].texts) if request.messages else ""
+    ratios = [CHARACTERS_A_TOKEN]
+    for text in (sound_text(schema)[:SAMPLE], sound_text(said)[-SAMPLE:]):
+        if text.strip():
+            ids = llm.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+            ratios.append(len(text) / len(ids))
+    return min(ratios)
