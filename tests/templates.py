@@ -1,5 +1,11 @@
 """Chat templates with tools, in the manner of three families, with the tiny tokenizer's tokens."""
 
+from __future__ import annotations
+
+from typing import Any
+
+from tokenizers import AddedToken
+
 _TURN = "'<|turn|>' + m.role + '\n' + m.content + '<|close|>\n'"
 _START = "{% if add_generation_prompt %}{{ '<|turn|>assistant\n' }}{% endif %}"
 
@@ -24,10 +30,17 @@ LLAMA = (  # one call, which is the whole turn
 )
 MISTRAL = (  # a list of calls behind a special token, with ids
     "{% if tools %}{{ '[TOOLS]' + (tools | tojson) }}{% endif %}{% for m in messages %}"
-    "{% if m.role == 'assistant' and m.tool_calls %}{{ '<|turn|>[' }}{% for c in m.tool_calls %}"
+    "{% if m.role == 'assistant' and m.tool_calls %}{{ '<|calls|>[' }}{% for c in m.tool_calls %}"
     '{{ \'{"name": "\' + c.function.name + \'", "arguments": \' }}'
     "{{ c.function.arguments | tojson }}{{ ', \"id\": \"' + c.id + '\"}' }}"
     "{% if not loop.last %}{{ ', ' }}{% endif %}{% endfor %}{{ ']<|end|>' }}"
     "{% elif m.role == 'user' %}{{ '[INST]' + m.content + '[/INST]' }}"
     "{% else %}{{ m.content + '<|end|>' }}{% endif %}{% endfor %}"
 )
+
+
+def show_tools(tokenizer: Any, template: str) -> Any:
+    """`tokenizer` with `template`, and the special token in front of calls."""
+    tokenizer.add_tokens([AddedToken("<|calls|>", special=True)], special_tokens=True)
+    tokenizer.chat_template = template
+    return tokenizer

@@ -10,7 +10,7 @@ from sharedllm.generation.prompt import Asked, Literal, ToolCall, ToolResult, co
 from sharedllm.generation.tool_format import ToolFormat, read_tool_format
 from sharedllm.text.tokens import special_tokens
 from tests.models import make_tokenizer
-from tests.templates import LLAMA, MISTRAL, QWEN
+from tests.templates import LLAMA, MISTRAL, QWEN, show_tools
 
 TOOL: dict[str, Any] = {
     "type": "function",
@@ -19,9 +19,7 @@ TOOL: dict[str, Any] = {
 
 
 def tokenizer(template: str) -> Any:
-    made = make_tokenizer()
-    made.chat_template = template
-    return made
+    return show_tools(make_tokenizer(), template)
 
 
 def test_templates_without_tools_have_no_format() -> None:
@@ -52,11 +50,11 @@ def test_templates_without_tools_have_no_format() -> None:
         (
             MISTRAL,
             ToolFormat(
-                before='<|turn|>[{"name": "',
+                before='<|calls|>[{"name": "',
                 middle='", "arguments": ',
                 after=', "id": "000000000"}]',
                 between=', "id": "000000000"}, {"name": "',
-                special={"<|turn|>": 257},
+                special={"<|calls|>": 259},
             ),
         ),
     ],

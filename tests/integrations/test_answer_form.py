@@ -16,7 +16,7 @@ from tests.conftest import WIDE
 from tests.integrations.scripted import Scripted
 from tests.integrations.test_tool_calling import CLOCK, FERRY
 from tests.models import shared
-from tests.templates import LLAMA, MISTRAL, QWEN
+from tests.templates import LLAMA, MISTRAL, QWEN, show_tools
 
 PERSON: dict[str, Any] = {
     "type": "object",
@@ -47,7 +47,7 @@ def models(llm: SharedLLM) -> dict[str, SharedLLM]:
     found = {"ours": llm}
     for name, template in (("qwen", QWEN), ("llama", LLAMA), ("mistral", MISTRAL)):
         found[name] = shared("llama", sizes=WIDE)
-        found[name].tokenizer.chat_template = template
+        show_tools(found[name].tokenizer, template)
     return found
 
 
@@ -127,7 +127,7 @@ def test_the_template_shows_tools_calls_and_results(models: dict[str, SharedLLM]
 
 
 @pytest.mark.parametrize("kind", WRITTEN)
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(1))
 def test_tools_and_a_schema_together(models: dict[str, SharedLLM], kind: str, seed: int) -> None:
     run = ask(models[kind], tools=[CLOCK], schema=PERSON, options={"seed": seed})
     text, calls = run.read
