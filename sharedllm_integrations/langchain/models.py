@@ -261,7 +261,7 @@ class ChatSharedLLM(SharedFields, BaseChatModel):
         wanted = json_schema(schema)
         llm = self.bind(
             response_format={"type": "json_schema", "schema": wanted},
-            ls_structured_output_format={"kwargs": {"method": method}, "schema": schema},
+            ls_structured_output_format={"kwargs": {"method": method}, "schema": wanted},
         )
         cls = schema if isinstance(schema, type) and is_basemodel_subclass(schema) else None
         parser = StructuredOutputParser(answer_schema=wanted, cls=cls)
