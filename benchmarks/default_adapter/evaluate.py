@@ -206,7 +206,8 @@ def _answer(
                 max_new_tokens=NEW_TOKENS,
             )
         )
-    texts = [a.text for a in llm.generate(prepared, max_new_tokens=NEW_TOKENS)]
+    generation = {"max_new_tokens": NEW_TOKENS, "refusal_margin": args.refusal_margin}
+    texts = [a.text for a in llm.generate(prepared, **generation)]
     gold = [
         llm.tokenizer(one.right[0], add_special_tokens=False)["input_ids"][:64] for one in group
     ]
@@ -254,6 +255,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--most", type=int, default=60, help="questions per kind")
     parser.add_argument("--limit", type=int, default=None, help="questions per set, for a trial")
     parser.add_argument("--budget", type=int, default=1024)
+    parser.add_argument("--refusal-margin", type=float, default=0.0, help="nats")
     parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--seconds", type=float, default=1e9)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
