@@ -208,8 +208,10 @@ def _answer(
         )
     generation = {"max_new_tokens": NEW_TOKENS, "refusal_margin": args.refusal_margin}
     texts = [a.text for a in llm.generate(prepared, **generation)]
+    lead = llm.decoder.lead
     gold = [
-        llm.tokenizer(one.right[0], add_special_tokens=False)["input_ids"][:64] for one in group
+        llm.tokenizer(lead + one.right[0], add_special_tokens=False)["input_ids"][:64]
+        for one in group
     ]
     return texts, llm.upper.nll([p.prompt for p in prepared], gold)
 
