@@ -208,11 +208,8 @@ def _answer(
         )
     generation = {"max_new_tokens": NEW_TOKENS, "refusal_margin": args.refusal_margin}
     texts = [a.text for a in llm.generate(prepared, **generation)]
-    lead = llm.decoder.lead
-    gold = [
-        llm.tokenizer(lead + one.right[0], add_special_tokens=False)["input_ids"][:64]
-        for one in group
-    ]
+    right = [llm.decoder.lead + one.right[0] for one in group]
+    gold = [llm.tokenizer(text, add_special_tokens=False)["input_ids"][:64] for text in right]
     return texts, llm.upper.nll([p.prompt for p in prepared], gold)
 
 
