@@ -312,7 +312,7 @@ class _Rewriting:
         required = list(dict.fromkeys(flat.get("required", ())))
         others = flat.get("additionalProperties", "properties" not in flat)
         for name in required:
-            given.setdefault(name, others)
+            given.setdefault(name, flat.get("additionalProperties", True))
         names = _plain(self._flat(flat.get("propertyNames", True), levels)[0] or {})
         if not given and "enum" in names:
             given = {name: others for name in names["enum"] if isinstance(name, str)}
