@@ -264,7 +264,7 @@ class _Rewriting:
 
     def _text(self, flat: Schema, room: int) -> dict[str, Any] | None:
         least = flat.get("minLength", 0)
-        most = flat.get("maxLength", room)
+        most = flat.get("maxLength", max(least, room))
         if least > most:
             return None
         out: dict[str, Any] = {"type": "string", "maxLength": max(least, min(most, room))}

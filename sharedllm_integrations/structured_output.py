@@ -13,15 +13,17 @@ SHOWN = 200  # characters of an answer in an error
 
 
 def schema_of(response_format: Any) -> dict[str, Any] | None:
-    """The JSON schema in a call's `response_format`: LangChain's, OpenAI's or a bare schema.
+    """The JSON schema in a call's `response_format`: LangChain's, OpenAI's, bare or a class's.
 
     Raises
     ------
     SetupError
         If it is none of these, or no JSON schema.
     """
-    if response_format is None:
+    if response_format is None or response_format == {"type": "text"}:
         return None
+    if isinstance(response_format, type):
+        return class_schema(response_format)
     if isinstance(response_format, Mapping):
         kind = response_format.get("type")
         inner = response_format.get("schema") or response_format.get("json_schema")
@@ -33,7 +35,7 @@ def schema_of(response_format: Any) -> dict[str, Any] | None:
             return require_schema(response_format)
     raise SetupError(
         f"response_format is {response_format!r}; give {{'type': 'json_schema', 'schema': ...}}, "
-        "{'type': 'json_object'} or a JSON schema of an object"
+        "{'type': 'json_object'}, a JSON schema of an object or a pydantic class"
     )
 
 
@@ -54,6 +56,10 @@ def require_schema(schema: Any) -> dict[str, Any]:
     except SchemaError as error:
         raise SetupError(
             f"this is no JSON schema: {error.message} (at {error.json_path}); correct it"
+        ) from error
+    except RecursionError as error:
+        raise SetupError(
+            "the schema is nested too deeply to be read; use $defs, or make it flatter"
         ) from error
     return dict(schema)
 

@@ -291,7 +291,18 @@ def parsed_calls(
             calls += found
         else:
             beside += text[begin:at]
-    return (beside + text[at:]).strip() if calls else text, calls
+    rest = text[at:]
+    begun = _begun(rest, mark) if cut else ""
+    if len(begun) > 1:
+        calls.append(Call(name="", arguments=None, raw=begun, error=cut))
+        rest = rest[: -len(begun)]
+    return (beside + rest).strip() if calls else text, calls
+
+
+def _begun(text: str, mark: str) -> str:
+    """The end of `text` with which `mark` may begin."""
+    longest = min(len(mark) - 1, len(text))
+    return next((mark[:n] for n in range(longest, 0, -1) if text.endswith(mark[:n])), "")
 
 
 def _json_text(text: str, start: int, close: str) -> tuple[str, int]:
@@ -359,9 +370,7 @@ class HeldCalls:
         at = self.text.find(self._mark)
         self._begun = self._begun or at >= 0
         if not self._begun:
-            longest = min(len(self._mark) - 1, len(self.text))
-            held = (n for n in range(longest, 0, -1) if self._mark.startswith(self.text[-n:]))
-            at = len(self.text) - next(held, 0)
+            at = len(self.text) - len(_begun(self.text, self._mark))
         shown, self.text = self.text[: max(0, at)], self.text[max(0, at) :]
         return shown
 

@@ -262,11 +262,22 @@ def test_what_ends_with_the_last_token_is_whole(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [3, "json", {"type": "nonsense"}, {"type": "json_schema", "schema": {"type": 3}}]
+    "given", [3, "json", dict, {"type": "nonsense"}, {"type": "json_schema", "schema": {"type": 3}}]
 )
 def test_what_is_no_schema_is_refused(given: Any) -> None:
     with pytest.raises(SetupError):
         schema_of(given)
+
+
+def test_forms_of_an_answer() -> None:
+    assert schema_of({"type": "text"}) is None
+    assert schema_of({"type": "json_object"}) == {"type": "object"}
+    assert schema_of(Team) == class_schema(Team)
+    deep: dict[str, Any] = {"type": "integer"}
+    for _ in range(500):
+        deep = {"type": "object", "properties": {"a": deep}}
+    with pytest.raises(SetupError, match="too deeply"):
+        schema_of(deep)
 
 
 def test_a_pattern_that_python_cannot_read_is_named() -> None:

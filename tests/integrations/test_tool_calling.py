@@ -66,6 +66,17 @@ def test_an_unknown_tool_is_no_call() -> None:
     assert call.error == "there is no tool 'boat'; the tools are: ferry, clock"
 
 
+@pytest.mark.parametrize("text", ["<tool_ca", '<tool_call>{"name": "fer', "Let me see. <too"])
+def test_a_call_that_was_cut_is_one_with_an_error(text: str) -> None:
+    beside, (call,) = parsed_calls(text, OURS, ["ferry"], cut="It was cut.")
+    assert (beside, call.arguments, call.error) == (
+        text.partition("<")[0].strip(),
+        None,
+        "It was cut.",
+    )
+    assert parsed_calls("1 <", OURS, cut="It was cut.") == ("1 <", [])
+
+
 @pytest.mark.parametrize("step", [1, 3, 1000])
 @pytest.mark.parametrize("text", ["", "Let me see. ", "1 < 2 <tool", "a <tool_call b "])
 def test_a_stream_holds_calls_back_wherever_they_begin(text: str, step: int) -> None:
