@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from sharedllm.answer import Answer, AnswerStream, answer_all
+from sharedllm.arguments import checked
 from sharedllm.config import (
     SCORERS,
     GenerationConfig,
@@ -64,6 +65,7 @@ class SharedLLM:
     search, generation : the settings
     """
 
+    @checked()
     def __init__(
         self,
         encoder: DocumentEncoder,
@@ -84,6 +86,7 @@ class SharedLLM:
             self.adapt(encoder.adapter)
 
     @classmethod
+    @checked()
     def from_pretrained(
         cls,
         name_or_path: str | os.PathLike[str] | None = None,
@@ -172,6 +175,7 @@ class SharedLLM:
         self.encoder.adapt(adapter)
         self.decoder.refusal_id = part_ids(ABSENT, self.tokenizer)[0]
 
+    @checked()
     def save_pretrained(
         self,
         folder: str | os.PathLike[str],
@@ -203,6 +207,7 @@ class SharedLLM:
 
     # -- remembering ---------------------------------------------------------------------------
 
+    @checked()
     def remember(
         self, text: str, *, title: str = "", source: str = "", progress: Progress = None
     ) -> Document:
@@ -229,6 +234,7 @@ class SharedLLM:
             self.encoder.encode_roots_at_once(document)
         return document
 
+    @checked("document")
     def encode(
         self, document: Document, *, progress: Progress = None, background: bool = False
     ) -> Future[None]:
@@ -255,6 +261,7 @@ class SharedLLM:
 
     # -- answering -----------------------------------------------------------------------------
 
+    @checked("question", "context")
     def answer(
         self,
         question: Question,
@@ -280,6 +287,7 @@ class SharedLLM:
         """
         return self.stream(question, context, progress=progress, **options).answer
 
+    @checked("question", "context")
     def stream(
         self,
         question: Question,
@@ -293,6 +301,7 @@ class SharedLLM:
         generation = self._settings(options)[1]
         return AnswerStream(self.decoder, prepared, generation, self.encoder.load_s)
 
+    @checked("question", "context")
     def prepare(
         self,
         question: Question,
@@ -352,11 +361,13 @@ class SharedLLM:
             question=conversation.query,
         )
 
+    @checked()
     def generate(self, prepared: Sequence[Prepared], **options: Any) -> list[Answer]:
         """Run prepared questions as one batch."""
         generation = self._settings(options)[1]
         return answer_all(self.decoder, prepared, generation, self.encoder.load_s)
 
+    @checked("questions", "context")
     def answer_batch(
         self,
         questions: Sequence[Question],
@@ -383,6 +394,7 @@ class SharedLLM:
 
     # -- searching -----------------------------------------------------------------------------
 
+    @checked("context")
     def score(
         self, query: str, context: Context, *, scorer: str | Scorer | None = None
     ) -> list[Scores]:
@@ -396,6 +408,7 @@ class SharedLLM:
         documents = resolve_some(context, self.encoder, query)
         return score(query, documents, self.encoder, scorer or self.search.scorer, self._embedder)
 
+    @checked("context")
     def select(
         self,
         query: str,

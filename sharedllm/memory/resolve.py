@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from sharedllm.arguments import checked
 from sharedllm.encoding.document import Document
 from sharedllm.encoding.document_encoder import DocumentEncoder, HasEncoder
 from sharedllm.errors import InputError
@@ -65,6 +66,7 @@ def resolve_some(context: Context, encoder: DocumentEncoder, query: str) -> list
     return documents
 
 
+@checked()
 def open_memory(
     path: str | os.PathLike[str], *, llm: HasEncoder | None = None, create: bool = False
 ) -> TreeMemory:

@@ -18,6 +18,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sharedllm.arguments import checked
 from sharedllm.errors import DocumentError
 from sharedllm.text.pages import join_pages
 
@@ -65,6 +66,7 @@ class SourceText:
     source: str
 
 
+@checked()
 def read_file(path: str | os.PathLike[str], *, limit: int | None = None) -> SourceText:
     """Read a text, Markdown, HTML or PDF file, or standard input.
 
@@ -101,6 +103,7 @@ def read_file(path: str | os.PathLike[str], *, limit: int | None = None) -> Sour
     return SourceText(text=text, title=" ".join(stated.split()) or title, source=source)
 
 
+@checked()
 def read_rows(path: str | os.PathLike[str], *, skip: int = 0) -> Iterator[dict[str, Any]]:
     """Yield the rows of a .jsonl or .jsonl.xz file, without about the first `skip` characters.
 

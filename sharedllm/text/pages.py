@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
+from sharedllm.arguments import checked
+
 BREAK = "\f"
 MOST = 100_000  # pages; a text with more form feeds uses them for something else
 _IN_A_SENTENCE = re.compile(r"\n\f(?=[a-z\u00df-\u00f6\u00f8-\u00ff])")  # a small letter follows
@@ -66,6 +68,7 @@ def page_of(starts: Sequence[int], start: int, text: str) -> int | None:
     return bisect.bisect_right(starts, start + len(text) - len(text.lstrip()))
 
 
+@checked()
 def join_pages(pages: Sequence[str]) -> str:
     """Join the texts of all `pages` of a document into one, for :meth:`SharedLLM.remember`.
 

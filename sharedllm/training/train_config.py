@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from sharedllm.arguments import checked
 from sharedllm.config import SearchConfig, TreeConfig
 from sharedllm.errors import ConfigError
 from sharedllm.training.examples import Example
@@ -192,6 +193,7 @@ class TrainConfig(_Strict):
         return self
 
 
+@checked()
 def read_config(path: Path, data: Path | None = None) -> TrainConfig:
     """Read and check a TOML file.
 
@@ -231,6 +233,7 @@ def _located(config: TrainConfig, folder: Path) -> TrainConfig:
     return config.model_copy(update={"data": located})
 
 
+@checked()
 def require_data(config: TrainConfig) -> None:
     """Refuse a run whose data files are missing, before a model is loaded.
 
