@@ -12,12 +12,15 @@ import types
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from sharedllm.errors import ConfigError, InputError
+from sharedllm.errors import ConfigError, InputError, SharedLLMError
 
 P = ParamSpec("P")
 R = TypeVar("R")
+LONGEST_NAME, LONGEST_PATH = 255, 4095  # bytes, on every file system in common use
+ITEM = "item"
 UNICODE = (
     "is half of a surrogate pair; decode the text with its own encoding, or with errors='replace'"
 )
@@ -59,16 +62,19 @@ class Rule:
     problem: Callable[[Any], str]
 
 
-def checked(*apart: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def checked(
+    *apart: str, error: type[SharedLLMError] | None = None
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Refuse arguments that are not what their annotations say, before the function runs.
 
     Beyond types, a str must be valid Unicode, a number finite, a path one that can exist; ``True``
-    is not a number. A wrong argument raises :class:`InputError`, and :class:`ConfigError` where it
-    can be given by its name only, as options are.
+    is not a number.
 
     Parameters
     ----------
     apart : arguments that the function checks itself
+    error : raised for a wrong argument; None is InputError, and ConfigError for what can be given
+        by its name only, as options are
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -86,10 +92,9 @@ def checked(*apart: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
             for given in (zip(places, args, strict=False), kwargs.items()):
                 for name, value in given:
                     rule = known.get(name)
-                    problem = rule.problem(value) if rule else ""
-                    if problem:
-                        kind = ConfigError if name in options else InputError
-                        raise kind(f"{name} is {shown(value)}; {problem}")
+                    if rule is not None:
+                        kind = error or (ConfigError if name in options else InputError)
+                        _require(name, value, rule, kind)
             return function(*args, **kwargs)
 
         return call
@@ -97,10 +102,35 @@ def checked(*apart: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     return decorate
 
 
+def check_fields(value: Any, error: type[SharedLLMError]) -> None:
+    """Hold the fields of a dataclass to their annotations; call it in ``__post_init__``.
+
+    Parameters
+    ----------
+    error : raised for a wrong one
+    """
+    for name, rule in _rules_of_fields(value.__class__).items():
+        _require(name, getattr(value, name), rule, error)
+
+
+def _require(name: str, value: object, rule: Rule, error: type[SharedLLMError]) -> None:
+    problem = rule.problem(value)
+    if problem.startswith(ITEM):
+        raise error(f"{name}: {problem}")
+    if problem:
+        raise error(f"{name} is {shown(value)}; {problem}")
+
+
 def _rules_of(function: Callable[..., Any], names: set[str]) -> dict[str, Rule]:
     own = {name: text for name, text in function.__annotations__.items() if name in names}
     holder = types.SimpleNamespace(__annotations__=own)
     hints = typing.get_type_hints(holder, globalns=getattr(function, "__globals__", None))
+    return {name: rule for name, hint in hints.items() if (rule := rule_of(hint)) is not None}
+
+
+@functools.cache
+def _rules_of_fields(kind: Any) -> dict[str, Rule]:
+    hints = typing.get_type_hints(kind)
     return {name: rule for name, hint in hints.items() if (rule := rule_of(hint)) is not None}
 
 
@@ -184,7 +214,15 @@ def path_problem(value: object) -> str:
         os.fsencode(given)
     except UnicodeEncodeError as error:
         return f"character {error.start} is half of a surrogate pair, which no path can hold"
-    return "it holds a NUL character, which no path can" if "\0" in given else ""
+    if "\0" in given:
+        return "it holds a NUL character, which no path can"
+    longest = max((len(os.fsencode(part)) for part in Path(given).parts), default=0)
+    if longest > LONGEST_NAME or len(os.fsencode(given)) > LONGEST_PATH:
+        return (
+            f"a name in it has {longest:,} bytes; the name of a file can have {LONGEST_NAME}, and "
+            f"a path {LONGEST_PATH:,}"
+        )
+    return ""
 
 
 _PATH = "a path"
@@ -223,6 +261,8 @@ def _union(hints: tuple[Any, ...]) -> Rule | None:
 
 def _several(kind: type, inner: tuple[Any, ...]) -> Rule:
     """A rule for lists, sets and other iterables; only what can be read twice is looked into."""
+    if kind is tuple and Ellipsis not in inner:
+        return _pair(inner)
     rule = rule_of(inner[0])
     name = "tuple" if kind is tuple else "list"
     allowed = f"a {name}" + (f" of {rule.allowed.removeprefix('a ')}" if rule else "")
@@ -236,8 +276,22 @@ def _several(kind: type, inner: tuple[Any, ...]) -> Rule:
         for index, item in enumerate(value):
             found = rule.problem(item)
             if found:
-                return f"item {index} is {shown(item)}; {found}"
+                return f"{ITEM} {index} is {shown(item)}; {found}"
         return ""
+
+    return Rule(allowed, problem)
+
+
+def _pair(inner: tuple[Any, ...]) -> Rule:
+    """A rule for tuples of a fixed length."""
+    rules = [rule_of(hint) for hint in inner]
+    allowed = "a tuple of " + " and ".join(rule.allowed if rule else "anything" for rule in rules)
+
+    def problem(value: Any) -> str:
+        if not isinstance(value, tuple) or len(value) != len(rules):
+            return f"it must be {allowed}"
+        found = (rule.problem(item) for rule, item in zip(rules, value, strict=True) if rule)
+        return next(filter(None, found), "")
 
     return Rule(allowed, problem)
 
@@ -255,3 +309,6 @@ def _mapping(kind: type, inner: tuple[Any, ...]) -> Rule:
         return ""
 
     return Rule("a mapping", problem)
+
+
+OPTIONS = _mapping(collections.abc.Mapping, ())

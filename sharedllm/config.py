@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-from sharedllm.arguments import is_finite, shown, unicode_problem
+from sharedllm.arguments import OPTIONS, is_finite, shown, unicode_problem
 from sharedllm.errors import BudgetError, ConfigError
 
 InjectionMode = Literal["joint", "cross"]
@@ -69,11 +69,9 @@ class _Config:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Build from a mapping; an unknown key raises :class:`ConfigError`."""
         known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
-        if not isinstance(values, Mapping) or not all(isinstance(key, str) for key in values):
-            raise ConfigError(
-                f"{cls.__name__} is made from a mapping of its options ({', '.join(known)}); "
-                f"{shown(values)} was given"
-            )
+        problem = OPTIONS.problem(values)
+        if problem:
+            raise ConfigError(f"the options of {cls.__name__} are {shown(values)}; {problem}")
         unknown = sorted(set(values) - set(known))
         if unknown:
             raise ConfigError(

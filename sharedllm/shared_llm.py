@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from sharedllm.answer import Answer, AnswerStream, answer_all
-from sharedllm.arguments import checked
+from sharedllm.arguments import checked, shown
 from sharedllm.config import (
     SCORERS,
     GenerationConfig,
@@ -24,7 +24,7 @@ from sharedllm.config import (
 )
 from sharedllm.encoding.document import Document
 from sharedllm.encoding.document_encoder import NODE_CACHE_BYTES, DocumentEncoder
-from sharedllm.errors import ConfigError, InputError
+from sharedllm.errors import ConfigError, DocumentError, InputError
 from sharedllm.generation.assemble import Prepared, make_plan, require_window
 from sharedllm.generation.decoding import Decoder
 from sharedllm.generation.prompt import (
@@ -207,7 +207,7 @@ class SharedLLM:
 
     # -- remembering ---------------------------------------------------------------------------
 
-    @checked()
+    @checked("text", error=DocumentError)
     def remember(
         self, text: str, *, title: str = "", source: str = "", progress: Progress = None
     ) -> Document:
@@ -384,7 +384,7 @@ class SharedLLM:
         context : documents and memories for all questions, or one sequence of them per question
         """
         if isinstance(questions, str) or not isinstance(questions, Sequence) or not questions:
-            raise InputError(f"questions is {questions!r}; give a list of questions")
+            raise InputError(f"questions is {shown(questions)}; give a list of questions")
         contexts = per_question(context, len(questions))
         prepared = [
             self.prepare(question, documents, progress=progress, **options)

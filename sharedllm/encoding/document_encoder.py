@@ -28,7 +28,7 @@ from sharedllm.config import InjectionConfig, SearchConfig, TreeConfig
 from sharedllm.encoding.document import Document, NodeCache, document_id
 from sharedllm.encoding.kv import NodeKV
 from sharedllm.encoding.lower_model import LowerModel, NodeRequest
-from sharedllm.errors import InputError
+from sharedllm.errors import DocumentError, InputError
 from sharedllm.hf import cross, lora_io
 from sharedllm.hf.architectures import inspect
 from sharedllm.hf.attention_interface import activate
@@ -219,7 +219,7 @@ class DocumentEncoder:
 
     # -- texts ---------------------------------------------------------------------------------
 
-    @checked()
+    @checked("text", error=DocumentError)
     def read(
         self, text: str, *, title: str = "", source: str = "", progress: Progress = None
     ) -> Document:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sharedllm.arguments import check_fields
 from sharedllm.config import GenerationConfig, SearchConfig, require_int
 from sharedllm.errors import ConfigError
 
@@ -48,8 +49,9 @@ class Settings:
     out: Path | None = None
 
     def __post_init__(self) -> None:
-        SearchConfig(**self.search)  # raises for values that are not allowed
-        GenerationConfig(**self.generation)
+        check_fields(self, ConfigError)
+        SearchConfig.from_dict(self.search)  # raises for values that are not allowed
+        GenerationConfig.from_dict(self.generation)
         for budget in self.budgets:
             require_int("--budget", budget, least=1)
         require_int("--items", self.items, least=1)

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from sharedllm.arguments import checked
+from sharedllm.arguments import checked, shown, unicode_problem
 from sharedllm.config import require_int, require_number, require_one_of
 from sharedllm.encoding.document import Document
 from sharedllm.encoding.document_encoder import DocumentEncoder, HasEncoder, loaded_encoder
@@ -212,8 +212,10 @@ class TreeMemory:
             return int(connection.execute("SELECT count(*) FROM documents").fetchone()[0])
 
     def __contains__(self, id: object) -> bool:
+        if not isinstance(id, str) or unicode_problem(id):
+            return False
         with self._database.read() as connection:
-            found = connection.execute("SELECT 1 FROM documents WHERE id = ?", (str(id),))
+            found = connection.execute("SELECT 1 FROM documents WHERE id = ?", (id,))
             return found.fetchone() is not None
 
     def plot(self) -> Figure:
@@ -467,6 +469,10 @@ class TreeMemory:
 
 
 def _several(documents: MemoryDocument | Iterable[MemoryDocument]) -> list[MemoryDocument]:
+    if not isinstance(documents, MemoryDocument | Iterable):
+        raise InputError(
+            f"documents is {shown(documents)}; give MemoryDocument(text=...), or several"
+        )
     given = [documents] if isinstance(documents, MemoryDocument) else list(documents)
     for document in given:
         if not isinstance(document, MemoryDocument):
@@ -483,12 +489,12 @@ def _name_of(embedder: Any) -> str | None:
     ------
     ConfigError
     """
-    if embedder is None or embedder in NAMED_EMBEDDERS:
-        return None if embedder is None else str(embedder)
+    if embedder is None or (isinstance(embedder, str) and embedder in NAMED_EMBEDDERS):
+        return embedder
     if isinstance(embedder, str):
         raise ConfigError(
-            f"embedder is {embedder!r}; allowed are 'states', 'minilm', a function of a list of "
-            "texts, LangChain's Embeddings and LlamaIndex's BaseEmbedding"
+            f"embedder is {shown(embedder)}; allowed are 'states', 'minilm', a function of a list "
+            "of texts, LangChain's Embeddings and LlamaIndex's BaseEmbedding"
         )
     return Embedder(embedder).name
 

@@ -13,7 +13,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from sharedllm.arguments import checked
+from sharedllm.arguments import shown
+from sharedllm.errors import InputError
 
 BREAK = "\f"
 MOST = 100_000  # pages; a text with more form feeds uses them for something else
@@ -68,7 +69,6 @@ def page_of(starts: Sequence[int], start: int, text: str) -> int | None:
     return bisect.bisect_right(starts, start + len(text) - len(text.lstrip()))
 
 
-@checked()
 def join_pages(pages: Sequence[str]) -> str:
     """Join the texts of all `pages` of a document into one, for :meth:`SharedLLM.remember`.
 
@@ -77,6 +77,9 @@ def join_pages(pages: Sequence[str]) -> str:
     words that were hyphenated at a line's end are put together. :func:`read_file` does this for PDF
     files; call it for pages from another source, such as text recognition.
     """
+    several = isinstance(pages, Sequence) and not isinstance(pages, str)
+    if not several or not all(isinstance(page, str) for page in pages):
+        raise InputError(f"pages is {shown(pages)}; it must be a list of str, one a page")
     lines = [_clean(page).split("\n") for page in pages]
     kept = ["\n".join(page).strip() for page in remove_running_titles(lines)]
     out = kept[:1]

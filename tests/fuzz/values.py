@@ -22,6 +22,13 @@ class Unprintable:
         raise RuntimeError("no repr")
 
 
+class Anything:
+    """Takes everything, as a function of the user's would."""
+
+    def __init__(self, *args: Any) -> None:
+        pass
+
+
 class Colour(enum.Enum):
     RED = "red"
 
@@ -79,9 +86,8 @@ VALUES: dict[str, Callable[[], Any]] = {
     "range": lambda: range(3),
     "object": object,
     "unprintable": Unprintable,
-    "class": lambda: int,
-    "function": lambda: len,
-    "lambda": lambda: lambda *args: 1,
+    "class": lambda: Anything,
+    "function": lambda: lambda *args: 1,
     "Enum": lambda: Colour.RED,
     "date": lambda: datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC),
     "Path": lambda: Path("no such file"),
