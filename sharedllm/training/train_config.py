@@ -21,7 +21,7 @@ TASKS = ("lm", "planted", "qa", "summary")
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 Generator = Callable[[random.Random, str], Example]

@@ -30,10 +30,10 @@ steps = 1
 batch = 2
 [data]
 documents = ["rows.jsonl"]
-past_tokens = [64, 64]
+past_tokens = [3000, 3000]
 running_tokens = 16
 [[data.sources]]
-task = "lm"
+task = "planted"
 weight = 1.0
 """
 
