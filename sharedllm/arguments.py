@@ -154,6 +154,8 @@ def rule_of(hint: Any) -> Rule | None:
     kind = origin or hint
     if kind is os.PathLike:
         return Rule(_PATH, path_problem)
+    if kind is Path:
+        return Rule("a pathlib.Path", _path_object_problem)
     if kind is collections.abc.Callable:
         return _of("a function", callable)
     if not isinstance(kind, type):
@@ -223,6 +225,10 @@ def path_problem(value: object) -> str:
             f"a path {LONGEST_PATH:,}"
         )
     return ""
+
+
+def _path_object_problem(value: object) -> str:
+    return path_problem(value) if isinstance(value, Path) else "it must be a pathlib.Path"
 
 
 _PATH = "a path"

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from sharedllm.arguments import checked
 from sharedllm.config import TreeConfig
 from sharedllm.encoding.lower_model import unit
 from sharedllm.errors import ConfigError
@@ -205,6 +206,7 @@ def _vectors(llm: SharedLLM, texts: Sequence[NDArray[np.int32]]) -> Tensor:
     return llm.encoder.lower.vectors(np.concatenate(texts), spans).float().clone()
 
 
+@checked()
 def run(
     config: TrainConfig, adapter: Path, say: Callable[[str], object] = _nothing, **options: Any
 ) -> None:
