@@ -79,7 +79,9 @@ def checked(
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         parameters = inspect.signature(function).parameters.values()
-        places = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+        places = [
+            p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+        ]
         options = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
 
         @functools.cache  # the annotations are names, which may be defined below the function

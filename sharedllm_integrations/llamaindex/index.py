@@ -18,6 +18,7 @@ from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.schema import BaseNode
 from llama_index.core.storage.docstore.types import RefDocInfo
 
+from sharedllm.arguments import checked
 from sharedllm_integrations.errors import SetupError
 from sharedllm_integrations.llamaindex.llm import LlamaIndexSharedLLM
 from sharedllm_integrations.llamaindex.nodes import to_memory
@@ -82,6 +83,7 @@ class TreeMemoryIndex:
     # -- making, keeping -------------------------------------------------------------------------
 
     @classmethod
+    @checked("llm", error=SetupError)
     def from_documents(
         cls,
         documents: Iterable[BaseNode],
@@ -106,6 +108,7 @@ class TreeMemoryIndex:
         return index
 
     @classmethod
+    @checked("llm", error=SetupError)
     def load(
         cls,
         persist_dir: str | os.PathLike[str],
@@ -122,6 +125,7 @@ class TreeMemoryIndex:
         """
         return cls(opened(persist_dir, llm=core_of(llm)), llm=llm, tenant=tenant)
 
+    @checked(error=SetupError)
     def persist(self, persist_dir: str | os.PathLike[str]) -> None:
         """Write everything to a folder, and what has changed where it was written before.
 
@@ -136,6 +140,7 @@ class TreeMemoryIndex:
 
     # -- documents -------------------------------------------------------------------------------
 
+    @checked(error=SetupError)
     def insert(self, document: BaseNode) -> None:
         """Read one more document.
 
@@ -146,6 +151,7 @@ class TreeMemoryIndex:
         """
         self.memory.add(to_memory(document))
 
+    @checked(error=SetupError)
     def update_ref_doc(self, document: BaseNode) -> None:
         """Replace the document with the same id; only new text is read.
 
@@ -156,6 +162,7 @@ class TreeMemoryIndex:
         """
         self.memory.update(to_memory(document))
 
+    @checked(error=SetupError)
     def delete_ref_doc(self, ref_doc_id: str) -> None:
         """Delete a document.
 
@@ -166,6 +173,7 @@ class TreeMemoryIndex:
         """
         self.memory.delete(ref_doc_id)
 
+    @checked(error=SetupError)
     def refresh(self, documents: Sequence[BaseNode]) -> list[bool]:
         """Insert what is new and update what has changed; for each, whether it was read.
 
@@ -207,6 +215,7 @@ class TreeMemoryIndex:
         """
         return TreeMemoryRetriever(self.memory, tenant=self.tenant, **options)
 
+    @checked("llm", error=SetupError)
     def as_query_engine(
         self, *, llm: LLM | None = None, citations: bool = False, **options: Any
     ) -> TreeMemoryQueryEngine:

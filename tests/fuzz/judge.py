@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -27,8 +28,10 @@ def outcome(call: Any, arguments: dict[str, Any]) -> str:
         return "" if str(error).strip() else f"{type(error).__name__} without a message"
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)
-        own = [f for f in frames if "sharedllm" in f.filename and "tests" not in f.filename]
-        where = f"{own[-1].filename.rpartition('/sharedllm')[2]}:{own[-1].lineno}" if own else "?"
+        own = [f for f in frames if f"{os.sep}sharedllm" in f.filename]
+        if not own:  # a framework's own, which was raised before anything of ours ran
+            return ""
+        where = f"{own[-1].filename.rpartition('/sharedllm')[2]}:{own[-1].lineno}"
         return f"{type(error).__name__}: {_short(error)} at {where}"
     return ""
 

@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from langchain_core.documents import Document as LangChainDocument
+from llama_index.core.llms import ChatMessage
+from llama_index.core.schema import Document as LlamaIndexDocument
+from llama_index.core.schema import NodeWithScore, TextNode
+from llama_index.core.tools import FunctionTool
+
 import sharedllm
+import sharedllm_integrations.langchain as lc
+import sharedllm_integrations.llamaindex as li
 from sharedllm import (
     Answer,
     Document,
@@ -32,6 +40,23 @@ from tests.models import TREE
 from tests.texts import FERRY, STORY
 
 Call = Callable[..., Any]
+MODEL = {"model": None, "adapter": None, "device": "cpu", "dtype": "float32", "tenant": ""}
+ANSWER = {
+    "filter": None,
+    "keep": False,
+    "reads": "prompt",
+    "long_text": 1000,
+    "search": {},
+    "repeat_question": True,
+    "temperature": 0.0,
+    "top_p": 1.0,
+    "top_k": 0,
+    "seed": None,
+    "repetition_penalty": 1.0,
+    "stop": None,
+    "timeout": None,
+}
+TOOL = FunctionTool.from_defaults(lambda place: place, name="look", description="Looks.")
 
 
 @dataclass
@@ -236,4 +261,137 @@ def runs(at: Place) -> dict[str, Target]:
     }
 
 
-GROUPS = (configs, models, asking, answers, files, memories, runs)
+def langchain(at: Place) -> dict[str, Target]:
+    llm, memory = at.llm, at.memory
+    own = {"llm": llm, "memory": memory, "max_tokens": 1}
+    fields = {**MODEL, **ANSWER, **own, "max_retries": 0, "streaming": False}
+    completion = {name: value for name, value in fields.items() if name != "streaming"}
+    chat = lc.ChatSharedLLM(**own)
+    retriever = lc.TreeMemoryRetriever(memory=memory)
+    compressor = lc.TreeMemoryCompressor(llm=llm, memory=memory)
+    one = LangChainDocument(FERRY, id="added")
+    finding = {"memory": memory, "k": 2, "filter": None, "tenant": ""}
+    question = "Who kept the light?"
+    call = dict.fromkeys(("stop", "model", "filter", "timeout"))
+    call |= {"temperature": 0.0, "max_tokens": 1, "top_p": 1.0, "top_k": 0, "seed": 1}
+    call |= {"repetition_penalty": 1.0, "budget": 100}
+    return {
+        "ChatSharedLLM": Target(lambda **f: lc.ChatSharedLLM(**f).invoke(question), fields),
+        "ChatSharedLLM.invoke": Target(chat.invoke, {"input": question, **call}),
+        "ChatSharedLLM.stream": Target(chat.stream, {"input": question, **call}),
+        "ChatSharedLLM.bind_tools": Target(chat.bind_tools, {"tools": [], "tool_choice": None}),
+        "ChatSharedLLM.with_structured_output": Target(
+            chat.with_structured_output,
+            {"schema": {"type": "object", "title": "A", "properties": {}}, "method": "json_schema"},
+        ),
+        "ChatSharedLLM.get_token_ids": Target(chat.get_token_ids, {"text": question}),
+        "SharedLLMCompletion": Target(
+            lambda **f: lc.SharedLLMCompletion(**f).invoke(question), completion
+        ),
+        "langchain TreeMemoryRetriever": Target(
+            lambda **f: lc.TreeMemoryRetriever(**f).invoke(question),
+            {**finding, "returns": "documents", "references": True, "llm": llm},
+        ),
+        "langchain TreeMemoryRetriever.invoke": Target(
+            retriever.invoke, {"input": question, "k": 1, "filter": None}
+        ),
+        "TreeMemoryRetriever.upsert": Target(
+            lambda items: retriever.upsert(items), {"items": [one]}, True
+        ),
+        "TreeMemoryRetriever.delete": Target(retriever.delete, {"ids": ["ferry"]}, True),
+        "TreeMemoryRetriever.get": Target(lambda ids: retriever.get(ids), {"ids": ["ferry"]}),
+        "TreeMemoryCompressor": Target(
+            lambda **f: lc.TreeMemoryCompressor(**f).compress_documents([one], question),
+            {**MODEL, "llm": llm, "memory": memory, "budget": 100, "search": {}},
+        ),
+        "TreeMemoryCompressor.compress_documents": Target(
+            compressor.compress_documents, {"documents": [one], "query": question}
+        ),
+        "create_tree_memory_tool": Target(
+            lambda **f: lc.create_tree_memory_tool(**f).invoke({"query": question}),
+            {**finding, "name": "search", "description": "Searches.", "content": "documents"},
+        ),
+        "langchain whole_documents": Target(lc.whole_documents, {"documents": [one]}),
+        "answer_of": Target(lc.answer_of, {"response": chat.invoke(question)}),
+    }
+
+
+def llamaindex(at: Place) -> dict[str, Target]:
+    llm, memory = at.llm, at.memory
+    own = {"llm": llm, "memory": memory, "max_tokens": 1}
+    fields = {**MODEL, **ANSWER, **own, "grammar": "", "context_window": 1000}
+    model = li.LlamaIndexSharedLLM(**own)
+    index = li.TreeMemoryIndex(memory, llm=model)
+    retriever = li.TreeMemoryRetriever(memory, similarity_top_k=1)
+    one = LlamaIndexDocument(text=FERRY, id_="added")
+    node = NodeWithScore(node=TextNode(text=FERRY, id_="n"), score=1.0)
+    question = "Who kept the light?"
+    post = li.TreeMemoryPostprocessor(llm=llm, memory=memory)
+    finding = {"memory": memory, "similarity_top_k": 2, "filters": None, "returns": "documents"}
+    found = {"nodes": [node], "query_str": question}
+    selecting = {**MODEL, "llm": llm, "memory": memory, "budget": 100, "search": {}}
+    return {
+        "LlamaIndexSharedLLM": Target(
+            lambda **f: li.LlamaIndexSharedLLM(**f).complete(question), fields
+        ),
+        "LlamaIndexSharedLLM.complete": Target(
+            model.complete, {"prompt": question, "temperature": 0.0, "stop": None, "max_tokens": 1}
+        ),
+        "LlamaIndexSharedLLM.chat": Target(
+            model.chat, {"messages": [ChatMessage(content=question)], "timeout": None}
+        ),
+        "TreeMemoryIndex": Target(
+            li.TreeMemoryIndex, {"memory": memory, "llm": model, "tenant": None}
+        ),
+        "TreeMemoryIndex.from_documents": Target(
+            li.TreeMemoryIndex.from_documents,
+            {"documents": [one], "llm": model, "memory": memory, "show_progress": False},
+            True,
+        ),
+        "TreeMemoryIndex.load": Target(
+            li.TreeMemoryIndex.load, {"persist_dir": memory.path, "llm": model, "tenant": None}
+        ),
+        "TreeMemoryIndex.persist": Target(index.persist, {"persist_dir": at.folder / "kept"}),
+        "TreeMemoryIndex.insert": Target(index.insert, {"document": one}, True),
+        "TreeMemoryIndex.update_ref_doc": Target(
+            index.update_ref_doc, {"document": LlamaIndexDocument(text=STORY, id_="story")}, True
+        ),
+        "TreeMemoryIndex.delete_ref_doc": Target(
+            index.delete_ref_doc, {"ref_doc_id": "ferry"}, True
+        ),
+        "TreeMemoryIndex.refresh": Target(index.refresh, {"documents": [one]}, True),
+        "TreeMemoryIndex.as_retriever": Target(
+            index.as_retriever,
+            {name: value for name, value in finding.items() if name != "memory"},
+        ),
+        "TreeMemoryIndex.as_query_engine": Target(
+            index.as_query_engine, {"llm": None, "citations": False, "similarity_top_k": 1}
+        ),
+        "TreeMemoryIndex.as_chat_engine": Target(
+            index.as_chat_engine, {"chat_mode": "context", "llm": None}
+        ),
+        "llamaindex TreeMemoryRetriever": Target(
+            lambda **f: li.TreeMemoryRetriever(**f).retrieve(question),
+            {**finding, "references": True, "tenant": "", "llm": model, "verbose": False},
+        ),
+        "llamaindex TreeMemoryRetriever.retrieve": Target(
+            retriever.retrieve, {"str_or_query_bundle": question}
+        ),
+        "TreeMemoryPostprocessor": Target(
+            lambda **f: li.TreeMemoryPostprocessor(**f).postprocess_nodes(**found),
+            {**selecting, "returns": "passages"},
+        ),
+        "TreeMemoryPostprocessor.postprocess_nodes": Target(post.postprocess_nodes, found),
+        "TreeMemoryTransform": Target(
+            lambda **f: li.TreeMemoryTransform(**f)([one]),
+            {**MODEL, "llm": llm, "memory": memory, "references": True},
+        ),
+        "TreeMemoryTransform.__call__": Target(
+            li.TreeMemoryTransform(memory=memory, llm=llm), {"nodes": [one]}, True
+        ),
+        "react_grammar": Target(li.react_grammar, {"tools": [TOOL], "arguments": 48}),
+        "llamaindex whole_documents": Target(li.whole_documents, {"documents": [one]}),
+    }
+
+
+GROUPS = (configs, models, asking, answers, files, memories, runs, langchain, llamaindex)
