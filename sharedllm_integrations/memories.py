@@ -43,8 +43,8 @@ def opened(memory: Any, *, create: bool = False, llm: SharedLLM | None = None) -
         return memory
     if not isinstance(memory, str | os.PathLike):
         raise SetupError(
-            f"memory is {shown(memory)}; give a TreeMemory, the path of one, or None to keep what is "
-            "built for the process"
+            f"memory is {shown(memory)}; give a TreeMemory, the path of one, or None to keep what "
+            "is built for the process"
         )
     return open_memory(memory, llm=llm, create=create)
 
@@ -107,7 +107,7 @@ def found(
     memory: TreeMemory, query: str, k: int, where: Mapping[str, Any] | None, returns: Returns
 ) -> list[Hit]:
     """The `k` best passages, or the best passage of each of the `k` best documents, best first."""
-    if not (memory.list(where) if where else len(memory)):
+    if not (len(memory) if where is None else memory.list(where)):
         return []
     if returns == "passages":
         return memory.search(query, k, where)

@@ -167,7 +167,7 @@ def require_options(given: Mapping[str, Any]) -> None:
         if value is None:
             continue
         try:
-            _rule(name).validate_python(value)
+            _rule(name).validate_python(value, strict=True)
         except ValidationError as error:
             wrong = "; or ".join(dict.fromkeys(item["msg"] for item in error.errors()))
             raise SetupError(f"{name} is {shown(value)}: {wrong}") from error

@@ -212,6 +212,7 @@ class ChatSharedLLM(SharedFields, BaseChatModel):
         self, messages: list[BaseMessage], stop: list[str] | None, given: Mapping[str, Any]
     ) -> tuple[Engine, Request]:
         """The engine and the request of a call: messages, instructions about tools, grammar."""
+        require_options(given)
         asked, grammar = request_messages(messages), ""
         new_tokens = given.get("max_tokens", self.max_tokens) or MAX_TOKENS
         tools, required = chosen_tools(given.get("tools") or [], given.get("tool_choice"))
@@ -226,7 +227,7 @@ class ChatSharedLLM(SharedFields, BaseChatModel):
 
     # -- tools and structure ---------------------------------------------------------------------
 
-    @checked("tool_choice", error=SetupError)
+    @checked(error=SetupError)
     def bind_tools(
         self,
         tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
@@ -252,6 +253,7 @@ class ChatSharedLLM(SharedFields, BaseChatModel):
         chosen_tools(given, tool_choice)
         return self.bind(tools=given, tool_choice=tool_choice, **kwargs)
 
+    @checked(error=SetupError)
     def with_structured_output(
         self,
         schema: dict[str, Any] | type,
@@ -313,7 +315,9 @@ class ChatSharedLLM(SharedFields, BaseChatModel):
         return {**own, "temperature": self.temperature, "max_tokens": self.max_tokens, **kwargs}
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
-        return self._traced(super()._get_ls_params(stop=stop or self._stops, **kwargs))
+        return self._traced(
+            super()._get_ls_params(stop=self._stops if stop is None else stop, **kwargs)
+        )
 
     def _resolve_model_profile(self) -> ModelProfile:
         return ModelProfile(
@@ -435,7 +439,9 @@ class SharedLLMCompletion(SharedFields, BaseLLM):
         return "sharedllm-completion"
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
-        return self._traced(super()._get_ls_params(stop=stop or self._stops, **kwargs))
+        return self._traced(
+            super()._get_ls_params(stop=self._stops if stop is None else stop, **kwargs)
+        )
 
     @checked(error=SetupError)
     def get_token_ids(self, text: str) -> list[int]:

@@ -230,7 +230,7 @@ class _Query(BaseModel):
     query: str = Field(description="what to look for, as a question or in key words")
 
 
-@checked("memory", "content", "k", "filter", error=SetupError)
+@checked("k", error=SetupError)
 def create_tree_memory_tool(
     memory: Any,
     *,

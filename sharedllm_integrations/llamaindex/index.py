@@ -18,7 +18,7 @@ from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.schema import BaseNode
 from llama_index.core.storage.docstore.types import RefDocInfo
 
-from sharedllm.arguments import checked
+from sharedllm.arguments import checked, shown
 from sharedllm_integrations.errors import SetupError
 from sharedllm_integrations.llamaindex.llm import LlamaIndexSharedLLM
 from sharedllm_integrations.llamaindex.nodes import to_memory
@@ -64,6 +64,7 @@ class TreeMemoryIndex:
         Of the core, if the memory cannot be used.
     """
 
+    @checked(error=SetupError)
     def __init__(
         self, memory: Any = None, *, llm: LLM | None = None, tenant: str | None = None
     ) -> None:
@@ -83,7 +84,7 @@ class TreeMemoryIndex:
     # -- making, keeping -------------------------------------------------------------------------
 
     @classmethod
-    @checked("llm", error=SetupError)
+    @checked(error=SetupError)
     def from_documents(
         cls,
         documents: Iterable[BaseNode],
@@ -108,7 +109,7 @@ class TreeMemoryIndex:
         return index
 
     @classmethod
-    @checked("llm", error=SetupError)
+    @checked(error=SetupError)
     def load(
         cls,
         persist_dir: str | os.PathLike[str],
@@ -215,7 +216,7 @@ class TreeMemoryIndex:
         """
         return TreeMemoryRetriever(self.memory, tenant=self.tenant, **options)
 
-    @checked("llm", error=SetupError)
+    @checked(error=SetupError)
     def as_query_engine(
         self, *, llm: LLM | None = None, citations: bool = False, **options: Any
     ) -> TreeMemoryQueryEngine:
@@ -235,6 +236,7 @@ class TreeMemoryIndex:
         model = self._over(llm or self.llm)
         return kind.from_args(self._retriever(model, options), llm=model, **options)
 
+    @checked("chat_mode", error=SetupError)
     def as_chat_engine(
         self, chat_mode: str = "context", *, llm: LLM | None = None, **options: Any
     ) -> BaseChatEngine:
@@ -293,7 +295,7 @@ def _chat_engine(
         engine = TreeMemoryQueryEngine.from_args(retriever, llm=llm)
         return CondenseQuestionChatEngine.from_defaults(query_engine=engine, llm=llm, **options)
     raise SetupError(
-        f"chat_mode is {mode!r}; allowed: {', '.join(map(repr, MODES))}. For an agent, give "
+        f"chat_mode is {shown(mode)}; allowed: {', '.join(map(repr, MODES))}. For an agent, give "
         "as_query_engine() to a QueryEngineTool"
     )
 

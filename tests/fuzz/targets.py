@@ -389,6 +389,10 @@ def llamaindex(at: Place) -> dict[str, Target]:
         "TreeMemoryTransform.__call__": Target(
             li.TreeMemoryTransform(memory=memory, llm=llm), {"nodes": [one]}, True
         ),
+        **{
+            kind.__name__: Target(kind.from_args, {"retriever": retriever, "llm": model})
+            for kind in (li.TreeMemoryQueryEngine, li.TreeMemoryCitationEngine)
+        },
         "react_grammar": Target(li.react_grammar, {"tools": [TOOL], "arguments": 48}),
         "llamaindex whole_documents": Target(li.whole_documents, {"documents": [one]}),
     }
