@@ -189,7 +189,7 @@ class AdapterConfig(_Config):
 
     def __post_init__(self) -> None:
         if not isinstance(self.answer_lead, str):
-            raise ConfigError(f"answer_lead is {self.answer_lead!r}; it must be a text")
+            raise ConfigError(f"answer_lead is {shown(self.answer_lead)}; it must be a text")
         require_int("rank", self.rank, least=1)
         require_number("alpha", self.alpha, least=1e-6)
         object.__setattr__(self, "roles", as_tuple("roles", self.roles))
