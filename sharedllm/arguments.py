@@ -152,7 +152,7 @@ def rule_of(hint: Any) -> Rule | None:
     if origin in (typing.Union, types.UnionType):
         return _union(inner)
     if origin is typing.Literal:
-        return _of(" or ".join(map(repr, inner)), lambda value: _is_one(value, inner))
+        return _of("one of " + ", ".join(map(repr, inner)), lambda value: _is_one(value, inner))
     kind = origin or hint
     if kind is os.PathLike:
         return Rule(_PATH, path_problem)
