@@ -212,7 +212,7 @@ def read_config(path: Path, data: Path | None = None) -> TrainConfig:
     try:
         given = tomllib.loads(path.read_text(encoding="utf-8"))
         config = TrainConfig.model_validate(given)
-    except tomllib.TOMLDecodeError as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
     except ValidationError as error:
         wrong = "; ".join(
