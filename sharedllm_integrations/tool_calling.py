@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from sharedllm.arguments import checked
 from sharedllm_integrations.errors import SetupError
 from sharedllm_integrations.schema_grammar import CHARACTERS_A_TOKEN, ONE_LINE, bounded
 from sharedllm_integrations.structured_output import require_schema
@@ -380,6 +381,7 @@ def _inner(name: str) -> str:
     return json.dumps(name, ensure_ascii=False)[1:-1]
 
 
+@checked(error=SetupError)
 def react_grammar(tools: Sequence[Any], *, arguments: int = ARGUMENTS) -> str:
     """A grammar of what LlamaIndex's ReAct agent understands: a thought, then a call or an answer.
 

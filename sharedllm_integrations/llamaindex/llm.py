@@ -36,8 +36,9 @@ from llama_index.core.tools.types import BaseTool
 from pydantic import BaseModel, PositiveInt, PrivateAttr, field_serializer
 
 from sharedllm import SharedLLMError
+from sharedllm.arguments import checked
 from sharedllm_integrations.engine import Engine, Run
-from sharedllm_integrations.errors import AnswerFormatError, RequestError
+from sharedllm_integrations.errors import AnswerFormatError, RequestError, SetupError
 from sharedllm_integrations.llamaindex.messages import (
     Calls,
     announce,
@@ -169,6 +170,7 @@ class LlamaIndexSharedLLM(AnswerFields, FunctionCallingLLM):
         """Model and memory behind it, each opened when it is first needed."""
         return self._engine
 
+    @checked(error=SetupError)
     def count(self, text: str) -> list[int]:
         """The token ids of `text`, by the model's own tokenizer."""
         return self._engine.count(text)
