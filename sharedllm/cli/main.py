@@ -94,7 +94,19 @@ def _root(
 # The options of `ask`, in the order of its help.
 Paths = Annotated[
     list[str] | None,
-    typer.Argument(metavar="PATH", help="Text, Markdown, HTML or PDF files; - is standard input."),
+    typer.Argument(
+        metavar="PATH",
+        help="Text, HTML, PDF, DOCX, PPTX, EPUB, RTF, EML, CSV, JSON, subtitles, source code; "
+        "- is standard input.",
+    ),
+]
+Encoding = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Encoding of the texts, such as cp1252 or gb18030.",
+        show_default="recognised",
+    ),
 ]
 Questions = Annotated[
     list[str],
@@ -204,6 +216,7 @@ def ask(
     questions: Questions,
     paths: Paths = None,
     folder: Memory = None,
+    encoding: Encoding = None,
     model: Model = None,
     adapter: AdapterName = None,
     scorer: Scorer = None,
@@ -244,7 +257,7 @@ def ask(
     _check_place(**place)
     screen = Screen(silent=as_json)
     with screen.busy("opening the files"):
-        texts = [read_file(path) for path in paths]
+        texts = [read_file(path, encoding=encoding) for path in paths]
     named = _given(model=model, adapter=adapter, injection=inject) | place
     with screen.busy("loading the model"):
         llm, stored = _loaded(folder, named)

@@ -306,7 +306,7 @@ def test_a_reader_that_leaves_is_no_error(model: str, story: str) -> None:
 def test_interrupt_is_quiet_and_code_130(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], story: str
 ) -> None:
-    def interrupted(path: str) -> Any:
+    def interrupted(path: str, **_: Any) -> Any:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("sharedllm.cli.main.read_file", interrupted)

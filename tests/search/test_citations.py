@@ -62,7 +62,7 @@ def test_neighbouring_leaves_make_one_window(
     found = list(join_windows(plain, chosen(plain, ranks)))
     assert [(w.start, w.end) for w in found] == spans
     assert all(w.score == (w.end // 16) - 1 for w in found)  # that of the best leaf
-    citations = list(cite(plain, found))
+    citations = list(cite(plain, found, "Who?"))
     assert [c.text for c in citations] == [plain.text[a:b] for a, b in spans]
     assert all((c.source, c.level) == ("s", 2) for c in citations)
 

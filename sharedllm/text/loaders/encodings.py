@@ -55,7 +55,7 @@ WESTERN = re.compile(
 KANA = re.compile("[\u3041-\u3096\u30a1-\u30fa]")
 # A letter of another script, or a sign, inside of a word of plain letters.
 INSIDE_A_WORD = re.compile(
-    "[A-Za-z](?:[^\x00-\u024f\u1e00-\u206f]|[^\x00-\x7f\\w\u2010-\u2019\xad\xb7\xa0\u2026])[a-z]"
+    "[A-Za-z](?:[^\x00-\u024f\u1e00-\u206f]|[^\x00-\x7f\\w\u2010-\u2019\xad\xb7\xa0\u2026]){1,3}[a-z]"
 )
 MOST_ACCENTS = 0.3  # of the letters of a text in Latin script
 PREVIEW = 30  # characters of a guess in an error
@@ -266,8 +266,9 @@ def _east_asian(data: bytes) -> Iterator[str]:
             continue
         beyond = [c for c in text[: len(sample)] if c > "\x7f"]
         common = sum(_is_common(character, name, first, last) for character in beyond)
-        # a single such character among letters is more likely an accent in another encoding
-        if common >= max(COMMON * len(beyond), 2):
+        # such characters within words of plain letters are accents in another encoding
+        accents = 2 * len(INSIDE_A_WORD.findall(text[: len(sample)])) >= len(beyond)
+        if common >= max(COMMON * len(beyond), 2) and not accents:
             shares[name] = common / len(beyond)
     best = max(shares.values(), default=0.0)
     likely = [name for name, share in shares.items() if share > best - CLEAR]
