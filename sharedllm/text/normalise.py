@@ -42,6 +42,7 @@ CHANGED = re.compile(
     rf"|(?P<form>[^\s{MARKS}][{MARKS}]{{1,8}}|[\u3041-\u30fe][\u3099\u309a]"
     rf"|[\u1100-\u1112][\u1161-\u1175][\u11a8-\u11c2]?|[\uff66-\uff9d][\uff9e\uff9f]|[{COMPATIBLE}])"
 )
+FORMS = re.compile(f"[{COMPATIBLE}]")
 SPELLED = {"soft": "", "unseen": "", "space": " ", "line": "\n", "hyphen": "-"}
 
 
@@ -99,7 +100,7 @@ def normalise(text: str) -> Normalised:
 
 def _form(given: str) -> str:
     """One spelling for what looks alike; the letters stay those of the text."""
-    if unicodedata.combining(given[-1]) and given[-1] < "\u2000":
+    if not FORMS.match(given) and len(given) > 1:
         return unicodedata.normalize("NFC", given)
     return unicodedata.normalize("NFKC", given)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import codecs
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from sharedllm.errors import DocumentError, InputError
 from sharedllm.text.loaders.source import Given
@@ -57,6 +57,20 @@ KANA = re.compile("[\u3041-\u3096\u30a1-\u30fa]")
 INSIDE_A_WORD = re.compile(
     "[A-Za-z](?:[^\x00-\u024f\u1e00-\u206f]|[^\x00-\x7f\\w\u2010-\u2019\xad\xb7\xa0\u2026]){1,3}[a-z]"
 )
+# The frequent letters of Russian and its neighbours, Greek, Hebrew and Arabic.
+FREQUENT = (
+    frozenset(
+        "\u043e\u0435\u0430\u0438\u043d\u0442\u0441\u0440\u0432\u043b\u043a\u043c\u0434\u043f\u0443"
+    ),
+    frozenset(
+        "\u03b1\u03bf\u03b9\u03b5\u03c4\u03c3\u03bd\u03b7\u03c5\u03c1\u03c0\u03ba\u03bb\u03bc\u03c2\u03af\u03ac\u03cc"
+    ),
+    frozenset("\u05d9\u05d5\u05d4\u05dc\u05d0\u05de\u05e8\u05ea\u05d1\u05e9\u05e0"),
+    frozenset(
+        "\u0627\u0644\u064a\u0645\u0648\u0646\u0631\u062a\u0628\u0639\u0647\u062f\u0633\u0629"
+    ),
+)
+MANY_FREQUENT, CLEARLY_MORE = 0.7, 0.15
 MOST_ACCENTS = 0.3  # of the letters of a text in Latin script
 PREVIEW = 30  # characters of a guess in an error
 
@@ -196,6 +210,8 @@ def _wide(data: bytes) -> str | None:
 
 def _is_plausible(text: str) -> bool:
     """True for text with ordinary white space or punctuation, and nothing unusual."""
+    if text.isascii():
+        return "\0" not in text and not CONTROL.search(text)
     marks = sum(text.count(mark) for mark in (" ", "\n", "\u3002", "\uff0c", "\u3001", "\uff1a"))
     odd = {"Cn", "Co", "Cs"}
     kinds = [(character, unicodedata.category(character)) for character in set(text)]
@@ -291,6 +307,23 @@ def _is_common(character: str, name: str, first: int, last: int) -> bool:
     return len(own) == 2 and first <= own[0] <= last and (name == "cp932" or own[1] >= 0x40)
 
 
+def _frequent(texts: Mapping[str, str]) -> str | None:
+    """Return the encoding in which a text has the frequent letters of its script; None if unclear.
+
+    Of text in another one, half of the letters are frequent ones by chance.
+    """
+    shares = {}
+    for name, text in texts.items():
+        letters = [c for c in text if c > "\x7f"]
+        shares[name] = max(
+            (sum(c in frequent for c in letters) / len(letters) for frequent in FREQUENT), default=0
+        )
+    first, second = [*sorted(shares.values(), reverse=True), 0.0, 0.0][:2]
+    if first < MANY_FREQUENT or first - second < CLEARLY_MORE:
+        return None
+    return max(shares, key=shares.__getitem__)
+
+
 def _single_byte(data: bytes) -> Iterator[str]:
     """Yield encodings with one byte a character that the bytes may be."""
     from charset_normalizer import from_bytes
@@ -311,7 +344,10 @@ def _single_byte(data: bytes) -> Iterator[str]:
         if not INSIDE_A_WORD.search(str(one))
     ]
     best = found[0] if found else None
-    if best is not None and best.coherence >= 0.4 and not plain:
+    frequent = _frequent({one.encoding: str(one) for one in found})
+    if frequent is not None and not plain:
+        yield frequent
+    elif best is not None and best.coherence >= 0.4 and not plain:
         yield best.encoding
     elif plain and (best is None or best.coherence < 0.7 or "cp1252" in best.could_be_from_charset):
         yield "cp1252"

@@ -28,9 +28,10 @@ NO_TITLE = re.compile(
     re.IGNORECASE,
 )
 CELL = re.compile(r"\S+(?: \S+)*")  # of a line in which spaces stand for places
-SHORT_LINE = 30  # characters; pypdf gives each cell of a table as a line
+SHORT_LINE = 30  # characters; pypdf gives each cell of a table as a line, or each row
 SHORT_LINES = 6  # of a page that may hold a table
-MEAN_CELL = 30  # characters; longer ones are columns of text side by side
+NUMBERS = re.compile(r"(?<!\S)[-+$(]?\d[\d.,%)]*(?!\S)")
+MEAN_CELL = 24  # characters; longer ones are columns of text side by side
 FEWEST_ROWS = 2
 ROWS_DROPPED = 3  # above a table: a heading may look like a row of it
 
@@ -110,7 +111,7 @@ def _silent_pypdf() -> Iterator[None]:
 def _page(page: PageObject) -> str:
     """The text of a page; rows of tables on one line, where an empty cell can be seen."""
     text = page.extract_text()
-    if sum(0 < len(line) <= SHORT_LINE for line in text.split("\n")) < SHORT_LINES:
+    if not _may_hold_table(text.split("\n")):
         return text
     try:
         layout = page.extract_text(extraction_mode="layout")
@@ -119,6 +120,13 @@ def _page(page: PageObject) -> str:
     for rows in find_tables(layout):
         text = _with_rows(text, rows)
     return text
+
+
+def _may_hold_table(lines: Sequence[str]) -> bool:
+    """True for many short lines, or lines of numbers; most pages have neither."""
+    short = sum(0 < len(line) <= SHORT_LINE for line in lines)
+    numbers = sum(len(NUMBERS.findall(line)) > 1 for line in lines)
+    return short >= SHORT_LINES or numbers >= FEWEST_ROWS
 
 
 def find_tables(layout: str) -> Iterator[list[list[str]]]:

@@ -278,7 +278,11 @@ def _declarations(content: Any) -> list[tuple[str, bool, bool]]:
 def _hides(name: str, value: Sequence[Any]) -> bool | None:
     """True or False if the value hides or shows; None if it says nothing, or is not valid."""
     if name == "font":
-        sizes = [t for t in value if t.type in ("dimension", "percentage")]
+        sizes = [
+            t
+            for t in value
+            if t.type in ("dimension", "percentage") or (t.type == "number" and not t.value)
+        ]
         return sizes[0].value == 0 if sizes else None
     if len(value) != 1:
         return None

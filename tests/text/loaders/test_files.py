@@ -7,12 +7,11 @@ import os
 from pathlib import Path
 
 import pytest
-from pypdf import PdfWriter
-from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject
 
 from sharedllm.errors import DocumentError
 from sharedllm.text import loaders
 from sharedllm.text.loaders import read_file
+from tests.text.samples import pdf
 
 PAGE = b"""<!DOCTYPE html><html><head><title> The
  ferry </title><style>p { color: red }</style></head><body><!-- a secret -->
@@ -23,32 +22,6 @@ PAGE = b"""<!DOCTYPE html><html><head><title> The
     go()
 </pre><p hidden>unseen</p><div style="display:none">unseen</div><script>unseen()</script>
 caf&eacute;</body></html>"""
-
-
-def pdf(*pages: str, title: str = "", password: str | None = None) -> bytes:
-    """A PDF with one line of text on each page; "" is a page without text."""
-    writer = PdfWriter()
-    for line in pages:
-        page = writer.add_blank_page(300, 300)
-        font = DictionaryObject(
-            {
-                NameObject("/Type"): NameObject("/Font"),
-                NameObject("/Subtype"): NameObject("/Type1"),
-                NameObject("/BaseFont"): NameObject("/Helvetica"),
-            }
-        )
-        fonts = DictionaryObject({NameObject("/F1"): font})
-        page[NameObject("/Resources")] = DictionaryObject({NameObject("/Font"): fonts})
-        content = DecodedStreamObject()
-        content.set_data(f"BT /F1 12 Tf 20 200 Td ({line}) Tj ET".encode() if line else b"")
-        page[NameObject("/Contents")] = writer._add_object(content)
-    if title:
-        writer.add_metadata({"/Title": title})
-    if password is not None:
-        writer.encrypt(password, algorithm="RC4-128")
-    out = io.BytesIO()
-    writer.write(out)
-    return out.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -108,12 +81,6 @@ def test_pdf_pages_are_joined_by_form_feeds(tmp_path: Path) -> None:
     path.write_bytes(pdf("First page.", "", "Third page.", title="The report"))
     read = read_file(path)
     assert (read.text, read.title) == ("First page.\n\f\fThird page.", "The report")
-
-
-def test_pdf_that_only_its_owner_may_change_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "a.pdf"
-    path.write_bytes(pdf("Open to read.", password=""))
-    assert read_file(path).text == "Open to read."
 
 
 @pytest.mark.parametrize(
