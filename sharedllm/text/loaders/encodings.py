@@ -12,6 +12,7 @@ import codecs
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping
+from itertools import islice
 
 from sharedllm.errors import DocumentError, InputError
 from sharedllm.text.loaders.source import Given
@@ -101,7 +102,9 @@ def decode(given: Given, *, declared: str | None = None) -> str:
         return _text_only(data.decode(wide), source)
     for name in (declared, "utf-8"):
         text = _strict(data, name) if name else None
-        if text is not None and not (name == "utf-8" and b"\x1b$" in data):  # ISO-2022-JP
+        if text is not None and name == "utf-8" and b"\x1b$" in data:  # seven bits a byte
+            text = _strict(data, "iso2022_jp") or text
+        if text is not None:
             return _text_only(text, source)
     _text_only(data.decode("latin-1"), source)  # says of binary files that they are
     return _guessed(data, source)
@@ -271,19 +274,16 @@ def _preview(text: str) -> str:
 
 def _east_asian(data: bytes) -> Iterator[str]:
     """Yield encodings of Chinese, Japanese and Korean that the bytes may be, only the likely."""
-    if b"\x1b$" in data and _strict(data, "iso2022_jp") is not None:
-        yield "iso2022_jp"
-        return
-    sample = data[:SAMPLE]
     shares = {}
     for name, (first, last) in EAST_ASIAN.items():
         text = _strict(data, name)
         if text is None:
             continue
-        beyond = [c for c in text[: len(sample)] if c > "\x7f"]
+        beyond = list(islice((c for c in text if c > "\x7f"), SAMPLE))
         common = sum(_is_common(character, name, first, last) for character in beyond)
         # such characters within words of plain letters are accents in another encoding
-        accents = 2 * len(INSIDE_A_WORD.findall(text[: len(sample)])) >= len(beyond)
+        inside = islice(INSIDE_A_WORD.finditer(text), SAMPLE)
+        accents = 2 * sum(1 for _ in inside) >= len(beyond)
         if common >= max(COMMON * len(beyond), 2) and not accents:
             shares[name] = common / len(beyond)
     best = max(shares.values(), default=0.0)
@@ -314,7 +314,7 @@ def _frequent(texts: Mapping[str, str]) -> str | None:
     """
     shares = {}
     for name, text in texts.items():
-        letters = [c for c in text if c > "\x7f"]
+        letters = [c for c in text if c > "\x7f"] or ["?"]
         shares[name] = max(
             (sum(c in frequent for c in letters) / len(letters) for frequent in FREQUENT), default=0
         )
@@ -328,15 +328,18 @@ def _single_byte(data: bytes) -> Iterator[str]:
     """Yield encodings with one byte a character that the bytes may be."""
     from charset_normalizer import from_bytes
 
-    end = data.rfind(b" ", 0, SAMPLE) if len(data) > SAMPLE else len(data)
-    sample = data[: end if end > 0 else SAMPLE]
+    first = next(at for at, byte in enumerate(data) if byte > 0x7F)
+    start = data.rfind(b" ", 0, first) + 1 if first > SAMPLE // 2 else 0
+    sample = data[start : start + SAMPLE]
+    if len(sample) == SAMPLE and b" " in sample:
+        sample = sample[: sample.rindex(b" ")]
     western = _strict(data, "cp1252")
     beyond = sum(byte > 0x7F for byte in sample)
     plain = (
         western is not None
         and not WESTERN.search(western)
         and not INSIDE_A_WORD.search(western)
-        and beyond <= MOST_ACCENTS * sum(c.isalpha() for c in western[: len(sample)])
+        and beyond <= MOST_ACCENTS * sum(c.isalpha() for c in western[start : start + len(sample)])
     )
     found = [
         one

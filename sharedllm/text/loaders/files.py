@@ -11,10 +11,11 @@ from pathlib import Path
 
 from sharedllm.errors import DocumentError
 from sharedllm.text.loaders import encodings
-from sharedllm.text.loaders.epub import read_epub
+from sharedllm.text.loaders.epub import CONTAINER, read_epub
 from sharedllm.text.loaders.html import read_html
 from sharedllm.text.loaders.mail import read_eml
-from sharedllm.text.loaders.office import read_docx, read_pptx
+from sharedllm.text.loaders.office import SLIDES_MAIN, WORD_MAIN, read_docx, read_pptx
+from sharedllm.text.loaders.packages import ZIP_START
 from sharedllm.text.loaders.pdf import NO_TITLE, START, read_pdf
 from sharedllm.text.loaders.records import read_csv, read_json, read_jsonl, read_tsv
 from sharedllm.text.loaders.rtf import read_rtf
@@ -62,6 +63,11 @@ FORMATS: Mapping[str, Reader] = {**dict.fromkeys(SOURCE_CODE, read_plain), **PRO
 NAMES = frozenset(
     "readme license licence copying changelog authors notice makefile dockerfile gemfile".split()
 )
+MAIN_PARTS: Mapping[bytes, Reader] = {
+    WORD_MAIN.encode(): read_docx,
+    SLIDES_MAIN.encode(): read_pptx,
+    CONTAINER.encode(): read_epub,
+}
 PACKED = (".pdf", ".docx", ".pptx", ".epub")
 
 
@@ -82,7 +88,7 @@ def read_file(
     ----------
     path : str or path
         "-" is standard input. The suffix tells the format, and a file with another suffix is
-        read as text; standard input is inspected for HTML, PDF and RTF.
+        read as text; standard input is inspected for HTML, PDF, RTF, DOCX, PPTX and EPUB.
     limit : int or None
         The most bytes to read; None is 64 MiB, and 256 MiB for PDF, DOCX, PPTX and EPUB.
     encoding : str or None
@@ -146,6 +152,8 @@ def _reader(suffix: str, data: bytes, *, piped: bool) -> Reader:
         return read_html
     if piped and data.startswith(b"{\\rtf"):
         return read_rtf
+    if piped and data.startswith(ZIP_START):  # its main part is named in the list at its end
+        return next((reader for part, reader in MAIN_PARTS.items() if part in data), read_plain)
     return FORMATS.get(suffix, read_plain)
 
 

@@ -88,3 +88,12 @@ def test_pages(tmp_path: Path, head: bytes, body: bytes, text: str) -> None:
 def test_a_log_with_a_nul_is_text(tmp_path: Path) -> None:
     (tmp_path / "a.log").write_bytes(b"The harbour master is Captain Rees.\0\nThe fee is 12.\n")
     assert "Captain Rees." in read_file(tmp_path / "a.log").text
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"), [(FRENCH, "cp1252"), (RUSSIAN, "cp1251"), (CHINESE, "gb18030")]
+)
+def test_an_encoding_that_shows_late(tmp_path: Path, text: str, encoding: str) -> None:
+    whole = "Only plain words. " * 10_000 + text
+    (tmp_path / "a.txt").write_bytes(whole.encode(encoding))
+    assert read_file(tmp_path / "a.txt").text == whole

@@ -28,6 +28,16 @@ def test_every_format_is_read(tmp_path: Path, name: str) -> None:
     assert "unseen" not in text
 
 
+@pytest.mark.parametrize(
+    "name", ["a.html", "a.pdf", "a.docx", "a.pptx", "a.epub", "a.rtf", "a.txt"]
+)
+def test_standard_input_is_inspected(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(DOCUMENTS[name])))
+    found = read_file("-")
+    assert SENTENCE in found.text
+    assert found.source == "standard input"
+
+
 def test_word(tmp_path: Path) -> None:
     (tmp_path / "rules_of_may.docx").write_bytes(samples.word())
     found = read_file(tmp_path / "rules_of_may.docx")

@@ -131,7 +131,9 @@ HOSTILE: dict[str, Callable[[], bytes]] = {  # made when they are needed: some a
         {"word/document.xml": "<tbl>" + '<tr><tc><tcPr><gridSpan val="9999"/></tcPr></tc>'
          "<tc><p><r><t>x</t></r></p></tc></tr>" * 20_000 + "</tbl>"}
     ),
-    "a.epub": lambda: zipped({"META-INF/container.xml": f'<!DOCTYPE a [<!ENTITY l0 "ha">{LAUGHS}]><a/>'}),
+    "a.epub": lambda: zipped(
+        {"META-INF/container.xml": f'<!DOCTYPE a [<!ENTITY l0 "ha">{LAUGHS}]><a/>'}
+    ),
     "a.json": lambda: b"[" * 5_000_000,
     "b.json": lambda: b'{"a":[' * 400_000,
     "a.jsonl": lambda: b'{"a":' * 100_000 + b"\n",
