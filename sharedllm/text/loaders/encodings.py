@@ -107,6 +107,7 @@ def decode(given: Given, *, declared: str | None = None) -> str:
         if text is not None:
             return _text_only(text, source)
     _text_only(data.decode("latin-1"), source)  # says of binary files that they are
+    _refuse_damaged(data, source)
     return _guessed(data, source)
 
 
@@ -191,6 +192,20 @@ def _text_only(text: str, source: str) -> str:
             "encoding= (--encoding), or convert it to one of the formats that are read"
         )
     return text
+
+
+def _refuse_damaged(data: bytes, source: str) -> None:
+    """Refuse UTF-8 with a few wrong bytes: in another encoding it would be other words."""
+    text = data.decode("utf-8", "surrogateescape")
+    wrong = [c for c in text if "\udc80" <= c <= "\udcff"]
+    right = sum(c > "\x7f" for c in text) - len(wrong)
+    if right > 2 * len(wrong):
+        at = len(text[: text.index(wrong[0])].encode())
+        raise DocumentError(
+            f"{source} is UTF-8 text but for {len(wrong):,} of its bytes, the first of which is "
+            f"byte {at:,} ({ord(wrong[0]) - 0xDC00:#04x}); remove them, or give encoding= "
+            "(--encoding) if it is another one"
+        )
 
 
 # -- recognising -----------------------------------------------------------------------------------

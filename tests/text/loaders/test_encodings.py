@@ -52,6 +52,13 @@ def test_beginnings_are_shown_where_it_cannot_be_told(tmp_path: Path) -> None:
     assert read_file(tmp_path / "a.txt", encoding="cp1254").text == TURKISH
 
 
+def test_utf8_with_a_wrong_byte_is_not_read_as_another(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(FRENCH.encode() + b" \xff.")
+    at = len(FRENCH.encode()) + 1
+    with pytest.raises(DocumentError, match=rf"but for 1 of its bytes, .* is byte {at} \(0xff\)"):
+        read_file(tmp_path / "a.txt")
+
+
 def test_dos_text_is_not_read_as_another(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes("Grüße aus Köln und Düsseldorf".encode("cp850"))
     with pytest.raises(DocumentError, match="encoding= "):
