@@ -143,7 +143,7 @@ def _is_folder(path: str) -> bool:
 
 
 def _left_out(entry: os.DirEntry[str]) -> str:
-    """Why an entry of a folder is left out; "" if it is not."""
+    """The reason for leaving out an entry of a folder; "" if it is read."""
     if entry.name.startswith("."):
         return HIDDEN
     if entry.is_symlink():

@@ -41,7 +41,7 @@ CHARSETS = {
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    r"""What holds inside of a pair of braces.
+    r"""The state inside of a pair of braces.
 
     Attributes
     ----------

@@ -25,7 +25,7 @@ class Given:
 
 
 class Contents(NamedTuple):
-    """What a reader makes of a file: its text, and the title that it states ("" without one)."""
+    """The text of a file, and the title that it states ("" without one)."""
 
     text: str
     title: str = ""

@@ -91,7 +91,7 @@ class StyleSheets:
             self._read(sheet)
 
     def inline(self, style: str) -> Claims:
-        """What an element's own style says."""
+        """The claims of an element's own style."""
         if not MATTERS.search(style):
             return {}
         if style not in self._inline:
@@ -122,7 +122,7 @@ class StyleSheets:
             self._above[place] -= 1
 
     def claims(self, element: Element, style: str) -> Claims:
-        """What holds for an open element, by property."""
+        """The claims that hold for an open element, by property."""
         out = dict(self.inline(style)) if style else {}
         for selector, position in element.matched:
             compounds, claims = self._selectors[selector]
