@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sharedllm.arguments import path_problem, shown
+from sharedllm.cli.options import Device, Encoding, MemoryAdapter, MemoryDtype, MemoryModel
 from sharedllm.cli.terminal import Screen, documents_table
 from sharedllm.display.plain import counted, one_line
+from sharedllm.errors import InputError
 from sharedllm.memory import MEMORY_FILE
 from sharedllm.text.loaders import require_encoding
 
@@ -27,18 +30,6 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing els
 Paths = Annotated[
     list[str],
     typer.Argument(metavar="PATH", help="Files of any format that is read, and folders."),
-]
-Model = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="Hugging Face name, folder or .gguf file; a memory keeps the one it has.",
-        show_default="the memory's, or the embedded SmolLM2-135M-Instruct",
-    ),
-]
-Adapter = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="Folder or hub name of an adapter, or none."),
 ]
 Keep = Annotated[
     str | None,
@@ -67,34 +58,21 @@ Embedder = Annotated[
 Rebuild = Annotated[
     bool, typer.Option("--rebuild", help="Encode all again if model or settings differ.")
 ]
-Encoding = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="Encoding of the texts, such as cp1252 or gb18030.",
-        show_default="recognised",
-    ),
-]
-Device = Annotated[
-    str | None,
-    typer.Option(metavar="D", help="cpu, cuda or cuda:N.", show_default="cuda if there is one"),
-]
-Dtype = Annotated[str | None, typer.Option(metavar="TYPE", help="float32, bfloat16 or float16.")]
 
 
 @app.command()
 def index(
     paths: Paths,
     folder: Memory,
-    model: Model = None,
-    adapter: Adapter = None,
+    model: MemoryModel = None,
+    adapter: MemoryAdapter = None,
     keep: Keep = None,
     kv: Form = None,
     embedder: Embedder = None,
     rebuild: Rebuild = False,
     encoding: Encoding = None,
     device: Device = None,
-    dtype: Dtype = None,
+    dtype: MemoryDtype = None,
     as_json: AsJson = False,
 ) -> None:
     """Read files and folders into a memory on disk; unchanged files are skipped.
@@ -103,6 +81,10 @@ def index(
 
     [bold]Example:[/bold]  sharedllm index books/ notes.md --memory memory
     """
+    for path in paths:
+        problem = path_problem(path)
+        if problem:
+            raise InputError(f"PATH is {shown(path)}; {problem}")
     if encoding is not None:
         require_encoding(encoding)
     screen = Screen(silent=as_json)

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from sharedllm.arguments import checked
+from sharedllm.config import require_int
 from sharedllm.errors import DocumentError
 from sharedllm.text.loaders import encodings
 from sharedllm.text.loaders.epub import CONTAINER, read_epub
@@ -24,6 +26,7 @@ from sharedllm.text.loaders.subtitles import read_subtitles
 
 STDIN = "-"
 TEXT_LIMIT = 64 << 20
+MOST_BYTES = 1 << 40  # that `limit` allows
 PACKED_LIMIT = 256 << 20  # of formats that hold pictures
 HTML_START = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<!doctype html|<html)", re.IGNORECASE)
 
@@ -76,6 +79,7 @@ def is_read(path: Path) -> bool:
     return path.suffix.lower() in FORMATS or path.name.lower() in NAMES
 
 
+@checked(error=DocumentError)
 def read_file(
     path: str | os.PathLike[str], *, limit: int | None = None, encoding: str | None = None
 ) -> SourceText:
@@ -102,6 +106,8 @@ def read_file(
     InputError
         If there is no such encoding.
     """
+    if limit is not None:
+        require_int("limit", limit, least=1, most=MOST_BYTES)
     if encoding is not None:
         encodings.require_encoding(encoding)
     given = os.fspath(path)

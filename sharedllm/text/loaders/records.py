@@ -19,6 +19,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from sharedllm.arguments import checked
 from sharedllm.errors import DocumentError
 from sharedllm.text.loaders.encodings import decode
 from sharedllm.text.loaders.flow import Measured
@@ -229,6 +230,7 @@ def _plain(value: Any) -> str:
 # -- rows for training and evaluation --------------------------------------------------------------
 
 
+@checked(error=DocumentError)
 def read_rows(path: str | os.PathLike[str], *, skip: int = 0) -> Iterator[dict[str, Any]]:
     """Yield the rows of a .jsonl or .jsonl.xz file, without about the first `skip` characters.
 
