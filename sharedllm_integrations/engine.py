@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from sharedllm_integrations.errors import AnswerTimeoutError, SetupError
-from sharedllm_integrations.memories import opened
+from sharedllm_integrations.memories import open_given
 from sharedllm_integrations.references import Cleaner
 from sharedllm_integrations.report import PROVIDER, Report, Usage, details
 from sharedllm_integrations.requests import (
@@ -127,7 +127,7 @@ class Engine:
     def memory(self) -> TreeMemory | None:
         """The memory, opened when it is first needed."""
         given = self.settings.memory
-        return None if given is None else opened(given)
+        return None if given is None else open_given(given)
 
     @cached_property
     def llm(self) -> SharedLLM:

@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,7 +21,29 @@ Returns = Literal["documents", "passages"]
 PASSAGES_A_DOCUMENT = 64  # looked at for each document that is wanted; a search costs the same
 
 
-def opened(memory: Any, *, create: bool = False, llm: SharedLLM | None = None) -> TreeMemory:
+@dataclass(frozen=True, slots=True)
+class KeptFolder(os.PathLike[str]):
+    """The folder of a memory that was there: what a pickle holds of it.
+
+    It is opened and never made, so that a memory that is gone is an error.
+    """
+
+    path: str
+
+    def __fspath__(self) -> str:
+        return self.path
+
+
+def portable(memory: Any) -> Any:
+    """What a pickle holds of `memory`."""
+    from sharedllm import TreeMemory
+
+    if isinstance(memory, TreeMemory):
+        return KeptFolder(os.path.realpath(memory.path))
+    return memory
+
+
+def open_given(memory: Any, *, create: bool = False, llm: SharedLLM | None = None) -> TreeMemory:
     """The open memory that `memory` is or names.
 
     Parameters
@@ -45,10 +68,11 @@ def opened(memory: Any, *, create: bool = False, llm: SharedLLM | None = None) -
             f"memory is {memory!r}; give a TreeMemory, the path of one, or None to keep what is "
             "built for the process"
         )
-    return open_memory(memory, llm=llm, create=create)
+    make = create and not isinstance(memory, KeptFolder)
+    return open_memory(memory, llm=llm, create=make)
 
 
-def temporary(llm: SharedLLM | None = None) -> TreeMemory:
+def make_temporary(llm: SharedLLM | None = None) -> TreeMemory:
     """A memory for as long as the process runs."""
     from sharedllm import TreeMemory
 
@@ -102,7 +126,7 @@ def save(memory: TreeMemory, folder: str | os.PathLike[str]) -> None:
             other.import_from(memory.path, missing)
 
 
-def found(
+def find_hits(
     memory: TreeMemory, query: str, k: int, where: Mapping[str, Any] | None, returns: Returns
 ) -> list[Hit]:
     """The `k` best passages, or the best passage of each of the `k` best documents, best first."""

@@ -5,17 +5,21 @@ They are pydantic's, which both frameworks bring and build their own classes of.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
+from sharedllm_integrations.errors import SetupError
 from sharedllm_integrations.long_text import LONG_TEXT
+from sharedllm_integrations.memories import portable
 from sharedllm_integrations.requests import Message, Request
 
 Reads = Literal["prompt", "memory"]
 DEFAULT_MODEL = "SmolLM2-135M-Instruct"
 MAX_TOKENS = 256
+SHARED = ("llm", "memory", "callback_manager")  # fields that a deep copy has in common
 GENERATION = {  # the frameworks' names -> the core's
     "temperature": "temperature",
     "max_tokens": "max_new_tokens",
@@ -26,7 +30,59 @@ GENERATION = {  # the frameworks' names -> the core's
 }
 
 
-class ModelFields(BaseModel):
+class Reopened(BaseModel):
+    """Fields that are copied and pickled; what was opened for them is opened again when needed.
+
+    A deep copy shares the memory and the loaded model. A pickle holds the folder of a memory, and
+    refuses a model that was given loaded, which no other process has.
+    """
+
+    def _given(self) -> dict[str, Any]:
+        """The fields that were given."""
+        names = type(self).model_fields
+        return {name: getattr(self, name) for name in names if name in self.model_fields_set}
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """What was given; see the class.
+
+        Raises
+        ------
+        SetupError
+            If a loaded model is among it.
+        """
+        given = self._given()
+        if given.pop("llm", None) is not None:
+            raise SetupError(
+                f"this {type(self).__name__} was given llm=, a model that is loaded in this "
+                "process; to pickle it, give model= (and adapter=, device=, dtype=) in its place"
+            )
+        given.pop("callback_manager", None)  # LlamaIndex's, of this process
+        if "memory" in given:
+            given["memory"] = portable(given["memory"])
+        return {"given": given}
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        self.__init__(**state["given"])  # type: ignore[misc]
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        held = {} if memo is None else memo
+        given = {
+            name: value if name in SHARED else copy.deepcopy(value, held)
+            for name, value in self._given().items()
+        }
+        made = type(self)(**given)
+        held[id(self)] = made
+        return made
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with some fields changed, which opens what they name."""
+        made = super().model_copy(update=update, deep=deep)
+        for name in [name for name in made.__dict__ if name not in type(self).model_fields]:
+            del made.__dict__[name]  # what was opened for the fields as they were
+        return made
+
+
+class ModelFields(Reopened):
     """A model and a memory.
 
     Attributes

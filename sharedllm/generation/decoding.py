@@ -60,6 +60,7 @@ class Decoder:
         if self.refusal_id is not None:
             choose.refusal_id = self.refusal_id
             choose.taught = [i for i, prompt in enumerate(prompts) if prompt.reads]
+            choose.brief = frozenset(i for i, prompt in enumerate(prompts) if prompt.brief)
         step_graph = None
         graphs = self._with_graphs(config)
         with self._lock.forward:

@@ -28,10 +28,17 @@ from sharedllm_integrations.langchain.documents import (
     span,
     to_memory,
 )
-from sharedllm_integrations.memories import Returns, found, opened, put, require_count, temporary
+from sharedllm_integrations.memories import (
+    Returns,
+    find_hits,
+    make_temporary,
+    open_given,
+    put,
+    require_count,
+)
 from sharedllm_integrations.references import Scope, neutral
 from sharedllm_integrations.requests import GivenText
-from sharedllm_integrations.settings import SelectionFields
+from sharedllm_integrations.settings import Reopened, SelectionFields
 
 if TYPE_CHECKING:
     from sharedllm import TreeMemory
@@ -41,7 +48,7 @@ PREVIEW = 300  # characters
 NOTHING = "Nothing was found."
 
 
-class TreeMemoryRetriever(DocumentIndex):
+class TreeMemoryRetriever(Reopened, DocumentIndex):
     """Finds documents in a tree memory, and puts documents into it.
 
     It is a `DocumentIndex`: ``upsert``, ``delete`` and ``get`` work on whole documents, and
@@ -54,8 +61,9 @@ class TreeMemoryRetriever(DocumentIndex):
     k : documents (or passages) to return at most
     filter : metadata filter, as ``TreeMemory.search`` takes it
     returns : "documents" (whole ones) or "passages" (the best, for chains with another model)
-    references : put each whole document between the marks of its document reference, by which a
-        model with the same memory and tenant knows it
+    references : put each whole document between the marks of its document reference. A
+        ``ChatSharedLLM`` of the same memory knows its text without them, where both are in one
+        process; other models then read the marks, too
     tenant : of the references
     llm : a SharedLLM that is loaded already, for a memory that is made here
 
@@ -73,15 +81,21 @@ class TreeMemoryRetriever(DocumentIndex):
     k: PositiveInt = 4
     filter: Mapping[str, Any] | None = None
     returns: Returns = "documents"
-    references: bool = True
+    references: bool = False
     tenant: str = ""
     llm: Any = Field(default=None, exclude=True, repr=False)
 
     @cached_property
     def _memory(self) -> TreeMemory:
         if self.memory is None:
-            return temporary(self.llm)
-        return opened(self.memory, create=True, llm=self.llm)
+            return make_temporary(self.llm)
+        return open_given(self.memory, create=True, llm=self.llm)
+
+    def _given(self) -> dict[str, Any]:
+        given = super()._given()
+        if "_memory" in self.__dict__:  # which names its model
+            return {**given, "memory": self._memory, "llm": None}
+        return given
 
     # -- finding ---------------------------------------------------------------------------------
 
@@ -95,11 +109,13 @@ class TreeMemoryRetriever(DocumentIndex):
     ) -> list[Document]:
         wanted = require_count("k", self.k if k is None else k)
         where = self.filter if filter is None else filter
-        hits = found(self._memory, query, wanted, where, self.returns)
+        hits = find_hits(self._memory, query, wanted, where, self.returns)
         if self.returns == "passages":
             return [passage(hit) for hit in hits]
-        scope = Scope.of(self._memory, self.tenant) if self.references else None
-        return [retrieved(self._memory.get(hit.id), scope, hit.score) for hit in hits]
+        scope = Scope.of(self._memory, self.tenant)
+        return [
+            retrieved(self._memory.get(hit.id), scope, references=self.references) for hit in hits
+        ]
 
     async def _aget_relevant_documents(
         self,
@@ -243,10 +259,10 @@ def create_tree_memory_tool(
     name, description : for the model that calls it
     k : documents or passages to return
     content : {"documents", "references", "passages"}
-        The result that the model reads: whole documents between the marks of their references; or
-        a preview of each with its reference, which a ``ChatSharedLLM`` of the same memory and
-        tenant reads as the whole document and which keeps histories short; or the best passages,
-        for any other model.
+        The result that the model reads: the texts of whole documents, which a ``ChatSharedLLM`` of
+        the same memory reads as trees; or a preview of each with its reference, which only a
+        ``ChatSharedLLM`` of the same memory and tenant reads as the whole document and which keeps
+        histories short; or the best passages, for a model with a small window.
     filter : metadata filter, as ``TreeMemory.search`` takes it
     tenant : of the references
 
@@ -263,7 +279,6 @@ def create_tree_memory_tool(
         filter=filter,
         tenant=tenant,
         returns="passages" if content == "passages" else "documents",
-        references=content == "documents",
     )
 
     def shown(found: list[Document]) -> tuple[str, list[dict[str, Any]]]:

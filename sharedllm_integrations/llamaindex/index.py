@@ -26,7 +26,7 @@ from sharedllm_integrations.llamaindex.query_engine import (
     TreeMemoryQueryEngine,
 )
 from sharedllm_integrations.llamaindex.retriever import TreeMemoryRetriever, core_of, memory_for
-from sharedllm_integrations.memories import opened, put, save
+from sharedllm_integrations.memories import open_given, put, save
 from sharedllm_integrations.worker import in_thread
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class TreeMemoryIndex:
         TreeMemoryError
             Of the core, if there is none.
         """
-        return cls(opened(persist_dir, llm=core_of(llm)), llm=llm, tenant=tenant)
+        return cls(open_given(persist_dir, llm=core_of(llm)), llm=llm, tenant=tenant)
 
     def persist(self, persist_dir: str | os.PathLike[str]) -> None:
         """Write everything to a folder, and what has changed where it was written before.

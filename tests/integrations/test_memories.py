@@ -9,7 +9,7 @@ import pytest
 
 from sharedllm import MemoryDocument, SharedLLM, SharedLLMError, TreeMemory
 from sharedllm_integrations.errors import SetupError
-from sharedllm_integrations.memories import opened, put, save, temporary
+from sharedllm_integrations.memories import open_given, put, save, make_temporary
 from tests.conftest import DOCUMENTS
 from tests.texts import FERRY, GARDEN
 
@@ -58,27 +58,27 @@ def test_a_folder_that_holds_something_else(memory: TreeMemory, tmp_path: Path) 
 
 def test_memories_by_path_are_opened_once(llm: SharedLLM, tmp_path: Path) -> None:
     TreeMemory(tmp_path / "library", llm=llm).close()
-    one = opened(tmp_path / "library", llm=llm)
-    assert opened(str(tmp_path / "library")) is one
-    assert opened(one) is one
+    one = open_given(tmp_path / "library", llm=llm)
+    assert open_given(str(tmp_path / "library")) is one
+    assert open_given(one) is one
     with pytest.raises(SetupError, match="give a TreeMemory, the path of one"):
-        opened(3)
+        open_given(3)
     with pytest.raises(Exception, match="does not exist"):
-        opened(tmp_path / "nothing")
+        open_given(tmp_path / "nothing")
 
 
 def test_a_memory_in_the_place_of_another_is_seen(llm: SharedLLM, tmp_path: Path) -> None:
     folder = tmp_path / "library"
     with TreeMemory(folder, llm=llm) as made:
         made.add(MemoryDocument(id="ferry", text=FERRY))
-    assert "ferry" in opened(folder, llm=llm)
+    assert "ferry" in open_given(folder, llm=llm)
     folder.rename(tmp_path / "old")
     with TreeMemory(folder, llm=llm) as made:
         made.add(MemoryDocument(id="garden", text=GARDEN))
-    assert [one.id for one in opened(folder, llm=llm).list()] == ["garden"]
+    assert [one.id for one in open_given(folder, llm=llm).list()] == ["garden"]
 
 
 def test_a_temporary_memory_is_a_memory(llm: SharedLLM) -> None:
-    memory = temporary(llm)
+    memory = make_temporary(llm)
     memory.add(MemoryDocument(id="ferry", text=FERRY))
     assert memory.get("ferry").text == FERRY
