@@ -7,7 +7,7 @@ import math
 import re
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import date, datetime, time
+from datetime import date, time
 from decimal import Decimal
 from enum import Enum
 from pathlib import PurePath
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
-from sharedllm.errors import InputError
+from sharedllm import InputError
 
 if TYPE_CHECKING:
     from sharedllm import MemoryDocument
@@ -120,7 +120,7 @@ def whole_characters(text: str, document: str, field: str) -> str:
         text.encode()
     except UnicodeEncodeError as error:
         logger.warning(
-            "document %r: its %s has half of a surrogate pair at character %d; it is read as U+FFFD",
+            "document %r: %s has half of a surrogate pair at character %d; it is read as U+FFFD",
             document,
             field,
             error.start,
@@ -144,10 +144,6 @@ def _plain(value: Any, document: str, field: str, depth: int = 0) -> Any:
             f"document {document!r}: metadata field {field!r} is nested more than {DEEPEST} levels "
             "deep, or holds itself; leave it out"
         )
-    if isinstance(value, str) and not isinstance(value, Enum):
-        return whole_characters(value, document, f"metadata field {field!r}")
-    if value is None or isinstance(value, bool) or type(value) is int:
-        return value
     if isinstance(value, Mapping):
         return {
             _key(k, document, field): _plain(v, document, field, depth + 1)
@@ -159,16 +155,22 @@ def _plain(value: Any, document: str, field: str, depth: int = 0) -> Any:
         return [_plain(one, document, field, depth + 1) for one in value]
     if isinstance(value, Enum):
         return _plain(value.value, document, field, depth + 1)
-    if isinstance(value, float | Decimal | date) and value != value:
-        return None  # NaN; NaT of pandas
-    if isinstance(value, datetime | date | time):
-        return value.isoformat()
-    if isinstance(value, PurePath | UUID):
-        return whole_characters(str(value), document, f"metadata field {field!r}")
-    if isinstance(value, float | Decimal) and math.isfinite(value):
-        return float(value)
     if hasattr(value, "tolist"):  # of numpy, which need not be installed
         return _plain(value.tolist(), document, field, depth + 1)
+    return _single(value, document, field)
+
+
+def _single(value: Any, document: str, field: str) -> Any:
+    if isinstance(value, str | PurePath | UUID):
+        return whole_characters(str(value), document, f"metadata field {field!r}")
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float | Decimal | date) and value != value:
+        return None  # NaN; NaT of pandas
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if isinstance(value, float | Decimal) and math.isfinite(value):
+        return float(value)
     raise InputError(
         f"document {document!r}: metadata field {field!r} is {reprlib.repr(value)} "
         f"({type(value).__name__}); allowed are str, finite numbers, booleans, None, dates, times, "
@@ -220,7 +222,7 @@ def _page_numbers(all_metadata: Sequence[Mapping[str, Any]]) -> Sequence[int]:
         given = [number for number in found if number is not None]
         if not given:
             continue
-        from_zero = name == "page" and _counts_from_zero(all_metadata, given)
+        from_zero = 0 in given or (name == "page" and _counts_from_zero(all_metadata, given))
         if name == "page_label" and (len(given) < len(found) or given != sorted(set(given))):
             continue  # such as iv, or one that begins again
         if max(given) > MOST_PAGES or min(given) < 0:
@@ -234,8 +236,6 @@ def _page_numbers(all_metadata: Sequence[Mapping[str, Any]]) -> Sequence[int]:
 
 
 def _counts_from_zero(all_metadata: Sequence[Mapping[str, Any]], pages: Sequence[int]) -> bool:
-    if 0 in pages:
-        return True
     for one in all_metadata:
         page, label = _number(one.get("page")), _number(one.get("page_label"))
         if page is not None and label is not None and label - page in (0, 1):

@@ -205,8 +205,8 @@ class HeldTexts:
     def given_out(self, scope: Scope) -> list[KnownText]:
         """What texts of `scope` are known by; `document` is a reference or an id of the memory."""
         with self._own:
-            own = {one: self._given_out.get(one, {}) for one in (scope, Scope("", scope.memory))}
-            return [known for held in own.values() for known in held.values()]
+            scopes = dict.fromkeys((scope, Scope("", scope.memory)))
+            return [known for one in scopes for known in self._given_out.get(one, {}).values()]
 
     def _note(self, scope: Scope, known: KnownText) -> None:
         with self._own:

@@ -94,7 +94,7 @@ def _part(field: str, operator: object, value: Any) -> Condition:
         return CONTAINS, [field, plain, plain]
     if operator == "empty":
         if not isinstance(value, bool):
-            raise ConfigError(f"filter has 'empty' for {field!r} with {value!r}; give True or False")
+            raise ConfigError(f"filter has {field!r} 'empty' with {value!r}; give True or False")
         part, own = (f"{column} = ''", []) if field in OWN else (EMPTY, names)
         return (part if value else f"NOT ({part})"), own
     if operator in COMPARE:

@@ -55,9 +55,7 @@ def retrieved(document: MemoryDocument, scope: Scope, *, references: bool) -> Do
     else:
         text = neutral(document.text)
         held_texts.give_out(scope, document.id, document.text)
-    return Document(
-        id=document.id, page_content=text, metadata=neutral_values(_metadata(document))
-    )
+    return Document(id=document.id, page_content=text, metadata=neutral_values(_metadata(document)))
 
 
 def passage(hit: Hit) -> Document:

@@ -92,6 +92,14 @@ class DocumentNode(TextNode):
         made._refers = True
         return made
 
+    def bare(self) -> DocumentNode:
+        """This node with its text in every mode."""
+        if not self._refers:
+            return self
+        made = self.model_copy()
+        made._refers = False
+        return made
+
     @property
     def reference(self) -> Reference | None:
         """The reference that stands for its text in a prompt."""
@@ -234,8 +242,10 @@ def _condition(one: MetadataFilter) -> Mapping[str, Any]:
             f"the filter of {one.key!r} has the operator {operator.value!r}; allowed: {allowed}"
         )
     if value is None:
-        raise SetupError(f"the filter of {one.key!r} has no value; to find documents without the "
-                         "field use the operator 'is_empty'")
+        raise SetupError(
+            f"the filter of {one.key!r} has no value; to find documents without the "
+            "field use the operator 'is_empty'"
+        )
     is_equal = operator == FilterOperator.EQ and not isinstance(value, list)
     return {one.key: {OPERATORS[operator]: [value] if is_equal else value}}
 

@@ -129,9 +129,10 @@ class TreeMemoryPostprocessor(SelectionFields, BaseNodePostprocessor):
     ----------
     returns : {"documents", "passages"}
         "documents": each node becomes a whole one, which a LlamaIndexSharedLLM of the same memory
-        reads as a tree and every other model as text. A node whose document (``ref_doc_id``, or its own id) is in
-        `memory` becomes that document, so that a vector index finds and the whole document is read;
-        others stay the text that they are, which is held for the process. "passages": the passages
+        reads as a tree and every other model as text. A node whose document (``ref_doc_id``, or
+        its own id) is in `memory` becomes that document, so that a vector index finds and the whole
+        document is read; others stay the text that they are, which is held for the process.
+        "passages": the passages
         of all nodes that answer the query, best first, for another model.
     budget : tokens of all passages together; None is the model's
     memory : TreeMemory or path

@@ -183,9 +183,7 @@ def test_rows_are_penalised_for_their_own_words() -> None:
         (None, False, True, "no"),
     ],
 )
-def test_a_refusal_must_be_ahead(
-    margin: float | None, reads: bool, brief: bool, said: str
-) -> None:
+def test_a_refusal_must_be_ahead(margin: float | None, reads: bool, brief: bool, said: str) -> None:
     upper = Scripted("no", margin=1.0, second=0.6)
     decoder = Decoder(upper, TOKENIZER, frozenset({END}), ModelLock())  # type: ignore[arg-type]
     decoder.refusal_id = TOKENIZER("n")["input_ids"][0]

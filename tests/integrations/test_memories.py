@@ -9,7 +9,7 @@ import pytest
 
 from sharedllm import MemoryDocument, SharedLLM, SharedLLMError, TreeMemory
 from sharedllm_integrations.errors import SetupError
-from sharedllm_integrations.memories import open_given, put, save, make_temporary
+from sharedllm_integrations.memories import make_temporary, open_given, put, save
 from tests.conftest import DOCUMENTS
 from tests.texts import FERRY, GARDEN
 
