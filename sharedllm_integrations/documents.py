@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
-from sharedllm import InputError
+from sharedllm import SharedLLMError
+from sharedllm_integrations.errors import DocumentValueError
 
 if TYPE_CHECKING:
     from sharedllm import MemoryDocument
@@ -76,8 +77,8 @@ def make_document(
 
     Raises
     ------
-    InputError
-        Of the core, if a memory cannot hold a value.
+    DocumentValueError
+        If a memory cannot hold a value.
     """
     from sharedllm import MemoryDocument
 
@@ -90,10 +91,10 @@ def make_document(
             source=whole_characters(source, name, "source"),
             metadata=plain_metadata(metadata, name),
         )
-    except InputError as error:
-        said = str(error)
-        named = said if said.startswith("document ") else f"document {name!r}: {said}"
-        raise InputError(named) from error
+    except DocumentValueError:
+        raise
+    except SharedLLMError as error:
+        raise DocumentValueError(f"document {name!r}: {error}") from error
 
 
 def plain_metadata(metadata: Mapping[str, Any], document: str) -> dict[str, Any]:
@@ -108,8 +109,8 @@ def plain_metadata(metadata: Mapping[str, Any], document: str) -> dict[str, Any]
 
     Raises
     ------
-    InputError
-        If a value is of another kind; the message names document and field.
+    DocumentValueError
+        If a value is of another kind.
     """
     return {_key(k, document, ""): _plain(v, document, str(k)) for k, v in metadata.items()}
 
@@ -131,7 +132,7 @@ def whole_characters(text: str, document: str, field: str) -> str:
 
 def _key(key: Any, document: str, field: str) -> str:
     if not isinstance(key, str):
-        raise InputError(
+        raise DocumentValueError(
             f"document {document!r}: metadata{field and f' field {field!r}'} has the key {key!r}; "
             "every key must be a str"
         )
@@ -140,7 +141,7 @@ def _key(key: Any, document: str, field: str) -> str:
 
 def _plain(value: Any, document: str, field: str, depth: int = 0) -> Any:
     if depth > DEEPEST:
-        raise InputError(
+        raise DocumentValueError(
             f"document {document!r}: metadata field {field!r} is nested more than {DEEPEST} levels "
             "deep, or holds itself; leave it out"
         )
@@ -171,7 +172,7 @@ def _single(value: Any, document: str, field: str) -> Any:
         return value.isoformat()
     if isinstance(value, float | Decimal) and math.isfinite(value):
         return float(value)
-    raise InputError(
+    raise DocumentValueError(
         f"document {document!r}: metadata field {field!r} is {reprlib.repr(value)} "
         f"({type(value).__name__}); allowed are str, finite numbers, booleans, None, dates, times, "
         "paths, and lists and mappings of them. Convert it, or leave it out"

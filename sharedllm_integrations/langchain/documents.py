@@ -26,8 +26,8 @@ def to_memory(document: Document) -> MemoryDocument:
 
     Raises
     ------
-    InputError
-        Of the core, if a memory cannot hold a value; the message names document and field.
+    DocumentValueError
+        If a memory cannot hold a value; the message names document and field.
     """
     metadata = document.metadata
     return make_document(

@@ -146,19 +146,17 @@ class TreeMemoryRetriever(Reopened, DocumentIndex):
         ------
         SetupError
             For arguments that it does not know.
+        DocumentValueError
+            If a memory cannot hold a value of one; nothing is added then.
         TreeMemoryError
             Of the core, if the memory cannot be written.
         """
         _require_nothing("upsert", kwargs)
-        succeeded, failed = [], []
-        for item in items:
-            if not item.page_content.strip():
-                failed.append(item.id or "")
-                continue
-            document = to_memory(item)
+        failed = [item.id or "" for item in items if not item.page_content.strip()]
+        documents = [to_memory(item) for item in items if item.page_content.strip()]
+        for document in documents:
             put(self._memory, document)
-            succeeded.append(document.id)
-        return UpsertResponse(succeeded=succeeded, failed=failed)
+        return UpsertResponse(succeeded=[one.id for one in documents], failed=failed)
 
     def delete(self, ids: list[str] | None = None, **kwargs: Any) -> DeleteResponse:
         """Delete documents; ids that are not there are left out of the response.

@@ -184,8 +184,8 @@ class TreeMemoryIndex:
         ------
         DocumentError
             Of the core, if one is in the memory under the same id with another content.
-        InputError
-            Of the core, if a memory cannot hold a value of one; nothing is read then.
+        DocumentValueError
+            If a memory cannot hold a value of one; nothing is read then.
         """
         return cls(
             memory,

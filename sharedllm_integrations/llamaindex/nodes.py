@@ -128,8 +128,8 @@ def to_memory(node: BaseNode) -> MemoryDocument:
 
     Raises
     ------
-    InputError
-        Of the core, if a memory cannot hold a value; the message names document and field.
+    DocumentValueError
+        If a memory cannot hold a value; the message names document and field.
     """
     is_part = node.ref_doc_id not in (None, node.node_id)
     return make_document(

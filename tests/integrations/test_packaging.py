@@ -35,6 +35,7 @@ NAMES = {
         "TreeMemoryCitationEngine",
         "TreeMemoryPostprocessor",
         "TreeMemoryTransform",
+        "TreeMemoryVectorStore",
         "DocumentsReadEvent",
         "react_grammar",
         "whole_documents",
