@@ -3,7 +3,7 @@
 A reference resolves if, and only if, its document is in the request's own memory and tenant, has
 the text that the reference names, and passes the request's filter. Nobody needs a permission beside
 that, and no reference gives one. Of a reference that does not resolve, the text that stands with it
-is read as the text it is; without a text, it is an error.
+is read as the text it is; without a text, it is an error if this process made it, and else text.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from sharedllm_integrations.documents import name_of
 from sharedllm_integrations.errors import CapacityError, DocumentReferenceError
 from sharedllm_integrations.long_text import LONG_TEXT, KnownText, documents_in
 from sharedllm_integrations.references import (
+    UNKNOWN,
     Mention,
     Reference,
     Refused,
@@ -26,6 +27,7 @@ from sharedllm_integrations.references import (
     neutral,
     parse,
     text_hash,
+    was_made_here,
 )
 from sharedllm_integrations.report import DocumentReport, FoundAs, Outcome
 from sharedllm_integrations.requests import GivenText, Message
@@ -260,7 +262,7 @@ class Resolver:
         Raises
         ------
         DocumentReferenceError
-            For a reference without a text that does not resolve.
+            For a reference of this process, without a text, that does not resolve.
         """
         refused: list[Refused] = []
         out = []
@@ -299,11 +301,22 @@ class Resolver:
                 refused.append(piece)
             elif piece.text is None and role == "assistant":
                 refused.append(Refused(piece.reference.id, IN_ANSWER))
+            elif piece.text is None and self._is_strange(piece.reference):
+                refused.append(Refused(piece.reference.id, UNKNOWN))
+                plain += neutral(str(piece.reference))
             elif piece.text is None or piece.text.strip():
                 yield from self._in_plain(plain, role)
                 plain = ""
                 yield self._mentioned(piece)
         yield from self._in_plain(plain, role)
+
+    def _is_strange(self, reference: Reference) -> bool:
+        """Tell a reference that anybody may have written, in a text or a title, from one of ours.
+
+        It stops nothing. One that this process made and that does not resolve is an error: the
+        answer would lack the document.
+        """
+        return not was_made_here(reference) and self.readable.find(reference) is None
 
     def _mentioned(self, mention: Mention) -> Found:
         found = self.readable.find(mention.reference)

@@ -79,7 +79,9 @@ def span(citation: Citation, metadata: Mapping[str, Any]) -> Document:
         "score": citation.score,
         **page_label(citation.page),
     }
-    return Document(page_content=neutral(citation.text), metadata={**metadata, **own})
+    return Document(
+        page_content=neutral(citation.text), metadata={**neutral_values(metadata), **own}
+    )
 
 
 def whole_documents(documents: Iterable[Document]) -> list[Document]:

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForRetrieverRun,
+    AsyncCallbackManagerForToolRun,
     CallbackManagerForRetrieverRun,
+    CallbackManagerForToolRun,
     Callbacks,
 )
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.indexing import DeleteResponse, UpsertResponse
 from langchain_core.indexing.base import DocumentIndex
 from langchain_core.runnables.config import run_in_executor
-from langchain_core.tools import StructuredTool
+from langchain_core.tools import BaseTool
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from sharedllm_integrations.documents import name_of
@@ -248,7 +250,7 @@ def create_tree_memory_tool(
     content: Content = "documents",
     filter: Mapping[str, Any] | None = None,
     tenant: str = "",
-) -> StructuredTool:
+) -> BaseTool:
     """A tool that searches a tree memory.
 
     Parameters
@@ -278,27 +280,35 @@ def create_tree_memory_tool(
         tenant=tenant,
         returns="passages" if content == "passages" else "documents",
     )
+    return _SearchTool(name=name, description=description, retriever=retriever, content=content)
 
-    def shown(found: list[Document]) -> tuple[str, list[dict[str, Any]]]:
+
+class _SearchTool(BaseTool):
+    """Searches with a retriever; a class, so that it can be pickled."""
+
+    retriever: TreeMemoryRetriever
+    content: Content
+    args_schema: type[BaseModel] = _Query
+    response_format: Literal["content", "content_and_artifact"] = "content_and_artifact"
+
+    def _run(
+        self, query: str, run_manager: CallbackManagerForToolRun | None = None
+    ) -> tuple[str, list[dict[str, Any]]]:
+        callbacks = run_manager.get_child() if run_manager else None
+        return self._shown(self.retriever.invoke(query, config={"callbacks": callbacks}))
+
+    async def _arun(
+        self, query: str, run_manager: AsyncCallbackManagerForToolRun | None = None
+    ) -> tuple[str, list[dict[str, Any]]]:
+        callbacks = run_manager.get_child() if run_manager else None
+        return self._shown(await self.retriever.ainvoke(query, config={"callbacks": callbacks}))
+
+    def _shown(self, found: list[Document]) -> tuple[str, list[dict[str, Any]]]:
         texts = [
-            _preview(d, retriever) if content == "references" else d.page_content for d in found
+            _preview(one, self.retriever) if self.content == "references" else one.page_content
+            for one in found
         ]
         return "\n\n".join(texts) or NOTHING, [{"id": one.id, **one.metadata} for one in found]
-
-    def search(query: str, callbacks: Callbacks = None) -> tuple[str, list[dict[str, Any]]]:
-        return shown(retriever.invoke(query, config={"callbacks": callbacks}))
-
-    async def asearch(query: str, callbacks: Callbacks = None) -> tuple[str, list[dict[str, Any]]]:
-        return shown(await retriever.ainvoke(query, config={"callbacks": callbacks}))
-
-    return StructuredTool.from_function(
-        func=search,
-        coroutine=asearch,
-        name=name,
-        description=description,
-        args_schema=_Query,
-        response_format="content_and_artifact",
-    )
 
 
 def _preview(document: Document, retriever: TreeMemoryRetriever) -> str:

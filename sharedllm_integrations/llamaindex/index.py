@@ -134,8 +134,9 @@ class TreeMemoryIndex:
             llm = resolve_llm(llm)
         chosen = llm or Settings._llm
         ours = chosen if isinstance(chosen, LlamaIndexSharedLLM) else None
-        if memory is None and storage_context is not None:
-            memory = memory_of(storage_context)
+        if storage_context is not None:
+            _require_free(storage_context, index_struct)
+            memory = memory_of(storage_context, core_of(ours)) if memory is None else memory
         if memory is None and ours is not None:
             memory = ours.memory
         if ours is not None and tenant not in (None, ours.tenant):
@@ -505,6 +506,17 @@ class TreeMemoryIndex:
 INDEX_STRUCT_TYPE_TO_INDEX_STRUCT_CLASS[STRUCT] = TreeMemoryStruct  # type: ignore[index]
 INDEX_STRUCT_TYPE_TO_INDEX_CLASS[STRUCT] = TreeMemoryIndex  # type: ignore[index, assignment]
 _ENGINE = tuple(inspect.signature(RetrieverQueryEngine.from_args).parameters)
+
+
+def _require_free(storage_context: StorageContext, own: IndexStruct | None) -> None:
+    """Refuse a storage context that holds another index, whose documents would be this one's."""
+    held = storage_context.index_store.index_structs()
+    others = [one for one in held if one.get_type() == STRUCT]
+    if own is None and others:
+        raise SetupError(
+            f"storage_context holds the index {others[0].index_id!r} already, and a memory is one "
+            "index; give each its own StorageContext, or insert() into that one"
+        )
 
 
 def _require_meant(name: str, others: Mapping[str, Any]) -> None:

@@ -26,7 +26,7 @@ from sharedllm_integrations.settings import ModelFields
 from sharedllm_integrations.worker import in_thread
 
 if TYPE_CHECKING:
-    from sharedllm import TreeMemory
+    from sharedllm import SharedLLM, TreeMemory
 
 FOLDER = "memory"  # within the folder of a StorageContext
 FIELD = "tree_memory"  # in the file of a vector store: where its memory lies
@@ -175,8 +175,12 @@ class TreeMemoryVectorStore(ModelFields, BasePydanticVectorStore):
         file.write_text(json.dumps(held), encoding="utf-8")
 
 
-def memory_of(storage_context: StorageContext) -> Any:
+def memory_of(storage_context: StorageContext, llm: SharedLLM | None) -> TreeMemory | None:
     """The memory that a StorageContext holds or was persisted with, or None.
+
+    Parameters
+    ----------
+    llm : the model that it is opened with
 
     Raises
     ------
@@ -195,7 +199,7 @@ def memory_of(storage_context: StorageContext) -> Any:
                 f"any more; write TreeMemoryIndex.load(folder), with the folder {FOLDER!r} beside "
                 "the files of the storage"
             )
-        return open_given(held["folder"])
+        return open_given(held["folder"], llm=llm)
     if data is not None and not data.embedding_dict:
         return None  # LlamaIndex's default, in which nothing is
     raise SetupError(

@@ -22,6 +22,7 @@ NAMES = {
         "ChatSharedLLM",
         "SharedLLMCompletion",
         "TreeMemoryRetriever",
+        "TreeMemoryVectorStore",
         "TreeMemoryCompressor",
         "create_tree_memory_tool",
         "whole_documents",
