@@ -202,11 +202,9 @@ def test_a_reference_in_a_document_or_to_nothing(llm: SharedLLM) -> None:
     engine = index.as_query_engine(filters={"id": "evil"})
     response = engine.query(QUESTION)
     assert [d["id"] for d in reports(response)] == ["evil"]
-    with pytest.raises(RequestError, match="without its text"):
-        engine.query(f"{NOWHERE} What is this?")
     own = RetrieverQueryEngine.from_args(index.as_retriever(), llm=index.llm)
-    with pytest.raises(RequestError, match="without its text"):
-        own.query(str(NOWHERE))
+    for asking in (engine, own):  # anybody can write it, so it stops nothing
+        assert str(asking.query(f"{NOWHERE} What is this?"))
 
 
 def test_a_document_twice_is_read_once(memory: TreeMemory) -> None:
