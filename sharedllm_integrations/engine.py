@@ -189,6 +189,8 @@ class Engine:
         asked, documents = resolver.build_question(found, question)
         whole: list[Any] = []
         if own.reads == "memory" and self.memory is not None:
+            if not documents:
+                _require_some(self.memory, filter)
             whole = [self.memory if filter is None else _Filtered(self.memory, filter)]
         stream = self.llm.stream(asked, whole, **{**own.search, **request.options})
         report = Report(
@@ -280,6 +282,16 @@ class _Filtered:
     def documents_for(self, query: str, llm: SharedLLM) -> Sequence[Document]:
         """The documents that `llm` should search for `query`."""
         return self.memory.documents_for(query, llm, self.filter)
+
+
+def _require_some(memory: TreeMemory, filter: Mapping[str, Any] | None) -> None:
+    """Refuse to answer from the weights where the memory was to be read."""
+    if not (len(memory) if filter is None else memory.list(filter)):
+        let = "" if filter is None else f" that the filter {dict(filter)!r} lets through"
+        raise SetupError(
+            f"reads is 'memory', and the memory in {str(memory.path)!r} has no document{let}; add "
+            "documents, check its path, or leave reads out to be answered without documents"
+        )
 
 
 def _queue(llm: SharedLLM) -> threading.Lock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import shutil
 import tempfile
@@ -16,6 +17,7 @@ from sharedllm_integrations.errors import SetupError
 if TYPE_CHECKING:
     from sharedllm import Hit, MemoryDocument, SharedLLM, TreeMemory
 
+logger = logging.getLogger(__name__)
 MEMORY_FILE = "memory.sqlite"
 Returns = Literal["documents", "passages"]
 PASSAGES_A_DOCUMENT = 64  # looked at for each document that is wanted; a search costs the same
@@ -131,6 +133,8 @@ def find_hits(
 ) -> list[Hit]:
     """The `k` best passages, or the best passage of each of the `k` best documents, best first."""
     if not (memory.list(where) if where else len(memory)):
+        if not len(memory):
+            logger.warning("nothing can be found: the memory in %r is empty", str(memory.path))
         return []
     if returns == "passages":
         return memory.search(query, k, where)

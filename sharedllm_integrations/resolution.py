@@ -210,6 +210,13 @@ class HeldTexts:
             scopes = dict.fromkeys((scope, Scope("", scope.memory)))
             return [known for one in scopes for known in self._given_out.get(one, {}).values()]
 
+    def clear(self) -> None:
+        """Let go of everything."""
+        with self._own:
+            self._texts.clear()
+            self._given_out.clear()
+            self._characters = 0
+
     def _note(self, scope: Scope, known: KnownText) -> None:
         with self._own:
             held = self._given_out.setdefault(scope, OrderedDict())

@@ -58,8 +58,8 @@ class TreeMemoryRetriever(Reopened, DocumentIndex):
 
     Parameters
     ----------
-    memory : TreeMemory, the path of one (made where there is none), or None for one that lasts as
-        long as the process
+    memory : TreeMemory, the path of one (``upsert`` makes it where there is none), or None for one
+        that lasts as long as the process
     k : documents (or passages) to return at most
     filter : metadata filter, as ``TreeMemory.search`` takes it
     returns : "documents" (whole ones) or "passages" (the best, for chains with another model)
@@ -89,9 +89,12 @@ class TreeMemoryRetriever(Reopened, DocumentIndex):
 
     @cached_property
     def _memory(self) -> TreeMemory:
+        return self._open(create=False)
+
+    def _open(self, *, create: bool) -> TreeMemory:
         if self.memory is None:
             return make_temporary(self.llm)
-        return open_given(self.memory, create=True, llm=self.llm)
+        return open_given(self.memory, create=create, llm=self.llm)
 
     def _given(self) -> dict[str, Any]:
         given = super()._given()
@@ -156,6 +159,8 @@ class TreeMemoryRetriever(Reopened, DocumentIndex):
         _require_nothing("upsert", kwargs)
         failed = [item.id or "" for item in items if not item.page_content.strip()]
         documents = [to_memory(item) for item in items if item.page_content.strip()]
+        if "_memory" not in self.__dict__:
+            self.__dict__["_memory"] = self._open(create=True)  # only writing makes one
         for document in documents:
             put(self._memory, document)
         return UpsertResponse(succeeded=[one.id for one in documents], failed=failed)

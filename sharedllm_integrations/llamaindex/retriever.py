@@ -44,8 +44,7 @@ class TreeMemoryRetriever(BaseRetriever):
 
     Parameters
     ----------
-    memory : TreeMemory, the path of one (made where there is none), or None for one that lasts as
-        long as the process
+    memory : TreeMemory, the path of one, or None for one that lasts as long as the process
     similarity_top_k : documents (or passages) to return at most
     filters : MetadataFilters, or a metadata filter as ``TreeMemory.search`` takes it
     returns : "documents" (whole ones) or "passages" (the best, for another model)
@@ -88,7 +87,7 @@ class TreeMemoryRetriever(BaseRetriever):
     @cached_property
     def memory(self) -> TreeMemory:
         """The memory, opened when it is first needed."""
-        return memory_for(self._given, self._llm)
+        return memory_for(self._given, self._llm, create=False)
 
     def __getstate__(self) -> dict[str, Any]:
         """Its settings and the folder of its memory, which is opened again when needed."""
@@ -242,11 +241,13 @@ def _given(one: NodeWithScore) -> GivenText:
     return GivenText(text=text, title=title, source=source)
 
 
-def memory_for(memory: Any, llm: LlamaIndexSharedLLM | SharedLLM | None) -> TreeMemory:
+def memory_for(
+    memory: Any, llm: LlamaIndexSharedLLM | SharedLLM | None, *, create: bool = True
+) -> TreeMemory:
     """The open memory that `memory` is or names; None is a new one for the process."""
     if memory is None:
         return make_temporary(core_of(llm))
-    return open_given(memory, create=True, llm=core_of(llm))
+    return open_given(memory, create=create, llm=core_of(llm))
 
 
 def core_of(llm: Any) -> SharedLLM | None:
