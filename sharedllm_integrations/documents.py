@@ -86,9 +86,9 @@ def make_document(
     try:
         return MemoryDocument(
             id=id,
-            text=whole_characters(text, name, "text"),
-            title=whole_characters(title, name, "title"),
-            source=whole_characters(source, name, "source"),
+            text=whole_characters(text, f"document {name!r}: text"),
+            title=whole_characters(title, f"document {name!r}: title"),
+            source=whole_characters(source, f"document {name!r}: source"),
             metadata=plain_metadata(metadata, name),
         )
     except DocumentValueError:
@@ -115,15 +115,14 @@ def plain_metadata(metadata: Mapping[str, Any], document: str) -> dict[str, Any]
     return {_key(k, document, ""): _plain(v, document, str(k)) for k, v in metadata.items()}
 
 
-def whole_characters(text: str, document: str, field: str) -> str:
-    """`text` with U+FFFD for every half of a surrogate pair, and a warning that names the place."""
+def whole_characters(text: str, where: str) -> str:
+    """`text` with U+FFFD for every half of a surrogate pair, and a warning that says where."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
         logger.warning(
-            "document %r: %s has half of a surrogate pair at character %d; it is read as U+FFFD",
-            document,
-            field,
+            "%s has half of a surrogate pair at character %d; it is read as U+FFFD",
+            where,
             error.start,
         )
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
@@ -136,7 +135,7 @@ def _key(key: Any, document: str, field: str) -> str:
             f"document {document!r}: metadata{field and f' field {field!r}'} has the key {key!r}; "
             "every key must be a str"
         )
-    return whole_characters(key, document, "metadata")
+    return whole_characters(key, f"document {document!r}: metadata")
 
 
 def _plain(value: Any, document: str, field: str, depth: int = 0) -> Any:
@@ -163,7 +162,7 @@ def _plain(value: Any, document: str, field: str, depth: int = 0) -> Any:
 
 def _single(value: Any, document: str, field: str) -> Any:
     if isinstance(value, str | PurePath | UUID):
-        return whole_characters(str(value), document, f"metadata field {field!r}")
+        return whole_characters(str(value), f"document {document!r}: metadata field {field!r}")
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float | Decimal | date) and value != value:

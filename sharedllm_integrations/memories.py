@@ -74,6 +74,16 @@ def open_given(memory: Any, *, create: bool = False, llm: SharedLLM | None = Non
     return open_memory(memory, llm=llm, create=make)
 
 
+def open_to_read(memory: Any, *, llm: SharedLLM | None = None) -> TreeMemory | None:
+    """As :func:`open_given`; None, with a warning in the log, where nothing is at a path."""
+    if isinstance(memory, str | os.PathLike) and not isinstance(memory, KeptFolder):
+        folder = Path(memory)
+        if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+            logger.warning("nothing can be found: there is no memory in %r", str(folder))
+            return None
+    return open_given(memory, llm=llm)
+
+
 def make_temporary(llm: SharedLLM | None = None) -> TreeMemory:
     """A memory for as long as the process runs."""
     from sharedllm import TreeMemory

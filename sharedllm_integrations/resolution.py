@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from sharedllm_integrations.documents import name_of
+from sharedllm_integrations.documents import name_of, whole_characters
 from sharedllm_integrations.errors import CapacityError, DocumentReferenceError
 from sharedllm_integrations.long_text import LONG_TEXT, KnownText, documents_in
 from sharedllm_integrations.references import (
@@ -276,10 +276,13 @@ class Resolver:
         for message in messages:
             parts: list[str | Found] = []
             for part in message.parts:
+                where = f"a message of {message.role!r}"
                 if isinstance(part, GivenText):
-                    parts.append(self.accept(part))
+                    text = whole_characters(part.text, where)
+                    parts.append(self.accept(replace(part, text=text)))
                 else:
-                    parts += self._in_text(part, message.role, refused)
+                    text = whole_characters(part, where)
+                    parts += self._in_text(text, message.role, refused)
             out.append(Message(role=message.role, parts=parts))
         return out, refused
 

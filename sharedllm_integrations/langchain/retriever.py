@@ -35,6 +35,7 @@ from sharedllm_integrations.memories import (
     find_hits,
     make_temporary,
     open_given,
+    open_to_read,
     put,
     require_count,
 )
@@ -89,12 +90,19 @@ class TreeMemoryRetriever(Reopened, DocumentIndex):
 
     @cached_property
     def _memory(self) -> TreeMemory:
-        return self._open(create=False)
-
-    def _open(self, *, create: bool) -> TreeMemory:
+        """The memory to write to, made where there is none."""
         if self.memory is None:
             return make_temporary(self.llm)
-        return open_given(self.memory, create=create, llm=self.llm)
+        return open_given(self.memory, create=True, llm=self.llm)
+
+    def _to_read(self) -> TreeMemory | None:
+        """The memory, if it is there: reading makes none."""
+        if self.memory is None or "_memory" in self.__dict__:
+            return self._memory
+        found = open_to_read(self.memory, llm=self.llm)
+        if found is not None:
+            self.__dict__["_memory"] = found
+        return found
 
     def _given(self) -> dict[str, Any]:
         given = super()._given()
@@ -114,13 +122,14 @@ class TreeMemoryRetriever(Reopened, DocumentIndex):
     ) -> list[Document]:
         wanted = require_count("k", self.k if k is None else k)
         where = self.filter if filter is None else filter
-        hits = find_hits(self._memory, query, wanted, where, self.returns)
+        memory = self._to_read()
+        if memory is None:
+            return []
+        hits = find_hits(memory, query, wanted, where, self.returns)
         if self.returns == "passages":
             return [passage(hit) for hit in hits]
-        scope = Scope.of(self._memory, self.tenant)
-        return [
-            retrieved(self._memory.get(hit.id), scope, references=self.references) for hit in hits
-        ]
+        scope = Scope.of(memory, self.tenant)
+        return [retrieved(memory.get(hit.id), scope, references=self.references) for hit in hits]
 
     async def _aget_relevant_documents(
         self,
@@ -159,8 +168,6 @@ class TreeMemoryRetriever(Reopened, DocumentIndex):
         _require_nothing("upsert", kwargs)
         failed = [item.id or "" for item in items if not item.page_content.strip()]
         documents = [to_memory(item) for item in items if item.page_content.strip()]
-        if "_memory" not in self.__dict__:
-            self.__dict__["_memory"] = self._open(create=True)  # only writing makes one
         for document in documents:
             put(self._memory, document)
         return UpsertResponse(succeeded=[one.id for one in documents], failed=failed)
@@ -178,9 +185,10 @@ class TreeMemoryRetriever(Reopened, DocumentIndex):
         _require_nothing("delete", kwargs)
         if ids is None:
             raise SetupError("delete() was given no ids; name the documents to delete")
-        there = [id for id in dict.fromkeys(ids) if id in self._memory]
-        if there:
-            self._memory.delete(there)
+        memory = self._to_read()
+        there = [] if memory is None else [id for id in dict.fromkeys(ids) if id in memory]
+        if memory is not None and there:
+            memory.delete(there)
         return DeleteResponse(num_deleted=len(there), succeeded=there, num_failed=0, failed=[])
 
     def get(self, ids: Sequence[str], /, **kwargs: Any) -> list[Document]:
@@ -192,8 +200,10 @@ class TreeMemoryRetriever(Reopened, DocumentIndex):
             Of the core.
         """
         _require_nothing("get", kwargs)
-        there = (id for id in dict.fromkeys(ids) if id in self._memory)
-        return [from_memory(self._memory.get(id)) for id in there]
+        memory = self._to_read()
+        if memory is None:
+            return []
+        return [from_memory(memory.get(id)) for id in dict.fromkeys(ids) if id in memory]
 
 
 def _require_nothing(name: str, given: Mapping[str, Any]) -> None:

@@ -53,7 +53,7 @@ class TreeMemoryVectorStore(VectorStore):
 
     @property
     def memory(self) -> TreeMemory:
-        """The memory, opened when it is first needed."""
+        """The memory, made where there is none."""
         return self._retriever._memory
 
     # -- keeping -------------------------------------------------------------------------------
@@ -161,9 +161,11 @@ class TreeMemoryVectorStore(VectorStore):
         """
         if kwargs:
             raise SetupError(f"the search does not know {', '.join(kwargs)}; {SIMILARITY}")
-        memory = self.memory
+        wanted, memory = require_count("k", k), self._retriever._to_read()
+        if memory is None:
+            return []
         where = self._retriever.filter if filter is None else filter
-        hits = find_hits(memory, query, require_count("k", k), where, "documents")
+        hits = find_hits(memory, query, wanted, where, "documents")
         scope = Scope.of(memory, "")
         return [(retrieved(memory.get(h.id), scope, references=False), h.score) for h in hits]
 

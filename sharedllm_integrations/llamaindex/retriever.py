@@ -24,6 +24,7 @@ from sharedllm_integrations.memories import (
     find_hits,
     make_temporary,
     open_given,
+    open_to_read,
     portable,
     require_count,
 )
@@ -86,7 +87,13 @@ class TreeMemoryRetriever(BaseRetriever):
 
     @cached_property
     def memory(self) -> TreeMemory:
-        """The memory, opened when it is first needed."""
+        """The memory, opened when it is first needed.
+
+        Raises
+        ------
+        TreeMemoryError
+            Of the core, if there is none: reading makes none.
+        """
         return memory_for(self._given, self._llm, create=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -105,7 +112,13 @@ class TreeMemoryRetriever(BaseRetriever):
         return made
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        query, k, memory = query_bundle.query_str, self.similarity_top_k, self.memory
+        query, k = query_bundle.query_str, self.similarity_top_k
+        if self._given is not None and "memory" not in self.__dict__:
+            found = open_to_read(self._given, llm=core_of(self._llm))
+            if found is None:
+                return []
+            self.__dict__["memory"] = found
+        memory = self.memory
         scope = Scope.of(memory, self.tenant)
         return [
             NodeWithScore(
