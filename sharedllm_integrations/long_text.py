@@ -45,18 +45,32 @@ class KnownText:
         Of these characters.
     document : object
         Whose text it is.
+    around : tuple of str
+        The blanks in front of it and behind it, which belong to it where they stand in a prompt.
     """
 
     anchor: str
     length: int
     digest: bytes
     document: Any
+    around: tuple[str, str] = ("", "")
 
     @classmethod
     def of(cls, text: str, document: Any) -> KnownText:
         """`text` without the blanks around it, which templates take away."""
-        bare = neutral(text).strip()
-        return cls(bare[:ANCHOR], len(bare), _digest(bare), document)
+        whole = neutral(text)
+        bare = whole.strip()
+        front, back = whole[: len(whole) - len(whole.lstrip())], whole[len(whole.rstrip()) :]
+        return cls(bare[:ANCHOR], len(bare), _digest(bare), document, (front, back))
+
+    def whole_place(self, text: str, start: int) -> tuple[int, int]:
+        """Where it begins and ends with its blanks, if its first other character is at `start`."""
+        front, back = self.around
+        end = start + self.length
+        first = start - len(front)
+        if first < 0 or not text.startswith(front, first):
+            first = start
+        return first, end + len(back) if text.startswith(back, end) else end
 
     def is_at(self, text: str, start: int) -> bool:
         """Compare the whole of it with `text` from `start` on."""
@@ -99,9 +113,10 @@ def documents_in(
     for start, one in sorted(places, key=lambda p: (p[0], -p[1].length)):
         if start < at:
             continue
-        yield from _cut(text[at:start], long_text)
-        at = start + one.length
-        yield LongText(text[start:at], one)
+        first, end = one.whole_place(text, start)
+        yield from _cut(text[at : max(at, first)], long_text)
+        yield LongText(text[max(at, first) : end], one)
+        at = end
     yield from _cut(text[at:], long_text)
 
 
