@@ -513,3 +513,23 @@ def test_trimming_by_the_models_own_count(model: ChatSharedLLM) -> None:
         start_on="human",
     )
     assert 1 < len(trimmer.invoke(messages)) < len(messages)
+
+
+def test_the_last_question_of_map_reduce_ends(default_llm: SharedLLM) -> None:
+    """It holds no document, only the answers about each, and the base model likes to go on."""
+    prompt = ChatPromptTemplate.from_messages(
+        [
+            (
+                "system",
+                "Given the following extracted parts of a long document and a question, create a "
+                "final answer.\nIf you don't know the answer, just say that you don't know. Don't "
+                "try to make up an answer.\n______________________\nMr Olufsen\n\nnot in the "
+                "documents",
+            ),
+            ("human", "Who is the chairman of the harbour board?"),
+        ]
+    )
+    llm = ChatSharedLLM(llm=default_llm, repetition_penalty=1.1, max_tokens=64)
+    message = (prompt | llm).invoke({})
+    assert "Olufsen" in message.text
+    assert message.response_metadata["finish_reason"] == "stop"
