@@ -123,6 +123,16 @@ class TreeMemoryVectorStore(VectorStore):
         made.add_texts(texts, metadatas, ids=ids)
         return made
 
+    @classmethod
+    def from_documents(
+        cls, documents: list[Document], embedding: Embeddings | None = None, **kwargs: Any
+    ) -> TreeMemoryVectorStore:
+        """A store with these documents; see :meth:`from_texts`."""
+        ids = kwargs.pop("ids", None)
+        made = cls(**kwargs)
+        made.add_documents(documents, ids=ids)
+        return made
+
     def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:
         """Delete documents; those that are not there are passed over.
 

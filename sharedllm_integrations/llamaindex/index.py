@@ -430,7 +430,7 @@ class TreeMemoryIndex:
         SetupError
             For others.
         """
-        _require_known("as_retriever", options, RETRIEVER)
+        _require_known("as_retriever", options, (*RETRIEVER, "callback_manager"))
         return TreeMemoryRetriever(self.memory, tenant=self.tenant, **options)
 
     def as_query_engine(

@@ -162,6 +162,10 @@ def test_a_store_from_texts(llm: SharedLLM) -> None:
     )
     assert [d.page_content for d in store.get_by_ids(["b"])] == [GARDEN]
     assert [d.id for d in store.similarity_search(QUESTION, filter={"n": 1})] == ["a"]
+    given = [Document(FERRY, id="x"), Document(GARDEN)]
+    other = TreeMemoryVectorStore.from_documents(given, llm=llm)
+    assert {d.page_content for d in other.similarity_search(QUESTION)} == {FERRY, GARDEN}
+    assert other.get_by_ids(["x"]) == given[:1]
     assert store.delete(["a"])
     assert [d.id for d in store.similarity_search(QUESTION)] == ["b"]
     for texts, given, said in (
