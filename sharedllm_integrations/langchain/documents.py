@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.documents import Document
 
+from sharedllm.arguments import checked
 from sharedllm_integrations.documents import (
     SOURCES,
     first_text,
@@ -14,6 +15,7 @@ from sharedllm_integrations.documents import (
     page_label,
     whole_files,
 )
+from sharedllm_integrations.errors import SetupError
 from sharedllm_integrations.references import Scope, neutral, neutral_values
 from sharedllm_integrations.resolution import held_texts
 
@@ -84,6 +86,7 @@ def span(citation: Citation, metadata: Mapping[str, Any]) -> Document:
     )
 
 
+@checked(error=SetupError)
 def whole_documents(documents: Iterable[Document]) -> list[Document]:
     """One document a file, of those that a loader such as ``PyPDFLoader`` made one a page.
 

@@ -20,6 +20,7 @@ from langchain_core.runnables.config import run_in_executor
 from langchain_core.tools import BaseTool
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
+from sharedllm.arguments import checked
 from sharedllm_integrations.documents import name_of
 from sharedllm_integrations.engine import Engine
 from sharedllm_integrations.errors import SetupError
@@ -41,7 +42,7 @@ from sharedllm_integrations.memories import (
 )
 from sharedllm_integrations.references import Scope, neutral
 from sharedllm_integrations.requests import GivenText
-from sharedllm_integrations.settings import Reopened, SelectionFields
+from sharedllm_integrations.settings import MemoryField, ModelField, Reopened, SelectionFields
 
 if TYPE_CHECKING:
     from sharedllm import TreeMemory
@@ -80,13 +81,13 @@ class TreeMemoryRetriever(Reopened, DocumentIndex):
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
-    memory: Any = None
+    memory: MemoryField = None
     k: PositiveInt = 4
     filter: Mapping[str, Any] | None = None
     returns: Returns = "documents"
     references: bool = False
     tenant: str = ""
-    llm: Any = Field(default=None, exclude=True, repr=False)
+    llm: ModelField = Field(default=None, exclude=True, repr=False)
 
     @cached_property
     def _memory(self) -> TreeMemory:
@@ -150,6 +151,7 @@ class TreeMemoryRetriever(Reopened, DocumentIndex):
 
     # -- keeping ---------------------------------------------------------------------------------
 
+    @checked(error=SetupError)
     def upsert(self, items: Sequence[Document], /, **kwargs: Any) -> UpsertResponse:
         """Add documents, or change those that are there under their ids; only new text is read.
 
@@ -172,6 +174,7 @@ class TreeMemoryRetriever(Reopened, DocumentIndex):
             put(self._memory, document)
         return UpsertResponse(succeeded=[one.id for one in documents], failed=failed)
 
+    @checked(error=SetupError)
     def delete(self, ids: list[str] | None = None, **kwargs: Any) -> DeleteResponse:
         """Delete documents; ids that are not there are left out of the response.
 
@@ -191,6 +194,7 @@ class TreeMemoryRetriever(Reopened, DocumentIndex):
             memory.delete(there)
         return DeleteResponse(num_deleted=len(there), succeeded=there, num_failed=0, failed=[])
 
+    @checked(error=SetupError)
     def get(self, ids: Sequence[str], /, **kwargs: Any) -> list[Document]:
         """The documents with these ids as they were put in; those that are not there are left out.
 
@@ -232,6 +236,7 @@ class TreeMemoryCompressor(SelectionFields, BaseDocumentCompressor):
     def _engine(self) -> Engine:
         return Engine(self)
 
+    @checked(error=SetupError)
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> list[Document]:
@@ -256,6 +261,7 @@ class _Query(BaseModel):
     query: str = Field(description="what to look for, as a question or in key words")
 
 
+@checked("k", error=SetupError)
 def create_tree_memory_tool(
     memory: Any,
     *,

@@ -30,6 +30,7 @@ from llama_index.core.schema import BaseNode, TransformComponent
 from llama_index.core.storage.docstore.types import RefDocInfo
 from llama_index.core.storage.storage_context import StorageContext
 
+from sharedllm.arguments import checked, shown
 from sharedllm_integrations.errors import SetupError
 from sharedllm_integrations.llamaindex.llm import LlamaIndexSharedLLM
 from sharedllm_integrations.llamaindex.nodes import PART_OF, to_memory
@@ -114,6 +115,7 @@ class TreeMemoryIndex:
         Of the core, if the memory cannot be used.
     """
 
+    @checked(error=SetupError)
     def __init__(
         self,
         memory: Any = None,
@@ -165,6 +167,7 @@ class TreeMemoryIndex:
     # -- making, keeping -------------------------------------------------------------------------
 
     @classmethod
+    @checked(error=SetupError)
     def from_documents(
         cls,
         documents: Iterable[BaseNode],
@@ -214,6 +217,7 @@ class TreeMemoryIndex:
         return cls(llm=llm, storage_context=context, **others)
 
     @classmethod
+    @checked(error=SetupError)
     def load(
         cls,
         persist_dir: str | os.PathLike[str],
@@ -232,6 +236,7 @@ class TreeMemoryIndex:
         folder = inner if (inner / MEMORY_FILE).exists() else persist_dir
         return cls(open_given(folder, llm=core_of(llm)), llm=llm, tenant=tenant)
 
+    @checked(error=SetupError)
     def persist(self, persist_dir: str | os.PathLike[str]) -> None:
         """Write everything to a folder, and what has changed where it was written before.
 
@@ -308,6 +313,7 @@ class TreeMemoryIndex:
         if given:
             self.memory.add([to_memory(one) for one in given], progress=show_progress or None)
 
+    @checked(error=SetupError)
     def insert(self, document: BaseNode, **insert_kwargs: Any) -> None:
         """Read one more document.
 
@@ -321,6 +327,7 @@ class TreeMemoryIndex:
         else:
             self.memory.add(to_memory(document))
 
+    @checked(error=SetupError)
     def insert_nodes(self, nodes: Sequence[BaseNode], **insert_kwargs: Any) -> None:
         """Read LlamaIndex nodes, each as a document; :meth:`delete_ref_doc` knows whose parts.
 
@@ -331,6 +338,7 @@ class TreeMemoryIndex:
         """
         self.memory.add([to_memory(one) for one in nodes if _has_text(one)])
 
+    @checked(error=SetupError)
     def update_ref_doc(self, document: BaseNode, **update_kwargs: Any) -> None:
         """Replace the document with the same id; only new text is read.
 
@@ -344,6 +352,7 @@ class TreeMemoryIndex:
         else:
             self.memory.update(to_memory(document))
 
+    @checked(error=SetupError)
     def delete_ref_doc(
         self, ref_doc_id: str, delete_from_docstore: bool = False, **delete_kwargs: Any
     ) -> None:
@@ -361,6 +370,7 @@ class TreeMemoryIndex:
         if not delete_with_parts(self.memory, ref_doc_id):
             self.memory.delete(ref_doc_id)  # which says that it is not there
 
+    @checked(error=SetupError)
     def delete_nodes(self, node_ids: list[str], **delete_kwargs: Any) -> None:
         """Delete what was read under these ids.
 
@@ -371,6 +381,7 @@ class TreeMemoryIndex:
         """
         self.memory.delete(node_ids)
 
+    @checked(error=SetupError)
     def refresh(self, documents: Sequence[BaseNode], **update_kwargs: Any) -> list[bool]:
         """Insert what is new and update what has changed; for each, whether it was read.
 
@@ -433,6 +444,7 @@ class TreeMemoryIndex:
         _require_known("as_retriever", options, (*RETRIEVER, "callback_manager"))
         return TreeMemoryRetriever(self.memory, tenant=self.tenant, **options)
 
+    @checked(error=SetupError)
     def as_query_engine(
         self, llm: LLM | None = None, *, citations: bool = False, **options: Any
     ) -> TreeMemoryQueryEngine:
@@ -459,6 +471,7 @@ class TreeMemoryIndex:
         model = self._over(llm or self.llm)
         return kind.from_args(self._retriever(model, options), llm=model, **options)
 
+    @checked("chat_mode", error=SetupError)
     def as_chat_engine(
         self, chat_mode: Any = "context", llm: LLM | None = None, **options: Any
     ) -> BaseChatEngine:
@@ -574,7 +587,7 @@ def _chat_engine(
     if mode == "simple":
         return SimpleChatEngine.from_defaults(llm=llm, **options)
     raise SetupError(
-        f"chat_mode is {mode!r}; allowed: {', '.join(map(repr, MODES))}. For an agent, give "
+        f"chat_mode is {shown(mode)}; allowed: {', '.join(map(repr, MODES))}. For an agent, give "
         "as_query_engine() to a QueryEngineTool"
     )
 

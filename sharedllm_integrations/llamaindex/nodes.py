@@ -26,6 +26,7 @@ from llama_index.core.vector_stores.types import (
 )
 from pydantic import PrivateAttr
 
+from sharedllm.arguments import checked, shown
 from sharedllm_integrations.documents import (
     SOURCES,
     TITLES,
@@ -210,7 +211,7 @@ def where(filters: MetadataFilters | Mapping[str, Any] | None) -> Mapping[str, A
         return filters
     if not isinstance(filters, MetadataFilters):
         raise SetupError(
-            f"filters is {filters!r}; give MetadataFilters, or a mapping such as {{'year': 1902}}"
+            f"filters is {shown(filters)}; give MetadataFilters, or a mapping of fields to values"
         )
     parts = [
         _condition(one) if isinstance(one, MetadataFilter) else where(one) or {}
@@ -250,6 +251,7 @@ def _condition(one: MetadataFilter) -> Mapping[str, Any]:
     return {one.key: {OPERATORS[operator]: [value] if is_equal else value}}
 
 
+@checked(error=SetupError)
 def whole_documents(documents: Iterable[Document]) -> list[Document]:
     """One document a file, of those that ``SimpleDirectoryReader`` made one a page of a PDF.
 
