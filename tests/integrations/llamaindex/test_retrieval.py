@@ -158,7 +158,7 @@ def test_filters_that_a_memory_has_not(memory: TreeMemory) -> None:
     for one in (filtered("title", EQ), filtered("title", FilterOperator.ANY, "x")):
         with pytest.raises(SetupError, match=r"is_empty|give a list"):
             TreeMemoryRetriever(memory, filters=MetadataFilters(filters=[one]))
-    with pytest.raises(SetupError, match="give MetadataFilters"):
+    with pytest.raises(SetupError, match="MetadataFilters or a mapping"):
         TreeMemoryRetriever(memory, filters=[text])  # type: ignore[arg-type]
     with pytest.raises(SetupError, match="'documents', 'passages'"):
         TreeMemoryRetriever(memory, returns="chunks")  # type: ignore[arg-type]
