@@ -17,6 +17,7 @@ from sharedllm.memory.documents import MemoryDocument, Problem, Report
 from sharedllm.memory.ingest import Ingest, is_wanted
 from sharedllm.memory.manifest import Manifest
 from sharedllm.memory.tables import REPAIR, Place
+from sharedllm.text.normalise import normalise
 
 AGAIN = "delete it and add it again"
 CHUNKS_AT_ONCE = 16  # that are copied in one transaction
@@ -325,7 +326,7 @@ def _index_again(connection: sqlite3.Connection) -> set[int]:
             chunk, first, last = row[2:5]
             if chunk in bare and tables.checksum(*row[:-1]) == row[-1]:
                 bare.discard(chunk)
-                tables.insert_words(connection, chunk, body[first:last])
+                tables.insert_words(connection, chunk, normalise(body[first:last]).text)
     return bare
 
 
