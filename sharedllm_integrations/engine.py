@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 from sharedllm_integrations.answer_form import AnswerForm
 from sharedllm_integrations.errors import AnswerTimeoutError, SetupError
-from sharedllm_integrations.memories import opened
+from sharedllm_integrations.memories import open_given
 from sharedllm_integrations.references import Cleaner
 from sharedllm_integrations.report import PROVIDER, Report, Usage, details
 from sharedllm_integrations.requests import (
@@ -163,7 +163,7 @@ class Engine:
     def memory(self) -> TreeMemory | None:
         """The memory, opened when it is first needed."""
         given = self.settings.memory
-        return None if given is None else opened(given)
+        return None if given is None else open_given(given)
 
     @cached_property
     def llm(self) -> SharedLLM:
@@ -226,6 +226,8 @@ class Engine:
         asked, documents = resolver.build_question(found, question)
         whole: list[Any] = []
         if own.reads == "memory" and self.memory is not None:
+            if not documents:
+                _require_some(self.memory, filter)
             whole = [self.memory if filter is None else _Filtered(self.memory, filter)]
         options = {**own.search, **request.options}
         if form.grammar:
@@ -322,6 +324,16 @@ class _Filtered:
     def documents_for(self, query: str, llm: SharedLLM) -> Sequence[Document]:
         """The documents that `llm` should search for `query`."""
         return self.memory.documents_for(query, llm, self.filter)
+
+
+def _require_some(memory: TreeMemory, filter: Mapping[str, Any] | None) -> None:
+    """Refuse to answer from the weights where the memory was to be read."""
+    if not (len(memory) if filter is None else memory.list(filter)):
+        let = "" if filter is None else f" that the filter {dict(filter)!r} lets through"
+        raise SetupError(
+            f"reads is 'memory', and the memory in {str(memory.path)!r} has no document{let}; add "
+            "documents, check its path, or leave reads out to be answered without documents"
+        )
 
 
 def _queue(llm: SharedLLM) -> threading.Lock:

@@ -6,6 +6,7 @@
     └── IntegrationError
         ├── SetupError             an option that an adapter cannot use (also a ValueError)
         ├── ContentError           a message holds something other than text (also a ValueError)
+        ├── DocumentValueError     a memory cannot hold a value of a document (also a ValueError)
         ├── DocumentReferenceError a reference names no document of this request (also a ValueError)
         ├── CapacityError          the documents are too long together (also a ValueError)
         ├── AnswerFormatError      the answer was cut, or not of its schema (also a ValueError)
@@ -31,6 +32,10 @@ class SetupError(IntegrationError, ValueError):
 
 class ContentError(IntegrationError, ValueError):
     """A message holds something other than text and documents, or the last one no question."""
+
+
+class DocumentValueError(IntegrationError, ValueError):
+    """A memory cannot hold a value of a document; the message names document and field."""
 
 
 class DocumentReferenceError(IntegrationError, ValueError):

@@ -5,6 +5,7 @@ They are pydantic's, which both frameworks bring and build their own classes of.
 
 from __future__ import annotations
 
+import copy
 import functools
 import os
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from pydantic import (
 from sharedllm.arguments import path_problem, shown
 from sharedllm_integrations.errors import SetupError
 from sharedllm_integrations.long_text import LONG_TEXT
+from sharedllm_integrations.memories import portable
 from sharedllm_integrations.requests import Message, Request
 from sharedllm_integrations.structured_output import schema_of
 from sharedllm_integrations.tool_calling import chosen_tools
@@ -30,6 +32,7 @@ from sharedllm_integrations.tool_calling import chosen_tools
 Reads = Literal["prompt", "memory"]
 DEFAULT_MODEL = "SmolLM2-135M-Instruct"
 MAX_TOKENS = 256
+SHARED = ("llm", "memory", "callback_manager")  # fields that a deep copy has in common
 LONGEST_S = 1e9  # seconds; locks take no longer timeouts
 GENERATION = {  # the frameworks' names -> the core's
     "temperature": "temperature",
@@ -64,36 +67,59 @@ ModelField = Annotated[Any, BeforeValidator(_is_model)]
 Seconds = Annotated[float, Field(ge=0, le=LONGEST_S)]
 
 
-class LiveFields(BaseModel):
-    """Fields that may hold a loaded model and an open memory, which copies share.
+class Reopened(BaseModel):
+    """Fields that are copied and pickled; what was opened for them is opened again when needed.
 
-    In a pickle a memory is its path, and what is loaded is left out; both are there again when they
-    are first needed.
+    A deep copy shares the memory and the loaded model. A pickle holds the folder of a memory, and
+    refuses a model that was given loaded, which no other process has.
     """
 
-    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        shared = {} if memo is None else memo
-        for name in ("llm", "memory", "_memory"):
-            live = self.__dict__.get(name)
-            shared[id(live)] = live
-        return super().__deepcopy__(shared)
+    def _given(self) -> dict[str, Any]:
+        """The fields that were given."""
+        names = type(self).model_fields
+        return {name: getattr(self, name) for name in names if name in self.model_fields_set}
 
     def __getstate__(self) -> dict[Any, Any]:
-        if self.__dict__.get("llm") is not None:
+        """What was given; see the class.
+
+        Raises
+        ------
+        SetupError
+            If a loaded model is among it.
+        """
+        given = self._given()
+        if given.pop("llm", None) is not None:
             raise SetupError(
-                f"a {type(self).__name__} with llm= holds a loaded model, which no pickle holds; "
-                "name the model with model= instead"
+                f"this {type(self).__name__} was given llm=, a model that is loaded in this "
+                "process; to pickle it, give model= (and adapter=, device=, dtype=) in its place"
             )
-        state = super().__getstate__()
-        fields = dict(state["__dict__"])
-        opened = fields.pop("_memory", None)
-        memory = opened if fields.get("memory") is None else fields["memory"]
-        if memory is not None:
-            fields["memory"] = str(getattr(memory, "path", memory))
-        return {**state, "__dict__": fields}
+        given.pop("callback_manager", None)  # LlamaIndex's, of this process
+        if "memory" in given:
+            given["memory"] = portable(given["memory"])
+        return {"given": given}
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        self.__init__(**state["given"])  # type: ignore[misc]
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        held = {} if memo is None else memo
+        given = {
+            name: value if name in SHARED else copy.deepcopy(value, held)
+            for name, value in self._given().items()
+        }
+        made = type(self)(**given)
+        held[id(self)] = made
+        return made
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with some fields changed, which opens what they name."""
+        made = super().model_copy(update=update, deep=deep)
+        for name in [name for name in made.__dict__ if name not in type(self).model_fields]:
+            del made.__dict__[name]  # what was opened for the fields as they were
+        return made
 
 
-class ModelFields(LiveFields):
+class ModelFields(Reopened):
     """A model and a memory.
 
     Attributes

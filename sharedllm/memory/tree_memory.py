@@ -262,8 +262,9 @@ class TreeMemory:
         Parameters
         ----------
         filter : mapping of metadata fields to what they must be: a value, a list of values, or
-            ``{"gt" | "gte" | "lt" | "lte" | "ne" | "in": ...}``; "id", "title" and "source" are
-            fields as well
+            ``{"gt" | "gte" | "lt" | "lte" | "ne" | "in" | "nin" | "contains" | "empty": ...}``;
+            "id", "title" and "source" are fields as well. ``{"$or": [filter, ...]}``, "$and", and
+            ``{"$not": filter}`` join filters
 
         Raises
         ------

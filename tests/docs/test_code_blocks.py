@@ -88,6 +88,9 @@ def given(page: str, folder: Path) -> dict[str, Any]:
     if page == "docs/howto/citations.md":
         names["memory"] = TreeMemory(folder / "cited", llm=names["llm"])
         names["memory"].add(MemoryDocument(id="story", text=STORY))
+    if page == "docs/tutorial.md":  # `sharedllm index` of the page
+        made = resolve.open_memory(folder / "memory", create=True)
+        made.add(MemoryDocument(id="ferry", text=FERRY, source="reports/ferry.txt"))
     if page == "docs/howto/langchain.md":
         names |= _of_langchain()
     if "llamaindex" in page or "integrations" in page:

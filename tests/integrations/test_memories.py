@@ -6,11 +6,13 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from langchain_core.documents import Document
 
 from sharedllm import MemoryDocument, SharedLLM, SharedLLMError, TreeMemory
+from sharedllm_integrations import langchain, llamaindex
 from sharedllm_integrations.errors import SetupError
-from sharedllm_integrations.memories import opened, put, save, temporary
-from tests.conftest import DOCUMENTS
+from sharedllm_integrations.memories import make_temporary, open_given, put, save
+from tests.conftest import DOCUMENTS, Make
 from tests.texts import FERRY, GARDEN
 
 
@@ -58,27 +60,63 @@ def test_a_folder_that_holds_something_else(memory: TreeMemory, tmp_path: Path) 
 
 def test_memories_by_path_are_opened_once(llm: SharedLLM, tmp_path: Path) -> None:
     TreeMemory(tmp_path / "library", llm=llm).close()
-    one = opened(tmp_path / "library", llm=llm)
-    assert opened(str(tmp_path / "library")) is one
-    assert opened(one) is one
+    one = open_given(tmp_path / "library", llm=llm)
+    assert open_given(str(tmp_path / "library")) is one
+    assert open_given(one) is one
     with pytest.raises(SetupError, match="give a TreeMemory, the path of one"):
-        opened(3)
+        open_given(3)
     with pytest.raises(Exception, match="does not exist"):
-        opened(tmp_path / "nothing")
+        open_given(tmp_path / "nothing")
 
 
 def test_a_memory_in_the_place_of_another_is_seen(llm: SharedLLM, tmp_path: Path) -> None:
     folder = tmp_path / "library"
     with TreeMemory(folder, llm=llm) as made:
         made.add(MemoryDocument(id="ferry", text=FERRY))
-    assert "ferry" in opened(folder, llm=llm)
+    assert "ferry" in open_given(folder, llm=llm)
     folder.rename(tmp_path / "old")
     with TreeMemory(folder, llm=llm) as made:
         made.add(MemoryDocument(id="garden", text=GARDEN))
-    assert [one.id for one in opened(folder, llm=llm).list()] == ["garden"]
+    assert [one.id for one in open_given(folder, llm=llm).list()] == ["garden"]
+
+
+def test_reading_makes_no_memory(
+    llm: SharedLLM, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "mistyped"
+    for own in (
+        langchain.TreeMemoryRetriever(memory=path, llm=llm),
+        langchain.TreeMemoryVectorStore(path, llm=llm).as_retriever(),
+    ):
+        assert own.invoke("When?") == []
+    index = langchain.TreeMemoryRetriever(memory=path, llm=llm)
+    assert index.get(["a"]) == []
+    assert index.delete(["a"])["num_deleted"] == 0
+    assert llamaindex.TreeMemoryRetriever(path, llm=llm).retrieve("When?") == []
+    assert caplog.text.count(f"there is no memory in {str(path)!r}") == 5
+    with pytest.raises(SharedLLMError, match="does not exist"):
+        langchain.ChatSharedLLM(llm=llm, memory=path).invoke("When?")
+    assert not path.exists()
+    index.upsert([Document(FERRY, id="a")])
+    assert [found.id for found in index.invoke("When?")] == ["a"]
+
+
+def test_an_empty_memory_is_no_source_of_answers(
+    llm: SharedLLM, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    memory = make("empty")
+    assert langchain.TreeMemoryRetriever(memory=memory).invoke("When?") == []
+    assert "is empty" in caplog.text
+    chat = langchain.ChatSharedLLM(llm=llm, memory=memory, reads="memory", max_tokens=2)
+    with pytest.raises(SetupError, match="has no document; add documents"):
+        chat.invoke("When?")
+    memory.add(DOCUMENTS)
+    assert chat.invoke("When?").response_metadata
+    with pytest.raises(SetupError, match="that the filter"):
+        chat.invoke("When?", filter={"year": 1})
 
 
 def test_a_temporary_memory_is_a_memory(llm: SharedLLM) -> None:
-    memory = temporary(llm)
+    memory = make_temporary(llm)
     memory.add(MemoryDocument(id="ferry", text=FERRY))
     assert memory.get("ferry").text == FERRY

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
@@ -159,6 +160,17 @@ def test_ids_without_a_name_follow_the_content() -> None:
         ({"title": {"ne": "The ferry"}}, ["story", "garden"]),
         ({"place": {"ne": "Penmor"}}, ["garden"]),
         ({"x') OR 1 --": 1}, []),
+        ({"place": {"nin": ["Penmor", "Rome"]}}, ["garden"]),
+        ({"title": {"nin": ["The ferry"]}}, ["story", "garden"]),
+        ({"place": {"contains": "nmo"}}, ["story", "ferry"]),
+        ({"title": {"contains": "ferry"}}, ["ferry"]),
+        ({"year": {"contains": 1871}}, []),
+        ({"year": {"empty": True}}, ["ferry"]),
+        ({"title": {"empty": False}}, ["story", "ferry"]),
+        ({"$or": [{"year": 1902}, {"title": "The ferry"}]}, ["ferry", "garden"]),
+        ({"$or": [{"year": 1902}, {"year": 1871}], "place": "Penmor"}, ["story"]),
+        ({"$and": [{"place": "Penmor"}, {"$not": {"year": 1871}}]}, ["ferry"]),
+        ({"$not": {"year": 1902}}, ["story", "ferry"]),
     ],
 )
 def test_filters(memory: TreeMemory, given: dict[str, Any] | None, found: list[str]) -> None:
@@ -172,12 +184,48 @@ def test_filters(memory: TreeMemory, given: dict[str, Any] | None, found: list[s
         ({3: 1}, "a field is a str"),
         ({"year": {"above": 3}}, "allowed: gt, gte"),
         ({"year": {"gt": [3]}}, "compare with a number or a str"),
-        ({"year": None}, "str, numbers and booleans"),
+        ({"year": None}, "str, booleans, finite numbers"),
+        ({"year": 1 << 64}, "64 bits"),
+        ({"year": {"gt": float("nan")}}, "finite"),
+        ({"place": "\ud835"}, "surrogate"),
+        ({"$or": {"year": 1902}}, "a list of filters"),
+        ({"$or": []}, "a list of filters"),
+        ({"$not": 3}, "give a mapping"),
+        ({"year": {"empty": 1}}, "give True or False"),
+        (functools.reduce(lambda inner, _: {"$not": inner}, range(40), {}), "levels"),
     ],
 )
 def test_filters_of_another_form(memory: TreeMemory, given: Any, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         memory.list(given)
+
+
+TAGS: dict[str, list[Any]] = {
+    "one": ["red", "blue"],
+    "two": ["reddish"],
+    "three": [],
+    "four": [3, True, {"red": "red"}, ["red"], "it's"],
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({"tags": {"contains": "red"}}, ["one"]),
+        ({"tags": {"contains": 3}}, ["four"]),
+        ({"tags": {"contains": "it's"}}, ["four"]),
+        ({"tags": {"contains": "["}}, []),
+        ({"tags": {"empty": True}}, ["three"]),
+        ({"$not": {"tags": {"contains": "red"}}}, ["two", "three", "four"]),
+        ({"$or": [{"tags": {"contains": t}} for t in ("red", "reddish")]}, ["one", "two"]),
+    ],
+)
+def test_filters_on_lists(make: Make, given: dict[str, Any], found: list[str]) -> None:
+    memory = make("tags")
+    memory.add(MemoryDocument(id=id, text=id, metadata={"tags": t}) for id, t in TAGS.items())
+    assert [document.id for document in memory.list(given)] == found
+    if found:
+        assert {hit.id for hit in memory.search("one", k=9, filter=given)} == set(found)
 
 
 def test_search_gives_passages_of_the_document(memory: TreeMemory) -> None:
