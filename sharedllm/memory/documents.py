@@ -11,6 +11,7 @@ from typing import Any
 from sharedllm.errors import InputError
 
 LONGEST_ID = 1024
+LONGEST_TEXT = 1 << 26  # characters of a document
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,7 +33,8 @@ class MemoryDocument:
     Raises
     ------
     InputError
-        If a value is of another type, or JSON cannot hold the metadata.
+        If a value is of another type, the text is longer than 67,108,864 characters, or JSON cannot
+        hold the metadata.
     """
 
     text: str = field(repr=False)
@@ -44,6 +46,11 @@ class MemoryDocument:
     def __post_init__(self) -> None:
         for name in ("text", "id", "title", "source"):
             _require_text(name, getattr(self, name))
+        if len(self.text) > LONGEST_TEXT:
+            raise InputError(
+                f"a document's text has {len(self.text):,} characters; allowed are at most "
+                f"{LONGEST_TEXT:,}: divide it into several documents"
+            )
         object.__setattr__(self, "metadata", json.loads(metadata_json(self.metadata)))
         if not self.id:
             object.__setattr__(self, "id", _content_id(self.text, self.title, self.source))

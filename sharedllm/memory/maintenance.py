@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from sharedllm.memory.database import Database
 from sharedllm.memory.documents import MemoryDocument, Problem, Report
 from sharedllm.memory.ingest import Ingest, is_wanted
 from sharedllm.memory.manifest import Manifest
+from sharedllm.memory.retrieval import stored_codec
+from sharedllm.memory.schema import WORDS
 from sharedllm.memory.tables import REPAIR, Place
 
 AGAIN = "delete it and add it again"
@@ -48,8 +51,13 @@ def _look(database: Database, manifest: Manifest) -> _Findings:
             for look in (found.words, found.documents):
                 look()
     if not found.structure and sqlite3.sqlite_version_info < FTS5_IN_INTEGRITY_CHECK:
-        with database.write() as connection:
-            found.index_of_words(connection)
+        if database.is_writable:
+            with database.write() as connection:
+                found.index_of_words(connection)
+        else:  # SQLite wants a transaction for the check, although it writes nothing
+            with database.read() as connection, closing(sqlite3.connect("")) as copy:
+                connection.backup(copy)
+                found.index_of_words(copy)
     return found
 
 
@@ -97,7 +105,7 @@ class _Findings:
     def sound(self, row: Sequence[Any], what: str, table: str, chunk: int | None = None) -> bool:
         """Compare a row with its checksum."""
         try:
-            tables.checked(row, what)
+            tables.checked(row, table, what)
         except TreeMemoryDamagedError as error:
             self.note(f"{error}: {REPAIR}", table, chunk)
             return False
@@ -132,6 +140,12 @@ class _Findings:
         if compact and held != {"projection", "levels"}:
             self.codec = True
             self.note(f"the codec of search vectors is missing: {REPAIR}", "codecs")
+        elif compact and not self.codec:
+            try:
+                stored_codec(self.connection, self.manifest)
+            except TreeMemoryDamagedError as error:
+                self.codec = True
+                self.note(str(error), "codecs")
 
     def texts(self) -> None:
         for (text,) in self.connection.execute("SELECT text FROM texts").fetchall():
@@ -251,12 +265,18 @@ class _Findings:
 # -- repair ----------------------------------------------------------------------------------------
 
 
-def repair(database: Database, manifest: Manifest, ingest: Callable[[], Ingest]) -> Report:
+def repair(
+    database: Database,
+    manifest: Manifest,
+    model: Callable[[], object],
+    ingest: Callable[[], Ingest],
+) -> Report:
     """Look at everything, and make broken rows anew where they follow from the texts.
 
     Parameters
     ----------
-    ingest : gives what encodes, and may load the model for it
+    model : loads what encodes, before anything is changed
+    ingest : gives what encodes
 
     Raises
     ------
@@ -271,6 +291,8 @@ def repair(database: Database, manifest: Manifest, ingest: Callable[[], Ingest])
         found = _look(database, manifest)
     if found.structure or not found.problems:
         return found.report(len(before.problems) - len(found.problems))
+    if found.broken or found.misplaced or found.codec:
+        model()
     with database.write() as connection:
         texts = _cleared(connection, found)
     if texts:
@@ -314,7 +336,7 @@ def _index_again(connection: sqlite3.Connection) -> set[int]:
     # one of an unknown version cannot be dropped: https://sqlite.org/fts5.html
     connection.execute("INSERT OR REPLACE INTO words_config VALUES ('version', 4)")
     connection.execute("DROP TABLE words")
-    connection.execute(tables.WORDS)
+    connection.execute(WORDS)
     bare = {row[0] for row in connection.execute("SELECT chunk FROM chunks")}
     for (text,) in connection.execute("SELECT text FROM texts").fetchall():
         try:
@@ -339,7 +361,8 @@ def compact(database: Database) -> None:
     """
     with database.write() as connection:
         for row in connection.execute("SELECT * FROM placed"):
-            tables.checked(row, f"Nothing was changed; {REPAIR}, then compact: a chunk's place")
+            what = f"Nothing was changed; {REPAIR}, then compact: a chunk's place"
+            tables.checked(row, "placed", what)
         now = tables.bump(connection)
         idle = connection.execute(
             "SELECT chunk FROM chunks WHERE chunk NOT IN (SELECT chunk FROM placed)"

@@ -109,16 +109,40 @@ def test_a_model_that_has_no_name_must_be_given(memory: TreeMemory) -> None:
     again.close()
 
 
-def test_the_model_is_loaded_by_its_name(tiny_folder: Path, tmp_path: Path) -> None:
-    from sharedllm.registry import forget, loaded
+def test_a_model_that_a_memory_names_is_loaded_when_the_user_names_it(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The memory may be a stranger's: what it names may be anything on the disk or the hub."""
+    from sharedllm.encoding import document_encoder
+    from sharedllm.registry import forget, loaded, loaded_for
 
     tree = TreeConfig(chunk=64, height=2, ratios=(4, 1), root_ratio=8)
     llm = SharedLLM.from_pretrained(tiny_folder, tree=tree)
     with TreeMemory(tmp_path / "m", llm=llm) as memory:
         memory.add(DOCUMENTS)
+    forget()
+    loads: list[object] = []
+    own = document_encoder.load
+    monkeypatch.setattr(
+        document_encoder, "load", lambda name, **options: loads.append(name) or own(name, **options)
+    )
     with TreeMemory(tmp_path / "m") as first, TreeMemory(tmp_path / "m") as second:
-        assert first.search("light")[0].id in {d.id for d in DOCUMENTS}
-        assert first.encoder is second.encoder
+        for use in (
+            lambda: first.search("light"),
+            lambda: loaded_for(first),
+            lambda: loaded_for(first, device="cpu"),
+            lambda: first.add(MemoryDocument(text="more")),
+        ):
+            with pytest.raises(TreeMemoryMismatchError, match=r"made with the model .*--model"):
+                use()
+        assert [first.get(d.id) for d in DOCUMENTS] == list(DOCUMENTS)
+        assert first.verify().clean
+        assert not loads
+        named = loaded_for(first, model=str(tiny_folder))
+        assert loaded_for(second, model=str(tiny_folder)) is named
+        assert named.tree == tree  # the memory's
+    with TreeMemory(tmp_path / "m", llm=named) as memory:
+        assert memory.search("light")[0].id in {d.id for d in DOCUMENTS}
     assert loaded(str(tiny_folder), tree=tree) is loaded(str(tiny_folder), tree=tree)
     forget()
     shutil.rmtree(tmp_path / "m")
