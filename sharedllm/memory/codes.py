@@ -36,7 +36,6 @@ from sharedllm.text.tree import Chunk, grow_trees
 VECTOR_BYTES = 64  # of a token
 BLOCK = {"cpu": 16384, "cuda": 32768}  # tokens at once; on the CPU what its caches hold
 SEED = 0
-MOST_TOKENS = 1 << 20  # of a chunk
 GROUP = 32  # values of KV that share a scale in int4
 
 # -- search vectors --------------------------------------------------------------------------------
@@ -313,8 +312,6 @@ def layout_from_bytes(
     ValueError
         If it is not of so many tokens, or they are not tokens of such a text and model.
     """
-    if not 0 < tokens <= MOST_TOKENS:
-        raise ValueError(f"a chunk of {tokens:,} tokens")
     columns = np.frombuffer(inflated(data, 12 * tokens), "<i4").reshape(3, tokens)
     starts = np.cumsum(columns[1], dtype=np.int32)
     spans = np.stack([starts, starts + columns[2]], axis=1).astype(np.int32)

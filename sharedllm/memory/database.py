@@ -28,6 +28,7 @@ AGAIN = "restore it from a copy, or index the documents again into a new folder"
 PAGE_BYTES = 16384  # search vectors of a chunk take 64 KB (docs/experiments.md, 30)
 LARGEST_WAL = 64 << 20  # that is left on the disk after a checkpoint
 AT_EXIT_S = 1  # that the end of the process waits for a transaction of another thread
+UNREADABLE = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
 DAMAGE = (  # what SQLite says of statements that are right, in a file that is not
     sqlite3.SQLITE_CORRUPT,
     sqlite3.SQLITE_ERROR,
@@ -320,6 +321,12 @@ class Database:
             return TreeMemoryBusyError(
                 f"the memory in {where} is being written by {folders.signed(self.folder)}; waited "
                 f"{self._busy_s:g} s: try again when it is done, or raise busy_s"
+            )
+        if code in UNREADABLE and not self._writable and folders.is_unfinished(self.folder):
+            return TreeMemoryError(
+                f"the memory in {where} was not closed when it was last written: its last changes "
+                "are in a log, which cannot be read where nothing can be written. Copy the folder "
+                "to where you can write, open it there once (sharedllm docs), and copy it back"
             )
         if code == sqlite3.SQLITE_NOTADB:
             return TreeMemoryFormatError(f"{FILE} in {where} is not an SQLite file, or is damaged")

@@ -97,18 +97,21 @@ def is_writable(folder: Path) -> bool:
 
 
 def require_one_name(folder: Path) -> None:
-    """Refuse to write to a file that has another name as well: each name has its own log.
+    """Refuse to write to files that have other names as well, which may be somebody else's.
+
+    SQLite would also keep a log for each name: https://sqlite.org/howtocorrupt.html
 
     Raises
     ------
     TreeMemoryFormatError
     """
-    if (folder / FILE).stat().st_nlink > 1:
-        raise TreeMemoryFormatError(
-            f"{FILE} in {str(folder)!r} has other names elsewhere (hard links), through which it "
-            "can be damaged (https://sqlite.org/howtocorrupt.html): copy the folder (cp -r), and "
-            "open the copy"
-        )
+    for name in (FILE, WAL, SHM, JOURNAL):
+        with suppress(FileNotFoundError):
+            if (folder / name).lstat().st_nlink > 1:
+                raise TreeMemoryFormatError(
+                    f"{name} in {str(folder)!r} has other names elsewhere (hard links), and what "
+                    "is written here would change there: copy the folder (cp -r), and open the copy"
+                )
 
 
 def is_unfinished(folder: Path) -> bool:

@@ -24,6 +24,7 @@ from sharedllm.memory.tables import REPAIR, Place
 AGAIN = "delete it and add it again"
 CHUNKS_AT_ONCE = 16  # that are copied in one transaction
 FTS5_IN_INTEGRITY_CHECK = (3, 44)  # https://sqlite.org/releaselog/3_44_0.html
+MOST_GENERATIONS = 10**15
 UNKNOWN_GENERATIONS = 1_000_000  # more than were made since the last one that is known
 
 
@@ -180,7 +181,9 @@ class _Findings:
         placed = tables.placed_chunks(self.connection, text, 0, found.fetchone()[0])
         held = 0
         for chunk, _, _ in placed:
-            row = self.connection.execute("SELECT tokens FROM chunks WHERE chunk = ?", (chunk,))
+            row = self.connection.execute(
+                "SELECT tokens FROM chunks WHERE chunk = ? AND typeof(tokens) = 'integer'", (chunk,)
+            )
             held += (row.fetchone() or (0,))[0]
         if held != tokens:
             raise TreeMemoryDamagedError("some of its chunks are missing")
@@ -189,7 +192,7 @@ class _Findings:
         tree, keep = self.manifest.tree, self.manifest.settings.keep
         for row in self.connection.execute("SELECT * FROM chunks"):
             chunk = row[0]
-            self.bytes += len(row[3]) + len(row[4])
+            self.bytes += _size(row[3]) + _size(row[4])
             if not self.sound(row, "a chunk's entry", "chunks", chunk):
                 continue
             nodes, held = self.connection.execute(
@@ -200,10 +203,10 @@ class _Findings:
             if held and nodes != len(kept_nodes(row[2], tree, keep)):
                 self.note(f"some KV of a chunk is missing: {REPAIR}", "kv", chunk)
         for row in self.connection.execute("SELECT chunk, node, data, checksum FROM kv"):
-            self.bytes += len(row[2])
+            self.bytes += _size(row[2])
             self.sound(row, "KV of a chunk", "kv", row[0])
         for row in self.connection.execute("SELECT * FROM vectors"):
-            self.bytes += len(row[1])
+            self.bytes += _size(row[1])
             self.sound(row, "search vectors of a chunk", "vectors", row[0])
         for table in ("vectors", "kv"):
             self._both_ways(table, "chunk")
@@ -222,7 +225,9 @@ class _Findings:
 
     def unreadable_index(self, error: sqlite3.DatabaseError) -> None:
         """Note what SQLite says of the index of words, if it is about damage."""
-        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR):
+        # Python gives no code for a text that is not UTF-8
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
+        if code & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR):
             raise error
         self.index = True
         self.note(f"the index of words is not that of the words ({error}): {REPAIR}", "words")
@@ -260,6 +265,10 @@ class _Findings:
             connection.execute("INSERT INTO words (words) VALUES ('integrity-check')")
         except sqlite3.DatabaseError as error:
             self.unreadable_index(error)
+
+
+def _size(value: object) -> int:
+    return len(value) if isinstance(value, bytes) else 0
 
 
 # -- repair ----------------------------------------------------------------------------------------
@@ -324,8 +333,12 @@ def _cleared(connection: sqlite3.Connection, found: _Findings) -> list[int]:
 
 def _renumber(connection: sqlite3.Connection) -> None:
     """Count changes from a number on that no index has seen, so that indexes are made anew."""
-    known = connection.execute("SELECT max(generation) FROM dropped").fetchone()[0] or 0
-    now = int(known) + UNKNOWN_GENERATIONS
+    known = connection.execute(
+        "SELECT max(generation) FROM dropped WHERE typeof(generation) = 'integer' "
+        "AND generation < ?",
+        (MOST_GENERATIONS,),
+    ).fetchone()[0]
+    now = int(known or 0) + UNKNOWN_GENERATIONS
     connection.execute("DELETE FROM dropped")
     for name in ("generation", "trimmed"):
         tables.set_value(connection, name, str(now))

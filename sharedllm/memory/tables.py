@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 from sharedllm.errors import DocumentError, TreeMemoryDamagedError
 from sharedllm.memory.documents import (
+    LONGEST_METADATA,
+    LONGEST_NAME,
     LONGEST_TEXT,
     MemoryDocument,
     StoredDocument,
@@ -28,6 +30,7 @@ VALUES_AT_ONCE = 500  # in one SQL statement
 HASH_BYTES = 20
 MOST_UTF8 = 4  # bytes of a character
 LONGEST_NUMBER = 18  # digits, of those that SQLite keeps
+MOST_TOKENS = 1 << 20  # of a chunk
 MOST_CHARACTERS = 4096  # of a token
 UNCOVERED = 1 << 22  # characters of a text that no token covers: white space, for some tokenizers
 
@@ -82,10 +85,19 @@ def checked(row: Sequence[Any], table: str, what: str) -> tuple[Any, ...]:
     TreeMemoryDamagedError
         If they are not those that were written; the message begins with `what`.
     """
-    kinds = KINDS[table]
-    if checksum(*row[:-1]) != row[-1] or tuple(map(type, row[:-1])) != kinds:
+    kinds = tuple(map(type, row[:-1]))
+    if checksum(*row[:-1]) != row[-1] or kinds != KINDS[table] or _is_huge(row, table):
         raise TreeMemoryDamagedError(f"{what} is not what was written")
     return tuple(row[:-1])
+
+
+def _is_huge(row: Sequence[Any], table: str) -> bool:
+    """True of what no memory writes, and what would take too long to read."""
+    if table == "chunks":
+        return not 0 < row[2] <= MOST_TOKENS
+    if table == "documents":
+        return max(len(row[1]), len(row[2])) > LONGEST_NAME or len(row[3]) > LONGEST_METADATA
+    return False
 
 
 def inflated(data: bytes, most: int) -> bytes:
@@ -313,12 +325,12 @@ def require_findable(connection: sqlite3.Connection) -> None:
     for row in connection.execute(f"SELECT {DOCUMENT} FROM documents d"):
         checked_document(row)
     for row in connection.execute("SELECT * FROM placed"):
-        if checksum(*row[:-1]) != row[-1]:
+        try:
+            checked(row, "placed", "the place of a chunk")
+        except TreeMemoryDamagedError as error:
             ids = connection.execute("SELECT id FROM documents WHERE text = ?", (row[0],))
             whose = ", ".join(repr(one) for (one,) in ids) or "(none)"
-            raise TreeMemoryDamagedError(
-                f"document {whose}: the place of a chunk is not what was written; {REPAIR}"
-            )
+            raise TreeMemoryDamagedError(f"document {whose}: {error}; {REPAIR}") from error
 
 
 def drop_texts(connection: sqlite3.Connection, texts: Iterable[int]) -> None:
