@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import shutil
 import tempfile
@@ -15,6 +16,7 @@ from sharedllm_integrations.errors import SetupError
 if TYPE_CHECKING:
     from sharedllm import Hit, MemoryDocument, SharedLLM, TreeMemory
 
+logger = logging.getLogger(__name__)
 MEMORY_FILE = "memory.sqlite"
 Returns = Literal["documents", "passages"]
 PASSAGES_A_DOCUMENT = 64  # looked at for each document that is wanted; a search costs the same
@@ -27,7 +29,7 @@ def opened(memory: Any, *, create: bool = False, llm: SharedLLM | None = None) -
     ----------
     memory : TreeMemory, or the path of one
     create : make one where there is none
-    llm : the model that a path is opened with first; None is the one that the memory names
+    llm : the model that a path is opened with first; None is the embedded one
 
     Raises
     ------
@@ -106,7 +108,10 @@ def found(
     memory: TreeMemory, query: str, k: int, where: Mapping[str, Any] | None, returns: Returns
 ) -> list[Hit]:
     """The `k` best passages, or the best passage of each of the `k` best documents, best first."""
-    if not (memory.list(where) if where else len(memory)):
+    if not len(memory):
+        logger.warning("nothing is found: the memory in %r holds no document", str(memory.path))
+        return []
+    if where and not memory.list(where):
         return []
     if returns == "passages":
         return memory.search(query, k, where)

@@ -6,6 +6,7 @@ a plain file of the memory's own.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -22,6 +23,7 @@ WRITER = "writer.json"  # names who holds the write lock, or held it last: for m
 INDEX = "index"  # folder of the prefilter's FAISS index
 OWN = (FILE, WAL, SHM, JOURNAL, WRITER, INDEX)
 NOTE_BYTES = 4096
+LONGEST_NAME = 255  # bytes of a folder's name, on all common systems
 
 
 def require_own(folder: Path, *, create: bool) -> None:
@@ -35,7 +37,7 @@ def require_own(folder: Path, *, create: bool) -> None:
         If there is none and `create` is false, or it cannot be read.
     """
     where = repr(str(folder))
-    kind = _kind(folder)
+    kind = kind_of(folder)
     if kind is None:
         if create:
             return
@@ -59,7 +61,7 @@ def require_own(folder: Path, *, create: bool) -> None:
         )
 
 
-def _kind(folder: Path) -> int | None:
+def kind_of(folder: Path) -> int | None:
     """The mode of what stands at a path; None where nothing does.
 
     Raises
@@ -68,6 +70,8 @@ def _kind(folder: Path) -> int | None:
         If no file can have the path's name.
     """
     try:
+        if any(len(os.fsencode(part)) > LONGEST_NAME for part in folder.parts):
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         return folder.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         return None

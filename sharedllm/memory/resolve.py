@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 from sharedllm.encoding.document import Document
 from sharedllm.encoding.document_encoder import DocumentEncoder, HasEncoder
 from sharedllm.errors import InputError
-from sharedllm.memory.folder import file_of
+from sharedllm.memory.folder import file_of, kind_of
 from sharedllm.memory.tree_memory import TreeMemory
 
 
@@ -137,6 +137,7 @@ class _Memories:
 
     def at(self, folder: Path, llm: HasEncoder | None, *, create: bool) -> TreeMemory:
         """Give the memory in `folder`; opened again where another one stands there now."""
+        kind_of(folder)  # refuses what can be no path
         name = os.path.realpath(folder)
         with self._lock:
             found = self._open.get(name)

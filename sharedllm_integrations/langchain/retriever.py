@@ -49,8 +49,8 @@ class TreeMemoryRetriever(DocumentIndex):
 
     Parameters
     ----------
-    memory : TreeMemory, the path of one (made where there is none), or None for one that lasts as
-        long as the process
+    memory : TreeMemory, the path of one (``upsert`` makes it where there is none), or None for one
+        that lasts as long as the process
     k : documents (or passages) to return at most
     filter : metadata filter, as ``TreeMemory.search`` takes it
     returns : "documents" (whole ones) or "passages" (the best, for chains with another model)
@@ -81,6 +81,13 @@ class TreeMemoryRetriever(DocumentIndex):
     def _memory(self) -> TreeMemory:
         if self.memory is None:
             return temporary(self.llm)
+        return opened(self.memory, llm=self.llm)
+
+    @cached_property
+    def _made(self) -> TreeMemory:
+        """The memory, made where there is none: to be written to."""
+        if self.memory is None:
+            return self._memory
         return opened(self.memory, create=True, llm=self.llm)
 
     # -- finding ---------------------------------------------------------------------------------
@@ -140,7 +147,7 @@ class TreeMemoryRetriever(DocumentIndex):
                 failed.append(item.id or "")
                 continue
             document = to_memory(item)
-            put(self._memory, document)
+            put(self._made, document)
             succeeded.append(document.id)
         return UpsertResponse(succeeded=succeeded, failed=failed)
 

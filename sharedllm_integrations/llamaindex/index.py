@@ -49,8 +49,8 @@ class TreeMemoryIndex:
 
     Parameters
     ----------
-    memory : TreeMemory, the path of one (made where there is none), or None for one that lasts as
-        long as the process
+    memory : TreeMemory, the path of one (:meth:`from_documents` makes it where there is none), or
+        None for one that lasts as long as the process
     llm : the LlamaIndex model that answers; None is a LlamaIndexSharedLLM of the memory
         Of a LlamaIndexSharedLLM, the index uses a copy whose requests' own memory is the index's.
     tenant : of the references that its retrievers give out; None is the model's
@@ -100,6 +100,8 @@ class TreeMemoryIndex:
         DocumentError
             Of the core, if one is in the memory under the same id with another content.
         """
+        if isinstance(memory, str | os.PathLike):
+            memory = memory_for(memory, core_of(llm), create=True)
         index = cls(memory, llm=llm, tenant=tenant)
         read = (to_memory(one) for one in documents if _has_text(one))
         index.memory.add(read, progress=show_progress or None)

@@ -37,8 +37,7 @@ class TreeMemoryRetriever(BaseRetriever):
 
     Parameters
     ----------
-    memory : TreeMemory, the path of one (made where there is none), or None for one that lasts as
-        long as the process
+    memory : TreeMemory, the path of one, or None for one that lasts as long as the process
     similarity_top_k : documents (or passages) to return at most
     filters : MetadataFilters, or a metadata filter as ``TreeMemory.search`` takes it
     returns : "documents" (whole ones) or "passages" (the best, for another model)
@@ -186,11 +185,13 @@ def _given(one: NodeWithScore) -> GivenText:
     return GivenText(text=text, title=title, source=source)
 
 
-def memory_for(memory: Any, llm: LlamaIndexSharedLLM | SharedLLM | None) -> TreeMemory:
+def memory_for(
+    memory: Any, llm: LlamaIndexSharedLLM | SharedLLM | None, *, create: bool = False
+) -> TreeMemory:
     """The open memory that `memory` is or names; None is a new one for the process."""
     if memory is None:
         return temporary(core_of(llm))
-    return opened(memory, create=True, llm=core_of(llm))
+    return opened(memory, create=create, llm=core_of(llm))
 
 
 def core_of(llm: Any) -> SharedLLM | None:
