@@ -171,13 +171,19 @@ class AdapterConfig(_Config):
         The low-rank addition is scaled by alpha / rank.
     roles : tuple of {"lower", "upper"}
         The roles that have an adapter. A role without one runs the base.
+    answer_lead : str
+        Text that begins every answer from documents, learned but never shown. A space makes the
+        first word the same token as in the middle of a text, so that it can be copied.
     """
 
     rank: int = 16
     alpha: float = 32
     roles: tuple[str, ...] = ROLES
+    answer_lead: str = ""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.answer_lead, str):
+            raise ConfigError(f"answer_lead is {self.answer_lead!r}; it must be a text")
         require_int("rank", self.rank, least=1)
         require_number("alpha", self.alpha, least=1e-6)
         object.__setattr__(self, "roles", as_tuple("roles", self.roles))

@@ -170,7 +170,9 @@ class SharedLLM:
     def adapt(self, adapter: Adapter) -> None:
         """Register `adapter`, which is on this model already. Documents read before are refused."""
         self.encoder.adapt(adapter)
-        self.decoder.refusal_id = part_ids(ABSENT, self.tokenizer)[0]
+        lead = adapter.config.answer_lead
+        self.decoder.lead = lead
+        self.decoder.refusal_id = part_ids(lead + ABSENT, self.tokenizer)[0]
 
     def save_pretrained(
         self,

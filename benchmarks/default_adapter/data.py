@@ -17,6 +17,7 @@ import json
 import lzma
 import random
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ LONGEST_SUMMARY = 1600
 LONGEST_QUESTION = 300  # longer ones carry texts of their own
 LONG_ANSWERS = 0.25  # the share that is kept of answers of more than LONG characters
 LONG = 250
+VOCABULARY = "vocabulary.json"
+WORD_COUNTS = (4, 1500)  # least and most occurrences of a word that tasks are filled with
 # PolicyQA: the same few questions again and again, with fragments as answers. ROPES: situations
 # inside the question. Quoref: the same questions in several prompts, of which one is kept.
 SKIP = ("PolicyQA", "T0:ropes", *(f"T0:quoref_{x}" for x in ("A", "C", "G", "R", "W", "Found")))
@@ -176,6 +179,25 @@ def questions(data: Path, out: Path, subset: Subset) -> None:
             written.writelines(lines)
 
 
+def write_vocabulary(out: Path, subset: Subset) -> None:
+    """Write words and names of the documents, from which generated tasks are filled."""
+    counts: Counter[str] = Counter()
+    names: Counter[str] = Counter()
+    for name in subset.characters:
+        with (out / f"train/{name}{subset.suffix}").open(encoding="utf-8") as lines:
+            for line in lines:
+                text = json.loads(line)["text"]
+                counts.update(re.findall(r"(?<![\w'-])[a-z]{4,12}(?![\w'-])", text))
+                names.update(re.findall(r"(?<=[a-z,] )[A-Z][a-z]{3,11}(?![\w'-])", text))
+    least, most = WORD_COUNTS
+    vocabulary = {
+        "words": sorted(word for word, n in counts.items() if least <= n <= most),
+        "names": sorted(n for n, c in names.items() if c >= least and counts[n.lower()] <= c),
+    }
+    (out / "train" / VOCABULARY).write_text(json.dumps(vocabulary), encoding="utf-8")
+    print("vocabulary: " + ", ".join(f"{len(held):,} {key}" for key, held in vocabulary.items()))
+
+
 def _read(data: Path, name: str) -> IO[str]:
     return lzma.open(data / f"train/{name}.jsonl.xz", "rt", encoding="utf-8")
 
@@ -201,6 +223,8 @@ def main() -> None:
     (args.out / "train").mkdir(parents=True, exist_ok=True)
     documents(args.data, args.out, subset)
     questions(args.data, args.out, subset)
+    if args.packed:
+        write_vocabulary(args.out, subset)
 
 
 if __name__ == "__main__":

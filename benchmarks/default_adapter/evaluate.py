@@ -206,10 +206,10 @@ def _answer(
                 max_new_tokens=NEW_TOKENS,
             )
         )
-    texts = [a.text for a in llm.generate(prepared, max_new_tokens=NEW_TOKENS)]
-    gold = [
-        llm.tokenizer(one.right[0], add_special_tokens=False)["input_ids"][:64] for one in group
-    ]
+    generation = {"max_new_tokens": NEW_TOKENS, "refusal_margin": args.refusal_margin}
+    texts = [a.text for a in llm.generate(prepared, **generation)]
+    right = [llm.decoder.lead + one.right[0] for one in group]
+    gold = [llm.tokenizer(text, add_special_tokens=False)["input_ids"][:64] for text in right]
     return texts, llm.upper.nll([p.prompt for p in prepared], gold)
 
 
@@ -249,10 +249,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--leaves", choices=LEAVES, default="text")
     parser.add_argument("--coarse", choices=("none", "all"), default="none")
     parser.add_argument("--context", type=int, default=None, help="of the trees; the adapter's")
+    parser.add_argument("--leaf-ratio", type=float, default=None, help="tokens per KV entry")
     parser.add_argument("--part", type=int, choices=(0, 1), default=0)
     parser.add_argument("--most", type=int, default=60, help="questions per kind")
     parser.add_argument("--limit", type=int, default=None, help="questions per set, for a trial")
     parser.add_argument("--budget", type=int, default=1024)
+    parser.add_argument("--refusal-margin", type=float, default=0.0, help="nats")
     parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--seconds", type=float, default=1e9)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
@@ -264,14 +266,25 @@ def arguments() -> argparse.Namespace:
     return args
 
 
+def tree_of(args: argparse.Namespace) -> TreeConfig | None:
+    """Return the trees that the options ask for; None leaves them to the adapter."""
+    if args.context is None and args.leaf_ratio is None:
+        return None
+    usual = TreeConfig(context=args.context or 0)
+    if args.leaf_ratio is None:
+        return usual
+    return usual.replace(ratios=(*usual.ratios[:-1], args.leaf_ratio))
+
+
 def main() -> None:
     args = arguments()
     if args.table:
         print_table(args.table)
         return
     adapter = None if args.adapter == "none" else args.adapter
-    tree = None if args.context is None else TreeConfig(context=args.context)
-    llm = SharedLLM.from_pretrained(None, adapter=adapter, tree=tree, search=SearchConfig())
+    llm = SharedLLM.from_pretrained(
+        None, adapter=adapter, tree=tree_of(args), search=SearchConfig()
+    )
     makers = {
         "qa2": lambda: read_items(args.data / "qa2.jsonl.xz", "b", args.part, args.most),
         "items": lambda: place_items(llm, args.data),

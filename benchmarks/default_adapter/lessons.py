@@ -47,22 +47,26 @@ class Drawn:
     budget : least and most tokens, log-uniform
     usual : the same around the default budget, for the share `common` of the lessons
     forms : shares of leaves as text, as KV, and as KV with a twin as text
+    ratios : tokens per KV entry of leaves as KV, and their shares; above 1 there is always a twin
     coarse : share with a coarse level around the leaves
     miss : share whose evidence is not preferred
     noise : nodes of half of the cases split at N(l/2, (noise l)^2)
     own : share in the library's own prompt; the others have those of retrieval chains
     late : share of conversations with their documents in the last message
+    lead : text that begins every answer (``AdapterConfig.answer_lead``)
     """
 
     budget: tuple[int, int] = (128, 4096)
     usual: tuple[int, int] = (768, 1536)
     common: float = 0.4
     forms: tuple[float, float, float] = (0.4, 0.3, 0.3)
+    ratios: tuple[tuple[float, float], ...] = ((1, 0.84), (2, 0.11), (4, 0.05))
     coarse: float = 0.25
     miss: float = 0.05
     noise: float = 0.1
     own: float = 0.6
     late: float = 0.75
+    lead: str = " "
 
 
 class Chooser:
@@ -86,6 +90,10 @@ class Chooser:
 
     def choose(self, case: Case) -> Choice:
         """Draw settings and choose passages; with leaves of both forms, the text is the teacher."""
+        form = self._rng.choices(("text", "kv", "both"), self._drawn.forms)[0]
+        tree = self._tree if form == "text" else self._draw_tree()
+        if tree.leaf_ratio > 1:
+            form = "both"
         noise = self._drawn.noise if self._rng.random() < 0.5 else 0.0
         documents = [
             self._read(source.text, source.title, index, noise)
@@ -95,13 +103,13 @@ class Chooser:
             [leaves_of(document, *span) for span in source.evidence]
             for document, source in zip(documents, case.sources, strict=True)
         ]
-        form = self._rng.choices(("text", "kv", "both"), self._drawn.forms)[0]
         settings = self._settings(case, "text" if form == "text" else "kv")
-        selection = self._selection(case, documents, wanted, settings)
+        selection = self._selection(case, documents, wanted, settings, tree)
         answer = case.answer
         if any(wanted) and not _reads(_fine(selection, documents), wanted):
             answer = ABSENT  # the evidence was not selected: an answer would be made up
-        target = tokenize(answer, self._tokenizer).ids.tolist()
+        lead = self._drawn.lead if case.question else ""
+        target = tokenize(lead + answer, self._tokenizer).ids.tolist()
         if case.question:
             conversation = self._conversation(case, documents)
             target.append(self._end_id)
@@ -111,11 +119,17 @@ class Chooser:
         if form == "both":
             teacher = make_plan(conversation, keep_text(selection), self._tokenizer)
         return Choice(
-            kind=f"{case.kind}/{settings.leaves}",
+            kind=f"{case.kind}/{settings.leaves}{_suffix(tree)}",
             plan=make_plan(conversation, selection, self._tokenizer),
             target=tuple(target),
             lesson=teacher,
         )
+
+    def _draw_tree(self) -> TreeConfig:
+        """Draw the ratio of the leaves."""
+        ratios, shares = zip(*self._drawn.ratios, strict=True)
+        ratio = self._rng.choices(ratios, shares)[0]
+        return self._tree.replace(ratios=(*self._tree.ratios[:-1], ratio))
 
     def _read(self, text: str, title: str, index: int, noise: float) -> Document:
         document = make_document(text, self._tokenizer, self._tree, noise=noise, rng=self._numpy)
@@ -141,33 +155,38 @@ class Chooser:
         documents: Sequence[Document],
         wanted: Sequence[Sequence[NDArray[np.int32]]],
         settings: SearchConfig,
+        tree: TreeConfig,
     ) -> Selection:
         """Select by noisy BM25 with the evidence near the front; without a question by recency."""
         scores = self._scores(case, documents)
         if any(wanted) and self._rng.random() >= self._drawn.miss:
             ranked = np.sort(np.concatenate(scores))[::-1]
             share = 1 - settings.coarse_share if settings.coarse == "all" else 1
-            room = share * settings.budget / (self._tree.leaf + 4)
+            room = share * settings.budget / (tree.leaf / tree.leaf_ratio + 4)
             for own, spans in zip(scores, wanted, strict=True):
                 for leaves in spans:
                     rank = int(room * self._rng.random())
                     own[leaves] = ranked[min(rank, len(ranked) - 1)] + 1e-3
-            first = self._select(documents, scores, settings)
+            first = self._select(documents, scores, settings, tree)
             if _covers(_fine(first, documents), wanted):
                 return first
             for own, spans in zip(scores, wanted, strict=True):
                 for leaves in spans:
                     own[leaves] = ranked[0] + 100
-        return self._select(documents, scores, settings)
+        return self._select(documents, scores, settings, tree)
 
     def _select(
-        self, documents: Sequence[Document], scores: Scores, settings: SearchConfig
+        self,
+        documents: Sequence[Document],
+        scores: Scores,
+        settings: SearchConfig,
+        tree: TreeConfig,
     ) -> Selection:
         return select(
             [document.forest for document in documents],
             [d.forest.from_leaves(s) for d, s in zip(documents, scores, strict=True)],
             settings,
-            self._tree,
+            tree,
             overhead=window_overheads(documents, self._tokenizer),
             widen=lambda d, node: complete_sentences(documents[d], node, settings.sentences),
         )
@@ -221,6 +240,10 @@ class Chooser:
         first: list[Message] = [*parts, {"type": "text", "text": "\n\n" + str(turns[0]["content"])}]
         rest = [*turns[1:], {"role": "user", "content": case.question}]
         return converse([{"role": "user", "content": first}, *rest], (), self._tokenizer)
+
+
+def _suffix(tree: TreeConfig) -> str:
+    return "" if tree.leaf_ratio == 1 else f"{tree.leaf_ratio:g}"
 
 
 def _fine(selection: Selection, documents: Sequence[Document]) -> list[set[int]]:

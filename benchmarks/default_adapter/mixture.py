@@ -3,35 +3,38 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.default_adapter.cases import Case, Source, make_case
+from benchmarks.default_adapter.data import VOCABULARY
 from benchmarks.default_adapter.questions import Bank, Questions
 from benchmarks.default_adapter.records import make_record
 from benchmarks.default_adapter.tasks import MAKERS
+from benchmarks.default_adapter.tasks.names import use_words
 from sharedllm.training.data import CHARACTERS_A_TOKEN, Mixture
 from sharedllm.training.streams import Texts
 from sharedllm.training.train_config import DataConfig
 from sharedllm.training.train_config import Source as Task
 
 WEIGHTS = {
-    "lm": 0.03,
-    "retrieval": 0.31,
+    "lm": 0.05,
+    "retrieval": 0.36,
     "short": 0.04,
-    "qa": 0.18,
+    "qa": 0.15,
     "summary": 0.03,
-    "kinds": 0.31,
-    "records": 0.08,
+    "kinds": 0.28,
+    "records": 0.07,
     "polite": 0.01,
     "versions": 0.01,
 }
 KINDS = {
-    "yesno": 0.20,
-    "extractive": 0.16,
-    "followup": 0.14,
-    "unanswerable": 0.13,
+    "yesno": 0.19,
+    "extractive": 0.15,
+    "followup": 0.13,
+    "unanswerable": 0.16,
     "table": 0.09,
     "number": 0.05,
     "list": 0.07,
@@ -45,12 +48,12 @@ NEEDLES = {
     "multi_key": 0.18,
     "multi_value": 0.14,
     "multi_query": 0.13,
-    "tracking": 0.10,
+    "tracking": 0.09,
     "two_hop": 0.12,
     "lists": 0.09,
     "quotation": 0.05,
-    "words": 0.02,
-    "absent": 0.06,
+    "words": 0.01,
+    "absent": 0.08,
 }
 # books twice: prose is what is mostly read
 DOCUMENTS = ("books", "books", "docs", "papers", "code")
@@ -87,12 +90,14 @@ class Cases:
 
     Parameters
     ----------
-    folder : with books, docs, papers, code and qa (.jsonl), as ``data.py --packed`` writes them
+    folder : with books, docs, papers, code and qa (.jsonl) and a vocabulary, as
+        ``data.py --packed`` writes them
     bank : rows of questions by kind
     seed : the same seed gives the same cases; workers take different ones
     """
 
     def __init__(self, folder: Path, bank: Bank, seed: int, lengths: Lengths | None = None) -> None:
+        use_words(json.loads((folder / VOCABULARY).read_text(encoding="utf-8")))
         self._rng = random.Random(seed)
         self._lengths = lengths or Lengths()
         files = tuple(str(folder / f"{name}.jsonl") for name in DOCUMENTS)

@@ -3,11 +3,13 @@
     python -m benchmarks.default_adapter.train --data PREPARED --out RUN --minutes 15
     python -m benchmarks.default_adapter.train --data PREPARED --out RUN --minutes 15 --resume STATE
     python -m benchmarks.default_adapter.train --data PREPARED --out RUN --minutes 0 --resume STATE
+    torchrun --nproc-per-node 4 -m benchmarks.default_adapter.train --data PREPARED --out RUN
 
 ``data.py --packed`` writes PREPARED. RUN gets the adapter (for
 ``SharedLLM.from_pretrained(adapter=...)``), ``state.safetensors`` to resume from, and
 ``log.jsonl``: losses by task, tokens per second, seconds. The third command only writes the adapter
-of a state.
+of a state. With torchrun every process reads batches of its own on its own GPU; gradients are
+averaged.
 """
 
 from __future__ import annotations
@@ -15,14 +17,16 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import pickle
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
@@ -56,7 +60,8 @@ class Batches(IterableDataset[bytes]):
         torch.set_num_threads(1)
         worker = get_worker_info()
         # the first step is part of the seed, so that a resumed run sees new cases
-        seed = abs(hash((self._args.seed, self._start, worker.id if worker else 0)))
+        number = worker.id if worker else 0
+        seed = abs(hash((self._args.seed, self._start, number, int(os.environ.get("RANK", 0)))))
         chooser = Chooser(self._tokenizer, TREE, Drawn(), seed)
         cases = iter(Cases(self._args.data / "train", self._bank, seed))
         for batch in make_batches(map(chooser, cases), self._args.tokens):
@@ -104,6 +109,49 @@ class Log:
         self._since, self._waited = time.perf_counter(), 0.0
 
 
+class Processes:
+    """The processes of this training, one a GPU; alone unless torchrun has started several."""
+
+    def __init__(self) -> None:
+        self.count = int(os.environ.get("WORLD_SIZE", 1))
+        self.first = int(os.environ.get("RANK", 0)) == 0
+        if self.count > 1:
+            cuda = torch.cuda.is_available()
+            if cuda:
+                torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+            dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
+
+    def share(self, parameters: Iterable[Tensor]) -> None:
+        """Give all processes the first one's `parameters`."""
+        if self.count > 1:
+            with torch.no_grad():
+                for parameter in parameters:
+                    dist.broadcast(parameter, 0)
+
+    def average(self, parameters: Iterable[Tensor]) -> None:
+        """Average the gradients over the processes."""
+        if self.count == 1:
+            return
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            dist.all_reduce(parameter.grad)
+            parameter.grad /= self.count
+
+    def agree(self, value: float) -> float:
+        """Return the first process's `value`, so that all stop at the same step."""
+        if self.count == 1:
+            return value
+        own = torch.tensor(value, dtype=torch.float64)
+        dist.broadcast(own, 0)
+        return float(own)
+
+    def close(self) -> None:
+        if self.count > 1:
+            dist.barrier()
+            dist.destroy_process_group()
+
+
 def rate_share(done: float, warmup: float, cooling: float, least: float) -> float:
     """Return the share of the learning rate: a rise, a plateau, and a cosine down at the end."""
     if done < warmup:
@@ -120,11 +168,11 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--start", default="default", help="the adapter to start from")
+    parser.add_argument("--adapter", default="default", help="the adapter to start from")
     parser.add_argument("--resume", type=Path, help="a state.safetensors to resume from")
     parser.add_argument("--minutes", type=float, default=15)
     parser.add_argument("--steps", type=int, default=10**9)
-    parser.add_argument("--tokens", type=int, default=131072, help="of a batch, both models'")
+    parser.add_argument("--tokens", type=int, default=131072, help="of a process's batch")
     parser.add_argument("--rank", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=6e-4)
     parser.add_argument("--warmup", type=float, default=0.03, help="share of the time")
@@ -142,11 +190,12 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     args = arguments()
     args.out.mkdir(parents=True, exist_ok=True)
+    processes = Processes()
     torch.backends.cuda.matmul.allow_tf32 = True
     bank = Bank(args.data / "train" / "qa2.jsonl")
-    llm = SharedLLM.from_pretrained(None, adapter=args.start, tree=TREE)
+    llm = SharedLLM.from_pretrained(None, adapter=args.adapter, tree=TREE)
     if llm.adapter is None:
-        raise SystemExit(f"--start is {args.start!r}; give an adapter")
+        raise SystemExit(f"--adapter is {args.adapter!r}; give an adapter")
     model = PackedModel(llm.model, args.rank, SCALE * args.rank, compiled=args.compiled)
     model.load(llm.adapter.weights())
     optimizer = torch.optim.AdamW(
@@ -158,10 +207,13 @@ def main() -> None:
     notes = {"step": 0, "seconds": 0.0, "lessons": 0, "past": 0, "tokens": 0, "seed": args.seed}
     if args.resume:
         notes = state.load(args.resume, model.low, optimizer)
+    processes.share(model.low.values())
     if args.minutes:
-        run(args, llm, model, optimizer, bank, notes)
-    write(args, llm, model, notes)
-    print(f"done: {notes}", flush=True)
+        run(args, llm, model, optimizer, bank, notes, processes)
+    if processes.first:
+        write(args, llm, model, notes)
+        print(f"done: {notes}", flush=True)
+    processes.close()
 
 
 def to_device(batch: Batch, device: torch.device) -> dict[str, Tensor]:
@@ -179,6 +231,7 @@ def run(
     optimizer: torch.optim.AdamW,
     bank: Bank,
     notes: dict[str, float],
+    processes: Processes,
 ) -> None:
     """Train for ``--minutes`` or ``--steps``, save the state, and count in `notes`."""
     device = llm.upper.device
@@ -194,7 +247,8 @@ def run(
     started = saved = time.perf_counter()
     while True:
         seconds = time.perf_counter() - started
-        done = max(seconds / (60 * args.minutes), (notes["step"] - first) / args.steps)
+        spent = max(seconds / (60 * args.minutes), (notes["step"] - first) / args.steps)
+        done = processes.agree(spent)
         if done >= 1:
             break
         rate = args.learning_rate * rate_share(done, args.warmup, args.cooling, args.least)
@@ -205,32 +259,34 @@ def run(
         each = losses(logits, arrays, len(batch.kinds), args.distil)
         each.mean().backward()
         del logits
+        processes.average(model.low.values())
         norm = torch.nn.utils.clip_grad_norm_(model.low.values(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         notes["step"] += 1
-        notes["lessons"] += len(batch.kinds)
-        notes["past"] += batch.past
-        notes["tokens"] += batch.tokens
+        notes["lessons"] += len(batch.kinds) * processes.count
+        notes["past"] += batch.past * processes.count
+        notes["tokens"] += batch.tokens * processes.count
         notes["seconds"] = before + time.perf_counter() - started
         waiting = time.perf_counter()  # for the next batch, while the device computes
         following: Batch = pickle.loads(next(stream))
         log.add(batch, each.detach(), time.perf_counter() - waiting)
         batch = following
-        if notes["step"] % args.log_every == 0:
+        if processes.first and notes["step"] % args.log_every == 0:
             log.show(int(notes["step"]), notes["seconds"], rate, norm)
-        if time.perf_counter() - saved > args.save_seconds:
+        if processes.first and time.perf_counter() - saved > args.save_seconds:
             state.save(args.out / "state.safetensors", model.low, optimizer, notes)
             saved = time.perf_counter()
     del stream, loader
-    state.save(args.out / "state.safetensors", model.low, optimizer, notes)
+    if processes.first:
+        state.save(args.out / "state.safetensors", model.low, optimizer, notes)
 
 
 def write(
     args: argparse.Namespace, llm: SharedLLM, model: PackedModel, notes: dict[str, float]
 ) -> None:
     """Write the adapter, with the query projection of the one it started from."""
-    config = AdapterConfig(rank=args.rank, alpha=SCALE * args.rank)
+    config = AdapterConfig(rank=args.rank, alpha=SCALE * args.rank, answer_lead=Drawn().lead)
     old = llm.adapter
     if old is not None:
         old.remove()

@@ -44,6 +44,8 @@ class Row:
     text : str
         The text that has been given out.
     finish_reason : "stop", "length" or None while it grows
+    lead : str
+        Text at the beginning that is not given out (``AdapterConfig.answer_lead``).
     settled : str
         The text of ``ids[:read]``, which ends with a complete character.
     overlap : str
@@ -53,6 +55,7 @@ class Row:
     ids: list[int] = field(default_factory=list)
     text: str = ""
     finish_reason: str | None = None
+    lead: str = ""
     settled: str = ""
     overlap: str = ""
     before: int = 0

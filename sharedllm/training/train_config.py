@@ -133,6 +133,7 @@ class Trained(_Strict):
     rank: int = Field(default=16, ge=1)
     alpha: float = Field(default=32, gt=0)
     roles: tuple[Literal["lower", "upper"], ...] = Field(default=("lower", "upper"), min_length=1)
+    answer_lead: str = ""
 
 
 class QueryProjectionConfig(_Strict):

@@ -21,6 +21,8 @@ from benchmarks.default_adapter.packed_model import PackedModel, losses
 from benchmarks.default_adapter.packing import make_lesson, make_twin, pack
 from benchmarks.default_adapter.questions import Bank, Questions, Row, Shares, find_evidence
 from benchmarks.default_adapter.records import make_record
+from benchmarks.default_adapter.tasks import names
+from benchmarks.default_adapter.tasks.names import use_words
 from benchmarks.default_adapter.train import rate_share, to_device
 from sharedllm import SharedLLM
 from sharedllm.config import AdapterConfig
@@ -105,7 +107,7 @@ def test_a_teacher_adds_to_the_loss_of_its_student_alone() -> None:
     with torch.no_grad():
         logits = model(arrays, batch.longest)
         plain, taught = (losses(logits, arrays, len(batch.kinds), d) for d in (0.0, 1.0))
-    students = [n for n, kind in enumerate(batch.kinds) if kind.endswith("/kv")]
+    students = [n for n, kind in enumerate(batch.kinds) if "/kv" in kind]
     assert all(taught[n] > plain[n] for n in students)
     assert all(taught[n] == plain[n] for n in set(range(len(plain))) - set(students))
 
@@ -178,3 +180,42 @@ def test_the_rate_rises_stays_and_falls() -> None:
     assert rates[0] < 0.1
     assert max(rates) == 1.0 == rates[30]
     assert rates[-1] == pytest.approx(0.05)
+
+
+def test_compressed_leaves_keep_every_second_token_and_have_a_teacher() -> None:
+    llm = shared("llama", tree=TREE.replace(context=64))
+    forms = (0.0, 1.0, 0.0)
+    drawn = Drawn(budget=(100, 160), common=0.0, forms=forms, coarse=0.0, ratios=((2, 1.0),))
+    chooser = Chooser(llm.tokenizer, llm.tree, drawn, 3)
+    for case in cases():
+        lesson = chooser(case)
+        assert lesson.kind.endswith("/kv2")
+        assert lesson.twin is not None
+        steps = [np.diff(part[:, 1]) for part in lesson.parts if part.ndim == 2]
+        assert steps
+        assert np.median(np.concatenate(steps)) == 2
+
+
+def test_generated_values_come_from_real_texts_too() -> None:
+    rng = random.Random(1)
+    try:
+        use_words({"words": ["zephyr"], "names": ["Quenby"]})
+        drawn = [names.DRAW[kind](rng) for kind in ("food", "word", "ship", "person") * 40]
+    finally:
+        use_words({"words": [], "names": []})
+    text = " ".join(drawn).lower()
+    assert "zephyr" in text
+    assert "quenby" in text
+    assert any(food in text for food in names.FOODS)
+
+
+def test_every_answer_begins_with_the_lead() -> None:
+    llm = shared("llama")
+    plain, led = (
+        Chooser(llm.tokenizer, llm.tree, Drawn(budget=(200, 400), lead=lead), 5)
+        for lead in ("", " ")
+    )
+    space = llm.tokenizer(" ")["input_ids"]
+    for case in cases():
+        without, within = plain.choose(case).target, led.choose(case).target
+        assert list(within) == ([*space, *without] if case.question else list(without))

@@ -216,3 +216,13 @@ def test_an_adapter_gives_no_item_of_a_list_twice(
     config = GenerationConfig(max_new_tokens=6, list_penalty=penalty)
     list(decoder.run([prompt], config, [row]))
     assert row.text == said
+
+
+@pytest.mark.parametrize(("reads", "shown"), [(True, "ab"), (False, " ab")])
+def test_the_lead_of_an_answer_is_not_given_out(reads: bool, shown: str) -> None:
+    decoder = Decoder(Scripted(" ab"), TOKENIZER, frozenset({END}), ModelLock())
+    decoder.refusal_id, decoder.lead = TOKENIZER("n")["input_ids"][0], " "
+    rows = [Row()]
+    prompt = Prompt(text=((1,),), reads=reads)
+    pieces = list(decoder.run([prompt], GenerationConfig(max_new_tokens=8), rows))
+    assert rows[0].text == "".join(piece for _, piece in pieces) == shown

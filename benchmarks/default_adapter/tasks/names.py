@@ -1,10 +1,15 @@
-"""Made-up names and values, drawn from spaces so large that none can be learned by heart."""
+"""Made-up names and values, drawn from spaces so large that none can be learned by heart.
+
+The lists here are short, and a model that sees them often completes "ju" to "jungle" instead of
+copying "jade". So :func:`use_words` gives a large vocabulary of real texts, from which most words
+and names are drawn.
+"""
 
 from __future__ import annotations
 
 import random
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 ADJECTIVES = (
     "ancient brittle careful distant eager faded gentle hollow idle jolly keen lucid mellow narrow "
@@ -81,9 +86,32 @@ MONTHS = (
 ).split()
 DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 
+OPEN: dict[str, list[str]] = {"words": [], "names": []}  # of real texts
+OPEN_SHARE = 0.9
+
 _STARTS = "b br c ch d dr f g gr h j k kl l m n p pr qu r s sh st t tr v w z".split()
 _VOWELS = "a e i o u ai ea io ou".split()
 _ENDS = "n r l s th nd m x rk lt ss v".split()
+
+
+def use_words(vocabulary: Mapping[str, Sequence[str]]) -> None:
+    """Draw from `vocabulary`, its "words" and its "names", from now on."""
+    for key, held in OPEN.items():
+        held[:] = vocabulary[key]
+
+
+def word_of(rng: random.Random, closed: Sequence[str]) -> str:
+    """A word of the list, or of real texts."""
+    if OPEN["words"] and rng.random() < OPEN_SHARE:
+        return rng.choice(OPEN["words"])
+    return rng.choice(closed)
+
+
+def name_of(rng: random.Random, closed: Sequence[str]) -> str:
+    """A name of the list, or of real texts."""
+    if OPEN["names"] and rng.random() < OPEN_SHARE:
+        return rng.choice(OPEN["names"])
+    return rng.choice(closed)
 
 
 def syllables(rng: random.Random, least: int = 2, most: int = 3) -> str:
@@ -96,8 +124,8 @@ def syllables(rng: random.Random, least: int = 2, most: int = 3) -> str:
 
 def person(rng: random.Random) -> str:
     """A full name, of lists or of syllables, sometimes with a title."""
-    first = rng.choice(FIRST) if rng.random() < 0.7 else syllables(rng, 1, 2).title()
-    last = rng.choice(LAST) if rng.random() < 0.6 else syllables(rng).title()
+    first = name_of(rng, FIRST) if rng.random() < 0.7 else syllables(rng, 1, 2).title()
+    last = name_of(rng, LAST) if rng.random() < 0.6 else syllables(rng).title()
     title = rng.choice(("Dr ", "Mrs ", "Professor ", "Mr ")) if rng.random() < 0.12 else ""
     return f"{title}{first} {last}"
 
@@ -105,14 +133,14 @@ def person(rng: random.Random) -> str:
 def place(rng: random.Random) -> str:
     """A town."""
     if rng.random() < 0.4:
-        return rng.choice(TOWNS)
+        return name_of(rng, TOWNS)
     tail = rng.choice(("ton", "ville", "burg", "field", "mouth", " Bay", "stead", "ford", ""))
     return syllables(rng, 1, 2).title() + tail
 
 
 def pair(rng: random.Random) -> str:
     """An adjective and a noun, as RULER's keys are."""
-    return f"{rng.choice(ADJECTIVES)}-{rng.choice(NOUNS)}"
+    return f"{word_of(rng, ADJECTIVES)}-{word_of(rng, NOUNS)}"
 
 
 def uuid(rng: random.Random) -> str:
@@ -122,17 +150,19 @@ def uuid(rng: random.Random) -> str:
 
 def thing(rng: random.Random) -> str:
     """Something that can be owned."""
-    kind = rng.choice((rng.choice(COLOURS), rng.choice(MATERIALS), rng.choice(ADJECTIVES)))
-    return f"{kind} {rng.choice(GOODS)}"
+    kind = rng.choice((word_of(rng, COLOURS), word_of(rng, MATERIALS), word_of(rng, ADJECTIVES)))
+    return f"{kind} {word_of(rng, GOODS)}"
 
 
 def company(rng: random.Random) -> str:
-    head = rng.choice(LAST) if rng.random() < 0.4 else syllables(rng).title()
+    head = name_of(rng, LAST) if rng.random() < 0.4 else syllables(rng).title()
     return f"{head} {rng.choice(('Ltd', 'Industries', 'Bakery', 'Logistics', 'Labs', 'and Sons'))}"
 
 
 def project(rng: random.Random) -> str:
-    return f"Project {rng.choice(NOUNS).title() if rng.random() < 0.5 else syllables(rng).title()}"
+    return (
+        f"Project {word_of(rng, NOUNS).title() if rng.random() < 0.5 else syllables(rng).title()}"
+    )
 
 
 def code(rng: random.Random) -> str:
@@ -141,7 +171,11 @@ def code(rng: random.Random) -> str:
 
 
 def secret(rng: random.Random) -> str:
-    return f"{syllables(rng)}{rng.choice('!#%-_')}{rng.randint(10, 9999)}"
+    mark = rng.choice("!#%-_")
+    head = syllables(rng) if rng.random() < 0.5 else word_of(rng, NOUNS)
+    if rng.random() < 0.3:
+        head += mark + word_of(rng, ADJECTIVES)
+    return f"{head}{mark}{rng.randint(10, 9999)}"
 
 
 def phone(rng: random.Random) -> str:
@@ -167,7 +201,13 @@ def price(rng: random.Random) -> str:
 
 
 def _from(words: list[str]) -> Callable[[random.Random], str]:
-    return lambda rng: rng.choice(words).replace("-", " ")
+    def draw(rng: random.Random) -> str:
+        drawn = word_of(rng, words)
+        if rng.random() < 0.25:
+            drawn = f"{word_of(rng, ADJECTIVES)} {drawn}"
+        return drawn.replace("-", " ")
+
+    return draw
 
 
 # what a relation's subject or value may be
@@ -185,24 +225,24 @@ DRAW: dict[str, Callable[[random.Random], str]] = {
     "clock": clock,
     "date": date,
     "price": price,
-    "word": lambda rng: syllables(rng) if rng.random() < 0.5 else rng.choice(NOUNS),
+    "word": lambda rng: syllables(rng) if rng.random() < 0.5 else word_of(rng, NOUNS),
     "number7": lambda rng: str(rng.randint(10**6, 10**7 - 1)),
     "number": lambda rng: str(rng.randint(10 ** rng.randint(1, 5), 10**6)),
     "small": lambda rng: str(rng.randint(2, 99)),
     "year": lambda rng: str(rng.randint(1650, 2025)),
     "day": lambda rng: rng.choice(DAYS),
-    "colour": lambda rng: rng.choice(("", "", "dark ", "pale ")) + rng.choice(COLOURS),
+    "colour": lambda rng: rng.choice(("", "", "dark ", "pale ")) + word_of(rng, COLOURS),
     "job": _from(JOBS),
     "food": _from(FOODS),
     "animal": _from(ANIMALS),
     "material": _from(MATERIALS),
     "language": _from(LANGUAGES),
     "goods": _from(GOODS),
-    "dish": lambda rng: f"{rng.choice(ADJECTIVES)} {rng.choice(FOODS)} {rng.choice(DISHES)}",
-    "event": lambda rng: f"{rng.choice(ADJECTIVES)} {rng.choice(EVENTS)} of {person(rng)}",
+    "dish": lambda rng: f"{word_of(rng, ADJECTIVES)} {word_of(rng, FOODS)} {word_of(rng, DISHES)}",
+    "event": lambda rng: f"{word_of(rng, ADJECTIVES)} {word_of(rng, EVENTS)} of {person(rng)}",
     "room": lambda rng: f"{rng.choice('ABCDEFGH')}{rng.randint(1, 499)}",
-    "ship": lambda rng: f"{rng.choice(ADJECTIVES)} {rng.choice(ANIMALS)}".title(),
-    "book": lambda rng: f"The {rng.choice(NOUNS)} of {place(rng)}".title(),
+    "ship": lambda rng: f"{word_of(rng, ADJECTIVES)} {word_of(rng, ANIMALS)}".title(),
+    "book": lambda rng: f"The {word_of(rng, NOUNS)} of {place(rng)}".title(),
     "email": lambda rng: f"{syllables(rng)}@{syllables(rng)}.{rng.choice(('com', 'org', 'net'))}",
     "kilometres": lambda rng: f"{rng.randint(3, 900)} {rng.choice(('km', 'miles', 'kilometres'))}",
     "weight": lambda rng: f"{rng.randint(2, 900)} {rng.choice(('kg', 'pounds', 'tonnes'))}",
