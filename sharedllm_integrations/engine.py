@@ -136,13 +136,11 @@ class Engine:
 
         own = self.settings
         if own.llm is not None:
-            given: SharedLLM = own.llm
-            return given
-        if own.model is None and self.memory is not None:
-            named = {"device": own.device, "dtype": own.dtype}
-            changes: dict[str, Any] = {
-                name: value for name, value in named.items() if value is not None
-            }
+            llm: SharedLLM = own.llm
+            return llm
+        if self.memory is not None:  # its settings, and what of them is named here
+            given = {"model": own.model, "device": own.device, "dtype": own.dtype}
+            changes: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
             if own.adapter != "default":
                 changes["adapter"] = own.adapter
             return loaded_for(self.memory, **changes)
