@@ -260,10 +260,14 @@ def text_that_hashes(connection: sqlite3.Connection, text: int) -> str:
     TreeMemoryDamagedError
         If it is not what was written.
     """
-    digest, body = connection.execute(
-        "SELECT hash, body FROM texts WHERE text = ?", (text,)
+    row = connection.execute(
+        "SELECT text, hash, characters, tokens, checksum, body FROM texts WHERE text = ?", (text,)
     ).fetchone()
-    return _inflated_text(body, digest, MOST_UTF8 * LONGEST_TEXT)
+    try:
+        characters = checked(row[:-1], "texts", "its text's entry")[2]
+    except TreeMemoryDamagedError:
+        characters = LONGEST_TEXT
+    return _inflated_text(row[-1], row[1], MOST_UTF8 * min(characters, LONGEST_TEXT))
 
 
 def longest_text(tokens: int) -> int:

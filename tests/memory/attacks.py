@@ -24,7 +24,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
@@ -55,6 +55,7 @@ QUERIES = ("the lamp", "When does the ferry leave?", "blue poppies behind the ch
 LONGEST_S = 30.0
 MOST_BYTES = 1 << 30
 
+T = TypeVar("T")
 Attack = tuple[str, Callable[[Path], None]]  # its name, and what it does to the folder of a memory
 
 
@@ -318,6 +319,19 @@ def manifests(folder: Path) -> Iterator[Attack]:
 # -- what comes of them ----------------------------------------------------------------------------
 
 
+def timed(use: Callable[[], T]) -> T | None:
+    """What `use` gives; None if it is refused."""
+    started = time.monotonic()
+    try:
+        return use()
+    except SharedLLMError:
+        return None
+    finally:
+        seconds = time.monotonic() - started
+        if seconds > LONGEST_S:
+            raise UnsafeError(f"it took {seconds:.0f} s")
+
+
 class Attacker:
     """Attacks copies of one sound memory."""
 
@@ -342,32 +356,27 @@ class Attacker:
         shutil.copytree(self.sound, self.folder)
         with suppress(sqlite3.IntegrityError):  # SQLite does not take everything
             do(self.folder)
-        started, rss = time.monotonic(), psutil.Process().memory_info().rss
+        rss = psutil.Process().memory_info().rss
         try:
             self._use(honest=honest)
         except UnsafeError as error:
             raise UnsafeError(f"{name}: {error}") from error
         except Exception as error:
             raise UnsafeError(f"{name}: {type(error).__name__}: {error}") from error
-        seconds = time.monotonic() - started
         grown = psutil.Process().memory_info().rss - rss
-        if seconds > LONGEST_S or grown > MOST_BYTES:
-            raise UnsafeError(f"{name}: {seconds:.0f} s, {grown >> 20} MiB")
+        if grown > MOST_BYTES:
+            raise UnsafeError(f"{name}: {grown >> 20} MiB")
         if self.outside.read_bytes() != b"precious":
             raise UnsafeError(f"{name}: a file outside was written")
 
     def _use(self, *, honest: bool) -> None:
-        try:
-            memory = opened(self.folder, self.llm)
-        except SharedLLMError:
+        memory = timed(lambda: opened(self.folder, self.llm))
+        if memory is None:
             self.counts["refused"] += 1
             return
         with memory:
-            now = self._read(memory)
-            try:
-                clean = memory.verify().clean
-            except SharedLLMError:
-                clean = False
+            now, report = timed(lambda: told(memory)), timed(memory.verify)
+            clean = report is not None and report.clean
             if honest and clean and now != self.before:
                 raise UnsafeError("verify calls it clean, and it says something else")
             if honest and now not in (None, self.before):
@@ -376,8 +385,7 @@ class Attacker:
                     raise UnsafeError("a document is wrong")
             self.counts["clean" if clean else "found"] += 1
             for use in self._uses(memory):
-                with suppress(SharedLLMError):
-                    use()
+                timed(use)
         with suppress(SharedLLMError), opened(self.folder, self.llm) as memory:
             if honest and memory.verify().clean and "new" in memory:
                 memory.delete("new")
@@ -389,13 +397,6 @@ class Attacker:
             return memory.get(document.id) != document
         except DocumentError:
             return False  # one whose entry or text was broken, and which was deleted
-
-    def _read(self, memory: TreeMemory) -> list[Any] | None:
-        """What it says; None if it refuses."""
-        try:
-            return told(memory)
-        except SharedLLMError:
-            return None
 
     def _uses(self, memory: TreeMemory) -> Iterator[Callable[[], object]]:
         yield lambda: memory.revision
