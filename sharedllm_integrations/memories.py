@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from sharedllm.arguments import shown
 from sharedllm_integrations.errors import SetupError
 
 if TYPE_CHECKING:
@@ -44,8 +45,8 @@ def opened(memory: Any, *, create: bool = False, llm: SharedLLM | None = None) -
         return memory
     if not isinstance(memory, str | os.PathLike):
         raise SetupError(
-            f"memory is {memory!r}; give a TreeMemory, the path of one, or None to keep what is "
-            "built for the process"
+            f"memory is {shown(memory)}; give a TreeMemory, the path of one, or None to keep what "
+            "is built for the process"
         )
     return open_memory(memory, llm=llm, create=create)
 
@@ -111,7 +112,7 @@ def found(
     if not len(memory):
         logger.warning("nothing is found: the memory in %r holds no document", str(memory.path))
         return []
-    if where and not memory.list(where):
+    if where is not None and not memory.list(where):
         return []
     if returns == "passages":
         return memory.search(query, k, where)
@@ -135,5 +136,5 @@ def require_count(name: str, given: Any) -> int:
         If it is not.
     """
     if isinstance(given, bool) or not isinstance(given, int) or given < 1:
-        raise SetupError(f"{name} is {given!r}; give a whole number of at least 1")
+        raise SetupError(f"{name} is {shown(given)}; give a whole number of at least 1")
     return given

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sharedllm.arguments import path_problem, shown
+from sharedllm.cli.options import Device, MemoryAdapter, MemoryDtype, MemoryModel
 from sharedllm.cli.terminal import Screen, documents_table
 from sharedllm.display.plain import counted, one_line
+from sharedllm.errors import InputError
 from sharedllm.memory.folder import file_of
 
 if TYPE_CHECKING:
@@ -26,18 +29,6 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing els
 Paths = Annotated[
     list[str],
     typer.Argument(metavar="PATH", help="Text, Markdown, HTML or PDF files, and folders."),
-]
-Model = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="Hugging Face name, folder or .gguf file; a memory keeps the one it has.",
-        show_default="the memory's, or the embedded SmolLM2-135M-Instruct",
-    ),
-]
-Adapter = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="Folder or hub name of an adapter, or none."),
 ]
 Keep = Annotated[
     str | None,
@@ -66,31 +57,30 @@ Embedder = Annotated[
 Rebuild = Annotated[
     bool, typer.Option("--rebuild", help="Encode all again if model or settings differ.")
 ]
-Device = Annotated[
-    str | None,
-    typer.Option(metavar="D", help="cpu, cuda or cuda:N.", show_default="cuda if there is one"),
-]
-Dtype = Annotated[str | None, typer.Option(metavar="TYPE", help="float32, bfloat16 or float16.")]
 
 
 @app.command()
 def index(
     paths: Paths,
     folder: Memory,
-    model: Model = None,
-    adapter: Adapter = None,
+    model: MemoryModel = None,
+    adapter: MemoryAdapter = None,
     keep: Keep = None,
     kv: Form = None,
     embedder: Embedder = None,
     rebuild: Rebuild = False,
     device: Device = None,
-    dtype: Dtype = None,
+    dtype: MemoryDtype = None,
     as_json: AsJson = False,
 ) -> None:
     """Read files and folders into a memory on disk; unchanged files are skipped.
 
     [bold]Example:[/bold]  sharedllm index books/ notes.md --memory memory
     """
+    for path in paths:
+        problem = path_problem(path)
+        if problem:
+            raise InputError(f"PATH is {shown(path)}; {problem}")
     screen = Screen(silent=as_json)
     place = {"device": device, "dtype": dtype}
     with screen.busy("opening the memory"):
@@ -155,8 +145,8 @@ def verify(
     repair: Annotated[
         bool, typer.Option("--repair", help="Encode damaged chunks again from their text.")
     ] = False,
-    model: Model = None,
-    adapter: Adapter = None,
+    model: MemoryModel = None,
+    adapter: MemoryAdapter = None,
     as_json: AsJson = False,
 ) -> None:
     """Read a whole memory and compare it with its checksums; exit code 0 only when it is clean."""

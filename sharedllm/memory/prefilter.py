@@ -33,6 +33,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from sharedllm.arguments import shown
 from sharedllm.errors import ConfigError, TreeMemoryDamagedError
 from sharedllm.hf.loading import cache_folder
 from sharedllm.memory import tables
@@ -505,7 +506,7 @@ class Embedder:
             self._texts, self._query = given, lambda text: given([text])[0]
         else:
             raise ConfigError(
-                f"embedder is {given!r}; allowed: a function of a list of texts, LangChain's "
+                f"embedder is {shown(given)}; allowed: a function of a list of texts, LangChain's "
                 "Embeddings, LlamaIndex's BaseEmbedding, 'minilm' or None"
             )
         self.name = name_of(given)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sharedllm.arguments import checked
 from sharedllm.encoding.lower_model import LowerModel
 from sharedllm.errors import InputError
 from sharedllm.text.tokens import Tokenizer, tokenize
@@ -32,6 +33,7 @@ _NEXT = re.compile(
 )
 
 
+@checked()
 def query_of(text: str) -> str:
     """Return the question in a user's message: the text after its last label, or all of it.
 

@@ -16,7 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -91,6 +91,7 @@ def is_by_place(scorer: str | Scorer) -> bool:
     return scorer == "recency" or bool(getattr(scorer, "by_place", False))
 
 
+@runtime_checkable
 class Scorer(Protocol):
     """Protocol of scorers: any object with this method, including a user's own.
 

@@ -18,6 +18,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sharedllm.arguments import checked
+from sharedllm.config import require_int
 from sharedllm.errors import DocumentError
 from sharedllm.text.pages import join_pages
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 STDIN = "-"
 TEXT_LIMIT = 64 << 20
+MOST_BYTES = 1 << 40  # that `limit` allows
 PDF_LIMIT = 256 << 20
 PDF_START = b"%PDF-"
 HTML_SUFFIXES = (".html", ".htm", ".xhtml")
@@ -65,6 +68,7 @@ class SourceText:
     source: str
 
 
+@checked(error=DocumentError)
 def read_file(path: str | os.PathLike[str], *, limit: int | None = None) -> SourceText:
     """Read a text, Markdown, HTML or PDF file, or standard input.
 
@@ -81,6 +85,8 @@ def read_file(path: str | os.PathLike[str], *, limit: int | None = None) -> Sour
         If the file is missing, a folder, empty, larger than the limit, binary, neither UTF-8 nor
         UTF-16, a damaged or encrypted PDF, or a PDF or HTML page without text.
     """
+    if limit is not None:
+        require_int("limit", limit, least=1, most=MOST_BYTES)
     given = os.fspath(path)
     source = "standard input" if given == STDIN else given
     suffix = Path(given).suffix.lower()
@@ -101,6 +107,7 @@ def read_file(path: str | os.PathLike[str], *, limit: int | None = None) -> Sour
     return SourceText(text=text, title=" ".join(stated.split()) or title, source=source)
 
 
+@checked(error=DocumentError)
 def read_rows(path: str | os.PathLike[str], *, skip: int = 0) -> Iterator[dict[str, Any]]:
     """Yield the rows of a .jsonl or .jsonl.xz file, without about the first `skip` characters.
 

@@ -281,14 +281,14 @@ def test_names_that_no_file_can_have(
         lambda: memory.export(path),
         lambda: memory.import_from(path),
     ):
-        with pytest.raises(TreeMemoryError) as told:
+        with pytest.raises((TreeMemoryError, InputError)) as told:
             use()
         assert len(str(told.value)) < 8000
     with pytest.raises(InputError, match="no memory in a folder of that name"):
         llm.answer("Who?", str(path))
-    with pytest.raises((ModelError, ConfigError)):
+    with pytest.raises((ModelError, InputError)):
         SharedLLM.from_pretrained(str(path))
-    with pytest.raises((ModelError, ConfigError)):
+    with pytest.raises((ModelError, InputError)):
         SharedLLM.from_pretrained(f"{path}.gguf")
     assert sorted(tmp_path.iterdir()) == before
 
