@@ -184,7 +184,7 @@ class DocumentEncoder:
             search=search,
             attention=attention,
             node_cache_bytes=node_cache_bytes,
-            loaded_from=(_text(name_or_path), _text(adapter)),
+            loaded_from=(_text(name_or_path), _text(adapter if folder else None)),
             load_s=time.perf_counter() - started,
         )
 

@@ -88,4 +88,4 @@ def test_attacks_for_long(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.memory.attacks", str(tmp_path), "500", "11"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert json.loads(done.stdout.splitlines()[-1])["attacks"] > 200
+    assert json.loads(done.stdout.splitlines()[-1])["attacks"] > 100
