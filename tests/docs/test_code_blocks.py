@@ -85,6 +85,9 @@ def given(page: str, folder: Path) -> dict[str, Any]:
         "new_text": f"{STORY} The end.",
         "question": "Who keeps the lamp?",
     }
+    if page == "docs/tutorial.md":  # its command `sharedllm index` has made one
+        with TreeMemory(folder / "memory", llm=names["llm"]) as made:
+            made.add(MemoryDocument(id="story", text=STORY))
     if page == "docs/howto/citations.md":
         names["memory"] = TreeMemory(folder / "cited", llm=names["llm"])
         names["memory"].add(MemoryDocument(id="story", text=STORY))
