@@ -34,7 +34,9 @@ PYTHON = [page for page in PAGES if blocks(page, "python")]
 
 @pytest.fixture(scope="module")
 def encoder() -> DocumentEncoder:
-    return shared("llama", sizes=WIDE).encoder
+    made = shared("llama", sizes=WIDE).encoder
+    made.loaded_from = (None, "default")  # it stands for the embedded model
+    return made
 
 
 @pytest.fixture
