@@ -459,7 +459,7 @@ class SharedLLM:
             ready=lambda d, node, ratio: documents[d].request(node, ratio) in documents[d].nodes,
             widen=widen,
         )
-        shown = group_by_document(documents, scores, selection.nodes)
+        shown = group_by_document(documents, scores, selection.nodes, query)
         return replace(selection, searched=shown)
 
     def _settings(self, options: dict[str, Any]) -> tuple[SearchConfig, GenerationConfig]:

@@ -23,6 +23,7 @@ from sharedllm.cli.options import (
     DEFAULT_NAME,
     SHIPPED,
     Device,
+    Encoding,
     Leaves,
     MemoryAdapter,
     MemoryDtype,
@@ -107,7 +108,11 @@ def _root(
 # The options of `ask`, in the order of its help.
 Paths = Annotated[
     list[str] | None,
-    typer.Argument(metavar="PATH", help="Text, Markdown, HTML or PDF files; - is standard input."),
+    typer.Argument(
+        metavar="PATH",
+        help="Text, HTML, PDF, DOCX, PPTX, EPUB, RTF, EML, CSV, JSON, subtitles, source code; "
+        "- is standard input.",
+    ),
 ]
 Questions = Annotated[
     list[str],
@@ -168,6 +173,7 @@ def ask(
     questions: Questions,
     paths: Paths = None,
     folder: Memory = None,
+    encoding: Encoding = None,
     model: MemoryModel = None,
     adapter: MemoryAdapter = None,
     scorer: Scorer = None,
@@ -208,7 +214,7 @@ def ask(
     _check_place(**place)
     screen = Screen(silent=as_json)
     with screen.busy("opening the files"):
-        texts = [read_file(path) for path in paths]
+        texts = [read_file(path, encoding=encoding) for path in paths]
     named = _given(model=model, adapter=adapter, injection=inject) | place
     with screen.busy("loading the model"):
         llm, stored = _loaded(folder, named)

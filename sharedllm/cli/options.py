@@ -36,6 +36,14 @@ def default_of(name: str) -> str:
     return f"{adapted} with the default adapter, {plain} without one"
 
 
+Encoding = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Encoding of the texts, such as cp1252 or gb18030.",
+        show_default="recognised",
+    ),
+]
 Scorer = Annotated[
     str | None,
     typer.Option(

@@ -35,6 +35,7 @@ from sharedllm.memory.manifest import Manifest
 from sharedllm.memory.prefilter import Embedder
 from sharedllm.memory.tables import ChunkRows, Place
 from sharedllm.progress import Progress, Reporter, reporter
+from sharedllm.text.normalise import normalise
 from sharedllm.text.tree import Chunk, grow_trees
 
 KEY_BYTES = 20
@@ -341,7 +342,7 @@ class Ingest:
                 tokens=len(piece),
                 layout=layout_to_bytes(piece.ids, piece.spans),
                 embedding=embedding.astype("<f2").tobytes(),
-                words=piece.text,
+                words=normalise(piece.text).text,
                 vectors=vectors_to_bytes(vectors[start:end], self._codec),
                 nodes=tuple(kv_to_bytes(nodes[one], self._manifest.settings.kv) for one in own),
             )
@@ -388,7 +389,7 @@ class Ingest:
         out = []
         for node in forest.leaves:
             own = piece.spans[forest.start[node] : forest.end[node]]
-            out.append(piece.text[int(own[:, 0].min()) : int(own[:, 1].max())])
+            out.append(normalise(piece.text[int(own[:, 0].min()) : int(own[:, 1].max())]).text)
         return out
 
 

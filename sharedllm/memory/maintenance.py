@@ -20,6 +20,7 @@ from sharedllm.memory.manifest import Manifest
 from sharedllm.memory.retrieval import stored_codec
 from sharedllm.memory.schema import WORDS
 from sharedllm.memory.tables import REPAIR, Place
+from sharedllm.text.normalise import normalise
 
 AGAIN = "delete it and add it again"
 CHUNKS_AT_ONCE = 16  # that are copied in one transaction
@@ -360,7 +361,7 @@ def _index_again(connection: sqlite3.Connection) -> set[int]:
             chunk, first, last = row[2:5]
             if chunk in bare and tables.checksum(*row[:-1]) == row[-1]:
                 bare.discard(chunk)
-                tables.insert_words(connection, chunk, body[first:last])
+                tables.insert_words(connection, chunk, normalise(body[first:last]).text)
     return bare
 
 

@@ -40,6 +40,7 @@ from sharedllm.memory import tables
 from sharedllm.memory.filters import condition
 from sharedllm.memory.folder import read_plain
 from sharedllm.memory.stored_documents import Run
+from sharedllm.text.normalise import normalise
 
 logger = logging.getLogger(__name__)
 
@@ -175,7 +176,7 @@ def _rare(connection: sqlite3.Connection, query: str) -> list[str]:
     connection.execute(
         "CREATE VIRTUAL TABLE IF NOT EXISTS temp.held USING fts5vocab(main, words, row)"
     )
-    given = dict.fromkeys(m.group().lower() for m in WORD.finditer(query))
+    given = dict.fromkeys(m.group().lower() for m in WORD.finditer(normalise(query).text))
     held: dict[str, int] = {}
     for word in list(given)[:MOST_WORDS]:
         for spelling in (word, _plain(word)):

@@ -50,7 +50,7 @@ class ChunkRows:
     Attributes
     ----------
     words : str
-        The characters that its tokens cover, for the index of words.
+        The characters that its tokens cover, normalised, for the index of words.
     nodes : tuple of bytes
         KV of the nodes that are kept, in their order.
     """

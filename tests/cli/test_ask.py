@@ -335,10 +335,19 @@ def test_a_reader_that_leaves_is_no_error(model: str, story: str) -> None:
     assert process.stderr == ""
 
 
+def test_an_encoding_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.txt").write_bytes("Köln".encode("cp850"))
+    ask = ["ask", str(tmp_path / "a.txt"), "-q", "Which town?", "--encoding"]
+    assert main([*ask, "klingon"]) == 2
+    assert "encoding is 'klingon'" in capsys.readouterr().err
+    assert main([*ask, "utf-8"]) == 2
+    assert "is not UTF-8 text: byte 1 is 0x94" in capsys.readouterr().err
+
+
 def test_interrupt_is_quiet_and_code_130(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], story: str
 ) -> None:
-    def interrupted(path: str) -> Any:
+    def interrupted(path: str, **_: Any) -> Any:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("sharedllm.cli.main.read_file", interrupted)
