@@ -172,10 +172,14 @@ class Engine:
 
         own = self.settings
         if own.llm is not None:
-            given: SharedLLM = own.llm
-            return given
-        if own.model is None and self.memory is not None:
-            return loaded_for(self.memory)
+            llm: SharedLLM = own.llm
+            return llm
+        if self.memory is not None:  # its settings, and what of them is named here
+            given = {"model": own.model, "device": own.device, "dtype": own.dtype}
+            changes: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
+            if own.adapter != "default":
+                changes["adapter"] = own.adapter
+            return loaded_for(self.memory, **changes)
         return loaded(own.model, adapter=own.adapter, device=own.device, dtype=own.dtype)
 
     @property
@@ -224,6 +228,8 @@ class Engine:
         if own.repeat_question:
             found, repeated = with_question_last(found, question)
         asked, documents = resolver.build_question(found, question)
+        if not documents:
+            self._require_documents()
         whole: list[Any] = []
         if own.reads == "memory" and self.memory is not None:
             if not documents:
@@ -238,6 +244,23 @@ class Engine:
             documents=tuple(documents), refused=tuple(refused), question_repeated=repeated
         )
         return Run(stream, report, request, form, deadline)
+
+    def _require_documents(self) -> None:
+        """Refuse to answer without a document where the memory was to give some.
+
+        A memory that is empty, because its path is mistyped say, would go unnoticed: the model
+        would answer from its weights.
+
+        Raises
+        ------
+        SetupError
+        """
+        if self.memory is not None and not self.settings.keep and not len(self.memory):
+            raise SetupError(
+                f"the memory in {str(self.memory.path)!r} holds no document, and the prompt brings "
+                "none: the answer would come from the model's weights. Add documents, name another "
+                "memory, or leave memory= out to ask the model alone"
+            )
 
     def complete(self, request: Request) -> Run:
         """Like :meth:`start`, to the end; requests of one model wait for each other in line.

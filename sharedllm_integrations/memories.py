@@ -53,7 +53,7 @@ def open_given(memory: Any, *, create: bool = False, llm: SharedLLM | None = Non
     ----------
     memory : TreeMemory, or the path of one
     create : make one where there is none
-    llm : the model that a path is opened with first; None is the one that the memory names
+    llm : the model that a path is opened with first; None is the embedded one
 
     Raises
     ------
@@ -143,9 +143,10 @@ def find_hits(
     memory: TreeMemory, query: str, k: int, where: Mapping[str, Any] | None, returns: Returns
 ) -> list[Hit]:
     """The `k` best passages, or the best passage of each of the `k` best documents, best first."""
-    if not (len(memory) if where is None else memory.list(where)):
-        if not len(memory):
-            logger.warning("nothing can be found: the memory in %r is empty", str(memory.path))
+    if not len(memory):
+        logger.warning("nothing can be found: the memory in %r is empty", str(memory.path))
+        return []
+    if where is not None and not memory.list(where):
         return []
     if returns == "passages":
         return memory.search(query, k, where)

@@ -124,7 +124,8 @@ class ModelFields(Reopened):
 
     Attributes
     ----------
-    model : Hugging Face name, folder or .gguf file; None is the memory's model, or the default
+    model : Hugging Face name, folder or .gguf file; None is the embedded one. The model that made a
+        memory is not loaded because the memory says so: name it here
     memory : TreeMemory, or the path of one; None keeps what is built in a cache of the process
     llm : a SharedLLM that is loaded already, in place of `model`
     adapter, device, dtype : as ``SharedLLM.from_pretrained`` takes them

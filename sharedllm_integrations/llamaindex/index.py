@@ -94,8 +94,9 @@ class TreeMemoryIndex:
 
     Parameters
     ----------
-    memory : TreeMemory, the path of one (made where there is none), or None for one that lasts as
-        long as the process; or LlamaIndex nodes to read, as LlamaIndex's indices take them
+    memory : TreeMemory, the path of one (made where there is none if there are nodes), or None for
+        one that lasts as long as the process; or LlamaIndex nodes to read, as LlamaIndex's indices
+        take them
     nodes : LlamaIndex nodes to read
     llm : the LlamaIndex model that answers; None is that of LlamaIndex's ``Settings`` where one is
         set, else a LlamaIndexSharedLLM of the memory. Of a LlamaIndexSharedLLM, the index uses a
@@ -146,7 +147,7 @@ class TreeMemoryIndex:
                 f"tenant is {tenant!r} and that of the model {ours.tenant!r}; leave one out"
             )
         self.tenant = ours.tenant if ours else tenant or ""
-        self.memory: TreeMemory = memory_for(memory, ours)
+        self.memory: TreeMemory = memory_for(memory, ours, create=nodes is not None)
         self.index_struct = index_struct or TreeMemoryStruct()
         self._llm, self._over_memory = llm, dict[int, tuple[LLM, LLM]]()
         self._storage = storage_context or StorageContext.from_defaults()

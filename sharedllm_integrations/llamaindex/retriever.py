@@ -258,7 +258,7 @@ def _given(one: NodeWithScore) -> GivenText:
 
 
 def memory_for(
-    memory: Any, llm: LlamaIndexSharedLLM | SharedLLM | None, *, create: bool = True
+    memory: Any, llm: LlamaIndexSharedLLM | SharedLLM | None, *, create: bool = False
 ) -> TreeMemory:
     """The open memory that `memory` is or names; None is a new one for the process."""
     if memory is None:

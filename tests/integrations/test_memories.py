@@ -9,10 +9,12 @@ import pytest
 from langchain_core.documents import Document
 
 from sharedllm import MemoryDocument, SharedLLM, SharedLLMError, TreeMemory
+from sharedllm.errors import TreeMemoryError, TreeMemoryMismatchError
 from sharedllm_integrations import langchain, llamaindex
-from sharedllm_integrations.errors import SetupError
+from sharedllm_integrations.errors import RequestError, SetupError
 from sharedllm_integrations.memories import make_temporary, open_given, put, save
 from tests.conftest import DOCUMENTS, Make
+from tests.models import TREE
 from tests.texts import FERRY, GARDEN
 
 
@@ -120,3 +122,59 @@ def test_a_temporary_memory_is_a_memory(llm: SharedLLM) -> None:
     memory = make_temporary(llm)
     memory.add(MemoryDocument(id="ferry", text=FERRY))
     assert memory.get("ferry").text == FERRY
+
+
+def test_reading_makes_no_memory_and_an_empty_one_gives_no_answer(
+    llm: SharedLLM, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An answer would come from the model's weights, and nobody would know."""
+    typo, empty = tmp_path / "typo", tmp_path / "empty"
+    TreeMemory(empty, llm=llm).close()
+    retrievers = {
+        path: (
+            langchain.TreeMemoryRetriever(memory=path, llm=llm).invoke,
+            langchain.create_tree_memory_tool(path).invoke,
+            llamaindex.TreeMemoryRetriever(path, llm=llm).retrieve,
+        )
+        for path in (typo, empty)
+    }
+    for path, said in ((typo, "there is no memory in"), (empty, "empty' is empty")):
+        for ask in retrievers[path]:
+            caplog.clear()
+            assert ask("Who?") in ([], "Nothing was found.")
+            assert said in caplog.text
+    for make in (
+        lambda: langchain.ChatSharedLLM(llm=llm, memory=typo).invoke("Who?"),
+        lambda: llamaindex.LlamaIndexSharedLLM(llm=llm, memory=typo).complete("Who?"),
+        lambda: llamaindex.TreeMemoryIndex(typo),
+        lambda: llamaindex.TreeMemoryIndex.load(typo),
+    ):
+        with pytest.raises(TreeMemoryError, match=r"there is no memory in .*typo"):
+            make()
+    for make in (
+        lambda: langchain.ChatSharedLLM(llm=llm, memory=empty).invoke("Who?"),
+        lambda: list(langchain.ChatSharedLLM(llm=llm, memory=empty).stream("Who?")),
+        lambda: llamaindex.LlamaIndexSharedLLM(llm=llm, memory=empty).complete("Who?"),
+    ):
+        with pytest.raises((SetupError, RequestError), match="from the model's weights"):
+            make()
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+    retriever = langchain.TreeMemoryRetriever(memory=typo, llm=llm)
+    retriever.upsert([Document(page_content=FERRY, id="ferry")])  # writing makes it
+    assert [found.id for found in retriever.invoke("Who?")] == ["ferry"]
+
+
+def test_a_model_that_a_memory_names_is_loaded_when_the_user_names_it(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    llm = SharedLLM.from_pretrained(tiny_folder, tree=TREE)
+    with TreeMemory(tmp_path / "m", llm=llm) as memory:
+        memory.add(MemoryDocument(id="ferry", text=FERRY))
+    name, place = str(tiny_folder), tmp_path / "m"
+    for ask in (
+        lambda **named: langchain.ChatSharedLLM(memory=place, **named).invoke("Who?"),
+        lambda **named: llamaindex.LlamaIndexSharedLLM(memory=place, **named).complete("Who?"),
+    ):
+        with pytest.raises(TreeMemoryMismatchError, match="name it yourself"):
+            ask()
+        assert ask(model=name, max_tokens=1, search={"budget": 64})

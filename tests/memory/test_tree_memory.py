@@ -106,6 +106,46 @@ def test_appending_encodes_only_what_is_new(
     assert memory.list({"id": "story"})[0].title == "Renamed"
 
 
+@pytest.mark.parametrize("operation", ["add", "update"])
+def test_of_several_documents_those_before_a_bad_one_are_stored(
+    memory: TreeMemory, operation: str
+) -> None:
+    """The promise of add(), whatever is wrong with the bad one."""
+    good = [MemoryDocument(id=name, text=f"{FERRY} {name}") for name in ("first", "last")]
+    bad = {
+        "white": MemoryDocument(id="white", text=" \n", title="A page"),
+        "story": MemoryDocument(id="story", text="another text"),
+        "first": MemoryDocument(id="first", text="a second one of this id"),
+        "nobody": MemoryDocument(id="nobody", text=FERRY),
+    }
+    if operation == "update":
+        memory.add([*good, MemoryDocument(id="white", text="white")])
+        good = [MemoryDocument(id=d.id, text=d.text + " again") for d in good]
+        wrong = ("white", "nobody")
+    else:
+        wrong = ("white", "story", "first")
+    for name in wrong:
+        with pytest.raises(DocumentError, match=rf"^document '{name}'.*, number 2 of 3: .*stored"):
+            getattr(memory, operation)([good[0], bad[name], good[1]])
+        assert memory.get("first") == good[0]
+        if operation == "add":
+            assert "last" not in memory
+            memory.delete("first")
+        else:
+            assert memory.get("last") != good[1]
+        assert memory.verify().clean
+
+
+def test_documents_that_are_too_long_are_refused() -> None:
+    for given, said in (
+        ({"title": "t" * 4097}, "title has 4,097 characters; allowed are at most 4,096: shorten"),
+        ({"source": "s" * 5000}, "source has 5,000 characters"),
+        ({"metadata": {"a": "m" * (1 << 24)}}, "metadata takes 16,777,225 characters"),
+    ):
+        with pytest.raises(InputError, match=said):
+            MemoryDocument(text="text", **given)  # type: ignore[arg-type]
+
+
 def test_add_and_update_say_what_they_want(memory: TreeMemory) -> None:
     with pytest.raises(DocumentError, match="already holds a document 'story'"):
         memory.add(MemoryDocument(id="story", text=FERRY))
@@ -117,7 +157,7 @@ def test_add_and_update_say_what_they_want(memory: TreeMemory) -> None:
         memory.get("nobody")
     with pytest.raises(DocumentError, match="no document 'nobody'"):
         memory.delete(["story", "nobody"])
-    with pytest.raises(InputError, match="str was given; give MemoryDocument"):
+    with pytest.raises(InputError, match="1 of 6 documents is a str; give MemoryDocument"):
         memory.add("a text")  # type: ignore[arg-type]
     assert "story" in memory
 
