@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sharedllm.generation.prompt import Asked, ToolCall, ToolResult
     from sharedllm.generation.tool_format import ToolFormat
     from sharedllm.memory.documents import MemoryDocument
+    from sharedllm.memory.hits import Hit
     from sharedllm.memory.resolve import open_memory
     from sharedllm.memory.tree_memory import TreeMemory
     from sharedllm.registry import loaded, loaded_for
@@ -38,6 +39,7 @@ _HOMES = {
     "TreeMemory": "memory.tree_memory",
     "open_memory": "memory.resolve",
     "MemoryDocument": "memory.documents",
+    "Hit": "memory.hits",
     "Answer": "answer",
     "Citation": "search.citations",
     "Usage": "answer",
@@ -63,6 +65,7 @@ __all__ = [  # in reading order
     "TreeMemory",
     "open_memory",
     "MemoryDocument",
+    "Hit",
     "Answer",
     "Citation",
     "Usage",

@@ -21,6 +21,7 @@ from sharedllm.config import (
     InjectionConfig,
     SearchConfig,
     TreeConfig,
+    require_int,
     with_options,
 )
 from sharedllm.encoding.document import Document
@@ -41,6 +42,7 @@ from sharedllm.hf import lora_io
 from sharedllm.hf.loading import end_ids
 from sharedllm.hf.lora import Adapter
 from sharedllm.injection.upper_model import UpperModel
+from sharedllm.memory.hits import Hits, best_passages
 from sharedllm.memory.resolve import Context, per_question, resolve, resolve_some
 from sharedllm.progress import Progress
 from sharedllm.search import citations
@@ -416,6 +418,36 @@ class SharedLLM:
         """
         documents = resolve_some(context, self.encoder, query)
         return score(query, documents, self.encoder, scorer or self.search.scorer, self._embedder)
+
+    @checked("context", "k")
+    def passages(
+        self, query: str, context: Context, k: int = 4, *, scorer: str | Scorer | None = None
+    ) -> Hits:
+        """Find the `k` passages of documents and memories that match `query` best, best first.
+
+        Each is a place of some 128 tokens (a leaf of the tree) in whole sentences, with its score,
+        page and best matching sentence: fit to be handed to any model. Metadata is what
+        :meth:`TreeMemory.search` gives besides.
+
+        >>> [hit] = llm.passages("Who buys Susan?", document, k=1)
+        >>> document.text[hit.match_start : hit.match_end]
+
+        Parameters
+        ----------
+        k : at least 1; fewer come back where there are no more
+
+        Raises
+        ------
+        InputError, ConfigError
+        """
+        require_int("k", k, least=1)
+        documents = resolve_some(context, self.encoder, query)
+        scores = self.score(query, documents, scorer=scorer)
+        names = [
+            {"id": one.id, "title": one.title, "source": one.source, "metadata": {}}
+            for one in documents
+        ]
+        return best_passages(query, k, documents, names, scores)
 
     @checked("context")
     def select(

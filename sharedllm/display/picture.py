@@ -36,6 +36,8 @@ class Span:
         The page on which the sentence that matches the question begins; None: not known.
     chosen : str
         "fine" (selected for its score), "coarse" (brought along as the rest) or "".
+    match_start, match_end : int or None
+        Characters of the sentence within that matches the question best; None: there is none.
     """
 
     start: int
@@ -44,6 +46,8 @@ class Span:
     score: float | None = None
     chosen: str = ""
     page: int | None = None
+    match_start: int | None = None
+    match_end: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,7 +83,7 @@ class Picture:
     chunks, pages : tuple of int
         The characters at which chunks and pages start; there may be no pages.
     passages : tuple of Span
-        What was selected for its score, neighbours joined, in document order.
+        What was selected for its score, in document order.
     coarse : tuple of Span
         The rest that was brought along.
     trees : tuple of Tree

@@ -23,7 +23,7 @@ from sharedllm.display.picture import (
     joined,
 )
 from sharedllm.displayed import View, view
-from sharedllm.search.citations import DIGITS, Window, join_windows, matching_pages
+from sharedllm.search.citations import Passage, cited_passages, join_windows, whole_passage
 from sharedllm.search.selection import Searched, Selection
 from sharedllm.text.document_text import DocumentText
 from sharedllm.text.tree import Forest
@@ -74,15 +74,16 @@ def pictures(found: Sequence[Searched], *, apart: bool = False) -> Pictures:
 
     Parameters
     ----------
-    apart : every node is a passage of its own, as a memory's hits are, rather than joined with
-        its neighbours, as citations are
+    apart : every node is a whole passage, as a memory's hits are, rather than cut to the
+        sentences around its match, as citations are
     """
     return joined([_searched(one, apart) for one in found])
 
 
 def _searched(one: Searched, apart: bool) -> Picture:
     document = one.document
-    passages = [_passage(document, window, one.query) for window in _windows(one, apart)]
+    found = _apart(one) if apart else _cited(one)
+    passages = [_passage(passage) for passage in found]
     state = {node.node: "fine" if node.fine else "coarse" for node in one.nodes}
     return _picture(
         document,
@@ -117,16 +118,32 @@ def _picture(
     )
 
 
-def _windows(one: Searched, apart: bool) -> Iterator[Window]:
-    for nodes in [[node] for node in one.nodes] if apart else [one.nodes]:
-        yield from join_windows(one.document, nodes)
+def _cited(one: Searched) -> Iterator[Passage]:
+    """The passages that an answer cites."""
+    for window in join_windows(one.document, one.nodes):
+        yield from cited_passages(one.document, window, one.query)
 
 
-def _passage(document: DocumentText, window: Window, query: str) -> Span:
-    start, end = document.place(window.start, window.end)
-    score = round(window.score, DIGITS)
-    page, _ = matching_pages(document, window.start, window.end, query)
-    return Span(start=start, end=end, level=window.level, score=score, chosen="fine", page=page)
+def _apart(one: Searched) -> Iterator[Passage]:
+    """The passages that a memory's hits are."""
+    for node in one.nodes:
+        level = int(one.document.forest.level[node.node])
+        yield whole_passage(
+            one.document, node.start, node.end, one.query, level=level, score=node.score
+        )
+
+
+def _passage(passage: Passage) -> Span:
+    return Span(
+        start=passage.start,
+        end=passage.end,
+        level=passage.level,
+        score=passage.score,
+        chosen="fine",
+        page=passage.page,
+        match_start=passage.match_start,
+        match_end=passage.match_end,
+    )
 
 
 def _trees(one: Searched, state: dict[int, str]) -> tuple[Tree, ...]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sharedllm.config import SearchConfig
-from sharedllm.display import views
-from sharedllm.displayed import Displayed, View, view
 from sharedllm.encoding.document import Document
 from sharedllm.encoding.document_encoder import DocumentEncoder
 from sharedllm.encoding.lower_model import unit
@@ -23,62 +20,15 @@ from sharedllm.errors import InputError, TreeMemoryDamagedError
 from sharedllm.memory import tables
 from sharedllm.memory.codes import VectorCodec
 from sharedllm.memory.database import Database
+from sharedllm.memory.hits import Hits, best_passages
 from sharedllm.memory.manifest import Manifest
 from sharedllm.memory.prefilter import DenseIndex, Embedder, Prefilter, every_text, is_large
 from sharedllm.memory.stored_documents import Run, StoredDocuments
-from sharedllm.search.citations import matching_pages
 from sharedllm.search.query import make_query
 from sharedllm.search.scorers import score
-from sharedllm.search.selection import Searched, group_leaves
 
 # chunks by words, and the query's embedding where it is needed; None in a small memory
 _Ranked = tuple[list[int], NDArray[np.float32] | None] | None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Hit:
-    """A passage that a search found.
-
-    Attributes
-    ----------
-    id, title, source, metadata : of its document
-    text : str
-        Characters [char_start, char_end) of the document's text.
-    score : float
-        Higher is better; scores of one search compare.
-    page, end_page : int or None
-        As those of :class:`sharedllm.search.citations.Citation`.
-    """
-
-    id: str
-    title: str
-    source: str
-    metadata: Mapping[str, Any]
-    text: str
-    char_start: int
-    char_end: int
-    score: float
-    page: int | None = None
-    end_page: int | None = None
-
-
-class Hits(Displayed, list[Hit]):
-    """The passages that a search found, best first; a notebook and rich's console show them.
-
-    Attributes
-    ----------
-    searched : tuple of Searched
-        What shows them in their documents, each found leaf by itself.
-    """
-
-    def __init__(self, hits: Iterable[Hit] = (), searched: tuple[Searched, ...] = ()) -> None:
-        super().__init__(hits)
-        self.searched = searched
-
-
-@view.register
-def _(hits: Hits) -> View:
-    return views.results(views.pictures(hits.searched, apart=True))
 
 
 class Retrieval:
@@ -126,22 +76,11 @@ class Retrieval:
     def search(
         self, query: str, k: int, encoder: DocumentEncoder, given: Mapping[str, Any] | None
     ) -> Hits:
-        """The `k` leaves with the best scores."""
+        """The passages of the `k` leaves with the best scores."""
         parts = self._found(query, encoder, given)
         documents = [document for document, _ in parts]
         scores = score(query, documents, encoder, SearchConfig().scorer)
-        found = [
-            (float(score), index, int(leaf))
-            for index, ((document, _), nodes) in enumerate(zip(parts, scores, strict=True))
-            for leaf, score in zip(
-                document.forest.leaves, nodes[document.forest.leaves], strict=True
-            )
-        ]
-        best = sorted(found, key=lambda one: (-one[0], one[1:]))[:k]
-        return Hits(
-            (_hit(*parts[index], leaf, score, query) for score, index, leaf in best),
-            group_leaves(documents, scores, [(index, leaf) for _, index, leaf in best], query),
-        )
+        return best_passages(query, k, documents, [names for _, names in parts], scores)
 
     def _found(
         self, query: str, encoder: DocumentEncoder, given: Mapping[str, Any] | None
@@ -284,18 +223,3 @@ def stored_codec(connection: sqlite3.Connection, manifest: Manifest) -> VectorCo
     if own and connection.execute("SELECT 1 FROM vectors LIMIT 1").fetchone() is not None:
         raise TreeMemoryDamagedError(f"the codec of the search vectors is missing; {tables.REPAIR}")
     return None
-
-
-def _hit(document: Document, names: dict[str, Any], leaf: int, score: float, query: str) -> Hit:
-    start, end = int(document.forest.start[leaf]), int(document.forest.end[leaf])
-    first, last = document.tokens.characters(start, end)
-    page, end_page = matching_pages(document, start, end, query)
-    return Hit(
-        **names,
-        text=document.text[first:last],
-        char_start=document.offset + first,
-        char_end=document.offset + last,
-        score=score,
-        page=page,
-        end_page=end_page,
-    )

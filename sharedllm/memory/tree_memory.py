@@ -20,10 +20,11 @@ from sharedllm.memory import maintenance, tables
 from sharedllm.memory.database import Database
 from sharedllm.memory.documents import MemoryDocument, Report, StoredDocument
 from sharedllm.memory.filters import condition
+from sharedllm.memory.hits import Hits
 from sharedllm.memory.ingest import Ingest
 from sharedllm.memory.manifest import Manifest, MemorySettings
 from sharedllm.memory.prefilter import MINILM, STATES, Embedder, embedder_of
-from sharedllm.memory.retrieval import Hits, Retrieval, codec_of
+from sharedllm.memory.retrieval import Retrieval, codec_of
 from sharedllm.progress import Progress
 
 if TYPE_CHECKING:
@@ -260,8 +261,17 @@ class TreeMemory:
     ) -> Hits:
         """The `k` passages that match `query` best, best first.
 
+        Each is a place of some 128 tokens (a leaf of the tree) in whole sentences, with its score,
+        page and best matching sentence: fit to be handed to any model.
+
+        >>> [hit] = memory.search("Who buys Susan?", k=1)
+        >>> hit.id, hit.page, hit.char_start, hit.score
+        >>> whole = memory.get(hit.id).text  # the sentence that matches best:
+        >>> whole[hit.match_start : hit.match_end]
+
         Parameters
         ----------
+        k : at least 1; fewer come back where there are no more
         filter : mapping of metadata fields to what they must be: a value, a list of values, or
             ``{"gt" | "gte" | "lt" | "lte" | "ne" | "in" | "nin" | "contains" | "empty": ...}``;
             "id", "title" and "source" are fields as well. ``{"$or": [filter, ...]}``, "$and", and

@@ -8,37 +8,32 @@ windows, each of which is one passage of the prompt and one citation.
 
 from __future__ import annotations
 
-import re
-from collections import Counter
+import bisect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby
 
 import numpy as np
 
 from sharedllm.encoding.document import Document
 from sharedllm.search.selection import SelectedNode
+from sharedllm.search.sentences import (
+    Span,
+    matches,
+    matching_sentence,
+    sentences,
+    spaces_after,
+    trimmed,
+)
 from sharedllm.text.document_text import DocumentText
-from sharedllm.text.normalise import normalise
 from sharedllm.text.pages import page_of
 from sharedllm.text.tokens import Tokenizer, tokenize
 
 BETWEEN = "\n...\n"  # between two windows of a document
 DIGITS = 4  # of a citation's score
-ABBREVIATIONS = ("Mr", "Mrs", "Ms", "Dr", "St", "Prof", "No", "Fig", "vs", "e.g", "i.e", "cf")
-# The white space after an end, best kind first: of a sentence or paragraph, a line, a word.
-ENDS = (
-    re.compile(
-        r"[.!?\u2026]"
-        + "".join(rf"(?<!\b{re.escape(word)}\.)" for word in ABBREVIATIONS)
-        + r"[.!?\u2026\"'\u201d\u2019)\]*_]*(\s+)|(\n[^\S\n]*\n\s*)"
-    ),
-    re.compile(r"(\n\s*)"),
-    re.compile(r"(\s+)"),
-)
-WORD = re.compile(r"[^\W_]+")
-STEM = 6  # characters
 BEHIND = 8  # tokens before an edge that are searched for an end
+RECORD = 1000  # characters on either side in which the record is looked for that an edge may cut
+NEAR = 240  # characters of a citation: whole sentences are added until it has as many
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,17 +71,23 @@ class Citation:
     title: str = ""
     page: int | None = None
     end_page: int | None = None
+    match_start: int | None = None
+    match_end: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Window:
-    """Neighbouring selected nodes: tokens [start, end) of a document."""
+    """Neighbouring selected nodes: tokens [start, end) of a document.
+
+    Without `nodes` it is one place.
+    """
 
     start: int
     end: int
     level: int
     score: float
     as_text: bool
+    nodes: tuple[SelectedNode, ...] = ()
 
 
 def complete_sentences(document: Document, node: int, reach: int) -> tuple[int, int]:
@@ -122,19 +123,29 @@ def _after(document: Document, at: int, reach: int) -> int:
 
 
 def _spaces(document: Document, start: int, end: int) -> Iterator[list[tuple[int, int]]]:
-    """Yield a list for each of ENDS: tokens [start, end) of its white space around here.
+    """Yield a list for each kind of end: tokens [start, end) of its white space around here.
 
     A token that begins with its white space counts as after both ends of it.
     """
     spans = document.tokens.spans
     beyond = min(end, len(spans) - 1)
-    first, ends = int(spans[start, 0]), spans[start : beyond + 1, 1]
-    text = document.text[first : int(spans[beyond, 1])]
-    for kind in ENDS:
-        found = [match.span(match.lastindex or 0) for match in kind.finditer(text)]
-        places = first + np.asarray(found, dtype=np.int64).reshape(-1, 2)
-        tokens = start + np.searchsorted(ends, places, side="right")
+    first, last = int(spans[start, 0]), int(spans[beyond, 1])
+    left, right = _paragraphs(document.text, first, last)
+    for found in spaces_after(document.text[left:right]):
+        places = left + np.asarray(found, dtype=np.int64).reshape(-1, 2)
+        places = places[(first <= places[:, 0]) & (places[:, 1] <= last)]
+        tokens = start + np.searchsorted(spans[start : beyond + 1, 1], places, side="right")
         yield [(int(a), int(b)) for a, b in tokens]
+
+
+def _paragraphs(text: str, start: int, end: int) -> tuple[int, int]:
+    """Widen characters [start, end) to the paragraphs that they lie in, so far as these are near.
+
+    A row or record is known as one by all of it, and by its neighbours.
+    """
+    left, right = max(0, start - RECORD), min(len(text), end + RECORD)
+    before, after = text.rfind("\n\n", left, start), text.find("\n\n", end, right)
+    return (before + 2 if before >= 0 else left), (after if after >= 0 else right)
 
 
 def join_windows(document: DocumentText, nodes: Sequence[SelectedNode]) -> Iterator[Window]:
@@ -151,11 +162,19 @@ def join_windows(document: DocumentText, nodes: Sequence[SelectedNode]) -> Itera
                 level=max(held.level, level),
                 score=max(held.score, node.score),
                 as_text=node.as_text,
+                nodes=(*held.nodes, node),
             )
             continue
         if held is not None:
             yield held
-        held = Window(start=start, end=end, level=level, score=node.score, as_text=node.as_text)
+        held = Window(
+            start=start,
+            end=end,
+            level=level,
+            score=node.score,
+            as_text=node.as_text,
+            nodes=(node,),
+        )
     if held is not None:
         yield held
 
@@ -202,57 +221,137 @@ def window_overheads(documents: Sequence[Document], tokenizer: Tokenizer) -> lis
     return [window_overhead(text, tokenizer) for text in labels]
 
 
-def cite(document: Document, found: Sequence[Window], query: str) -> Iterator[Citation]:
-    """Yield a citation for each window that was found for `query`."""
-    for window in found:
-        page, end_page = matching_pages(document, window.start, window.end, query)
-        first, last = document.tokens.characters(window.start, window.end)
-        yield Citation(
-            source=document.source or document.title,
-            char_start=document.offset + first,
-            char_end=document.offset + last,
-            level=window.level,
-            score=round(window.score, DIGITS),
-            text=document.text[first:last],
-            document=document.id,
-            title=document.title,
-            page=page,
-            end_page=end_page,
-        )
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Passage:
+    """A place in a document that was found for a question, as it is cited and shown.
 
-
-def matching_pages(
-    document: DocumentText, start: int, end: int, query: str
-) -> tuple[int | None, int | None]:
-    """Return `page` and `end_page` of a citation of the tokens [`start`, `end`)."""
-    first, last = document.tokens.characters(start, end)
-    text, at = document.text[first:last], document.offset + first
-
-    def pages(begin: int, stop: int) -> tuple[int | None, int | None]:
-        page = page_of(document.pages, at + begin, text[begin:stop])
-        stop = begin + len(text[begin:stop].rstrip())
-        end_page = page_of(document.pages, at + stop - 1, "x") if stop > begin else page
-        return page, end_page if end_page != page else None
-
-    whole = pages(0, len(text))
-    return whole if whole[1] is None else pages(*matching_sentence(text, query))
-
-
-def matching_sentence(text: str, query: str) -> tuple[int, int]:
-    """Return characters [start, end) of the sentence of `text` that matches `query` best.
-
-    Each word of the query counts the more, the fewer sentences hold it. Without any it is all.
+    Attributes
+    ----------
+    start, end : int
+        Characters [start, end) of the whole text.
+    match_start, match_end : int or None
+        Those of the sentence that matches the question best; None if none shares a word with it.
+    level : int
+        Tree level.
+    score : float
+    page, end_page : int or None
+        See :class:`Citation`.
+    text : str
     """
-    ends = [match.end() for match in ENDS[0].finditer(text)]
-    spans = list(pairwise(sorted({0, *ends, len(text)})))
-    held = [_stems(text[start:end]) for start, end in spans]
-    number = Counter(stem for stems in held for stem in stems)
-    sought = _stems(query)
-    scores = [sum(1 / number[stem] for stem in stems & sought) for stems in held]
-    best = max(scores, default=0.0)
-    return spans[scores.index(best)] if best else (0, len(text))
+
+    start: int
+    end: int
+    match_start: int | None
+    match_end: int | None
+    level: int
+    score: float
+    page: int | None
+    end_page: int | None
+    text: str
 
 
-def _stems(text: str) -> set[str]:
-    """The beginnings of the words of `text`: "appointed" counts as "appoints" does."""
-    return {match.group().lower()[:STEM] for match in WORD.finditer(normalise(text).text)}
+def cite(document: Document, found: Sequence[Window], query: str) -> Iterator[Citation]:
+    """Yield the citations of each window that was found for `query`."""
+    for window in found:
+        for passage in cited_passages(document, window, query):
+            yield Citation(
+                source=document.source or document.title,
+                char_start=passage.start,
+                char_end=passage.end,
+                level=passage.level,
+                score=passage.score,
+                text=passage.text,
+                document=document.id,
+                title=document.title,
+                page=passage.page,
+                end_page=passage.end_page,
+                match_start=passage.match_start,
+                match_end=passage.match_end,
+            )
+
+
+def whole_passage(
+    document: DocumentText, start: int, end: int, query: str, *, level: int, score: float
+) -> Passage:
+    """Make a passage of the tokens [`start`, `end`)."""
+    first, last = document.tokens.characters(start, end)
+    text = document.text[first:last]
+    match = matching_sentence(text, query)
+    place = trimmed(text, 0, len(text))
+    return _passage(document, first, place, match, level, score)
+
+
+def cited_passages(document: DocumentText, window: Window, query: str) -> Iterator[Passage]:
+    """Yield a short passage for each node of `window`: whole sentences around the matching one.
+
+    Each sentence belongs to the node that most of it stands in, so that passages do not overlap.
+    """
+    first, last = document.tokens.characters(window.start, window.end)
+    text = document.text[first:last]
+    spans = sentences(text)
+    scores = matches(text, spans, query)
+    nodes = window.nodes
+    starts = [document.tokens.characters(s, s + 1)[0] - first for s in map(_own(document), nodes)]
+    owners = [bisect.bisect_right(starts, (a + b) // 2, lo=1) - 1 for a, b in spans]
+    for owner, group in groupby(range(len(spans)), key=lambda at: max(owners[at], 0)):
+        own = list(group)
+        best = max(own, key=lambda at: scores[at])
+        level, score = window.level, window.score
+        if nodes:
+            level, score = int(document.forest.level[nodes[owner].node]), nodes[owner].score
+        place, match = (spans[own[0]][0], spans[own[-1]][1]), None
+        if scores[best]:
+            place, match = _around(spans, own, best), trimmed(text, *spans[best])
+        yield _passage(document, first, trimmed(text, *place), match, level, score)
+
+
+def _own(document: DocumentText) -> Callable[[SelectedNode], int]:
+    return lambda node: int(document.forest.start[node.node])
+
+
+def _around(spans: Sequence[Span], own: Sequence[int], best: int) -> Span:
+    """Add sentences after and before the best of `own`, in turn, until there are enough."""
+    first = last = best
+    while spans[last][1] - spans[first][0] < NEAR and (first > own[0] or last < own[-1]):
+        if last < own[-1] and (last - best <= best - first or first == own[0]):
+            last += 1
+        else:
+            first -= 1
+    return spans[first][0], spans[last][1]
+
+
+def _passage(
+    document: DocumentText,
+    first: int,
+    place: Span,
+    match: Span | None,
+    level: int,
+    score: float,
+) -> Passage:
+    """Make a passage of `place`, in characters after the character `first` of the document."""
+    start, end = place
+    text = document.text[first + start : first + end]
+    at = document.offset + first
+    pages = _pages(document, at + start, text)
+    if match is not None and pages[1] is not None:
+        pages = _pages(document, at + match[0], document.text[first + match[0] : first + match[1]])
+    return Passage(
+        start=at + start,
+        end=at + end,
+        match_start=None if match is None else at + match[0],
+        match_end=None if match is None else at + match[1],
+        level=level,
+        score=round(score, DIGITS),
+        page=pages[0],
+        end_page=pages[1],
+        text=text,
+    )
+
+
+def _pages(document: DocumentText, start: int, text: str) -> tuple[int | None, int | None]:
+    """Return the page on which `text`, from the character `start` on, begins, and a later last."""
+    page = page_of(document.pages, start, text)
+    if not text.strip():
+        return page, None
+    end_page = page_of(document.pages, start + len(text.rstrip()) - 1, "x")
+    return page, end_page if end_page != page else None

@@ -124,29 +124,6 @@ def group_by_document(
     )
 
 
-def group_leaves(
-    documents: Sequence[Document],
-    scores: Sequence[Scores],
-    leaves: Sequence[tuple[int, int]],
-    query: str,
-) -> tuple[Searched, ...]:
-    """Group single leaves, each given as (document, node), as if they had been selected."""
-    nodes = [
-        SelectedNode(
-            document=document,
-            node=node,
-            start=int(documents[document].forest.start[node]),
-            end=int(documents[document].forest.end[node]),
-            ratio=1.0,
-            as_text=True,
-            fine=True,
-            score=float(scores[document][node]),
-        )
-        for document, node in sorted(leaves)
-    ]
-    return tuple(one for one in group_by_document(documents, scores, nodes, query) if one.nodes)
-
-
 Ready = Callable[[int, int, float], bool]  # document, node, ratio -> True if its KV is encoded
 Widen = Callable[[int, int], tuple[int, int]]  # document, node -> tokens [start, end) to paste
 
