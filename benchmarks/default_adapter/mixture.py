@@ -51,7 +51,7 @@ NEEDLES = {
     "multi_query": 0.13,
     "tracking": 0.09,
     "two_hop": 0.12,
-    "lists": 0.11,
+    "lists": 0.09,
     "quotation": 0.05,
     "words": 0.01,
     "absent": 0.06,
