@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from sharedllm.arguments import checked
+from sharedllm.config import InjectionConfig, TreeConfig
 from sharedllm.encoding.document_encoder import (
     DocumentEncoder,
     HasEncoder,
     forget_encoders,
     loaded_encoder,
 )
+from sharedllm.memory.tree_memory import TreeMemory
 from sharedllm.shared_llm import SharedLLM
-
-if TYPE_CHECKING:
-    from sharedllm.config import InjectionConfig, TreeConfig
-    from sharedllm.memory.tree_memory import TreeMemory
 
 _models: dict[DocumentEncoder, SharedLLM] = {}
 _lock = threading.Lock()
 
 
+@checked()
 def loaded(
     model: str | None = None,
     *,
@@ -47,18 +47,21 @@ def loaded(
     )
 
 
+@checked()
 def loaded_for(memory: TreeMemory, **changes: Any) -> SharedLLM:
     """Return the model that `memory` was made with, loaded once per process.
 
     Parameters
     ----------
-    changes : ``adapter``, ``device``, ``dtype``, ``tree`` or ``injection`` in place of the
-        memory's own
+    changes : ``model``, ``adapter``, ``device``, ``dtype``, ``tree`` or ``injection`` in place of
+        the memory's own; model and adapter have to be named if they are not the embedded ones, as
+        a memory may come from a stranger
 
     Raises
     ------
     TreeMemoryMismatchError
-        If the memory names no model, or the weights under that name have changed.
+        If the memory names no model, or another than the embedded one that is not named here, or
+        the weights under its name have changed.
     ModelNotFoundError, AdapterError
     """
     return _of(memory.load_encoder(**changes) if changes else memory.encoder)

@@ -3,31 +3,57 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from sharedllm.arguments import shown
 from sharedllm_integrations.errors import SetupError
 
 if TYPE_CHECKING:
     from sharedllm import Hit, MemoryDocument, SharedLLM, TreeMemory
 
+logger = logging.getLogger(__name__)
 MEMORY_FILE = "memory.sqlite"
 Returns = Literal["documents", "passages"]
 PASSAGES_A_DOCUMENT = 64  # looked at for each document that is wanted; a search costs the same
 
 
-def opened(memory: Any, *, create: bool = False, llm: SharedLLM | None = None) -> TreeMemory:
+@dataclass(frozen=True, slots=True)
+class KeptFolder(os.PathLike[str]):
+    """The folder of a memory that was there: what a pickle holds of it.
+
+    It is opened and never made, so that a memory that is gone is an error.
+    """
+
+    path: str
+
+    def __fspath__(self) -> str:
+        return self.path
+
+
+def portable(memory: Any) -> Any:
+    """What a pickle holds of `memory`."""
+    from sharedllm import TreeMemory
+
+    if isinstance(memory, TreeMemory):
+        return KeptFolder(os.path.realpath(memory.path))
+    return memory
+
+
+def open_given(memory: Any, *, create: bool = False, llm: SharedLLM | None = None) -> TreeMemory:
     """The open memory that `memory` is or names.
 
     Parameters
     ----------
     memory : TreeMemory, or the path of one
     create : make one where there is none
-    llm : the model that a path is opened with first; None is the one that the memory names
+    llm : the model that a path is opened with first; None is the embedded one
 
     Raises
     ------
@@ -42,13 +68,24 @@ def opened(memory: Any, *, create: bool = False, llm: SharedLLM | None = None) -
         return memory
     if not isinstance(memory, str | os.PathLike):
         raise SetupError(
-            f"memory is {memory!r}; give a TreeMemory, the path of one, or None to keep what is "
-            "built for the process"
+            f"memory is {shown(memory)}; give a TreeMemory, the path of one, or None to keep what "
+            "is built for the process"
         )
-    return open_memory(memory, llm=llm, create=create)
+    make = create and not isinstance(memory, KeptFolder)
+    return open_memory(memory, llm=llm, create=make)
 
 
-def temporary(llm: SharedLLM | None = None) -> TreeMemory:
+def open_to_read(memory: Any, *, llm: SharedLLM | None = None) -> TreeMemory | None:
+    """As :func:`open_given`; None, with a warning in the log, where nothing is at a path."""
+    if isinstance(memory, str | os.PathLike) and not isinstance(memory, KeptFolder):
+        folder = Path(memory)
+        if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+            logger.warning("nothing can be found: there is no memory in %r", str(folder))
+            return None
+    return open_given(memory, llm=llm)
+
+
+def make_temporary(llm: SharedLLM | None = None) -> TreeMemory:
     """A memory for as long as the process runs."""
     from sharedllm import TreeMemory
 
@@ -102,11 +139,14 @@ def save(memory: TreeMemory, folder: str | os.PathLike[str]) -> None:
             other.import_from(memory.path, missing)
 
 
-def found(
+def find_hits(
     memory: TreeMemory, query: str, k: int, where: Mapping[str, Any] | None, returns: Returns
 ) -> list[Hit]:
     """The `k` best passages, or the best passage of each of the `k` best documents, best first."""
-    if not (memory.list(where) if where else len(memory)):
+    if not len(memory):
+        logger.warning("nothing can be found: the memory in %r is empty", str(memory.path))
+        return []
+    if where is not None and not memory.list(where):
         return []
     if returns == "passages":
         return memory.search(query, k, where)
@@ -130,5 +170,5 @@ def require_count(name: str, given: Any) -> int:
         If it is not.
     """
     if isinstance(given, bool) or not isinstance(given, int) or given < 1:
-        raise SetupError(f"{name} is {given!r}; give a whole number of at least 1")
+        raise SetupError(f"{name} is {shown(given)}; give a whole number of at least 1")
     return given

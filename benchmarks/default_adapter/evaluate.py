@@ -206,10 +206,10 @@ def _answer(
                 max_new_tokens=NEW_TOKENS,
             )
         )
-    texts = [a.text for a in llm.generate(prepared, max_new_tokens=NEW_TOKENS)]
-    gold = [
-        llm.tokenizer(one.right[0], add_special_tokens=False)["input_ids"][:64] for one in group
-    ]
+    generation = {"max_new_tokens": NEW_TOKENS, "refusal_margin": args.refusal_margin}
+    texts = [a.text for a in llm.generate(prepared, **generation)]
+    right = [llm.decoder.lead + one.right[0] for one in group]
+    gold = [llm.tokenizer(text, add_special_tokens=False)["input_ids"][:64] for text in right]
     return texts, llm.upper.nll([p.prompt for p in prepared], gold)
 
 
@@ -254,6 +254,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--most", type=int, default=60, help="questions per kind")
     parser.add_argument("--limit", type=int, default=None, help="questions per set, for a trial")
     parser.add_argument("--budget", type=int, default=1024)
+    parser.add_argument("--refusal-margin", type=float, default=0.0, help="nats")
     parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--seconds", type=float, default=1e9)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)

@@ -53,6 +53,7 @@ class Drawn:
     noise : nodes of half of the cases split at N(l/2, (noise l)^2)
     own : share in the library's own prompt; the others have those of retrieval chains
     late : share of conversations with their documents in the last message
+    lead : text that begins every answer (``AdapterConfig.answer_lead``)
     """
 
     budget: tuple[int, int] = (128, 4096)
@@ -65,6 +66,7 @@ class Drawn:
     noise: float = 0.1
     own: float = 0.6
     late: float = 0.75
+    lead: str = " "
 
 
 class Chooser:
@@ -106,7 +108,8 @@ class Chooser:
         answer = case.answer
         if any(wanted) and not _reads(_fine(selection, documents), wanted):
             answer = ABSENT  # the evidence was not selected: an answer would be made up
-        target = tokenize(answer, self._tokenizer).ids.tolist()
+        lead = self._drawn.lead if case.question else ""
+        target = tokenize(lead + answer, self._tokenizer).ids.tolist()
         if case.question:
             conversation = self._conversation(case, documents)
             target.append(self._end_id)

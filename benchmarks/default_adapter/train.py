@@ -286,7 +286,7 @@ def write(
     args: argparse.Namespace, llm: SharedLLM, model: PackedModel, notes: dict[str, float]
 ) -> None:
     """Write the adapter, with the query projection of the one it started from."""
-    config = AdapterConfig(rank=args.rank, alpha=SCALE * args.rank)
+    config = AdapterConfig(rank=args.rank, alpha=SCALE * args.rank, answer_lead=Drawn().lead)
     old = llm.adapter
     if old is not None:
         old.remove()

@@ -12,9 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sharedllm.arguments import path_problem, shown
+from sharedllm.cli.options import Device, Encoding, MemoryAdapter, MemoryDtype, MemoryModel
 from sharedllm.cli.terminal import Screen, documents_table
 from sharedllm.display.plain import counted, one_line
-from sharedllm.memory import MEMORY_FILE
+from sharedllm.errors import InputError
+from sharedllm.memory.folder import file_of
+from sharedllm.text.loaders import require_encoding
 
 if TYPE_CHECKING:
     from sharedllm.memory.tree_memory import TreeMemory
@@ -25,19 +29,7 @@ Memory = Annotated[str, typer.Option("--memory", metavar="DIR", help="The folder
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 Paths = Annotated[
     list[str],
-    typer.Argument(metavar="PATH", help="Text, Markdown, HTML or PDF files, and folders."),
-]
-Model = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="Hugging Face name, folder or .gguf file; a memory keeps the one it has.",
-        show_default="the memory's, or the embedded SmolLM2-135M-Instruct",
-    ),
-]
-Adapter = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="Folder or hub name of an adapter, or none."),
+    typer.Argument(metavar="PATH", help="Files of any format that is read, and folders."),
 ]
 Keep = Annotated[
     str | None,
@@ -66,31 +58,35 @@ Embedder = Annotated[
 Rebuild = Annotated[
     bool, typer.Option("--rebuild", help="Encode all again if model or settings differ.")
 ]
-Device = Annotated[
-    str | None,
-    typer.Option(metavar="D", help="cpu, cuda or cuda:N.", show_default="cuda if there is one"),
-]
-Dtype = Annotated[str | None, typer.Option(metavar="TYPE", help="float32, bfloat16 or float16.")]
 
 
 @app.command()
 def index(
     paths: Paths,
     folder: Memory,
-    model: Model = None,
-    adapter: Adapter = None,
+    model: MemoryModel = None,
+    adapter: MemoryAdapter = None,
     keep: Keep = None,
     kv: Form = None,
     embedder: Embedder = None,
     rebuild: Rebuild = False,
+    encoding: Encoding = None,
     device: Device = None,
-    dtype: Dtype = None,
+    dtype: MemoryDtype = None,
     as_json: AsJson = False,
 ) -> None:
     """Read files and folders into a memory on disk; unchanged files are skipped.
 
+    What was left out is named; exit code 1 if a file could not be read, or none was.
+
     [bold]Example:[/bold]  sharedllm index books/ notes.md --memory memory
     """
+    for path in paths:
+        problem = path_problem(path)
+        if problem:
+            raise InputError(f"PATH is {shown(path)}; {problem}")
+    if encoding is not None:
+        require_encoding(encoding)
     screen = Screen(silent=as_json)
     place = {"device": device, "dtype": dtype}
     with screen.busy("opening the memory"):
@@ -104,18 +100,22 @@ def index(
     from sharedllm.memory.files import index as read_into
 
     with memory:
-        done = read_into(memory, paths, progress=screen.shows_work)
+        done = read_into(memory, paths, progress=screen.shows_work, encoding=encoding)
         held = len(memory)
     if as_json:
         typer.echo(json.dumps({**dataclasses.asdict(done), "documents": held}))
     else:
         for why in done.failed.values():
             screen.say(f"not read: {one_line(why)}")
+        if done.left_out:
+            screen.say(f"left out: {_listed(done.left_out)}")
         screen.say(
             f"{len(done.added):,} added, {len(done.updated):,} updated, "
             f"{len(done.unchanged):,} unchanged; the memory holds {counted(held, 'document')}"
         )
-    if done.failed:
+        if not done.read:
+            screen.say("nothing was read")
+    if done.failed or not done.read:
         raise typer.Exit(1)
 
 
@@ -155,10 +155,13 @@ def verify(
     repair: Annotated[
         bool, typer.Option("--repair", help="Encode damaged chunks again from their text.")
     ] = False,
+    model: MemoryModel = None,
+    adapter: MemoryAdapter = None,
     as_json: AsJson = False,
 ) -> None:
     """Read a whole memory and compare it with its checksums; exit code 0 only when it is clean."""
-    with opened(folder) as memory:
+    named = {"model": model, "adapter": adapter} if repair else {}
+    with opened(folder, named) as memory:
         report = memory.verify(repair=repair)
     if as_json:
         typer.echo(json.dumps({"clean": report.clean, **dataclasses.asdict(report)}))
@@ -188,6 +191,11 @@ def compact(folder: Memory, as_json: AsJson = False) -> None:
         Screen(silent=False).say(f"packed; the memory holds {counted(held, 'document')}")
 
 
+def _listed(left_out: dict[str, int]) -> str:
+    """The kinds of files that were left out, the most frequent first."""
+    return ", ".join(f"{number:,} {one_line(kind)}" for kind, number in left_out.items())
+
+
 def _counted(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
@@ -204,8 +212,8 @@ def opened(
 
     Parameters
     ----------
-    model : arguments of :func:`loaded_encoder`, None if not given; without a model's name they
-        change how the memory's own model is loaded
+    model : arguments of :func:`loaded_encoder`, None if not given; they change how the memory's
+        own model is loaded, where there is a memory
     """
     from sharedllm.memory.tree_memory import TreeMemory
 
@@ -213,7 +221,8 @@ def opened(
     if given.get("adapter") == "none":
         given["adapter"] = None
     llm = None
-    if given and "model" not in given and (Path(folder) / MEMORY_FILE).is_file():
+    is_there = file_of(Path(folder)) != (0, 0)
+    if given and is_there and not (rebuild and "model" in given):
         with TreeMemory(folder, create=False) as there:
             llm = there.load_encoder(**given)
     elif given:

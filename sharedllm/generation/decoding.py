@@ -28,9 +28,12 @@ class Decoder:
     ----------
     refusal_id : int or None
         First token of the text by which an adapter abstains; None without an adapter.
+    lead : str
+        Text that begins an adapter's answers and is not given out.
     """
 
     refusal_id: int | None = None
+    lead: str = ""
 
     def __init__(
         self,
@@ -60,6 +63,9 @@ class Decoder:
         if self.refusal_id is not None:
             choose.refusal_id = self.refusal_id
             choose.taught = [i for i, prompt in enumerate(prompts) if prompt.reads]
+            choose.brief = frozenset(i for i, prompt in enumerate(prompts) if prompt.brief)
+            for index in choose.taught:
+                rows[index].lead = self.lead
         step_graph = None
         graphs = self._with_graphs(config)
         with self._lock.forward:
@@ -102,7 +108,7 @@ class Decoder:
             row.ids.append(token)
             if len(row.ids) >= config.max_new_tokens:
                 row.finish_reason = "length"
-        text = self._text(row)
+        text = self._text(row).removeprefix(row.lead)
         certain = text
         stops = [text.find(stop) for stop in config.stop if stop in text]
         if stops:

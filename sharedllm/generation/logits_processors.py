@@ -30,6 +30,7 @@ from sharedllm.errors import ConfigError, MissingExtraError
 from sharedllm.text.tokens import Tokenizer
 
 BETWEEN = re.compile(r"[,;\n]\s*(?:and\s+)?|\s+and\s+")
+BRIEF_MARGIN = 2.5  # nats by which abstaining must be ahead where documents have few tokens
 WORDS = 4  # of an item, at most; a longer one is a clause between commas
 
 
@@ -44,6 +45,8 @@ class Row:
     text : str
         The text that has been given out.
     finish_reason : "stop", "length" or None while it grows
+    lead : str
+        Text at the beginning that is not given out (``AdapterConfig.answer_lead``).
     settled : str
         The text of ``ids[:read]``, which ends with a complete character.
     overlap : str
@@ -53,6 +56,7 @@ class Row:
     ids: list[int] = field(default_factory=list)
     text: str = ""
     finish_reason: str | None = None
+    lead: str = ""
     settled: str = ""
     overlap: str = ""
     before: int = 0
@@ -185,12 +189,15 @@ class TokenChooser:
         repeating items.
     refusal_id : int
         First token of the text by which an adapter abstains.
+    brief : frozenset of int
+        Rows whose documents have only a few tokens together.
     """
 
     def __init__(self, config: GenerationConfig, lists: Lists) -> None:
         self._config, self._lists = config, lists
         self.constraints: list[Constraint] = []
         self.taught: list[int] = []
+        self.brief: frozenset[int] = frozenset()
         self.refusal_id = -1
         self._random = torch.Generator()
         if config.seed is None:
@@ -219,10 +226,13 @@ class TokenChooser:
     def _hesitant(self, scores: Tensor, rows: Sequence[Row]) -> Tensor:
         """Lower the score of abstaining at the first token by ``refusal_margin``; (B, V)."""
         starting = [index for index in self.taught if not rows[index].ids]
-        if not starting or not self._config.refusal_margin:
+        margin = self._config.refusal_margin
+        if margin is None:
+            margin, starting = BRIEF_MARGIN, [i for i in starting if i in self.brief]
+        if not starting or not margin:
             return scores
         scores = scores.clone()
-        scores[starting, self.refusal_id] -= self._config.refusal_margin
+        scores[starting, self.refusal_id] -= margin
         return scores
 
     def _unrepeated(self, scores: Tensor, rows: Sequence[Row]) -> Tensor:
@@ -249,7 +259,7 @@ class TokenChooser:
 
     def _choose(self, scores: Tensor, rows: Sequence[Row]) -> list[int]:
         if self._config.repetition_penalty != 1:
-            penalty = RepetitionPenaltyLogitsProcessor(self._config.repetition_penalty)
+            penalty = RepetitionPenaltyLogitsProcessor(float(self._config.repetition_penalty))
             seen = [torch.tensor([r.ids], dtype=torch.int64, device=scores.device) for r in rows]
             pairs = zip(seen, scores[:, None], strict=True)
             scores = torch.cat([penalty(ids, row) for ids, row in pairs])

@@ -26,10 +26,10 @@ from sharedllm.memory.database import Database
 from sharedllm.memory.manifest import Manifest
 from sharedllm.memory.prefilter import DenseIndex, Embedder, Prefilter, every_text, is_large
 from sharedllm.memory.stored_documents import Run, StoredDocuments
+from sharedllm.search.citations import matching_pages
 from sharedllm.search.query import make_query
 from sharedllm.search.scorers import score
 from sharedllm.search.selection import Searched, group_leaves
-from sharedllm.text.pages import page_of
 
 # chunks by words, and the query's embedding where it is needed; None in a small memory
 _Ranked = tuple[list[int], NDArray[np.float32] | None] | None
@@ -46,8 +46,8 @@ class Hit:
         Characters [char_start, char_end) of the document's text.
     score : float
         Higher is better; scores of one search compare.
-    page : int or None
-        The page on which it begins, from 1; None where the text has no pages (form feeds).
+    page, end_page : int or None
+        As those of :class:`sharedllm.search.citations.Citation`.
     """
 
     id: str
@@ -59,6 +59,7 @@ class Hit:
     char_end: int
     score: float
     page: int | None = None
+    end_page: int | None = None
 
 
 class Hits(Displayed, list[Hit]):
@@ -105,6 +106,7 @@ class Retrieval:
         dense = DenseIndex(database.folder, manifest.digest)
         self._prefilter = Prefilter(dense, prefilter, candidates)
         self._stored: dict[tuple[object, ...], StoredDocuments] = {}
+        self._looked = False
         self._lock = threading.RLock()
 
     def documents_for(
@@ -137,8 +139,8 @@ class Retrieval:
         ]
         best = sorted(found, key=lambda one: (-one[0], one[1:]))[:k]
         return Hits(
-            (_hit(*parts[index], leaf, score) for score, index, leaf in best),
-            group_leaves(documents, scores, [(index, leaf) for _, index, leaf in best]),
+            (_hit(*parts[index], leaf, score, query) for score, index, leaf in best),
+            group_leaves(documents, scores, [(index, leaf) for _, index, leaf in best], query),
         )
 
     def _found(
@@ -146,6 +148,7 @@ class Retrieval:
     ) -> list[tuple[Document, dict[str, Any]]]:
         """Documents to search, each with the names and metadata of its stored document."""
         stored = self._stored_for(encoder)
+        self._look()
         ranked = self._ranked(query, encoder, given)
         with self._lock, self._database.read() as connection:
             runs = self._runs(connection, ranked, given)
@@ -161,6 +164,18 @@ class Retrieval:
             through = " that the filter lets through" if given else ""
             raise InputError(f"the memory holds no document{through}; add() some")
         return found
+
+    def _look(self) -> None:
+        """Compare once what decides what is found at all: its rows are not read when they are not.
+
+        Raises
+        ------
+        TreeMemoryDamagedError
+        """
+        with self._lock, self._database.read() as connection:
+            if not self._looked:
+                tables.require_findable(connection)
+                self._looked = True
 
     def _stored_for(self, encoder: DocumentEncoder) -> StoredDocuments:
         """The stored documents for `encoder`, which may be another object of the same weights."""
@@ -221,7 +236,7 @@ def codec_of(
     if manifest.settings.vectors == "exact":
         return None
     with database.read() as connection:
-        codec = _stored_codec(connection, manifest)
+        codec = stored_codec(connection, manifest)
     if codec is None:
         with encoder.lock.forward:
             fitted = VectorCodec.fit(encoder.lower.vocabulary())
@@ -237,20 +252,32 @@ def codec_of(
                     "INSERT OR IGNORE INTO codecs VALUES (?, ?, ?, ?, ?)",
                     (*row, tables.checksum(*row)),
                 )
-            codec = _stored_codec(connection, manifest)  # of the first process to fit one
+            codec = stored_codec(connection, manifest)  # of the first process to fit one
+    if codec is not None and codec.hidden != encoder.shape.hidden:
+        raise TreeMemoryDamagedError(
+            f"the codec is for search vectors of {codec.hidden} numbers, and the model's have "
+            f"{encoder.shape.hidden}; {tables.REPAIR}"
+        )
     return codec.to(encoder.lower.device) if codec else None
 
 
-def _stored_codec(connection: sqlite3.Connection, manifest: Manifest) -> VectorCodec | None:
+def stored_codec(connection: sqlite3.Connection, manifest: Manifest) -> VectorCodec | None:
+    """The codec that stands in the file; None in a memory that has no search vectors yet.
+
+    Raises
+    ------
+    TreeMemoryDamagedError
+        If it is missing, or is not what was written.
+    """
     arrays = {}
     rows = connection.execute("SELECT * FROM codecs WHERE made_by = ?", (manifest.digest,))
-    for row in rows:
-        _, name, shape, data = tables.checked(row, "the codec of the search vectors")
-        arrays[name] = np.frombuffer(data, "<f4").reshape(json.loads(shape))
     try:
+        for row in rows:
+            _, name, shape, data = tables.checked(row, "codecs", "the codec of the search vectors")
+            arrays[name] = np.frombuffer(data, "<f4").reshape(json.loads(shape))
         if arrays:
             return VectorCodec.from_arrays(arrays)
-    except InputError as error:  # one of them is missing
+    except (ValueError, TypeError, RecursionError) as error:  # of InputError: one is missing
         raise TreeMemoryDamagedError(f"{error}; {tables.REPAIR}") from error
     # the codes of a memory mean nothing without it; while a memory is rebuilt, it is yet to come
     own = tables.value_of(connection, "manifest") == manifest.to_json()
@@ -259,14 +286,16 @@ def _stored_codec(connection: sqlite3.Connection, manifest: Manifest) -> VectorC
     return None
 
 
-def _hit(document: Document, names: dict[str, Any], leaf: int, score: float) -> Hit:
+def _hit(document: Document, names: dict[str, Any], leaf: int, score: float, query: str) -> Hit:
     start, end = int(document.forest.start[leaf]), int(document.forest.end[leaf])
     first, last = document.tokens.characters(start, end)
+    page, end_page = matching_pages(document, start, end, query)
     return Hit(
         **names,
         text=document.text[first:last],
         char_start=document.offset + first,
         char_end=document.offset + last,
         score=score,
-        page=page_of(document.pages, document.offset + first, document.text[first:last]),
+        page=page,
+        end_page=end_page,
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from sharedllm.arguments import checked, shown, unicode_problem
 from sharedllm.config import require_int, require_number, require_one_of
 from sharedllm.encoding.document import Document
 from sharedllm.encoding.document_encoder import DocumentEncoder, HasEncoder, loaded_encoder
@@ -52,8 +53,8 @@ class TreeMemory:
     ----------
     path : the folder; made when it is not there
     llm : SharedLLM, DocumentEncoder or None
-        Without one the model that the memory was made by is loaded when it is needed; a new memory
-        takes the default model.
+        Without one the embedded model is loaded when it is needed; a memory that was made by
+        another one needs it here, or a name for :meth:`load_encoder`.
     keep : {"text", "coarse", "all"} or None
         What a new memory keeps beside text and search vectors: nothing, the KV of every chunk's
         root, or of every level. None is what the memory has, and "text" for a new one.
@@ -83,6 +84,7 @@ class TreeMemory:
     TreeMemoryError, ConfigError
     """
 
+    @checked()
     def __init__(
         self,
         path: str | os.PathLike[str],
@@ -121,6 +123,7 @@ class TreeMemory:
 
     # -- documents -----------------------------------------------------------------------------
 
+    @checked("documents")
     def add(
         self,
         documents: MemoryDocument | Iterable[MemoryDocument],
@@ -130,8 +133,9 @@ class TreeMemory:
         """Read documents and keep them.
 
         What the memory holds already is not read again: the same document changes nothing, and
-        chunks with the same content are kept once. Each document is committed whole; an error or
-        a crash leaves those before it.
+        chunks with the same content are kept once. Each document is committed whole. Where one is
+        refused, those before it are stored, and the error names it; a crash may leave fewer, as
+        documents are committed some at a time.
 
         Parameters
         ----------
@@ -145,6 +149,7 @@ class TreeMemory:
         """
         self._working.ingest.put(_several(documents), replace=False, progress=progress)
 
+    @checked("documents")
     def update(
         self,
         documents: MemoryDocument | Iterable[MemoryDocument],
@@ -161,6 +166,7 @@ class TreeMemory:
         """
         self._working.ingest.put(_several(documents), replace=True, progress=progress)
 
+    @checked()
     def delete(self, ids: str | Iterable[str]) -> None:
         """Remove documents, all of them or (if one is not there) none.
 
@@ -176,6 +182,7 @@ class TreeMemory:
         with self._database.write() as connection:
             tables.delete_documents(connection, given)
 
+    @checked()
     def get(self, id: str) -> MemoryDocument:
         """The document called `id`, with its text.
 
@@ -189,6 +196,7 @@ class TreeMemory:
         with self._database.read() as connection:
             return tables.memory_document(connection, id)
 
+    @checked("filter")
     def list(self, filter: Mapping[str, Any] | None = None) -> Documents:
         """The documents of the memory, in the order of addition.
 
@@ -205,8 +213,10 @@ class TreeMemory:
             return int(connection.execute("SELECT count(*) FROM documents").fetchone()[0])
 
     def __contains__(self, id: object) -> bool:
+        if not isinstance(id, str) or unicode_problem(id):
+            return False
         with self._database.read() as connection:
-            found = connection.execute("SELECT 1 FROM documents WHERE id = ?", (str(id),))
+            found = connection.execute("SELECT 1 FROM documents WHERE id = ?", (id,))
             return found.fetchone() is not None
 
     def plot(self) -> Figure:
@@ -241,6 +251,7 @@ class TreeMemory:
 
     # -- searching -----------------------------------------------------------------------------
 
+    @checked("k", "filter")
     def search(
         self,
         query: str,
@@ -252,16 +263,19 @@ class TreeMemory:
         Parameters
         ----------
         filter : mapping of metadata fields to what they must be: a value, a list of values, or
-            ``{"gt" | "gte" | "lt" | "lte" | "ne" | "in": ...}``; "id", "title" and "source" are
-            fields as well
+            ``{"gt" | "gte" | "lt" | "lte" | "ne" | "in" | "nin" | "contains" | "empty": ...}``;
+            "id", "title" and "source" are fields as well. ``{"$or": [filter, ...]}``, "$and", and
+            ``{"$not": filter}`` join filters
 
         Raises
         ------
         InputError, ConfigError, TreeMemoryDamagedError
         """
         require_int("k", k, least=1)
+        self.require_documents()
         return self._working.retrieval.search(query, k, self.encoder, filter)
 
+    @checked("filter")
     def documents_for(
         self,
         query: str,
@@ -277,6 +291,7 @@ class TreeMemory:
         TreeMemoryMismatchError
             If `llm` is not what the memory was made by.
         """
+        self.require_documents()
         encoder = llm.encoder
         with self._lock:
             if self._encoder is None:
@@ -285,8 +300,22 @@ class TreeMemory:
                 self._encoder = encoder
         return self._working.retrieval.documents_for(query, encoder, filter)
 
+    def require_documents(self) -> None:
+        """Refuse to search a memory of nothing, before a model is loaded for it.
+
+        Raises
+        ------
+        InputError
+        """
+        if not len(self):
+            raise InputError(
+                f"the memory holds no document: {str(self.path)!r} is empty; add() some, or name "
+                "the folder of another memory"
+            )
+
     # -- upkeep --------------------------------------------------------------------------------
 
+    @checked()
     def verify(self, *, repair: bool = False) -> Report:
         """Read everything and compare it with its checksums.
 
@@ -302,7 +331,9 @@ class TreeMemory:
             return maintenance.verify(self._database, self._manifest)
         with self._lock:
             self._held = None
-            return maintenance.repair(self._database, self._manifest, lambda: self._working.ingest)
+            return maintenance.repair(
+                self._database, self._manifest, lambda: self.encoder, lambda: self._working.ingest
+            )
 
     def compact(self) -> None:
         """Give the space of what was deleted back to the disk.
@@ -315,6 +346,7 @@ class TreeMemory:
         """
         maintenance.compact(self._database)
 
+    @checked()
     def export(self, path: str | os.PathLike[str], ids: Iterable[str] | None = None) -> None:
         """Write documents into a new memory at `path`, with all that is stored of them.
 
@@ -333,6 +365,7 @@ class TreeMemory:
         chosen = [d.id for d in self.list()] if ids is None else list(ids)
         maintenance.export(self._database, self._manifest, Path(path), chosen)
 
+    @checked()
     def import_from(
         self,
         path: str | os.PathLike[str],
@@ -361,7 +394,14 @@ class TreeMemory:
 
     @property
     def encoder(self) -> DocumentEncoder:
-        """The model of this memory, loaded when it is first needed."""
+        """The model of this memory, loaded when it is first needed.
+
+        Raises
+        ------
+        TreeMemoryMismatchError
+            If the memory was not made by the embedded model and its adapter: name it yourself, by
+            ``llm=`` or :meth:`load_encoder`.
+        """
         with self._lock:
             if self._encoder is None:
                 self._encoder = self._manifest.load(self.path)
@@ -372,8 +412,13 @@ class TreeMemory:
 
         Parameters
         ----------
-        changes : ``adapter``, ``device``, ``dtype``, ``tree`` and ``injection``, as
-            :meth:`SharedLLM.from_pretrained` takes them
+        changes : ``model``, ``adapter``, ``device``, ``dtype``, ``tree`` and ``injection``, as
+            :meth:`SharedLLM.from_pretrained` takes them; model and adapter have to be named if they
+            are not the embedded ones
+
+        Raises
+        ------
+        TreeMemoryMismatchError, ModelNotFoundError, AdapterError
         """
         return self._manifest.load(self.path, **changes)
 
@@ -455,11 +500,16 @@ class TreeMemory:
 
 
 def _several(documents: MemoryDocument | Iterable[MemoryDocument]) -> list[MemoryDocument]:
+    if not isinstance(documents, MemoryDocument | Iterable):
+        raise InputError(
+            f"documents is {shown(documents)}; give MemoryDocument(text=...), or several"
+        )
     given = [documents] if isinstance(documents, MemoryDocument) else list(documents)
-    for document in given:
+    for number, document in enumerate(given, start=1):
         if not isinstance(document, MemoryDocument):
             raise InputError(
-                f"{type(document).__name__} was given; give MemoryDocument(text=...), or several"
+                f"number {number} of {len(given)} documents is a {type(document).__name__}; give "
+                "MemoryDocument(text=...), or several. Nothing was changed"
             )
     return given
 
@@ -471,12 +521,12 @@ def _name_of(embedder: Any) -> str | None:
     ------
     ConfigError
     """
-    if embedder is None or embedder in NAMED_EMBEDDERS:
-        return None if embedder is None else str(embedder)
+    if embedder is None or (isinstance(embedder, str) and embedder in NAMED_EMBEDDERS):
+        return embedder
     if isinstance(embedder, str):
         raise ConfigError(
-            f"embedder is {embedder!r}; allowed are 'states', 'minilm', a function of a list of "
-            "texts, LangChain's Embeddings and LlamaIndex's BaseEmbedding"
+            f"embedder is {shown(embedder)}; allowed are 'states', 'minilm', a function of a list "
+            "of texts, LangChain's Embeddings and LlamaIndex's BaseEmbedding"
         )
     return Embedder(embedder).name
 

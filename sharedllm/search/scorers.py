@@ -16,7 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from sharedllm.encoding.document_encoder import DocumentEncoder
 from sharedllm.encoding.lower_model import LowerModel, unit
 from sharedllm.errors import ConfigError, InputError
 from sharedllm.search.query import Query, make_query
+from sharedllm.text.normalise import normalise
 
 Scores = NDArray[np.float32]
 Embedder = Callable[[list[str]], NDArray[np.float32]]
@@ -91,6 +92,7 @@ def is_by_place(scorer: str | Scorer) -> bool:
     return scorer == "recency" or bool(getattr(scorer, "by_place", False))
 
 
+@runtime_checkable
 class Scorer(Protocol):
     """Protocol of scorers: any object with this method, including a user's own.
 
@@ -250,10 +252,12 @@ class WordIndex:
     @classmethod
     def of(cls, document: Document) -> WordIndex:
         starts = document.tokens.spans[document.forest.start[document.forest.leaves], 0]
-        found = [(m.start(), m.group().lower()) for m in WORD.finditer(document.text)]
-        where = np.searchsorted(starts, [at for at, _ in found], side="right") - 1
+        read = normalise(document.text)
+        words = [(m.span(), m.group().lower()) for m in WORD.finditer(read.text)]
+        spans = np.asarray([span for span, _ in words], dtype=np.int32).reshape(-1, 2)
+        where = np.searchsorted(starts, read.original(spans)[:, 0], side="right") - 1
         leaves: dict[str, dict[int, int]] = defaultdict(lambda: defaultdict(int))
-        for leaf, (_, word) in zip(np.maximum(where, 0).tolist(), found, strict=True):
+        for leaf, (_, word) in zip(np.maximum(where, 0).tolist(), words, strict=True):
             leaves[word][leaf] += 1
         lengths = np.bincount(np.maximum(where, 0), minlength=len(starts)).astype(np.float64)
         return cls(leaves={w: dict(at) for w, at in leaves.items()}, lengths=lengths)
@@ -357,7 +361,8 @@ class Embedding:
             vectors = document.vectors.float().cpu().numpy()
             return np.add.reduceat(vectors, starts, axis=0, dtype=np.float64)
         spans = zip(starts.tolist(), ends.tolist(), strict=True)
-        return _checked(self._embedder([document.text_of(*s) for s in spans]), len(starts))
+        texts = [normalise(document.text_of(*span)).text for span in spans]
+        return _checked(self._embedder(texts), len(starts))
 
     def _query_vector(self, query: Query, document: Document) -> Tensor:
         if self._embedder is None:

@@ -80,8 +80,10 @@ class Chooser:
         end_id: int,
         seed: int,
         *,
+        lead: str = "",
         lessons: bool = False,
     ) -> None:
+        self._lead = lead
         self._tokenizer, self._tree, self._config = tokenizer, tree, config
         self._end_id, self._lessons = end_id, lessons
         self._rng = random.Random(seed)
@@ -95,7 +97,8 @@ class Chooser:
         answer = example.answer
         if leaves and not _fine(selection, document).intersection(np.concatenate(leaves).tolist()):
             answer = ABSENT  # the evidence was not selected: an answer would be made up
-        target = tokenize(answer, self._tokenizer).ids.tolist()
+        lead = self._lead if example.question else ""
+        target = tokenize(lead + answer, self._tokenizer).ids.tolist()
         if example.question:
             conversation = ask(
                 example.question, document, self._tokenizer, self._config.prompts, self._rng

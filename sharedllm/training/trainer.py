@@ -37,6 +37,7 @@ class Choices(IterableDataset[Choice]):
     def __init__(self, config: TrainConfig, llm: SharedLLM, process: int, start: int) -> None:
         self._config, self._tokenizer, self._tree = config, llm.tokenizer, llm.tree
         self._end_id = turn_end(llm.tokenizer)
+        self._lead = llm.adapter.config.answer_lead if llm.adapter else ""
         self._process, self._start = process, start
 
     def __iter__(self) -> Iterator[Choice]:
@@ -49,6 +50,7 @@ class Choices(IterableDataset[Choice]):
             self._config.selection,
             self._end_id,
             abs(seed),
+            lead=self._lead,
             lessons=self._config.distil > 0,
         )
         for example in Mixture(self._config.data, abs(seed)):

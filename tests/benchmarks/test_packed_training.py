@@ -207,3 +207,15 @@ def test_generated_values_come_from_real_texts_too() -> None:
     assert "zephyr" in text
     assert "quenby" in text
     assert any(food in text for food in names.FOODS)
+
+
+def test_every_answer_begins_with_the_lead() -> None:
+    llm = shared("llama")
+    plain, led = (
+        Chooser(llm.tokenizer, llm.tree, Drawn(budget=(200, 400), lead=lead), 5)
+        for lead in ("", " ")
+    )
+    space = llm.tokenizer(" ")["input_ids"]
+    for case in cases():
+        without, within = plain.choose(case).target, led.choose(case).target
+        assert list(within) == ([*space, *without] if case.question else list(without))

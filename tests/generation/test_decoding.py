@@ -173,13 +173,21 @@ def test_rows_are_penalised_for_their_own_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("margin", "reads", "said"), [(0.0, True, "no"), (1.0, True, "zo"), (1.0, False, "no")]
+    ("margin", "reads", "brief", "said"),
+    [
+        (0.0, True, True, "no"),
+        (1.0, True, False, "zo"),
+        (1.0, False, False, "no"),
+        (None, True, False, "no"),
+        (None, True, True, "zo"),
+        (None, False, True, "no"),
+    ],
 )
-def test_a_refusal_must_be_ahead(margin: float, reads: bool, said: str) -> None:
+def test_a_refusal_must_be_ahead(margin: float | None, reads: bool, brief: bool, said: str) -> None:
     upper = Scripted("no", margin=1.0, second=0.6)
     decoder = Decoder(upper, TOKENIZER, frozenset({END}), ModelLock())  # type: ignore[arg-type]
     decoder.refusal_id = TOKENIZER("n")["input_ids"][0]
-    row, prompt = Row(), Prompt(text=((1,),), reads=reads)
+    row, prompt = Row(), Prompt(text=((1,),), reads=reads, brief=brief)
     config = GenerationConfig(max_new_tokens=2, refusal_margin=margin)
     list(decoder.run([prompt], config, [row]))
     assert row.text == said
@@ -216,3 +224,13 @@ def test_an_adapter_gives_no_item_of_a_list_twice(
     config = GenerationConfig(max_new_tokens=6, list_penalty=penalty)
     list(decoder.run([prompt], config, [row]))
     assert row.text == said
+
+
+@pytest.mark.parametrize(("reads", "shown"), [(True, "ab"), (False, " ab")])
+def test_the_lead_of_an_answer_is_not_given_out(reads: bool, shown: str) -> None:
+    decoder = Decoder(Scripted(" ab"), TOKENIZER, frozenset({END}), ModelLock())
+    decoder.refusal_id, decoder.lead = TOKENIZER("n")["input_ids"][0], " "
+    rows = [Row()]
+    prompt = Prompt(text=((1,),), reads=reads)
+    pieces = list(decoder.run([prompt], GenerationConfig(max_new_tokens=8), rows))
+    assert rows[0].text == "".join(piece for _, piece in pieces) == shown

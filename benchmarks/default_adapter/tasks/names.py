@@ -1,8 +1,8 @@
 """Made-up names and values, drawn from spaces so large that none can be learned by heart.
 
 The lists here are short, and a model that sees them often completes "ju" to "jungle" instead of
-copying "jade". So :func:`use_words` gives a large vocabulary of real texts, from which about half
-of the words and names are drawn.
+copying "jade". So :func:`use_words` gives a large vocabulary of real texts, from which most words
+and names are drawn.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ MONTHS = (
 DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 
 OPEN: dict[str, list[str]] = {"words": [], "names": []}  # of real texts
-OPEN_SHARE = 0.5
+OPEN_SHARE = 0.9
 
 _STARTS = "b br c ch d dr f g gr h j k kl l m n p pr qu r s sh st t tr v w z".split()
 _VOWELS = "a e i o u ai ea io ou".split()
