@@ -58,7 +58,8 @@ NEEDLES = {
 }
 # Conversations and judgements about generated relations. Yes/no, follow-ups, corrections, dates and
 # comparisons otherwise come from public sets made by few rules, whose wordings are soon learned.
-# - yes_no: with `kinds` and records 10 % of all lessons, yes as often as no
+# - yes_no: with `kinds` and records 10 % of all lessons (9 % in the first run, 5 % in the second,
+#   where it fell from 74 to 58 %); yes as often as no, in the public rows 52 to 48
 # - follow_up: with `kinds` 6.7 % of all lessons; it gained least in the first run
 # - correction: three in ten doubt a right answer, so that the model learns to keep it
 # - comparison, interval: two facts at once, which single needles do not train
@@ -67,8 +68,9 @@ NEEDLES = {
 # - near_absent: 1.4 % of all lessons, about as many as the `absent` needles (1.7 %)
 # - off_topic: few replies that are soon learned
 # Abstaining, over all lessons: needles 1.7 %, near_absent 1.4 %, `kinds` 2.7 %, records 0.6 %,
-# short 0.4 %, `qa` about 1.5 %, lessons whose evidence was not selected about 1.3 %: together
-# below 10 %. With more of it the model abstained wherever question and statement share few words.
+# short 0.4 %, `qa` 1.2 %: 8 %. Lessons whose evidence is not among the selected passages come on
+# top, one or two in a hundred. With more of it the model abstained wherever question and statement
+# share few words (entry 34 of docs/experiments.md).
 RELATED = {
     "yes_no": 0.24,
     "follow_up": 0.2,
