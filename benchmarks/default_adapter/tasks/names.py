@@ -75,7 +75,7 @@ GOODS = (
     "rucksack armchair telescope wardrobe typewriter globe camera ladder chessboard rug"
 ).split()
 DISHES = (
-    "stew curry pie salad casserole chowder risotto omelette dumplings pancakes goulash tart"
+    "stew curry pie salad casserole chowder risotto omelette strudel lasagne goulash tart"
 ).split()
 EVENTS = (
     "workshop concert board-meeting wedding exhibition lecture auction rehearsal fair reunion "

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.default_adapter.tasks.kinds import DRAW, article
+from benchmarks.default_adapter.tasks.names import FIRST
 
 FACTS = Path(__file__).with_name("facts")
 THEMES = (
@@ -175,8 +176,8 @@ def pronouns(kind: str, subject: str) -> tuple[str, str, str, str]:
     if title in ("Mr", "Mrs"):
         return PRONOUNS["he" if title == "Mr" else "she"]
     name = (first if title in ("Dr", "Professor") else subject).split(" ")[0]
-    if name in FEMALE:
-        return PRONOUNS["she"]
+    if name in FIRST:
+        return PRONOUNS["she" if name in FEMALE else "he"]
     return PRONOUNS["he" if zlib.crc32(subject.encode()) % 2 else "she"]
 
 
@@ -232,16 +233,16 @@ def question(rng: random.Random, of: Relation, subject: str) -> str:
         return rng.choice(MAGIC_ASKING).format(noun=of.noun.format(s=subject))
     if of.asks and rng.random() < REWORDED:
         return capital(write(rng.choice(of.asks), subject))
-    return _for_noun(of, rng.choice(ASKING)).format(noun=write(of.noun, subject))
+    return for_noun(of, rng.choice(ASKING)).format(noun=write(of.noun, subject))
 
 
 def bare_question(rng: random.Random, of: Relation, subject: str) -> str:
     """A question that may stand behind a colon: no request and no reference to a text."""
     if of.asks and rng.random() < REWORDED:
         return capital(write(rng.choice(of.asks), subject))
-    return _for_noun(of, ASKING[0]).format(noun=write(of.noun, subject))
+    return for_noun(of, ASKING[0]).format(noun=write(of.noun, subject))
 
 
-def _for_noun(of: Relation, asking: str) -> str:
+def for_noun(of: Relation, asking: str) -> str:
     """Persons are asked for with "who"."""
     return re.sub(r"\b([Ww])hat is\b", r"\1ho is", asking) if of.value == "person" else asking

@@ -13,6 +13,7 @@ from benchmarks.default_adapter.tasks.relations import (
     Fact,
     Relation,
     capital,
+    for_noun,
     question,
     write,
 )
@@ -139,7 +140,7 @@ DOUBTS_WITH = (
 INSIST = ("Yes, {v}.", "Yes, {v}.", "Yes, the documents say {v}.", "{v}", "{v}")
 INSIST_AGAINST = (
     "No, the documents say {v}.",
-    "It is {v}, according to the documents.",
+    "The documents say {v}.",
     "{v}",
     "{v}",
     "{v}, not {wrong}.",
@@ -245,7 +246,7 @@ def _at_once(rng: random.Random, filler: str) -> Case:
     both = rng.choice(AT_ONCE).format(old=old.subject, new=called(of, new.subject))
     noun = write(of.noun, both)
     ask = rng.choice(("What is {noun}?", "Tell me {noun}.", "I would like to know {noun}."))
-    return _case(scene, new, (), ask.format(noun=noun))
+    return _case(scene, new, (), for_noun(of, ask).format(noun=noun))
 
 
 # the share of each kind of correction
