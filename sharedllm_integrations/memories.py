@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,20 +29,28 @@ class KeptFolder(os.PathLike[str]):
     """The folder of a memory that was there: what a pickle holds of it.
 
     It is opened and never made, so that a memory that is gone is an error.
+
+    Attributes
+    ----------
+    path : str
+    named : str by str
+        Model and adapter that the memory needs, where they are not the embedded ones: whoever
+        wrote the pickle had named them.
     """
 
     path: str
+    named: Mapping[str, str | None] = field(default_factory=dict)
 
     def __fspath__(self) -> str:
         return self.path
 
 
 def portable(memory: Any) -> Any:
-    """What a pickle holds of `memory`."""
+    """The form of `memory` that a pickle holds."""
     from sharedllm import TreeMemory
 
     if isinstance(memory, TreeMemory):
-        return KeptFolder(os.path.realpath(memory.path))
+        return KeptFolder(os.path.realpath(memory.path), memory.needs_names)
     return memory
 
 
@@ -71,8 +79,12 @@ def open_given(memory: Any, *, create: bool = False, llm: SharedLLM | None = Non
             f"memory is {shown(memory)}; give a TreeMemory, the path of one, or None to keep what "
             "is built for the process"
         )
-    make = create and not isinstance(memory, KeptFolder)
-    return open_memory(memory, llm=llm, create=make)
+    if not isinstance(memory, KeptFolder):
+        return open_memory(memory, llm=llm, create=create)
+    if llm is None and memory.named:
+        with TreeMemory(memory, create=False) as there:
+            return open_memory(memory, llm=there.load_encoder(**memory.named))
+    return open_memory(memory, llm=llm)
 
 
 def open_to_read(memory: Any, *, llm: SharedLLM | None = None) -> TreeMemory | None:

@@ -153,6 +153,13 @@ class Manifest:
                 "same, or with rebuild=True to encode all its documents again"
             )
 
+    @property
+    def needs_names(self) -> dict[str, str]:
+        """Model and adapter that do not come with SharedLLM, so that a caller has to name them."""
+        ours = {"model": (None,), "adapter": (None, "default")}
+        given = self.loads
+        return {kind: given[kind] for kind, own in ours.items() if given[kind] not in own}
+
     def load(self, folder: Path, **changes: Any) -> DocumentEncoder:
         """Load the encoder that the memory in `folder` was made by, once a process.
 
@@ -177,10 +184,10 @@ class Manifest:
                 f"the memory in {str(folder)!r} was made by a model that was not loaded by a name; "
                 "open it with TreeMemory(path, llm=...)"
             )
-        for kind, ours in (("model", (None,)), ("adapter", (None, "default"))):
-            if given[kind] not in ours and kind not in changes:
+        for kind, name in self.needs_names.items():
+            if kind not in changes:
                 raise TreeMemoryMismatchError(
-                    f"the memory in {str(folder)!r} was made with the {kind} {given[kind]!r}, and "
+                    f"the memory in {str(folder)!r} was made with the {kind} {name!r}, and "
                     "a memory's word is not enough to load it: name it yourself "
                     f"(TreeMemory(path, llm=...), loaded_for(memory, {kind}=...), or --{kind})"
                 )

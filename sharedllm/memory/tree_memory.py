@@ -417,6 +417,11 @@ class TreeMemory:
                 self._encoder = self._manifest.load(self.path)
             return self._encoder
 
+    @property
+    def needs_names(self) -> dict[str, str]:
+        """Model and adapter that have to be named to :meth:`load_encoder`, as they were given."""
+        return self._manifest.needs_names
+
     def load_encoder(self, **changes: Any) -> DocumentEncoder:
         """Load the model of this memory in another way, such as ``device="cuda"``.
 

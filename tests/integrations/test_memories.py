@@ -110,7 +110,7 @@ def test_an_empty_memory_is_no_source_of_answers(
     assert langchain.TreeMemoryRetriever(memory=memory).invoke("When?") == []
     assert "is empty" in caplog.text
     chat = langchain.ChatSharedLLM(llm=llm, memory=memory, reads="memory", max_tokens=2)
-    with pytest.raises(SetupError, match="has no document; add documents"):
+    with pytest.raises(SetupError, match="holds no document"):
         chat.invoke("When?")
     memory.add(DOCUMENTS)
     assert chat.invoke("When?").response_metadata

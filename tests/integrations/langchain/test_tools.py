@@ -315,8 +315,6 @@ def test_a_copied_retriever_finds_the_same(llm: SharedLLM) -> None:
     retriever = TreeMemoryRetriever(llm=llm)
     retriever.upsert([Document("The ferry leaves at seven.", id="ferry")])
     assert copy.deepcopy(retriever).invoke("ferry") == retriever.invoke("ferry")
-    with pytest.raises(SetupError, match="no pickle holds"):
-        pickle.dumps(retriever)
 
 
 def test_results_of_tools_in_a_history(llm: SharedLLM) -> None:

@@ -223,5 +223,5 @@ def test_a_copy_shares_the_loaded_model(llm: SharedLLM) -> None:
     made = copy.deepcopy(model)
     assert made.llm is llm
     assert made.complete("Hello").text == answer
-    with pytest.raises(SetupError, match="no pickle holds"):
+    with pytest.raises(SetupError, match="to pickle it, give model="):
         pickle.dumps(model)
