@@ -85,7 +85,7 @@ class Answer(Displayed):
     selection : Selection or None
         The nodes that were selected, with their documents; None without documents.
     question : str
-        The question that was searched for.
+        The question in the last user message.
     """
 
     text: str

@@ -333,11 +333,11 @@ class SharedLLM:
         new_tokens = generation.max_new_tokens
 
         asked = parse(question)
-        documents = resolve(context, self.encoder, asked.query)
+        documents = resolve(context, self.encoder, asked.sought)
         conversation = converse(asked, documents, self.tokenizer)
         require_window(conversation, self.tokenizer, self.window, new_tokens)
         found = conversation.documents  # those of the messages, too
-        selection = self._select(asked.query, found, scores, search) if found else None
+        selection = self._select(conversation.query, found, scores, search) if found else None
         searched = time.perf_counter()
         prepared = self.assemble(conversation, selection, new_tokens, progress)
         return replace(
@@ -369,7 +369,7 @@ class SharedLLM:
             evidence_tokens=sum(map(len, plan.pasted)),
             selection=selection,
             remember_s=sum(document.remember_s for document in conversation.documents),
-            question=conversation.query,
+            question=conversation.question,
         )
 
     @checked()

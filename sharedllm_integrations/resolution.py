@@ -382,6 +382,8 @@ class Resolver:
         }
         from sharedllm import Asked
 
+        texts = ((m.role, tuple(p for p in m.parts if isinstance(p, str))) for m in found)
+        sought = Asked(turns=tuple(texts), query=question).sought
         turns: list[tuple[str, tuple[Any, ...]]] = []
         reports: list[DocumentReport] = []
         for i, message in enumerate(found):
@@ -392,7 +394,7 @@ class Resolver:
                 elif last[part.id] != (i, j):
                     reports.append(_report(part, "repeated", ()))
                 else:
-                    documents, report = self.read(part, question)
+                    documents, report = self.read(part, sought)
                     reports.append(report)
                     parts += documents
                     _require_capacity(reports)

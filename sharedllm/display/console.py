@@ -47,7 +47,7 @@ class Results:
                 f"{one.rank}  {_page(one)}{one_line(one.picture.name)}",
                 one.span,
                 one.picture.characters,
-                begins(one),
+                _beginning(one),
             )
             for one in passages
         ]
@@ -126,7 +126,7 @@ def position_bar(start: int, end: int, length: int, cells: int = CELLS) -> str:
     return NOTHING * first + FINE * (last - first) + NOTHING * (cells - last)
 
 
-def passage_table(rows: Sequence[tuple[str, Span, int, str]], cells: int = CELLS) -> Table:
+def passage_table(rows: Sequence[tuple[str, Span, int, Text]], cells: int = CELLS) -> Table:
     """A row for each passage: where it lies, and below it how it begins.
 
     Parameters
@@ -139,13 +139,18 @@ def passage_table(rows: Sequence[tuple[str, Span, int, str]], cells: int = CELLS
     for name, span, characters, beginning in rows:
         bar = Text(position_bar(span.start, span.end, characters, cells), style=colour(span.level))
         place = Text(f"{span.start:,}-{span.end:,}")
-        excerpt = Text(beginning, style="dim")
-        excerpt.no_wrap, excerpt.overflow = True, "ellipsis"
-        out.append(Group(_row(Text(name), place, bar, Text(scored(span.score))), excerpt))
+        out.append(Group(_row(Text(name), place, bar, Text(scored(span.score))), beginning))
     table = Table.grid(expand=True)
     for row in out:
         table.add_row(row)
     return table
+
+
+def _beginning(one: Ranked) -> Text:
+    """How a passage begins, the sentence that matches the question in bold."""
+    before, match, after = begins(one)
+    parts = ((before, "dim"), (match, "bold"), (after, "dim"))
+    return Text.assemble(*parts, no_wrap=True, overflow="ellipsis")
 
 
 def _page(one: Ranked) -> str:

@@ -184,20 +184,30 @@ def _lies(span: Span, picture: Picture) -> str:
 # -- the evidence in its text ---------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class _Match:
+    """Text of the sentence that matches the question best."""
+
+    text: str
+
+
+_Part = str | int | _Match
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Piece:
     """A piece of a document's text: a passage, text around one, or how much is left out.
 
     Attributes
     ----------
-    parts : text, and a page's number where it begins
+    parts : text, that of the matching sentence apart, and a page's number where it begins
     one : the passage that it is
     lead : white space before it, so that its number stands at its first word
     summary : what opens it, where it is closed at first
     left_out : characters that are not there
     """
 
-    parts: tuple[str | int, ...] = ()
+    parts: tuple[_Part, ...] = ()
     one: Ranked | None = None
     lead: str = ""
     summary: str = ""
@@ -247,10 +257,14 @@ class _Readable:
 
     def passage(self, one: Ranked, start: int) -> _Piece:
         """The passage `one` from its character `start` on."""
-        first, *others = self.parts(start, one.span.end)
-        words = str(first).lstrip()
-        lead = str(first)[: len(str(first)) - len(words)]
-        return _Piece(one=one, lead=lead, parts=(words, *others))
+        span = one.span
+        bold = span.match_start, span.match_end
+        first, last = (span.end if at is None else max(start, at) for at in bold)
+        text = self.text(start, first)
+        lead = text[: len(text) - len(text.lstrip())]
+        match = (_Match(p) if isinstance(p, str) else p for p in self.parts(first, last) if p)
+        before = self.parts(start + len(lead), first)
+        return _Piece(one=one, lead=lead, parts=(*before, *match, *self.parts(last, span.end)))
 
     def gap(self, start: int, end: int, *, after: bool, before: bool) -> Iterator[_Piece]:
         """The text between two passages, or beyond the last: near ones is open.

@@ -13,6 +13,7 @@ GOES_ON = re.compile(r"[^\W\d_],?$")  # how a line ends in the middle of a sente
 OWN_LINE = re.compile(r"[\s\-*+•#>|=`\d]|$")  # a list, a table, a heading, an indented line
 
 BEGINS = 200  # characters of a passage in a list of passages
+LEAD = 40  # of those, before the sentence that matches
 CUT_OFF = " .,:;!?)]\u201d\u2019"  # what a passage that begins between two words may begin with
 
 
@@ -55,12 +56,32 @@ def scored(score: float | None) -> str:
     return "" if score is None else f"{score:.2f}"
 
 
-def begins(one: Ranked) -> str:
-    """The first words of a passage, on one line."""
-    start = one.span.start
-    line = one_line(one.picture.text(start, min(one.span.end, start + 2 * BEGINS))).lstrip(CUT_OFF)
-    shown = line if len(line) <= BEGINS else line[:BEGINS].rpartition(" ")[0] + "\u2026"
-    return ("\u2026" if start else "") + (shown or line[:BEGINS])
+def begins(one: Ranked) -> tuple[str, str, str]:
+    """The first words of a passage, on one line: before, in and after the matching sentence.
+
+    Of what stands before that sentence, only the last words are shown.
+    """
+    picture, span = one.picture, one.span
+    start, end = span.start, min(span.end, span.start + 2 * BEGINS)
+    if span.match_start is None or span.match_end is None:
+        line = one_line(picture.text(start, end)).lstrip(CUT_OFF)
+        shown = _cut(line, BEGINS)
+        return ("\u2026" if start else "") + (shown or line[:BEGINS]), "", ""
+    before = one_line(picture.text(start, span.match_start))
+    if len(before) > LEAD:
+        before = before[-LEAD:].partition(" ")[2]
+    if span.match_start > 0 and before != one_line(picture.text(0, span.match_start)):
+        before = "\u2026" + before
+    match = _cut(one_line(picture.text(span.match_start, span.match_end)), BEGINS)
+    after = _cut(one_line(picture.text(span.match_end, span.end)), max(0, BEGINS - len(match)))
+    return before and f"{before} ", match, after and f" {after}"
+
+
+def _cut(line: str, most: int) -> str:
+    """Return `line`, cut between two words where it has more than `most` characters."""
+    if len(line) <= most:
+        return line
+    return (line[: most + 1].rpartition(" ")[0] or line[:most]) + "\u2026"
 
 
 def place(span: Span, unit: str = "characters") -> str:

@@ -37,7 +37,7 @@ class Prepared:
     remember_s, search_s, encode_s : float
         Seconds spent so far.
     question : str
-        The question that was searched for.
+        The question in the last user message.
     """
 
     prompt: Prompt
@@ -92,7 +92,7 @@ class Plan:
         return gather([encoded[r] for r in requests], chunks, len(forest.roots))
 
     def citations(self) -> tuple[Citation, ...]:
-        """Return a citation for each window, in falling order of score."""
+        """Return the citations of all windows, in falling order of score."""
         pairs = zip(self.conversation.documents, self.windows, strict=True)
         query = self.conversation.query
         found = [one for document, own in pairs for one in citations.cite(document, own, query)]

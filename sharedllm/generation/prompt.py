@@ -13,6 +13,7 @@ from typing import Any
 from sharedllm.arguments import check_fields, shown, unicode_problem
 from sharedllm.encoding.document import Document
 from sharedllm.errors import ConfigError, InputError
+from sharedllm.search.conversation import in_conversation
 from sharedllm.search.query import query_of
 from sharedllm.text.tokens import Tokenizer, special_tokens, tokenize
 
@@ -62,17 +63,21 @@ class Conversation:
     parts : tuple of (str, Literal or Document)
         The chat format, with each document where its evidence and KV will be.
     query : str
-        The text to search for: the question in the last user message.
+        The text to search for: the question in the last user message, with the turns before it
+        where it refers to them.
     messages : int
         Messages in it.
     last : str
         The text of the last user message.
+    question : str
+        The question in it.
     """
 
     parts: tuple[Part, ...]
     query: str
     messages: int = 1
     last: str = ""
+    question: str = ""
 
     @property
     def documents(self) -> tuple[Document, ...]:
@@ -88,7 +93,7 @@ class Asked:
     turns : tuple of (role, parts)
         Chat messages.
     query : str
-        The text to search for: the question in the last user message.
+        The question in the last user message.
     plain : bool
         True for a question alone, around which the default instructions are put.
     tools : tuple of mapping
@@ -103,6 +108,19 @@ class Asked:
 
     def __post_init__(self) -> None:
         check_fields(self, InputError)
+
+    @property
+    def sought(self) -> str:
+        """The text to search for: the question, with earlier turns where it refers to them."""
+        last = max((i for i, (role, _) in enumerate(self.turns) if role == "user"), default=0)
+        earlier: list[tuple[str, str]] = []
+        for role, parts in self.turns[:last]:
+            text = _text(parts)
+            if role == "user":
+                earlier.append((query_of(text), ""))
+            elif role == "assistant" and earlier and text.strip(" .\n") != ABSENT:
+                earlier[-1] = (earlier[-1][0], text)
+        return in_conversation(self.query, earlier)
 
 
 Question = str | Sequence[Message] | Asked
@@ -168,7 +186,13 @@ def converse(question: Question, context: Sequence[Document], tokenizer: Tokeniz
     documents = [part for part in parts if isinstance(part, Document)]
     if len({(document.id, document.offset) for document in documents}) < len(documents):
         raise InputError("a document stands in the messages twice; give each one once")
-    return Conversation(parts=parts, query=asked.query, messages=len(turns), last=_text(last))
+    return Conversation(
+        parts=parts,
+        query=asked.sought,
+        messages=len(turns),
+        last=_text(last),
+        question=asked.query,
+    )
 
 
 def _require_unicode(name: str, text: str) -> None:

@@ -44,6 +44,20 @@ LONGEST = 600  # characters of a sentence; what is longer is cut at lines, else 
 _IDEOGRAPHS = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uac00-\ud7af"
 WORD = re.compile(rf"[{_IDEOGRAPHS}]|[^\W_{_IDEOGRAPHS}]+")
 STEM = 6  # characters
+# words of English that say nothing of what is asked for
+STOP = frozenset(
+    (
+        "a about after again all also an and any are as article at be been before being between "
+        "both but by can could describe details did do does doing during each else ever explain "
+        "few first for from further get got had has have having he her here hers him his how i if "
+        "in information interesting into is it its itself just know last let like long many may me "
+        "mention mentioned might more most much my name next no not now of off ok okay old on one "
+        "only or other others our out over own per please s said same say section see shall she "
+        "should so some such t tell than thank thanks that the their them then there these they "
+        "thing things this those through to too under until up us very want was we were what when "
+        "where which while who whom whose why will with would yes you your happen happened"
+    ).split()
+)
 
 
 def spaces_after(text: str) -> Iterator[list[Span]]:
@@ -157,7 +171,7 @@ def matches(text: str, spans: list[Span], query: str) -> list[float]:
     """Score the sentences `spans` of `text`: each word counts the more, the fewer hold it."""
     held = [_stems(text[start:end]) for start, end in spans]
     number = Counter(stem for stems in held for stem in stems)
-    sought = _stems(query)
+    sought = {stem(word) for word in content_words(normalise(query).text.lower())}
     return [sum(1 / number[stem] for stem in stems & sought) for stems in held]
 
 
@@ -169,5 +183,14 @@ def trimmed(text: str, start: int, end: int) -> Span:
 
 
 def _stems(text: str) -> set[str]:
-    """The beginnings of the words of `text`: "appointed" counts as "appoints" does."""
-    return {match.group().lower()[:STEM] for match in WORD.finditer(normalise(text).text)}
+    return {stem(match.group().lower()) for match in WORD.finditer(normalise(text).text)}
+
+
+def stem(word: str) -> str:
+    """Return how a word begins: "appointed" counts as "appoints" does."""
+    return word[:STEM]
+
+
+def content_words(low: str) -> set[str]:
+    """Return the words of a text in lower case that say what it is about."""
+    return {match.group() for match in WORD.finditer(low)} - STOP
