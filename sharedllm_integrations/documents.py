@@ -19,7 +19,7 @@ from sharedllm import SharedLLMError
 from sharedllm_integrations.errors import DocumentValueError
 
 if TYPE_CHECKING:
-    from sharedllm import MemoryDocument
+    from sharedllm import Citation, Hit, MemoryDocument
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -43,6 +43,22 @@ def first_text(metadata: Mapping[str, Any], names: tuple[str, ...]) -> str:
     """The first of these fields that holds text or a path, or ""."""
     found = (str(metadata[n]) for n in names if isinstance(metadata.get(n), str | PurePath))
     return next((text for text in found if text.strip()), "")
+
+
+def place_of(found: Hit | Citation) -> dict[str, Any]:
+    """The place of a passage in its document, its score, page and match, as metadata."""
+    return {
+        "char_start": found.char_start,
+        "char_end": found.char_end,
+        "score": found.score,
+        **match_of(found.match_start, found.match_end),
+        **page_label(found.page),
+    }
+
+
+def match_of(start: int | None, end: int | None) -> dict[str, int]:
+    """The sentence of a passage that matches the question best, in characters of its document."""
+    return {} if start is None or end is None else {"match_start": start, "match_end": end}
 
 
 def page_label(page: int | None) -> dict[str, str]:

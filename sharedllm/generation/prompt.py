@@ -118,7 +118,7 @@ class Asked:
             text = _text(parts)
             if role == "user":
                 earlier.append((query_of(text), ""))
-            elif role == "assistant" and earlier and text.strip(" .\n") != ABSENT:
+            elif role == "assistant" and earlier and text.strip(" .\n").lower() != ABSENT:
                 earlier[-1] = (earlier[-1][0], text)
         return in_conversation(self.query, earlier)
 

@@ -12,7 +12,7 @@ from sharedllm_integrations.documents import (
     SOURCES,
     first_text,
     make_document,
-    page_label,
+    place_of,
     whole_files,
 )
 from sharedllm_integrations.errors import SetupError
@@ -60,27 +60,36 @@ def retrieved(document: MemoryDocument, scope: Scope, *, references: bool) -> Do
     return Document(id=document.id, page_content=text, metadata=neutral_values(_metadata(document)))
 
 
+class Passage(Document):
+    """A passage that was found: the same as that place found for another question.
+
+    Score and matching sentence depend on the question, and retrievers that ask several in turn drop
+    documents that are equal.
+    """
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Passage) and self._place() == other._place()
+
+    def _place(self) -> tuple[Any, ...]:
+        found = self.metadata
+        return found.get("document_id"), found.get("char_start"), self.page_content
+
+    @classmethod
+    def lc_id(cls) -> list[str]:
+        """It is stored as any other document."""
+        return Document.lc_id()
+
+
 def passage(hit: Hit) -> Document:
-    """A passage that was found, with its place in its document."""
-    own = {
-        "document_id": hit.id,
-        "char_start": hit.char_start,
-        "char_end": hit.char_end,
-        **page_label(hit.page),
-    }
+    """A passage that was found, with its place in its document, its score and what matches."""
+    own = {"document_id": hit.id, **place_of(hit)}
     metadata = {**neutral_values(_metadata(hit)), **own}
-    return Document(page_content=neutral(hit.text), metadata=metadata)
+    return Passage(page_content=neutral(hit.text), metadata=metadata)
 
 
 def span(citation: Citation, metadata: Mapping[str, Any]) -> Document:
     """A selected passage, with its document's own metadata and its place in it."""
-    own = {
-        "char_start": citation.char_start,
-        "char_end": citation.char_end,
-        "tree_level": citation.level,
-        "score": citation.score,
-        **page_label(citation.page),
-    }
+    own = {"tree_level": citation.level, **place_of(citation)}
     return Document(
         page_content=neutral(citation.text), metadata={**neutral_values(metadata), **own}
     )

@@ -32,6 +32,7 @@ from sharedllm_integrations.documents import (
     TITLES,
     first_text,
     make_document,
+    match_of,
     page_label,
     whole_files,
 )
@@ -165,12 +166,15 @@ def whole(document: MemoryDocument, scope: Scope, *, refers: bool) -> DocumentNo
 
 
 def passage(hit: Hit) -> DocumentNode:
-    """A passage that was found, with its place in its document."""
+    """A passage that was found, with its place in its document and the sentence that matches."""
     metadata, _ = _origin(hit.id, hit.metadata)
+    match = match_of(hit.match_start, hit.match_end)
     return DocumentNode(
         id_=f"{hit.id}:{hit.char_start}-{hit.char_end}",
         text=hit.text,
-        extra_info={**metadata, **page_label(hit.page)},
+        extra_info={**metadata, **page_label(hit.page), **match},
+        excluded_llm_metadata_keys=[*match],
+        excluded_embed_metadata_keys=[*match],
         relationships=_of(hit.id, metadata),
         start_char_idx=hit.char_start,
         end_char_idx=hit.char_end,
@@ -189,10 +193,13 @@ def span(
         "tree_level": citation["level"],
         **page_label(citation["page"]),
     }
+    match = match_of(citation["match_start"], citation["match_end"])
     return DocumentNode(
         id_=f"{id}:{start}-{end}",
         text=citation["text"],
-        extra_info={**metadata, **own},
+        extra_info={**metadata, **own, **match},
+        excluded_llm_metadata_keys=[*match],
+        excluded_embed_metadata_keys=[*match],
         relationships=_of(id, metadata),
         start_char_idx=start,
         end_char_idx=end,

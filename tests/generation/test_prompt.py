@@ -62,7 +62,8 @@ def test_documents_in_several_messages(documents: tuple[Document, Document]) -> 
         documents[1],
         "And now: what?<|close|>\n<|turn|>assistant\n",
     )
-    assert conversation.query == "And now: what?"
+    assert conversation.question == "And now: what?"
+    assert conversation.query == "And now: what? First: Noted? Noted."
     assert conversation.documents == documents
 
 

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
 from sharedllm import Document, SharedLLM
 from sharedllm.search.citations import (
     BETWEEN,
+    NEAR,
     Window,
     cite,
     heading_of,
@@ -64,7 +66,12 @@ def test_neighbouring_leaves_make_one_window(
     assert [(w.start, w.end) for w in found] == spans
     assert all(w.score == (w.end // 16) - 1 for w in found)  # that of the best leaf
     citations = list(cite(plain, found, "Who?"))
-    assert [c.text for c in citations] == [plain.text[a:b] for a, b in spans]
+    for citation in citations:
+        start, end = citation.char_start, citation.char_end
+        assert citation.text == plain.text[start:end] == citation.text.strip()
+        assert any(a <= start < end <= b for a, b in spans)
+    assert len({c.char_start for c in citations}) == len(citations) <= ranks.count("x")
+    assert bool(citations) == bool(spans)
     assert all((c.source, c.level) == ("s", 2) for c in citations)
 
 
@@ -113,6 +120,7 @@ def test_the_page_is_that_of_the_matching_sentence(
     (found,) = cite(document, [window], question)
     assert (found.page, found.end_page) == pages
     assert found.text == PAGED
+    assert (found.match_start is None) == (question == "Quo vadis?")
 
 
 def test_a_passage_on_one_page_or_without_pages(tiny_llm: SharedLLM) -> None:
@@ -120,3 +128,41 @@ def test_a_passage_on_one_page_or_without_pages(tiny_llm: SharedLLM) -> None:
     for text, page in (("One two three four five six.", None), ("One. Two. Three.\fFour.", 1)):
         (found,) = cite(tiny_llm.remember(text), [whole], "Three?")
         assert (found.page, found.end_page) == (page, None)
+
+
+LONG = " ".join(f"Witness {n} saw nothing of the ferry that day." for n in range(12))
+RECORDS = (
+    "id,name,note\n"
+    + "\n".join(f'{n},Clerk {n},"Paid. In full, on day {n}."' for n in range(48000, 48020))
+    + "\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "question", "match"),
+    [
+        (LONG, "Whom did witness 7 see?", "Witness 7 saw nothing of the ferry that day."),
+        (RECORDS, "Who is 48013?", '48013,Clerk 48013,"Paid. In full, on day 48013."'),
+        ("今日は晴れ。猫は家にいる。犬は外。" * 3, "猫はどこ", "猫は家にいる。"),
+    ],
+)
+def test_a_citation_is_short_and_says_what_matches(
+    tiny_llm: SharedLLM, text: str, question: str, match: str
+) -> None:
+    document = tiny_llm.remember("\n\n" + text)
+    whole = Window(start=0, end=len(document), level=0, score=1.0, as_text=True)
+    (found,) = cite(document, [whole], question)
+    assert found.match_start is not None
+    assert document.text[found.match_start : found.match_end] == match
+    assert found.char_start <= found.match_start
+    assert len(found.text) <= NEAR + 2 * len(match)
+    assert found.text == document.text[found.char_start : found.char_end]
+    assert found.text[:1].strip()
+
+
+def test_every_node_of_a_window_is_cited_once(tiny_llm: SharedLLM) -> None:
+    document = tiny_llm.remember(LONG)
+    made = tiny_llm.prepare("Whom did witness 7 see?", document, budget=300, sentences=64)
+    found = sorted((c.char_start, c.char_end) for c in made.citations)
+    assert len(found) > 1
+    assert all(end <= start for (_, end), (start, _) in pairwise(found))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sharedllm import SharedLLM, TreeConfig
 from sharedllm.encoding.document import Document
 from sharedllm.search.citations import complete_sentences
+from sharedllm.search.sentences import LONGEST, matching_sentence, sentences
 from sharedllm.training.examples import make_document
 from tests.models import make_tokenizer
 
@@ -82,3 +83,49 @@ def test_a_budget_too_small_for_sentences_takes_the_leaf(tiny_llm: SharedLLM) ->
     document = tiny_llm.remember("Anna and Bella went over the long bridge to the market. " * 6)
     own = tiny_llm.select("bridge", document, budget=24, sentences=0)
     assert tiny_llm.select("bridge", document, budget=24, sentences=64) == own
+
+
+ROWS = 'id,name,note\n1,Ann,"Came. Left."\n2,Bob,Ok.\n\nEnd of it. Done.'
+PRETTY = (
+    '[\n  {\n    "a": "One. Two",\n    "b": 2\n  },\n  {\n    "a": "Three.",\n    "b": 3\n  }\n]'
+)
+SECOND = PRETTY.rindex("{")
+FIELDS = "invoice: 48000\nnote: Paid. By Ada.\n\ninvoice: 48001\nnote: Unpaid. Late."
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("# Heading\nText of it. More.", ["# Heading\n", "Text of it. ", "More."]),
+        (
+            ROWS,
+            ["id,name,note\n", '1,Ann,"Came. Left."\n', "2,Bob,Ok.\n\n", "End of it. ", "Done."],
+        ),
+        ("1\tAnn\tCame. Left.\n2\tBob\tOk. No.", ["1\tAnn\tCame. Left.\n", "2\tBob\tOk. No."]),
+        (PRETTY, ["[\n  ", PRETTY[4:SECOND], PRETTY[SECOND:-1], "]"]),
+        ('{"a": "x. y"}\n{"a": "z. w"}\n', ['{"a": "x. y"}\n', '{"a": "z. w"}\n']),
+        (FIELDS, [FIELDS[:36], FIELDS[36:]]),
+        ("第一句。第二句！完", ["第一句。", "第二句！", "完"]),
+        ("यह पहला है। दूसरा।", ["यह पहला है। ", "दूसरा।"]),
+        ("هل جاء؟ نعم.", ["هل جاء؟ ", "نعم."]),
+        (
+            "It came, and so,\nhe said, it went.\nYes, no, so.",
+            ["It came, and so,\nhe said, it went.\n", "Yes, no, so."],
+        ),
+    ],
+)
+def test_records_are_sentences(text: str, expected: list[str]) -> None:
+    assert [text[start:end] for start, end in sentences(text)] == expected
+
+
+@given(st.text(alphabet='ab. \n!é,{}":\t|。', max_size=300), st.text(max_size=9))
+def test_sentences_cover_the_text(text: str, query: str) -> None:
+    found = sentences(text)
+    assert "".join(text[start:end] for start, end in found) == text
+    match = matching_sentence(text, query)
+    assert match is None or 0 <= match[0] < match[1] <= len(text)
+
+
+def test_what_never_ends_is_cut() -> None:
+    for text in ("word " * 900, "x" * 5000, "a line\n" * 900):
+        assert max(end - start for start, end in sentences(text)) <= LONGEST
