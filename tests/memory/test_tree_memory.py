@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sharedllm import MemoryDocument, SharedLLM, TreeMemory
-from sharedllm.errors import ConfigError, DocumentError, InputError
+from sharedllm.errors import ConfigError, DocumentError, InputError, SharedLLMError
 from sharedllm.memory.resolve import per_question
 from tests.conftest import DOCUMENTS, Make
 from tests.texts import FERRY, GARDEN, STORY
@@ -273,12 +273,57 @@ def test_search_gives_passages_of_the_document(memory: TreeMemory) -> None:
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
     assert hits[0].id == "garden"
     for hit in hits:
-        assert memory.get(hit.id).text[hit.char_start : hit.char_end] == hit.text
+        text = memory.get(hit.id).text
+        assert text[hit.char_start : hit.char_end] == hit.text
+        if hit.match_start is not None:
+            assert text[hit.match_start : hit.match_end] in hit.text
+    assert hits[0].match_start is not None
     only = memory.search("blue poppies", k=50, filter={"place": "Penmor"})
     assert {hit.id for hit in only} == {"story", "ferry"}
     assert {hit.metadata["place"] for hit in only} == {"Penmor"}
     with pytest.raises(InputError, match="no document that the filter lets through"):
         memory.search("poppies", filter={"place": "Rome"})
+
+
+@pytest.mark.parametrize("k", [0, -1, 2.5, True, "4", None, 2**40])
+def test_numbers_of_passages_that_cannot_be(memory: TreeMemory, llm: SharedLLM, k: object) -> None:
+    with pytest.raises(SharedLLMError, match="k is"):
+        memory.search("poppies", k)  # type: ignore[arg-type]
+    with pytest.raises(SharedLLMError, match="k is"):
+        llm.passages("poppies", memory, k)  # type: ignore[arg-type]
+
+
+KINDS = ["the of and", "?", "猫はどこ", "ποιος", "\u200bwho\u200b", "x" * 400]
+
+
+@pytest.mark.parametrize("question", KINDS)
+def test_questions_of_any_kind_find_something(
+    memory: TreeMemory, llm: SharedLLM, question: str
+) -> None:
+    assert len(memory.search(question, k=2)) == 2
+    assert len(llm.passages(question, memory, k=2)) == 2
+    assert llm.select(question, memory, budget=64, scorer="bm25").nodes
+
+
+@pytest.mark.parametrize("question", ["", " \n", None, 7, "\ud800"])
+def test_what_is_no_question(memory: TreeMemory, llm: SharedLLM, question: object) -> None:
+    with pytest.raises(SharedLLMError):
+        memory.search(question)  # type: ignore[arg-type]
+    with pytest.raises(SharedLLMError):
+        llm.passages(question, memory)  # type: ignore[arg-type]
+
+
+def test_a_model_finds_passages_in_documents_and_memories(
+    memory: TreeMemory, llm: SharedLLM
+) -> None:
+    extra = llm.remember("The mayor of Penmor is Rosa Lind.\fShe is tall.", title="Mayor")
+    found = llm.passages("Who is the mayor?", [extra, memory], k=3, scorer="bm25")
+    assert (found[0].id, found[0].title, found[0].page) == (extra.id, "Mayor", 1)
+    assert extra.text[found[0].match_start : found[0].match_end] in found[0].text
+    assert [hit.score for hit in found] == sorted((hit.score for hit in found), reverse=True)
+    assert "<b>" in str(found._repr_html_())
+    with pytest.raises(SharedLLMError, match="scorer is 'bm52'; allowed"):
+        llm.passages("poppies", memory, scorer="bm52")
 
 
 def test_documents_and_memories_mix(memory: TreeMemory, llm: SharedLLM) -> None:

@@ -33,7 +33,7 @@ ALONE = (
     "Did Henchard regret that he sold Susan?",
     "Which town has a market where they sell hay?",
     "Wie heißt die Hauptstadt von Frankreich?",
-    "法国的首都是哪里？",
+    "法国的首都是哪里",
     "invoice 48013",
 )
 
