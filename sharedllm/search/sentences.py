@@ -19,12 +19,13 @@ Span = tuple[int, int]  # characters [start, end)
 ABBREVIATIONS = ("Mr", "Mrs", "Ms", "Dr", "St", "Prof", "No", "Fig", "vs", "e.g", "i.e", "cf")
 _STOPS = ".!?\u2026\u061f\u06d4\u0964\u0965"  # ellipsis, Arabic question mark, Urdu stop, dandas
 _WIDE = "\u3002\uff01\uff1f\uff61"  # of Chinese and Japanese: no space follows
+_ENDS_SPEECH = r"(?!(?<=[\"'\u201d\u2019])\s+[a-z])"  # not in '"Why?" said he.'
 # The white space after an end, best kind first: of a sentence or paragraph, a line, a word.
 ENDS = (
     re.compile(
         rf"[{_STOPS}]"
         + "".join(rf"(?<!\b{re.escape(word)}\.)" for word in ABBREVIATIONS)
-        + rf"[{_STOPS}\"'\u201d\u2019)\]*_]*(\s+)"
+        + rf"[{_STOPS}\"'\u201d\u2019)\]*_]*{_ENDS_SPEECH}(\s+)"
         + rf"|[{_WIDE}]+[\u300d\u300f\u201d\u2019\uff09]*(\s*)|(\n[^\S\n]*\n\s*)"
     ),
     re.compile(r"(\n\s*)"),

@@ -99,6 +99,7 @@ FIELDS = "invoice: 48000\nnote: Paid. By Ada.\n\ninvoice: 48001\nnote: Unpaid. L
             ROWS,
             ["id,name,note\n", '1,Ann,"Came. Left."\n', "2,Bob,Ok.\n\n", "End of it. ", "Done."],
         ),
+        ('"Why?" said he. "No!" "Yes."', ['"Why?" said he. ', '"No!" ', '"Yes."']),
         ("1\tAnn\tCame. Left.\n2\tBob\tOk. No.", ["1\tAnn\tCame. Left.\n", "2\tBob\tOk. No."]),
         (PRETTY, ["[\n  ", PRETTY[4:SECOND], PRETTY[SECOND:-1], "]"]),
         ('{"a": "x. y"}\n{"a": "z. w"}\n', ['{"a": "x. y"}\n', '{"a": "z. w"}\n']),
