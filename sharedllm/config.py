@@ -25,7 +25,7 @@ LEAVES = ("text", "kv")
 COARSE_LEVELS = ("none", "ready", "all")
 SELECTIONS = ("budget", "path")
 ROLES = ("lower", "upper")
-SCORERS = ("maxsim", "bm25", "hybrid", "embedding", "last_hidden", "recency")
+SCORERS = ("fused", "maxsim", "bm25", "embedding", "last_hidden", "recency")
 
 
 def require_one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from sharedllm.encoding.document import Document, NodeCache
 from sharedllm.encoding.lower_model import unit
 from sharedllm.search.query import Query
-from sharedllm.search.scorers import BM25, MaxSim, Recency
+from sharedllm.search.bm25 import BM25
+from sharedllm.search.maxsim import MaxSim
+from sharedllm.search.scorers import Recency
 from sharedllm.text.tokens import tokenize
 from sharedllm.text.tree import cut, grow
 from tests.models import make_tokenizer
