@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.default_adapter.records import _ask_one, make_table, write_table
 from benchmarks.default_adapter.tasks.reasoning import FIRST_HOPS, SECOND_HOPS
 from benchmarks.default_adapter.tasks.relations import fact, question, relation
-from benchmarks.quality.items import Item, evidence_spans, read_jsonl
+from benchmarks.quality.items import read_jsonl
 from benchmarks.quality.search.kinds import (
     CODE_ASKS,
     SPELLINGS,

@@ -1,6 +1,6 @@
-"""Trains the network of the scorer "fused" (sharedllm/checkpoints/fused_scorer.json).
+"""Trains the network of the scorer "fused".
 
-    python -m benchmarks.default_scorer.train --data TRAIN --out sharedllm/checkpoints/fused_scorer.json
+    python -m benchmarks.default_scorer.train --data TRAIN
 
 TRAIN holds books, docs, papers, code, qa and qa2 (.jsonl.xz). Every collection is read once and
 kept under `--cache`; then training takes about two minutes on two CPU cores. A third of the
@@ -26,7 +26,7 @@ from benchmarks.default_scorer.collections import collections
 from benchmarks.quality.search.sought import Sought
 from benchmarks.quality.search.systems import Known, Store
 from sharedllm import SearchConfig, SharedLLM
-from sharedllm.search.fused import OF_LEAF, OF_QUERY, Network, features
+from sharedllm.search.fused import OF_LEAF, OF_QUERY, WEIGHTS, Network, features
 from sharedllm.search.query import query_of
 
 HIDDEN = 24
@@ -91,7 +91,10 @@ def read_all(args: argparse.Namespace) -> list[Example]:
         llm = plain if at % 3 == 2 else usual
         store = Store(collection, llm, args.cache / ("plain" if llm is plain else "usual"))
         out += examples_of(store, checked=at % CHECKED == CHECKED - 1)
-        print(f"{collection.key}: {len(out)} in all, {time.perf_counter() - started:.0f} s", flush=True)
+        print(
+            f"{collection.key}: {len(out)} in all, {time.perf_counter() - started:.0f} s",
+            flush=True,
+        )
     return out
 
 
@@ -163,9 +166,12 @@ def train(examples: Sequence[Example], args: argparse.Namespace) -> Model:
     mean = torch.cat([leaves.mean(0), queries.mean(0)])
     scale = torch.cat([leaves.std(0), queries.std(0)]).clamp_min(1e-2)
     model = Model(mean, scale)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate, weight_decay=args.decay)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=args.learning_rate, weight_decay=args.decay
+    )
+    rate = args.learning_rate
     steps = args.epochs * -(-len(used) // args.batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.learning_rate, total_steps=steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
     for epoch in range(args.epochs):
         total = 0.0
         order = torch.randperm(len(used)).tolist()
@@ -180,7 +186,9 @@ def train(examples: Sequence[Example], args: argparse.Namespace) -> Model:
         if epoch % 10 == 9 or epoch == args.epochs - 1:
             with torch.no_grad():
                 held, first = loss_of(model, checked)
-            print(f"epoch {epoch + 1}: {total / len(used):.3f}, checked {held.item():.3f}", flush=True)
+            print(
+                f"epoch {epoch + 1}: {total / len(used):.3f}, checked {held.item():.3f}", flush=True
+            )
     kinds: dict[str, list[bool]] = defaultdict(list)
     for kind, right in first:
         kinds[kind].append(right)
@@ -193,7 +201,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=WEIGHTS)
     parser.add_argument("--cache", type=Path, default=Path("runs/default_scorer"))
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--batch", type=int, default=32)

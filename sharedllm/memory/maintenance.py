@@ -17,6 +17,7 @@ from sharedllm.memory.documents import MemoryDocument, Problem, Report
 from sharedllm.memory.ingest import Ingest, is_wanted
 from sharedllm.memory.manifest import Manifest
 from sharedllm.memory.tables import REPAIR, Place
+from sharedllm.text.words import searchable
 
 AGAIN = "delete it and add it again"
 CHUNKS_AT_ONCE = 16  # that are copied in one transaction
@@ -315,7 +316,7 @@ def _index_again(connection: sqlite3.Connection) -> set[int]:
     connection.execute("INSERT OR REPLACE INTO words_config VALUES ('version', 4)")
     connection.execute("DROP TABLE words")
     connection.execute(tables.WORDS)
-    bare = {row[0] for row in connection.execute("SELECT chunk FROM chunks")}
+    bare = dict(connection.execute("SELECT chunk, words FROM chunks").fetchall())
     for (text,) in connection.execute("SELECT text FROM texts").fetchall():
         try:
             body = tables.text_that_hashes(connection, text)
@@ -324,9 +325,10 @@ def _index_again(connection: sqlite3.Connection) -> set[int]:
         for row in connection.execute("SELECT * FROM placed WHERE text = ?", (text,)).fetchall():
             chunk, first, last = row[2:5]
             if chunk in bare and tables.checksum(*row[:-1]) == row[-1]:
-                bare.discard(chunk)
-                tables.insert_words(connection, chunk, body[first:last])
-    return bare
+                raw = body[first:last]  # what early versions indexed
+                words = raw if tables.checksum(raw) == bare.pop(chunk) else searchable(raw)
+                tables.insert_words(connection, chunk, words)
+    return set(bare)
 
 
 def compact(database: Database) -> None:

@@ -14,11 +14,9 @@ import json
 import logging
 import math
 import os
-import re
 import sqlite3
 import threading
 import time
-import unicodedata
 import uuid
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -34,10 +32,10 @@ from sharedllm.errors import ConfigError
 from sharedllm.memory import tables
 from sharedllm.memory.filters import condition
 from sharedllm.memory.stored_documents import Run
+from sharedllm.search.bm25 import Asked
 
 logger = logging.getLogger(__name__)
 
-WORD = re.compile(r"[^\W_]+")  # as the index of words cuts them
 MOST_WORDS = 64  # of a query
 COMMON = 3  # a word that every third chunk holds tells little, and takes long to look up
 MOST_ROWS = 8_000  # that are looked up for a query, the rarest words first
@@ -167,15 +165,12 @@ def _rare(connection: sqlite3.Connection, query: str) -> list[str]:
     connection.execute(
         "CREATE VIRTUAL TABLE IF NOT EXISTS temp.held USING fts5vocab(main, words, row)"
     )
-    given = dict.fromkeys(m.group().lower() for m in WORD.finditer(query))
     held: dict[str, int] = {}
-    for word in list(given)[:MOST_WORDS]:
-        for spelling in (word, _plain(word)):
-            row = connection.execute("SELECT doc FROM temp.held WHERE term = ?", (spelling,))
-            count = row.fetchone()
-            if count is not None:
-                held[spelling] = int(count[0])
-                break
+    for word in Asked.of(query).terms[:MOST_WORDS]:
+        row = connection.execute("SELECT doc FROM temp.held WHERE term = ?", (word,))
+        count = row.fetchone()
+        if count is not None:
+            held[word] = int(count[0])
     chunks = connection.execute("SELECT count(*) FROM chunks").fetchone()[0]
     out: list[str] = []
     looked_up = 0
@@ -185,12 +180,6 @@ def _rare(connection: sqlite3.Connection, query: str) -> list[str]:
             break
         out.append(word)
     return out
-
-
-def _plain(word: str) -> str:
-    """`word` without accents, as the index has it."""
-    parts = unicodedata.normalize("NFKD", word)
-    return "".join(part for part in parts if not unicodedata.combining(part))
 
 
 _CHUNKS = "SELECT p.chunk FROM placed p JOIN documents d ON d.text = p.text"

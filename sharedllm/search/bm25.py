@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Sequence
@@ -62,7 +63,7 @@ class Asked:
                 exact.update(whole or numbers)
         content = {term for term in terms if term not in STOP} or set(terms)
         pairs = dict.fromkeys(
-            (a, b) for a, b in zip(row, row[1:], strict=False) if a in content or b in content
+            (a, b) for a, b in itertools.pairwise(row) if a in content or b in content
         )
         quoted = [next(filter(None, found.groups())) for found in _QUOTED.finditer(text)]
         phrases = [tuple(p for word in words(one) for p in parts(word.text)) for one in quoted]
@@ -138,7 +139,9 @@ class WordIndex:
 
     def places_of(self, term: str) -> NDArray[np.int32]:
         row = self.rows.get(term)
-        return self.places[:0] if row is None else self.places[self.bounds[row] : self.bounds[row + 1]]
+        return (
+            self.places[:0] if row is None else self.places[self.bounds[row] : self.bounds[row + 1]]
+        )
 
     def places_of_phrase(self, phrase: Sequence[str]) -> NDArray[np.int32]:
         """Return the places at which `phrase` begins, word by word."""
@@ -221,7 +224,5 @@ class BM25(LeafScorer):
         norm = self.k1 * (1 - self.b + self.b * leaves.lengths / max(leaves.lengths.mean(), 1.0))
         for term in found:
             counts = term.counts
-            out[term.leaves] += (
-                term.idf * counts * (self.k1 + 1) / (counts + norm[term.leaves])
-            )
+            out[term.leaves] += term.idf * counts * (self.k1 + 1) / (counts + norm[term.leaves])
         return out

@@ -18,9 +18,7 @@ _ACCENTS = "\u0300-\u036f"
 _HYPHENS = "-\u2010-\u2013\u2212"
 _LETTERS = rf"[\w{_ACCENTS}\u00ad]+"
 # What may stand within a word: ::, ->, one mark, a comma between digits, a hyphen at a line's end.
-_MARK = (
-    rf"(?:::|->|[{_HYPHENS}]\n[ \t]*(?=[^\W\d_])|[{_HYPHENS}'\u2019.:/\\@#+&]|(?<=\d),(?=\d))"
-)
+_MARK = rf"(?:::|->|[{_HYPHENS}]\n[ \t]*(?=[^\W\d_])|[{_HYPHENS}'\u2019.:/\\@#+&]|(?<=\d),(?=\d))"
 _RUN = re.compile(rf"{_LETTERS}(?:{_MARK}{_LETTERS})*")
 _MARKS = re.compile(rf"{_MARK}|_+")
 _CAMEL = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|[^A-Za-z]+")
@@ -31,7 +29,7 @@ _UNSPACED = re.compile(rf"[{_IDEOGRAPHS}]|[^{_IDEOGRAPHS}]+")
 _POINTS = re.compile(rf"[{_ACCENTS}\u00ad\u0591-\u05c7\u064b-\u0652]")  # of Hebrew and Arabic, too
 _UMLAUT = re.compile("([aouAOU])\u0308")
 _LIGATURES = str.maketrans(
-    {"ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe", "ı": "i"}
+    {"ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe", "\u0131": "i"}
 )
 _THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+")
 _BETWEEN_NUMBERS = re.compile(r"(?<=\d)\0(?=\d)")
@@ -111,9 +109,7 @@ def is_exact(word: str) -> bool:
 
 def searchable(text: str) -> str:
     """Return all words of `text`, parts and wholes, as an index of words is to hold them."""
-    return " ".join(
-        " ".join((*parts(word.text), *wholes(word.text))) for word in words(text)
-    )
+    return " ".join(" ".join((*parts(word.text), *wholes(word.text))) for word in words(text))
 
 
 def _joined(word: str, own: tuple[str, ...]) -> str:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from sharedllm.errors import ConfigError
 from sharedllm.generation.prompt import ABSENT
-from sharedllm.training.examples import Example, Past, Span
 from sharedllm.text.words import STOP
+from sharedllm.training.examples import Example, Past, Span
 from sharedllm.training.streams import Row, endless
 
 HELD = 96  # contexts held at once, from which questions are drawn

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from sharedllm import Document, SearchConfig, SharedLLM, TreeConfig
 from sharedllm.config import COARSE_LEVELS, LEAVES, SCORERS, SELECTIONS
 from sharedllm.errors import ConfigError, InputError
-from sharedllm.search.query import Query
 from sharedllm.search.leaf_scores import Scores
+from sharedllm.search.query import Query
 from sharedllm.search.scorers import Recency
 from tests.models import shared
 from tests.texts import FERRY, STORY

@@ -60,8 +60,9 @@ def judge(store: Store, sought: Sought, scores: Flat) -> dict[str, Any]:
         str(budget): sum(covers(places, spans) for places in needed) / len(needed)
         for budget, spans in ((b, store.selected(scores, b)) for b in BUDGETS)
     }
-    best = {store.documents[store.document_of(at)].id: [store.characters(at)] for at in [int(scores.argmax())]}
-    return {"found": found, "first": any(touches(places, best) for places in needed)}
+    best = int(scores.argmax())
+    first = {store.documents[store.document_of(best)].id: [store.characters(best)]}
+    return {"found": found, "first": any(touches(places, first) for places in needed)}
 
 
 def answered(path: Path) -> set[tuple[str, str]]:

@@ -264,12 +264,17 @@ KEYS: dict[str, tuple[str, ...]] = {
 NOUNS = ("delivery note", "work order", "permit", "receipt", "reservation", "complaint")
 
 
+CODES = ("{a}{b}{c}-{n2}-{n3}", "{n2}/{n4}", "{a}{b}{n4}", "{n1}.{n2}.{n3}", "{a}-{n4}{b}")
+
+
 def records_of(rng: random.Random) -> list[Record]:
     """Draw records whose first four fields are all different, and similar to one another."""
     seen: set[str] = set()
     first = rng.randint(10_000, 700_000)
     dotted = rng.random() < 0.3
-    codes = rng.choice(("{a}{b}{c}-{n2}-{n3}", "{n2}/{n4}", "{a}{b}{n4}", "{n1}.{n2}.{n3}", "{a}-{n4}{b}"))
+    codes = rng.choice(
+        ("{a}{b}{c}-{n2}-{n3}", "{n2}/{n4}", "{a}{b}{n4}", "{n1}.{n2}.{n3}", "{a}-{n4}{b}")
+    )
 
     def fresh(make: Callable[[], str]) -> str:
         while (value := make()) in seen:
@@ -315,9 +320,7 @@ def as_line(one: Record, noun: str) -> str:
 
 
 def as_row(one: Record, noun: str) -> str:
-    return ",".join(
-        (one.number, one.date, one.code, one.name, one.item, one.town, one.amount)
-    )
+    return ",".join((one.number, one.date, one.code, one.name, one.item, one.town, one.amount))
 
 
 def records(sources: Sources, n: int) -> Iterator[Collection]:
@@ -397,9 +400,7 @@ def identifiers(sources: Sources, n: int) -> Iterator[Collection]:
             question = ask.format(name=one[1], spaced=spaced)
             evidence = (((name, *one.span(1)),),)
             sought.append(Sought(kind="identifiers in code", question=question, evidence=evidence))
-    yield Collection(
-        name=f"code-{sources.half}", documents=tuple(documents), sought=tuple(sought)
-    )
+    yield Collection(name=f"code-{sources.half}", documents=tuple(documents), sought=tuple(sought))
 
 
 # -- several statements ----------------------------------------------------------------------------
@@ -481,9 +482,7 @@ def short_documents(sources: Sources, n: int) -> Iterator[Collection]:
             )
             for d, item in zip(documents, items, strict=True)
         ]
-        yield Collection(
-            name=f"sentences-{seed}", documents=tuple(documents), sought=tuple(sought)
-        )
+        yield Collection(name=f"sentences-{seed}", documents=tuple(documents), sought=tuple(sought))
     yield from passages(sources, n)
 
 
@@ -502,9 +501,7 @@ def passages(sources: Sources, n: int) -> Iterator[Collection]:
                 spans = evidence_spans(passage, item, 0, len(passage))
                 evidence = tuple((name, *span) for span in spans)
                 sought.append(
-                    Sought(
-                        kind="real, passages", question=item.question, evidence=(evidence,)
-                    )
+                    Sought(kind="real, passages", question=item.question, evidence=(evidence,))
                 )
         yield Collection(
             name=f"passages-{sources.half}-{part}",
