@@ -224,7 +224,7 @@ class SearchConfig(_Config):
     """
 
     selection: Literal["budget", "path"] = "budget"
-    scorer: Any = "maxsim"
+    scorer: Any = "fused"
     budget: int = 512
     leaves: Leaves = "text"
     coarse: Coarse = "none"

@@ -221,7 +221,7 @@ def test_a_batch_with_contexts_of_another_number(tiny_llm: SharedLLM, story: Doc
     ("options", "error", "named"),
     [
         ({"budgit": 1}, ConfigError, "unknown option budgit; allowed: .*budget"),
-        ({"scorer": "best"}, ConfigError, "'best'; allowed: 'maxsim'"),
+        ({"scorer": "best"}, ConfigError, "'best'; allowed: 'fused'"),
         ({"selection": "wide"}, ConfigError, "'wide'"),
         ({"temperature": float("nan")}, ConfigError, "finite"),
         ({"temperature": -1}, ConfigError, "at least 0"),
