@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from sharedllm.arguments import checked
 from sharedllm.config import GenerationConfig
 from sharedllm.display import console, html, page, views
 from sharedllm.display.picture import Answered, Pictures
@@ -107,6 +108,7 @@ class Answer(Displayed):
             "timings": asdict(self.timings),
         }
 
+    @checked()
     def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
         """Return one HTML page with the answer and its evidence, as ``ask --html`` writes it.
 
@@ -144,6 +146,7 @@ class Answer(Displayed):
         """The evidence in its documents as plain values to draw, made anew at each call."""
         return views.pictures(self.selection.searched) if self.selection else ()
 
+    @checked()
     def summary(self, option: str = "max_new_tokens") -> str:
         """Return two lines: tokens used, and seconds taken.
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
+from sharedllm.arguments import OPTIONS, is_finite, shown, unicode_problem
 from sharedllm.errors import BudgetError, ConfigError
 
 InjectionMode = Literal["joint", "cross"]
@@ -25,38 +26,40 @@ LEAVES = ("text", "kv")
 COARSE_LEVELS = ("none", "ready", "all")
 SELECTIONS = ("budget", "path")
 ROLES = ("lower", "upper")
+LARGEST = 2**31 - 1  # of counts: tokens are counted in 32 bits
 SCORERS = ("fused", "maxsim", "bm25", "embedding", "last_hidden", "recency")
 
 
 def require_one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
     """Raise :class:`ConfigError` unless `value` is one of `allowed`."""
-    if value not in allowed:
-        raise ConfigError(f"{name} is {value!r}; allowed: {', '.join(map(repr, allowed))}")
+    if not isinstance(value, str) or value not in allowed:
+        raise ConfigError(f"{name} is {shown(value)}; allowed: {', '.join(map(repr, allowed))}")
 
 
-def require_int(name: str, value: object, *, least: int, most: float = math.inf) -> None:
+def require_int(name: str, value: object, *, least: int, most: int = LARGEST) -> None:
     """Raise :class:`ConfigError` unless `value` is an integer in [`least`, `most`]."""
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        limit = "" if most == math.inf else f" and at most {most}"
+        large = most < LARGEST or (isinstance(value, int) and value > most)
+        limit = f" and at most {most}" if large else ""
         raise ConfigError(
-            f"{name} is {value!r}; it must be a whole number of at least {least}{limit}"
+            f"{name} is {shown(value)}; it must be a whole number of at least {least}{limit}"
         )
 
 
 def as_tuple(name: str, value: object) -> tuple[Any, ...]:
     """Return `value` as a tuple; raise :class:`ConfigError` unless it is a list or a tuple."""
     if not isinstance(value, list | tuple):
-        raise ConfigError(f"{name} is {value!r}; it must be a list or a tuple")
+        raise ConfigError(f"{name} is {shown(value)}; it must be a list or a tuple")
     return tuple(value)
 
 
 def require_number(name: str, value: object, *, least: float, most: float = math.inf) -> None:
     """Raise :class:`ConfigError` unless `value` is a finite number in [`least`, `most`]."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ConfigError(f"{name} is {value!r}; it must be a finite number")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not is_finite(value):
+        raise ConfigError(f"{name} is {shown(value)}; it must be a finite number")
     if not least <= value <= most:
         bound = f"at least {least}" if most == math.inf else f"between {least} and {most}"
-        raise ConfigError(f"{name} is {value!r}; it must be {bound}")
+        raise ConfigError(f"{name} is {shown(value)}; it must be {bound}")
 
 
 class _Config:
@@ -66,6 +69,9 @@ class _Config:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Build from a mapping; an unknown key raises :class:`ConfigError`."""
         known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+        problem = OPTIONS.problem(values)
+        if problem:
+            raise ConfigError(f"the options of {cls.__name__} are {shown(values)}; {problem}")
         unknown = sorted(set(values) - set(known))
         if unknown:
             raise ConfigError(
@@ -183,7 +189,7 @@ class AdapterConfig(_Config):
 
     def __post_init__(self) -> None:
         if not isinstance(self.answer_lead, str):
-            raise ConfigError(f"answer_lead is {self.answer_lead!r}; it must be a text")
+            raise ConfigError(f"answer_lead is {shown(self.answer_lead)}; it must be a text")
         require_int("rank", self.rank, least=1)
         require_number("alpha", self.alpha, least=1e-6)
         object.__setattr__(self, "roles", as_tuple("roles", self.roles))
@@ -243,10 +249,10 @@ class SearchConfig(_Config):
         for distance, share in enumerate(self.neighbours, start=1):
             require_number(f"the neighbours' share at distance {distance}", share, least=0, most=1)
         require_int("sentences", self.sentences, least=0)
-        if isinstance(self.budget, bool) or not isinstance(self.budget, int) or self.budget < 1:
-            raise BudgetError(
-                f"budget is {self.budget!r}; it must be a whole number of tokens, at least 1"
-            )
+        try:
+            require_int("budget", self.budget, least=1)
+        except ConfigError as error:
+            raise BudgetError(str(error)) from None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -295,9 +301,9 @@ class GenerationConfig(_Config):
 
     def __post_init__(self) -> None:
         if not isinstance(self.grammar, str):
-            raise ConfigError(f"grammar is {self.grammar!r}; give llguidance's grammar as a str")
+            raise ConfigError(f"grammar is {shown(self.grammar)}; give llguidance's as a str")
         if not (self.graphs is None or isinstance(self.graphs, bool)):
-            raise ConfigError(f"graphs is {self.graphs!r}; it must be True, False or None")
+            raise ConfigError(f"graphs is {shown(self.graphs)}; it must be True, False or None")
         require_int("max_new_tokens", self.max_new_tokens, least=1)
         require_number("temperature", self.temperature, least=0)
         require_number("top_p", self.top_p, least=0, most=1)
@@ -308,7 +314,11 @@ class GenerationConfig(_Config):
         stop = (self.stop,) if isinstance(self.stop, str) else as_tuple("stop", self.stop)
         object.__setattr__(self, "stop", stop)
         if not all(isinstance(text, str) and text for text in stop):
-            raise ConfigError(f"stop is {stop!r}; it must hold non-empty strings")
+            raise ConfigError(f"stop is {shown(stop)}; it must hold non-empty strings")
+        for text in (self.grammar, *stop):
+            problem = unicode_problem(text)
+            if problem:
+                raise ConfigError(f"grammar or stop holds {shown(text)}: {problem}")
         if self.seed is not None:
             require_int("seed", self.seed, least=0, most=2**63 - 1)
 

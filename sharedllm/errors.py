@@ -19,7 +19,9 @@
     │   └── TreeMemoryDamagedError  something in it is broken or missing
     └── MissingExtraError      an optional package is not installed (also an ImportError)
 
-Each message says what was given, what is allowed and what to do.
+Each message says what was given, what is allowed and what to do. An argument of another type than
+a function takes is an InputError, and a ConfigError where it is given by its name only; text that
+is not valid Unicode, NaN and paths that cannot exist are refused in the same way.
 """
 
 from __future__ import annotations

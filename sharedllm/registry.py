@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from sharedllm.arguments import checked
+from sharedllm.config import InjectionConfig, TreeConfig
 from sharedllm.encoding.document_encoder import (
     DocumentEncoder,
     HasEncoder,
     forget_encoders,
     loaded_encoder,
 )
+from sharedllm.memory.tree_memory import TreeMemory
 from sharedllm.shared_llm import SharedLLM
-
-if TYPE_CHECKING:
-    from sharedllm.config import InjectionConfig, TreeConfig
-    from sharedllm.memory.tree_memory import TreeMemory
 
 _models: dict[DocumentEncoder, SharedLLM] = {}
 _lock = threading.Lock()
 
 
+@checked()
 def loaded(
     model: str | None = None,
     *,
@@ -47,6 +47,7 @@ def loaded(
     )
 
 
+@checked()
 def loaded_for(memory: TreeMemory, **changes: Any) -> SharedLLM:
     """Return the model that `memory` was made with, loaded once per process.
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from sharedllm.answer import Answer, AnswerStream, answer_all
+from sharedllm.arguments import checked, shown
 from sharedllm.config import (
     SCORERS,
     GenerationConfig,
@@ -23,7 +24,7 @@ from sharedllm.config import (
 )
 from sharedllm.encoding.document import Document
 from sharedllm.encoding.document_encoder import NODE_CACHE_BYTES, DocumentEncoder
-from sharedllm.errors import ConfigError, InputError
+from sharedllm.errors import ConfigError, DocumentError, InputError
 from sharedllm.generation.assemble import Prepared, make_plan, require_window
 from sharedllm.generation.decoding import Decoder
 from sharedllm.generation.prompt import (
@@ -65,6 +66,7 @@ class SharedLLM:
     search, generation : the settings
     """
 
+    @checked()
     def __init__(
         self,
         encoder: DocumentEncoder,
@@ -85,6 +87,7 @@ class SharedLLM:
             self.adapt(encoder.adapter)
 
     @classmethod
+    @checked()
     def from_pretrained(
         cls,
         name_or_path: str | os.PathLike[str] | None = None,
@@ -175,6 +178,7 @@ class SharedLLM:
         self.decoder.lead = lead
         self.decoder.refusal_id = part_ids(lead + ABSENT, self.tokenizer)[0]
 
+    @checked()
     def save_pretrained(
         self,
         folder: str | os.PathLike[str],
@@ -206,6 +210,7 @@ class SharedLLM:
 
     # -- remembering ---------------------------------------------------------------------------
 
+    @checked("text", error=DocumentError)
     def remember(
         self, text: str, *, title: str = "", source: str = "", progress: Progress = None
     ) -> Document:
@@ -232,6 +237,7 @@ class SharedLLM:
             self.encoder.encode_roots_at_once(document)
         return document
 
+    @checked("document")
     def encode(
         self, document: Document, *, progress: Progress = None, background: bool = False
     ) -> Future[None]:
@@ -258,6 +264,7 @@ class SharedLLM:
 
     # -- answering -----------------------------------------------------------------------------
 
+    @checked("question", "context")
     def answer(
         self,
         question: Question,
@@ -283,6 +290,7 @@ class SharedLLM:
         """
         return self.stream(question, context, progress=progress, **options).answer
 
+    @checked("question", "context")
     def stream(
         self,
         question: Question,
@@ -296,6 +304,7 @@ class SharedLLM:
         generation = self._settings(options)[1]
         return AnswerStream(self.decoder, prepared, generation, self.encoder.load_s)
 
+    @checked("question", "context")
     def prepare(
         self,
         question: Question,
@@ -355,11 +364,13 @@ class SharedLLM:
             question=conversation.query,
         )
 
+    @checked()
     def generate(self, prepared: Sequence[Prepared], **options: Any) -> list[Answer]:
         """Run prepared questions as one batch."""
         generation = self._settings(options)[1]
         return answer_all(self.decoder, prepared, generation, self.encoder.load_s)
 
+    @checked("questions", "context")
     def answer_batch(
         self,
         questions: Sequence[Question],
@@ -376,7 +387,7 @@ class SharedLLM:
         context : documents and memories for all questions, or one sequence of them per question
         """
         if isinstance(questions, str) or not isinstance(questions, Sequence) or not questions:
-            raise InputError(f"questions is {questions!r}; give a list of questions")
+            raise InputError(f"questions is {shown(questions)}; give a list of questions")
         contexts = per_question(context, len(questions))
         prepared = [
             self.prepare(question, documents, progress=progress, **options)
@@ -386,6 +397,7 @@ class SharedLLM:
 
     # -- searching -----------------------------------------------------------------------------
 
+    @checked("context")
     def score(
         self, query: str, context: Context, *, scorer: str | Scorer | None = None
     ) -> list[Scores]:
@@ -399,6 +411,7 @@ class SharedLLM:
         documents = resolve_some(context, self.encoder, query)
         return score(query, documents, self.encoder, scorer or self.search.scorer, self._embedder)
 
+    @checked("context")
     def select(
         self,
         query: str,
@@ -447,7 +460,7 @@ class SharedLLM:
             ready=lambda d, node, ratio: documents[d].request(node, ratio) in documents[d].nodes,
             widen=widen,
         )
-        shown = group_by_document(documents, scores, selection.nodes)
+        shown = group_by_document(documents, scores, selection.nodes, query)
         return replace(selection, searched=shown)
 
     def _settings(self, options: dict[str, Any]) -> tuple[SearchConfig, GenerationConfig]:

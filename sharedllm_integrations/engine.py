@@ -179,7 +179,7 @@ class Engine:
             Of the core.
         """
         own = self.settings
-        deadline = (since or time.monotonic()) + (request.timeout or float("inf"))
+        deadline = (since or time.monotonic()) + float(request.timeout or "inf")
         filter = own.filter if request.filter is None else request.filter
         resolver = self.resolver(filter)
         found, refused = resolver.find_documents(merged(request.messages))
@@ -205,7 +205,7 @@ class Engine:
             If it takes longer than the request allows, the time in line included.
         """
         since, queue = time.monotonic(), _queue(self.llm)
-        if not queue.acquire(timeout=request.timeout or -1):
+        if not queue.acquire(timeout=float(request.timeout or -1)):
             raise AnswerTimeoutError(
                 f"other requests kept the model busy for {request.timeout:g} s; raise timeout, "
                 "or ask for fewer answers at a time"

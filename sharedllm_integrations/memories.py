@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from sharedllm.arguments import shown
 from sharedllm_integrations.errors import SetupError
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ def opened(memory: Any, *, create: bool = False, llm: SharedLLM | None = None) -
         return memory
     if not isinstance(memory, str | os.PathLike):
         raise SetupError(
-            f"memory is {memory!r}; give a TreeMemory, the path of one, or None to keep what is "
-            "built for the process"
+            f"memory is {shown(memory)}; give a TreeMemory, the path of one, or None to keep what "
+            "is built for the process"
         )
     return open_memory(memory, llm=llm, create=create)
 
@@ -106,7 +107,7 @@ def found(
     memory: TreeMemory, query: str, k: int, where: Mapping[str, Any] | None, returns: Returns
 ) -> list[Hit]:
     """The `k` best passages, or the best passage of each of the `k` best documents, best first."""
-    if not (memory.list(where) if where else len(memory)):
+    if not (len(memory) if where is None else memory.list(where)):
         return []
     if returns == "passages":
         return memory.search(query, k, where)
@@ -130,5 +131,5 @@ def require_count(name: str, given: Any) -> int:
         If it is not.
     """
     if isinstance(given, bool) or not isinstance(given, int) or given < 1:
-        raise SetupError(f"{name} is {given!r}; give a whole number of at least 1")
+        raise SetupError(f"{name} is {shown(given)}; give a whole number of at least 1")
     return given

@@ -5,17 +5,30 @@ They are pydantic's, which both frameworks bring and build their own classes of.
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+)
 
+from sharedllm.arguments import path_problem, shown
+from sharedllm_integrations.errors import SetupError
 from sharedllm_integrations.long_text import LONG_TEXT
 from sharedllm_integrations.requests import Message, Request
 
 Reads = Literal["prompt", "memory"]
 DEFAULT_MODEL = "SmolLM2-135M-Instruct"
 MAX_TOKENS = 256
+LONGEST_S = 1e9  # seconds; locks take no longer timeouts
 GENERATION = {  # the frameworks' names -> the core's
     "temperature": "temperature",
     "max_tokens": "max_new_tokens",
@@ -24,6 +37,29 @@ GENERATION = {  # the frameworks' names -> the core's
     "repetition_penalty": "repetition_penalty",
     "seed": "seed",
 }
+
+
+def _is_memory(given: Any) -> Any:
+    """Refuse what neither is a memory nor names one, before it is needed."""
+    if isinstance(given, str | os.PathLike):
+        problem = path_problem(given)
+        if problem:
+            raise ValueError(problem)
+    elif given is not None and not callable(getattr(given, "documents_for", None)):
+        raise ValueError("give a TreeMemory, the path of one, or None")
+    return given
+
+
+def _is_model(given: Any) -> Any:
+    """Refuse what is no SharedLLM, before it is needed."""
+    if given is not None and not hasattr(given, "encoder"):
+        raise ValueError("give a SharedLLM (SharedLLM.from_pretrained(...)), or None")
+    return given
+
+
+MemoryField = Annotated[Any, BeforeValidator(_is_memory)]
+ModelField = Annotated[Any, BeforeValidator(_is_model)]
+Seconds = Annotated[float, Field(ge=0, le=LONGEST_S)]
 
 
 class ModelFields(BaseModel):
@@ -38,11 +74,11 @@ class ModelFields(BaseModel):
     tenant : document references and cached documents are apart for each tenant
     """
 
-    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
 
     model: str | None = None
-    memory: Any = None
-    llm: Any = Field(default=None, exclude=True, repr=False)
+    memory: MemoryField = None
+    llm: ModelField = Field(default=None, exclude=True, repr=False)
     adapter: str | None = "default"
     device: str | None = None
     dtype: str | None = None
@@ -94,8 +130,8 @@ class AnswerFields(ModelFields):
     repetition_penalty: float = 1.0
     seed: int | None = None
     max_tokens: PositiveInt | None = MAX_TOKENS
-    stop: Sequence[str] | None = None
-    timeout: float | None = None
+    stop: str | Sequence[str] | None = None
+    timeout: Seconds | None = None
 
     HANDLED: ClassVar[frozenset[str]] = frozenset({*GENERATION, "stop", "filter", "timeout"})
 
@@ -103,6 +139,7 @@ class AnswerFields(ModelFields):
         self, messages: Sequence[Message], given: Mapping[str, Any], grammar: str = ""
     ) -> Request:
         """One call: its own options, else those of the fields."""
+        require_options(given)
         options = {core: given.get(name, getattr(self, name)) for name, core in GENERATION.items()}
         options |= {name: value for name, value in given.items() if name not in self.HANDLED}
         stop = given.get("stop")
@@ -116,3 +153,30 @@ class AnswerFields(ModelFields):
             options={name: value for name, value in options.items() if value is not None},
             timeout=given.get("timeout", self.timeout),
         )
+
+
+def require_options(given: Mapping[str, Any]) -> None:
+    """Hold the options of one call to the fields of the same names; None is the field's own.
+
+    Raises
+    ------
+    SetupError
+    """
+    for name in (*AnswerFields.HANDLED, "model"):
+        value = given.get(name)
+        if value is None:
+            continue
+        try:
+            _rule(name).validate_python(value, strict=True)
+        except ValidationError as error:
+            wrong = "; or ".join(dict.fromkeys(item["msg"] for item in error.errors()))
+            raise SetupError(f"{name} is {shown(value)}: {wrong}") from error
+
+
+@functools.cache
+def _rule(name: str) -> TypeAdapter[Any]:
+    field = AnswerFields.model_fields[name]
+    hint: Any = field.annotation
+    for limit in field.metadata:
+        hint = Annotated[hint, limit]
+    return TypeAdapter(hint)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sharedllm.arguments import checked
 from sharedllm_integrations.errors import SetupError
 from sharedllm_integrations.structured_output import ONE_LINE, bounded
 
@@ -157,6 +158,7 @@ class HeldCalls:
         return shown
 
 
+@checked(error=SetupError)
 def react_grammar(tools: Sequence[Any], *, arguments: int = ARGUMENTS) -> str:
     """A grammar of what LlamaIndex's ReAct agent understands: a thought, then a call or an answer.
 

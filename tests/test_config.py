@@ -21,6 +21,7 @@ BAD: list[tuple[type, str, list[Any]]] = [
     (TreeConfig, "context", [-1, 1.5, True, "8", None]),
     (AdapterConfig, "rank", NOT_WHOLE),
     (AdapterConfig, "alpha", [0, *NOT_NUMBER]),
+    (AdapterConfig, "answer_lead", [None, 5, ["x"]]),
     (AdapterConfig, "roles", [(), ("middle",), "lower", None]),
     (InjectionConfig, "mode", ["Joint", "", None, 1, []]),
     (InjectionConfig, "positions", ["ordinals", None]),

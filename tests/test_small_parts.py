@@ -77,7 +77,7 @@ def test_an_answer_as_plain_values() -> None:
     assert values["answer"] == str(answer) == "yes"
     (cited,) = values["citations"]
     assert list(cited)[:6] == ["source", "char_start", "char_end", "level", "score", "text"]
-    assert list(cited)[6:] == ["document", "title", "page"]
+    assert list(cited)[6:] == ["document", "title", "page", "end_page"]
     needed = ["context_tokens", "injected_tokens", "evidence_tokens", "prompt_tokens", "new_tokens"]
     assert list(values["usage"])[:5] == needed
     assert list(values["timings"]) == ["load_s", "remember_s", "search_s", "prefill_s", "decode_s"]

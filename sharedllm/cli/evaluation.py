@@ -10,9 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sharedllm.config import COARSE_LEVELS, LEAVES, SCORERS, SELECTIONS
+from sharedllm.cli.options import (
+    DEFAULT_MODEL,
+    Coarse,
+    Device,
+    Dtype,
+    Leaves,
+    Scorer,
+    Selecting,
+    Sentences,
+)
+from sharedllm.config import GenerationConfig
 from sharedllm.errors import ConfigError
-from sharedllm.evaluation.options import Settings, parse_sizes, require_share
+from sharedllm.evaluation.options import BUDGETS, Settings, parse_sizes, require_share
 
 if TYPE_CHECKING:
     from sharedllm.evaluation.filler import Filler
@@ -28,7 +38,7 @@ Model = Annotated[
     typer.Option(
         metavar="NAME",
         help="Hugging Face name, folder or .gguf file.",
-        show_default="the embedded SmolLM2-135M-Instruct",
+        show_default=DEFAULT_MODEL,
     ),
 ]
 Adapter = Annotated[
@@ -43,7 +53,7 @@ Budget = Annotated[
     typer.Option(
         metavar="N,N",
         help="Token budgets: evidence pasted as text, plus injected KV entries.",
-        show_default="1024,2048,5120",
+        show_default=f"{','.join(map(str, BUDGETS))}, as far as the model's window allows",
     ),
 ]
 Baselines = Annotated[
@@ -63,31 +73,14 @@ Filling = Annotated[
 Items = Annotated[int, typer.Option(metavar="N", help="Items in each cell.")]
 Batch = Annotated[int, typer.Option(metavar="N", help="Items run at once.")]
 Seed = Annotated[int, typer.Option(metavar="N", help="The same seed gives the same items.")]
-Scorer = Annotated[
-    str | None, typer.Option(metavar="P", help=f"What scores a passage: {', '.join(SCORERS)}.")
-]
-Selecting = Annotated[
-    str | None,
-    typer.Option(metavar="S", help=f"How passages are selected: {', '.join(SELECTIONS)}."),
-]
-Leaves = Annotated[
-    str | None,
-    typer.Option(metavar="F", help=f"How selected passages enter: {', '.join(LEAVES)}."),
-]
-Coarse = Annotated[
-    str | None,
-    typer.Option(metavar="R", help=f"The compressed remainder: {', '.join(COARSE_LEVELS)}."),
-]
-Sentences = Annotated[
-    int | None,
-    typer.Option(metavar="N", help="Tokens, at most, that complete a sentence on either side."),
-]
 ListPenalty = Annotated[
     float | None,
-    typer.Option(metavar="X", help="Penalty, in nats, on repeating an item of a list."),
+    typer.Option(
+        metavar="X",
+        help="Penalty, in nats, on repeating an item of a list.",
+        show_default=f"{GenerationConfig().list_penalty:g}",
+    ),
 ]
-Device = Annotated[str | None, typer.Option(metavar="D", help="cpu, cuda or cuda:N.")]
-Dtype = Annotated[str | None, typer.Option(metavar="T", help="float32, bfloat16 or float16.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Out = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Write the JSON object, with every row.")

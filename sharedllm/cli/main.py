@@ -9,21 +9,34 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sharedllm import __version__
+from sharedllm.arguments import shown, unicode_problem
 from sharedllm.cli.evaluation import app as evaluation
 from sharedllm.cli.memory import app as memories
 from sharedllm.cli.memory import opened
+from sharedllm.cli.options import (
+    DEFAULT_NAME,
+    SHIPPED,
+    Device,
+    Encoding,
+    Leaves,
+    MemoryAdapter,
+    MemoryDtype,
+    MemoryModel,
+    Scorer,
+    Selecting,
+    default_of,
+)
 from sharedllm.cli.terminal import Screen
 from sharedllm.cli.training import app as training
 from sharedllm.config import (
     INJECTION_MODES,
-    LEAVES,
     SCORERS,
-    SELECTIONS,
     GenerationConfig,
     InjectionConfig,
     SearchConfig,
@@ -41,6 +54,7 @@ from sharedllm.errors import (
 from sharedllm.text.loaders import STDIN, read_file
 
 if TYPE_CHECKING:
+    from sharedllm.answer import Answer
     from sharedllm.memory.resolve import Source
     from sharedllm.shared_llm import SharedLLM
 
@@ -94,7 +108,11 @@ def _root(
 # The options of `ask`, in the order of its help.
 Paths = Annotated[
     list[str] | None,
-    typer.Argument(metavar="PATH", help="Text, Markdown, HTML or PDF files; - is standard input."),
+    typer.Argument(
+        metavar="PATH",
+        help="Text, HTML, PDF, DOCX, PPTX, EPUB, RTF, EML, CSV, JSON, subtitles, source code; "
+        "- is standard input.",
+    ),
 ]
 Questions = Annotated[
     list[str],
@@ -106,54 +124,12 @@ Memory = Annotated[
     str | None,
     typer.Option("--memory", metavar="DIR", help="Also search the memory that index made there."),
 ]
-Model = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="Hugging Face name, folder or .gguf file of a Llama, Mistral, Qwen2, Qwen3, "
-        "Phi-3 or SmolLM2 model.",
-        show_default="the embedded SmolLM2-135M-Instruct",
-    ),
-]
-AdapterName = Annotated[
-    str | None,
-    typer.Option(
-        "--adapter",
-        metavar="NAME",
-        help="Folder or hub name of a trained adapter; none is the base model.",
-        show_default="the default model's own",
-    ),
-]
-Scorer = Annotated[
-    str | None,
-    typer.Option(
-        metavar="P",
-        help=f"What scores a passage: {', '.join(SCORERS)}.",
-        show_default=SearchConfig().scorer,
-    ),
-]
-Selecting = Annotated[
-    str | None,
-    typer.Option(
-        metavar="S",
-        help=f"How passages are selected: {', '.join(SELECTIONS)}.",
-        show_default=SearchConfig().selection,
-    ),
-]
 Budget = Annotated[
     str | None,
     typer.Option(
         metavar="N",
         help="Token budget: evidence pasted as text, plus injected KV entries.",
-        show_default=str(SearchConfig().budget),
-    ),
-]
-Leaves = Annotated[
-    str | None,
-    typer.Option(
-        metavar="text|kv",
-        help=f"How selected passages enter the model: {', '.join(LEAVES)}.",
-        show_default=SearchConfig().leaves,
+        show_default=default_of("budget"),
     ),
 ]
 Injection = Annotated[
@@ -161,7 +137,7 @@ Injection = Annotated[
     typer.Option(
         metavar="joint|cross",
         help=f"How memory enters the model: {', '.join(INJECTION_MODES)}.",
-        show_default=InjectionConfig().mode,
+        show_default=f"the adapter's, or {InjectionConfig().mode}",
     ),
 ]
 MaxNewTokens = Annotated[
@@ -180,23 +156,16 @@ Temperature = Annotated[
         show_default=f"{GenerationConfig().temperature:g}",
     ),
 ]
-Device = Annotated[
-    str | None,
-    typer.Option(metavar="D", help="cpu, cuda or cuda:N.", show_default="cuda if there is one"),
-]
-Dtype = Annotated[
-    str | None,
-    typer.Option(
-        metavar="TYPE",
-        help="float32, bfloat16 or float16.",
-        show_default="float32 on cpu, bfloat16 on cuda",
-    ),
-]
 Html = Annotated[
     str | None,
     typer.Option(metavar="FILE", help="Also write one page with the evidence in its text."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+AsJson = Annotated[
+    bool,
+    typer.Option(
+        "--json", help="Print one JSON object a question, each on its line, and nothing else."
+    ),
+]
 
 
 @app.command()
@@ -204,8 +173,9 @@ def ask(
     questions: Questions,
     paths: Paths = None,
     folder: Memory = None,
-    model: Model = None,
-    adapter: AdapterName = None,
+    encoding: Encoding = None,
+    model: MemoryModel = None,
+    adapter: MemoryAdapter = None,
     scorer: Scorer = None,
     selection: Selecting = None,
     budget: Budget = None,
@@ -214,7 +184,7 @@ def ask(
     max_new_tokens: MaxNewTokens = None,
     temperature: Temperature = None,
     device: Device = None,
-    dtype: Dtype = None,
+    dtype: MemoryDtype = None,
     html: Html = None,
     as_json: AsJson = False,
 ) -> None:
@@ -231,7 +201,7 @@ def ask(
       curl -s https://example.org/page.html | sharedllm ask - -q "Who wrote this?" --json
     """
     paths = paths or []
-    _check(paths, folder, questions, scorer, injection, html, as_json=as_json)
+    _check(paths, folder, questions, scorer, injection, html)
     tokens = _parsed("budget", budget, int)
     longest = _parsed("max-new-tokens", max_new_tokens, int)
     heat = _parsed("temperature", temperature, float)
@@ -244,7 +214,7 @@ def ask(
     _check_place(**place)
     screen = Screen(silent=as_json)
     with screen.busy("opening the files"):
-        texts = [read_file(path) for path in paths]
+        texts = [read_file(path, encoding=encoding) for path in paths]
     named = _given(model=model, adapter=adapter, injection=inject) | place
     with screen.busy("loading the model"):
         llm, stored = _loaded(folder, named)
@@ -282,7 +252,7 @@ def _answer(
         if as_json:
             with screen.busy("answering"):
                 answer = llm.answer(question, documents, **options)
-            typer.echo(json.dumps(answer.to_dict()))
+            typer.echo(json.dumps(named_answer(llm, question, answer)))
         else:
             answer = screen.answer(llm, question, documents, options, len(questions) > 1)
         answers.append(
@@ -297,6 +267,15 @@ def _answer(
         page.write(html, answers)
         if not as_json:
             screen.say(f"page written: {html}")
+
+
+def named_answer(llm: SharedLLM, question: str, answer: Answer) -> dict[str, Any]:
+    """Return what ``--json`` prints of an answer: the question, who answered, and the answer."""
+    model, adapter = llm.encoder.loaded_from or (None, None)
+    if adapter is not None and Path(adapter) == SHIPPED:
+        adapter = "default"
+    who = {"model": model or DEFAULT_NAME, "adapter": adapter}
+    return {"question": question, **who, **answer.to_dict()}
 
 
 def _adapter(given: str | None) -> str | None:
@@ -347,18 +326,16 @@ def _check(
     scorer: str | None,
     injection: str | None,
     html: str | None,
-    *,
-    as_json: bool,
 ) -> None:
     """Refuse wrong arguments before files are read and the model is loaded."""
     if not paths and folder is None:
         raise typer.BadParameter("Missing argument 'PATH': name files, or a memory with --memory")
     if not all(question.strip() for question in questions):
         raise InputError("the question is empty; ask something after -q")
-    if as_json and len(questions) > 1:
-        raise ConfigError(
-            f"--json prints one object, and -q was given {len(questions)} times; give it once"
-        )
+    for question in questions:
+        problem = unicode_problem(question)
+        if problem:
+            raise InputError(f"the question {shown(question)} is not valid Unicode: {problem}")
     if paths.count(STDIN) > 1:
         raise InputError("- (standard input) was given more than once; it can be read once")
     for name, value, allowed in (

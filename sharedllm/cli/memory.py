@@ -12,9 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sharedllm.arguments import path_problem, shown
+from sharedllm.cli.options import Device, Encoding, MemoryAdapter, MemoryDtype, MemoryModel
 from sharedllm.cli.terminal import Screen, documents_table
 from sharedllm.display.plain import counted, one_line
+from sharedllm.errors import InputError
 from sharedllm.memory import MEMORY_FILE
+from sharedllm.text.loaders import require_encoding
 
 if TYPE_CHECKING:
     from sharedllm.memory.tree_memory import TreeMemory
@@ -25,19 +29,7 @@ Memory = Annotated[str, typer.Option("--memory", metavar="DIR", help="The folder
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 Paths = Annotated[
     list[str],
-    typer.Argument(metavar="PATH", help="Text, Markdown, HTML or PDF files, and folders."),
-]
-Model = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="Hugging Face name, folder or .gguf file; a memory keeps the one it has.",
-        show_default="the memory's, or the embedded SmolLM2-135M-Instruct",
-    ),
-]
-Adapter = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="Folder or hub name of an adapter, or none."),
+    typer.Argument(metavar="PATH", help="Files of any format that is read, and folders."),
 ]
 Keep = Annotated[
     str | None,
@@ -66,31 +58,35 @@ Embedder = Annotated[
 Rebuild = Annotated[
     bool, typer.Option("--rebuild", help="Encode all again if model or settings differ.")
 ]
-Device = Annotated[
-    str | None,
-    typer.Option(metavar="D", help="cpu, cuda or cuda:N.", show_default="cuda if there is one"),
-]
-Dtype = Annotated[str | None, typer.Option(metavar="TYPE", help="float32, bfloat16 or float16.")]
 
 
 @app.command()
 def index(
     paths: Paths,
     folder: Memory,
-    model: Model = None,
-    adapter: Adapter = None,
+    model: MemoryModel = None,
+    adapter: MemoryAdapter = None,
     keep: Keep = None,
     kv: Form = None,
     embedder: Embedder = None,
     rebuild: Rebuild = False,
+    encoding: Encoding = None,
     device: Device = None,
-    dtype: Dtype = None,
+    dtype: MemoryDtype = None,
     as_json: AsJson = False,
 ) -> None:
     """Read files and folders into a memory on disk; unchanged files are skipped.
 
+    What was left out is named; exit code 1 if a file could not be read, or none was.
+
     [bold]Example:[/bold]  sharedllm index books/ notes.md --memory memory
     """
+    for path in paths:
+        problem = path_problem(path)
+        if problem:
+            raise InputError(f"PATH is {shown(path)}; {problem}")
+    if encoding is not None:
+        require_encoding(encoding)
     screen = Screen(silent=as_json)
     place = {"device": device, "dtype": dtype}
     with screen.busy("opening the memory"):
@@ -104,18 +100,22 @@ def index(
     from sharedllm.memory.files import index as read_into
 
     with memory:
-        done = read_into(memory, paths, progress=screen.shows_work)
+        done = read_into(memory, paths, progress=screen.shows_work, encoding=encoding)
         held = len(memory)
     if as_json:
         typer.echo(json.dumps({**dataclasses.asdict(done), "documents": held}))
     else:
         for why in done.failed.values():
             screen.say(f"not read: {one_line(why)}")
+        if done.left_out:
+            screen.say(f"left out: {_listed(done.left_out)}")
         screen.say(
             f"{len(done.added):,} added, {len(done.updated):,} updated, "
             f"{len(done.unchanged):,} unchanged; the memory holds {counted(held, 'document')}"
         )
-    if done.failed:
+        if not done.read:
+            screen.say("nothing was read")
+    if done.failed or not done.read:
         raise typer.Exit(1)
 
 
@@ -186,6 +186,11 @@ def compact(folder: Memory, as_json: AsJson = False) -> None:
         typer.echo(json.dumps({"documents": held}))
     else:
         Screen(silent=False).say(f"packed; the memory holds {counted(held, 'document')}")
+
+
+def _listed(left_out: dict[str, int]) -> str:
+    """The kinds of files that were left out, the most frequent first."""
+    return ", ".join(f"{number:,} {one_line(kind)}" for kind, number in left_out.items())
 
 
 def _counted(number: int, what: str) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sharedllm.cli.options import Device
 from sharedllm.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -17,13 +18,17 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
-Config = Annotated[str, typer.Option("--config", help="A TOML file; docs/training.md.")]
-Data = Annotated[
-    str | None, typer.Option("--data", help="Where the file's relative data paths start.")
+Config = Annotated[
+    str, typer.Option("--config", metavar="FILE", help="A TOML file; docs/training.md.")
 ]
-Device = Annotated[
+Data = Annotated[
     str | None,
-    typer.Option(metavar="D", help="cpu, cuda or cuda:N.", show_default="cuda if there is one"),
+    typer.Option(
+        "--data",
+        metavar="DIR",
+        help="Where the file's relative data paths start.",
+        show_default="the folder of --config",
+    ),
 ]
 
 

@@ -32,6 +32,8 @@ class Span:
         Tree level; 0 is a root.
     score : float or None
         The scorer's; None where nothing was asked.
+    page : int or None
+        The page on which the sentence that matches the question begins; None: not known.
     chosen : str
         "fine" (selected for its score), "coarse" (brought along as the rest) or "".
     """
@@ -41,6 +43,7 @@ class Span:
     level: int
     score: float | None = None
     chosen: str = ""
+    page: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,8 +115,8 @@ class Picture:
         return held.text[start - held.start : max(0, end - held.start)]
 
     def page(self, span: Span) -> int | None:
-        """The page on which `span` begins; None where the text has no pages."""
-        return page_of(self.pages, span.start, self.text(span.start, span.end))
+        """The page that `span` names, else that on which it begins; None without pages."""
+        return span.page or page_of(self.pages, span.start, self.text(span.start, span.end))
 
 
 Pictures = tuple[Picture, ...]

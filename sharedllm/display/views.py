@@ -23,7 +23,7 @@ from sharedllm.display.picture import (
     joined,
 )
 from sharedllm.displayed import View, view
-from sharedllm.search.citations import DIGITS, Window, join_windows
+from sharedllm.search.citations import DIGITS, Window, join_windows, matching_pages
 from sharedllm.search.selection import Searched, Selection
 from sharedllm.text.document_text import DocumentText
 from sharedllm.text.tree import Forest
@@ -82,7 +82,7 @@ def pictures(found: Sequence[Searched], *, apart: bool = False) -> Pictures:
 
 def _searched(one: Searched, apart: bool) -> Picture:
     document = one.document
-    passages = [_passage(document, window) for window in _windows(one, apart)]
+    passages = [_passage(document, window, one.query) for window in _windows(one, apart)]
     state = {node.node: "fine" if node.fine else "coarse" for node in one.nodes}
     return _picture(
         document,
@@ -122,10 +122,11 @@ def _windows(one: Searched, apart: bool) -> Iterator[Window]:
         yield from join_windows(one.document, nodes)
 
 
-def _passage(document: DocumentText, window: Window) -> Span:
+def _passage(document: DocumentText, window: Window, query: str) -> Span:
     start, end = document.place(window.start, window.end)
     score = round(window.score, DIGITS)
-    return Span(start=start, end=end, level=window.level, score=score, chosen="fine")
+    page, _ = matching_pages(document, window.start, window.end, query)
+    return Span(start=start, end=end, level=window.level, score=score, chosen="fine", page=page)
 
 
 def _trees(one: Searched, state: dict[int, str]) -> tuple[Tree, ...]:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -23,11 +23,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sharedllm.arguments import checked
 from sharedllm.config import InjectionConfig, SearchConfig, TreeConfig
 from sharedllm.encoding.document import Document, NodeCache, document_id
 from sharedllm.encoding.kv import NodeKV
 from sharedllm.encoding.lower_model import LowerModel, NodeRequest
-from sharedllm.errors import InputError
+from sharedllm.errors import DocumentError, InputError
 from sharedllm.hf import cross, lora_io
 from sharedllm.hf.architectures import inspect
 from sharedllm.hf.attention_interface import activate
@@ -75,6 +76,7 @@ class ModelLock:
             self._idle.wait_for(lambda: not self._questions)
 
 
+@runtime_checkable
 class HasEncoder(Protocol):
     """An object with a document encoder: a SharedLLM, or an encoder itself."""
 
@@ -146,6 +148,7 @@ class DocumentEncoder:
             self.adapt(lora_io.load(model, adapter))
 
     @classmethod
+    @checked()
     def load(
         cls,
         name_or_path: str | os.PathLike[str] | None = None,
@@ -216,6 +219,7 @@ class DocumentEncoder:
 
     # -- texts ---------------------------------------------------------------------------------
 
+    @checked("text", error=DocumentError)
     def read(
         self, text: str, *, title: str = "", source: str = "", progress: Progress = None
     ) -> Document:
@@ -388,6 +392,7 @@ _loaded: dict[tuple[Any, ...], DocumentEncoder] = {}
 _loading = threading.Lock()
 
 
+@checked()
 def loaded_encoder(
     model: str | None = None,
     *,

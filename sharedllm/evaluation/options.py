@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sharedllm.config import GenerationConfig, SearchConfig, require_int
+from sharedllm.arguments import check_fields, shown
+from sharedllm.config import LARGEST, GenerationConfig, SearchConfig, require_int
 from sharedllm.errors import ConfigError
 
 BUDGETS = (1024, 2048, 5120)
-NUMBER = re.compile(r"(\d+)([kKmM]?)")
+NUMBER = re.compile(r"(\d{1,12})([kKmM]?)")
 UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20}
 
 
@@ -48,8 +49,9 @@ class Settings:
     out: Path | None = None
 
     def __post_init__(self) -> None:
-        SearchConfig(**self.search)  # raises for values that are not allowed
-        GenerationConfig(**self.generation)
+        check_fields(self, ConfigError)
+        SearchConfig.from_dict(self.search)  # raises for values that are not allowed
+        GenerationConfig.from_dict(self.generation)
         for budget in self.budgets:
             require_int("--budget", budget, least=1)
         require_int("--items", self.items, least=1)
@@ -70,12 +72,13 @@ def parse_sizes(option: str, given: Sequence[str], *, least: int = 0) -> tuple[i
     out: list[int] = []
     for text in ",".join(given).split(",") if given else ():
         found = NUMBER.fullmatch(text.strip())
-        if not found or int(found[1]) * UNITS[found[2].lower()] < least:
+        size = int(found[1]) * UNITS[found[2].lower()] if found else -1
+        if not least <= size <= LARGEST:
             raise ConfigError(
-                f"{option} is {','.join(given)!r}; give whole numbers of at least {least} with "
-                "commas between them (4096,16K,1M)"
+                f"{option} is {shown(','.join(given))}; give whole numbers of {least} to "
+                f"{LARGEST} with commas between them (4096,16K,1M)"
             )
-        out.append(int(found[1]) * UNITS[found[2].lower()])
+        out.append(size)
     return tuple(dict.fromkeys(out))
 
 

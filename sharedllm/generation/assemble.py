@@ -93,7 +93,8 @@ class Plan:
     def citations(self) -> tuple[Citation, ...]:
         """Return a citation for each window, in falling order of score."""
         pairs = zip(self.conversation.documents, self.windows, strict=True)
-        found = [citation for document, own in pairs for citation in citations.cite(document, own)]
+        query = self.conversation.query
+        found = [one for document, own in pairs for one in citations.cite(document, own, query)]
         return tuple(sorted(found, key=lambda citation: -citation.score))
 
     def prompt(

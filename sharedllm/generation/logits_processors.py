@@ -252,7 +252,7 @@ class TokenChooser:
 
     def _choose(self, scores: Tensor, rows: Sequence[Row]) -> list[int]:
         if self._config.repetition_penalty != 1:
-            penalty = RepetitionPenaltyLogitsProcessor(self._config.repetition_penalty)
+            penalty = RepetitionPenaltyLogitsProcessor(float(self._config.repetition_penalty))
             seen = [torch.tensor([r.ids], dtype=torch.int64, device=scores.device) for r in rows]
             pairs = zip(seen, scores[:, None], strict=True)
             scores = torch.cat([penalty(ids, row) for ids, row in pairs])

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sharedllm.arguments import check_fields, shown, unicode_problem
 from sharedllm.encoding.document import Document
 from sharedllm.errors import ConfigError, InputError
 from sharedllm.search.query import query_of
@@ -69,6 +70,9 @@ class Asked:
     query: str
     plain: bool = False
 
+    def __post_init__(self) -> None:
+        check_fields(self, InputError)
+
 
 Question = str | Sequence[Message] | Asked
 
@@ -90,11 +94,14 @@ def parse(question: Question) -> Asked:
     if isinstance(question, Asked):
         return question
     if isinstance(question, str):
+        _require_unicode("the question", question)
         if not question.strip():
             raise InputError("the question is empty; ask something")
         return Asked(turns=(("user", (question,)),), query=question.strip(), plain=True)
     if not isinstance(question, list | tuple):
-        raise InputError(f"the question is {question!r}; give a str, or a list of chat messages")
+        raise InputError(
+            f"the question is {shown(question)}; give a str, or a list of chat messages"
+        )
     turns = tuple(_turn(message, index) for index, message in enumerate(question))
     users = [parts for role, parts in turns if role == "user"]
     if not users:
@@ -132,6 +139,12 @@ def converse(question: Question, context: Sequence[Document], tokenizer: Tokeniz
     return Conversation(parts=parts, query=asked.query)
 
 
+def _require_unicode(name: str, text: str) -> None:
+    problem = unicode_problem(text)
+    if problem:
+        raise InputError(f"{name} is not valid Unicode: {problem}")
+
+
 def _text(parts: Sequence[Part]) -> str:
     """Return the text of `parts`, with a line feed at each document's place."""
     return "".join(part if isinstance(part, str) else "\n" for part in parts)
@@ -140,22 +153,24 @@ def _text(parts: Sequence[Part]) -> str:
 def _turn(message: Message, index: int) -> tuple[str, tuple[Part, ...]]:
     """Return role and parts of one message."""
     if not isinstance(message, Mapping) or "role" not in message or "content" not in message:
-        raise InputError(f"message {index} is {message!r}; it needs 'role' and 'content'")
+        raise InputError(f"message {index} is {shown(message)}; it needs 'role' and 'content'")
     role, content = message["role"], message["content"]
-    if role not in ROLES:
-        raise InputError(f"message {index} has role {role!r}; allowed: {', '.join(ROLES)}")
+    if not isinstance(role, str) or role not in ROLES:
+        raise InputError(f"message {index} has role {shown(role)}; allowed: {', '.join(ROLES)}")
     if isinstance(content, str):
+        _require_unicode(f"message {index}", content)
         return role, (content,)
     parts: list[Part] = []
     for part in content if isinstance(content, Sequence) else [content]:
         kind = part.get("type") if isinstance(part, Mapping) else None
         if kind == "text" and isinstance(part.get("text"), str):
+            _require_unicode(f"message {index}", part["text"])
             parts.append(part["text"])
         elif kind == "document" and isinstance(part.get("document"), Document):
             parts.append(part["document"])
         else:
             raise InputError(
-                f"message {index} has the part {part!r}; allowed: a str, "
+                f"message {index} has the part {shown(part)}; allowed: a str, "
                 "{'type': 'text', 'text'} and {'type': 'document', 'document'} "
                 "with what remember() returned"
             )

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sharedllm.arguments import shown
 from sharedllm.errors import InputError
 
 LONGEST_ID = 1024
@@ -133,9 +134,9 @@ def metadata_json(metadata: object) -> str:
         If it is not a mapping that JSON can hold.
     """
     if not isinstance(metadata, Mapping):
-        raise InputError(f"metadata is {metadata!r}; give a mapping, such as {{'year': 1902}}")
+        raise InputError(f"metadata is {shown(metadata)}; give a mapping, such as {{'year': 1902}}")
     if not all(isinstance(key, str) for key in metadata):
-        raise InputError(f"metadata has the keys {list(metadata)!r}; every key must be a str")
+        raise InputError(f"metadata has the keys {shown(list(metadata))}; every key must be a str")
     try:
         text = json.dumps(dict(metadata), sort_keys=True, allow_nan=False, ensure_ascii=True)
     except (TypeError, ValueError, RecursionError) as error:
@@ -148,7 +149,7 @@ def metadata_json(metadata: object) -> str:
 
 def _require_text(name: str, value: object) -> None:
     if not isinstance(value, str):
-        raise InputError(f"a document's {name} is {value!r}; it must be a str")
+        raise InputError(f"a document's {name} is {shown(value)}; it must be a str")
     try:
         value.encode()
     except UnicodeEncodeError as error:

@@ -35,6 +35,7 @@ from sharedllm.memory.manifest import Manifest
 from sharedllm.memory.prefilter import Embedder
 from sharedllm.memory.tables import ChunkRows, Place
 from sharedllm.progress import Progress, Reporter, reporter
+from sharedllm.text.normalise import normalise
 from sharedllm.text.tree import Chunk, grow_trees
 from sharedllm.text.words import searchable
 
@@ -360,7 +361,7 @@ class Ingest:
         out = []
         for node in forest.leaves:
             own = piece.spans[forest.start[node] : forest.end[node]]
-            out.append(piece.text[int(own[:, 0].min()) : int(own[:, 1].max())])
+            out.append(normalise(piece.text[int(own[:, 0].min()) : int(own[:, 1].max())]).text)
         return out
 
 

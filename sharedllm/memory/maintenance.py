@@ -17,6 +17,7 @@ from sharedllm.memory.documents import MemoryDocument, Problem, Report
 from sharedllm.memory.ingest import Ingest, is_wanted
 from sharedllm.memory.manifest import Manifest
 from sharedllm.memory.tables import REPAIR, Place
+from sharedllm.text.normalise import normalise
 from sharedllm.text.words import searchable
 
 AGAIN = "delete it and add it again"
@@ -325,10 +326,15 @@ def _index_again(connection: sqlite3.Connection) -> set[int]:
         for row in connection.execute("SELECT * FROM placed WHERE text = ?", (text,)).fetchall():
             chunk, first, last = row[2:5]
             if chunk in bare and tables.checksum(*row[:-1]) == row[-1]:
-                raw = body[first:last]  # what early versions indexed
-                words = raw if tables.checksum(raw) == bare.pop(chunk) else searchable(raw)
+                words = _words(body[first:last], bare.pop(chunk))
                 tables.insert_words(connection, chunk, words)
     return set(bare)
+
+
+def _words(text: str, check: int) -> str:
+    """Return the words of a chunk as they were written; early versions indexed its text."""
+    forms = (searchable(text), normalise(text).text, text)
+    return next((words for words in forms if tables.checksum(words) == check), forms[0])
 
 
 def compact(database: Database) -> None:

@@ -28,6 +28,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from sharedllm.arguments import shown
 from sharedllm.errors import ConfigError
 from sharedllm.memory import tables
 from sharedllm.memory.filters import condition
@@ -452,7 +453,7 @@ class Embedder:
             self._texts, self._query = given, lambda text: given([text])[0]
         else:
             raise ConfigError(
-                f"embedder is {given!r}; allowed: a function of a list of texts, LangChain's "
+                f"embedder is {shown(given)}; allowed: a function of a list of texts, LangChain's "
                 "Embeddings, LlamaIndex's BaseEmbedding, 'minilm' or None"
             )
         self.name = name_of(given)

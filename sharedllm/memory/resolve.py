@@ -6,12 +6,12 @@ This is the one place where a path becomes a memory.
 from __future__ import annotations
 
 import os
-import reprlib
 import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from sharedllm.arguments import checked, shown
 from sharedllm.encoding.document import Document
 from sharedllm.encoding.document_encoder import DocumentEncoder, HasEncoder
 from sharedllm.errors import InputError
@@ -65,6 +65,7 @@ def resolve_some(context: Context, encoder: DocumentEncoder, query: str) -> list
     return documents
 
 
+@checked()
 def open_memory(
     path: str | os.PathLike[str], *, llm: HasEncoder | None = None, create: bool = False
 ) -> TreeMemory:
@@ -97,11 +98,11 @@ def per_question(context: Context | Sequence[Context], questions: int) -> list[S
         return [[_source(context)]] * questions
     if isinstance(context, str | os.PathLike):
         raise InputError(
-            f"context is {reprlib.repr(os.fspath(context))}, and there is no memory in a folder of "
+            f"context is {shown(os.fspath(context))}, and there is no memory in a folder of "
             "that name; to ask about a text give what remember() returned for it"
         )
     if not isinstance(context, Iterable):
-        raise InputError(f"context is {context!r}; give documents returned by remember()")
+        raise InputError(f"context is {shown(context)}; give documents returned by remember()")
     given: list[Any] = list(context)
     if all(map(_is_source, given)):
         shared = {_name(source): source for source in map(_source, given)}  # the same one once

@@ -26,10 +26,10 @@ from sharedllm.memory.database import Database
 from sharedllm.memory.manifest import Manifest
 from sharedllm.memory.prefilter import DenseIndex, Embedder, Prefilter, every_text, is_large
 from sharedllm.memory.stored_documents import Run, StoredDocuments
+from sharedllm.search.citations import matching_pages
 from sharedllm.search.query import make_query
 from sharedllm.search.scorers import score
 from sharedllm.search.selection import Searched, group_leaves
-from sharedllm.text.pages import page_of
 
 # chunks by words, and the query's embedding where it is needed; None in a small memory
 _Ranked = tuple[list[int], NDArray[np.float32] | None] | None
@@ -46,8 +46,8 @@ class Hit:
         Characters [char_start, char_end) of the document's text.
     score : float
         Higher is better; scores of one search compare.
-    page : int or None
-        The page on which it begins, from 1; None where the text has no pages (form feeds).
+    page, end_page : int or None
+        As those of :class:`sharedllm.search.citations.Citation`.
     """
 
     id: str
@@ -59,6 +59,7 @@ class Hit:
     char_end: int
     score: float
     page: int | None = None
+    end_page: int | None = None
 
 
 class Hits(Displayed, list[Hit]):
@@ -137,8 +138,8 @@ class Retrieval:
         ]
         best = sorted(found, key=lambda one: (-one[0], one[1:]))[:k]
         return Hits(
-            (_hit(*parts[index], leaf, score) for score, index, leaf in best),
-            group_leaves(documents, scores, [(index, leaf) for _, index, leaf in best]),
+            (_hit(*parts[index], leaf, score, query) for score, index, leaf in best),
+            group_leaves(documents, scores, [(index, leaf) for _, index, leaf in best], query),
         )
 
     def _found(
@@ -259,14 +260,16 @@ def _stored_codec(connection: sqlite3.Connection, manifest: Manifest) -> VectorC
     return None
 
 
-def _hit(document: Document, names: dict[str, Any], leaf: int, score: float) -> Hit:
+def _hit(document: Document, names: dict[str, Any], leaf: int, score: float, query: str) -> Hit:
     start, end = int(document.forest.start[leaf]), int(document.forest.end[leaf])
     first, last = document.tokens.characters(start, end)
+    page, end_page = matching_pages(document, start, end, query)
     return Hit(
         **names,
         text=document.text[first:last],
         char_start=document.offset + first,
         char_end=document.offset + last,
         score=score,
-        page=page_of(document.pages, document.offset + first, document.text[first:last]),
+        page=page,
+        end_page=end_page,
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from sharedllm.arguments import checked, shown, unicode_problem
 from sharedllm.config import require_int, require_number, require_one_of
 from sharedllm.encoding.document import Document
 from sharedllm.encoding.document_encoder import DocumentEncoder, HasEncoder, loaded_encoder
@@ -83,6 +84,7 @@ class TreeMemory:
     TreeMemoryError, ConfigError
     """
 
+    @checked()
     def __init__(
         self,
         path: str | os.PathLike[str],
@@ -121,6 +123,7 @@ class TreeMemory:
 
     # -- documents -----------------------------------------------------------------------------
 
+    @checked("documents")
     def add(
         self,
         documents: MemoryDocument | Iterable[MemoryDocument],
@@ -145,6 +148,7 @@ class TreeMemory:
         """
         self._working.ingest.put(_several(documents), replace=False, progress=progress)
 
+    @checked("documents")
     def update(
         self,
         documents: MemoryDocument | Iterable[MemoryDocument],
@@ -161,6 +165,7 @@ class TreeMemory:
         """
         self._working.ingest.put(_several(documents), replace=True, progress=progress)
 
+    @checked()
     def delete(self, ids: str | Iterable[str]) -> None:
         """Remove documents, all of them or (if one is not there) none.
 
@@ -176,6 +181,7 @@ class TreeMemory:
         with self._database.write() as connection:
             tables.delete_documents(connection, given)
 
+    @checked()
     def get(self, id: str) -> MemoryDocument:
         """The document called `id`, with its text.
 
@@ -189,6 +195,7 @@ class TreeMemory:
         with self._database.read() as connection:
             return tables.memory_document(connection, id)
 
+    @checked("filter")
     def list(self, filter: Mapping[str, Any] | None = None) -> Documents:
         """The documents of the memory, in the order of addition.
 
@@ -205,8 +212,10 @@ class TreeMemory:
             return int(connection.execute("SELECT count(*) FROM documents").fetchone()[0])
 
     def __contains__(self, id: object) -> bool:
+        if not isinstance(id, str) or unicode_problem(id):
+            return False
         with self._database.read() as connection:
-            found = connection.execute("SELECT 1 FROM documents WHERE id = ?", (str(id),))
+            found = connection.execute("SELECT 1 FROM documents WHERE id = ?", (id,))
             return found.fetchone() is not None
 
     def plot(self) -> Figure:
@@ -241,6 +250,7 @@ class TreeMemory:
 
     # -- searching -----------------------------------------------------------------------------
 
+    @checked("k", "filter")
     def search(
         self,
         query: str,
@@ -262,6 +272,7 @@ class TreeMemory:
         require_int("k", k, least=1)
         return self._working.retrieval.search(query, k, self.encoder, filter)
 
+    @checked("filter")
     def documents_for(
         self,
         query: str,
@@ -287,6 +298,7 @@ class TreeMemory:
 
     # -- upkeep --------------------------------------------------------------------------------
 
+    @checked()
     def verify(self, *, repair: bool = False) -> Report:
         """Read everything and compare it with its checksums.
 
@@ -315,6 +327,7 @@ class TreeMemory:
         """
         maintenance.compact(self._database)
 
+    @checked()
     def export(self, path: str | os.PathLike[str], ids: Iterable[str] | None = None) -> None:
         """Write documents into a new memory at `path`, with all that is stored of them.
 
@@ -333,6 +346,7 @@ class TreeMemory:
         chosen = [d.id for d in self.list()] if ids is None else list(ids)
         maintenance.export(self._database, self._manifest, Path(path), chosen)
 
+    @checked()
     def import_from(
         self,
         path: str | os.PathLike[str],
@@ -455,6 +469,10 @@ class TreeMemory:
 
 
 def _several(documents: MemoryDocument | Iterable[MemoryDocument]) -> list[MemoryDocument]:
+    if not isinstance(documents, MemoryDocument | Iterable):
+        raise InputError(
+            f"documents is {shown(documents)}; give MemoryDocument(text=...), or several"
+        )
     given = [documents] if isinstance(documents, MemoryDocument) else list(documents)
     for document in given:
         if not isinstance(document, MemoryDocument):
@@ -471,12 +489,12 @@ def _name_of(embedder: Any) -> str | None:
     ------
     ConfigError
     """
-    if embedder is None or embedder in NAMED_EMBEDDERS:
-        return None if embedder is None else str(embedder)
+    if embedder is None or (isinstance(embedder, str) and embedder in NAMED_EMBEDDERS):
+        return embedder
     if isinstance(embedder, str):
         raise ConfigError(
-            f"embedder is {embedder!r}; allowed are 'states', 'minilm', a function of a list of "
-            "texts, LangChain's Embeddings and LlamaIndex's BaseEmbedding"
+            f"embedder is {shown(embedder)}; allowed are 'states', 'minilm', a function of a list "
+            "of texts, LangChain's Embeddings and LlamaIndex's BaseEmbedding"
         )
     return Embedder(embedder).name
 

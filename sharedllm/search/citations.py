@@ -9,14 +9,17 @@ windows, each of which is one passage of the prompt and one citation.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from sharedllm.encoding.document import Document
 from sharedllm.search.selection import SelectedNode
 from sharedllm.text.document_text import DocumentText
+from sharedllm.text.normalise import normalise
 from sharedllm.text.pages import page_of
 from sharedllm.text.tokens import Tokenizer, tokenize
 
@@ -33,6 +36,8 @@ ENDS = (
     re.compile(r"(\n\s*)"),
     re.compile(r"(\s+)"),
 )
+WORD = re.compile(r"[^\W_]+")
+STEM = 6  # characters
 BEHIND = 8  # tokens before an edge that are searched for an end
 
 
@@ -54,7 +59,11 @@ class Citation:
     document, title : str
         The document's id (in its memory) and title.
     page : int or None
-        The page on which it begins, from 1; None if the text has no form feeds.
+        The page on which the sentence that matches the question best begins, from 1; None if the
+        document has no pages (form feeds). Without a sentence that shares a word with the question
+        it is the page on which the citation begins.
+    end_page : int or None
+        The page on which that sentence, or citation, ends, where it is a later one.
     """
 
     source: str
@@ -66,6 +75,7 @@ class Citation:
     document: str = ""
     title: str = ""
     page: int | None = None
+    end_page: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -192,9 +202,10 @@ def window_overheads(documents: Sequence[Document], tokenizer: Tokenizer) -> lis
     return [window_overhead(text, tokenizer) for text in labels]
 
 
-def cite(document: Document, found: Sequence[Window]) -> Iterator[Citation]:
-    """Yield a citation for each window."""
+def cite(document: Document, found: Sequence[Window], query: str) -> Iterator[Citation]:
+    """Yield a citation for each window that was found for `query`."""
     for window in found:
+        page, end_page = matching_pages(document, window.start, window.end, query)
         first, last = document.tokens.characters(window.start, window.end)
         yield Citation(
             source=document.source or document.title,
@@ -205,5 +216,43 @@ def cite(document: Document, found: Sequence[Window]) -> Iterator[Citation]:
             text=document.text[first:last],
             document=document.id,
             title=document.title,
-            page=page_of(document.pages, document.offset + first, document.text[first:last]),
+            page=page,
+            end_page=end_page,
         )
+
+
+def matching_pages(
+    document: DocumentText, start: int, end: int, query: str
+) -> tuple[int | None, int | None]:
+    """Return `page` and `end_page` of a citation of the tokens [`start`, `end`)."""
+    first, last = document.tokens.characters(start, end)
+    text, at = document.text[first:last], document.offset + first
+
+    def pages(begin: int, stop: int) -> tuple[int | None, int | None]:
+        page = page_of(document.pages, at + begin, text[begin:stop])
+        stop = begin + len(text[begin:stop].rstrip())
+        end_page = page_of(document.pages, at + stop - 1, "x") if stop > begin else page
+        return page, end_page if end_page != page else None
+
+    whole = pages(0, len(text))
+    return whole if whole[1] is None else pages(*matching_sentence(text, query))
+
+
+def matching_sentence(text: str, query: str) -> tuple[int, int]:
+    """Return characters [start, end) of the sentence of `text` that matches `query` best.
+
+    Each word of the query counts the more, the fewer sentences hold it. Without any it is all.
+    """
+    ends = [match.end() for match in ENDS[0].finditer(text)]
+    spans = list(pairwise(sorted({0, *ends, len(text)})))
+    held = [_stems(text[start:end]) for start, end in spans]
+    number = Counter(stem for stems in held for stem in stems)
+    sought = _stems(query)
+    scores = [sum(1 / number[stem] for stem in stems & sought) for stems in held]
+    best = max(scores, default=0.0)
+    return spans[scores.index(best)] if best else (0, len(text))
+
+
+def _stems(text: str) -> set[str]:
+    """The beginnings of the words of `text`: "appointed" counts as "appoints" does."""
+    return {match.group().lower()[:STEM] for match in WORD.finditer(normalise(text).text)}

@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sharedllm.arguments import checked
 from sharedllm.encoding.lower_model import LowerModel
 from sharedllm.errors import InputError
+from sharedllm.text.normalise import normalise
 from sharedllm.text.tokens import Tokenizer, tokenize
 
 # "Question: ...", "User query: ...", "The original query is as follows: ..."
@@ -32,6 +34,7 @@ _NEXT = re.compile(
 )
 
 
+@checked()
 def query_of(text: str) -> str:
     """Return the question in a user's message: the text after its last label, or all of it.
 
@@ -82,4 +85,4 @@ def make_query(text: str, tokenizer: Tokenizer, lower: LowerModel) -> Query:
         raise InputError("the question is empty; ask something")
     ids = tokenize(text, tokenizer).ids
     vectors = lower.vectors(ids, [(0, len(ids))]).float()
-    return Query(text=text, ids=ids, vectors=vectors)
+    return Query(text=normalise(text).text, ids=ids, vectors=vectors)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from sharedllm.search.fused import Fused
 from sharedllm.search.leaf_scores import LeafScorer, Scores
 from sharedllm.search.maxsim import MaxSim
 from sharedllm.search.query import Query, make_query
+from sharedllm.text.normalise import normalise
 
 Embedder = Callable[[list[str]], NDArray[np.float32]]
 
@@ -85,6 +86,7 @@ def is_by_place(scorer: str | Scorer) -> bool:
     return scorer == "recency" or bool(getattr(scorer, "by_place", False))
 
 
+@runtime_checkable
 class Scorer(Protocol):
     """Protocol of scorers: any object with this method, including a user's own.
 
@@ -154,7 +156,8 @@ class Embedding:
             vectors = document.vectors.float().cpu().numpy()
             return np.add.reduceat(vectors, starts, axis=0, dtype=np.float64)
         spans = zip(starts.tolist(), ends.tolist(), strict=True)
-        return _checked(self._embedder([document.text_of(*s) for s in spans]), len(starts))
+        texts = [normalise(document.text_of(*span)).text for span in spans]
+        return _checked(self._embedder(texts), len(starts))
 
     def _query_vector(self, query: Query, document: Document) -> Tensor:
         if self._embedder is None:

@@ -69,11 +69,13 @@ class Searched:
     scores : float32 array (nodes,)
     nodes : tuple of SelectedNode
         In document order.
+    query : str
     """
 
     document: DocumentText
     scores: Scores
     nodes: tuple[SelectedNode, ...]
+    query: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,7 +105,10 @@ class Selection(Displayed):
 
 
 def group_by_document(
-    documents: Sequence[Document], scores: Sequence[Scores], nodes: Sequence[SelectedNode]
+    documents: Sequence[Document],
+    scores: Sequence[Scores],
+    nodes: Sequence[SelectedNode],
+    query: str,
 ) -> tuple[Searched, ...]:
     """Group the selected `nodes` by document.
 
@@ -114,14 +119,17 @@ def group_by_document(
     for node in nodes:
         own[node.document].append(node)
     return tuple(
-        Searched(document=document.without_states(), scores=values, nodes=tuple(found))
+        Searched(document=document.without_states(), scores=values, nodes=tuple(found), query=query)
         for document, values, found in zip(documents, scores, own, strict=True)
         if found or not document.whole_characters
     )
 
 
 def group_leaves(
-    documents: Sequence[Document], scores: Sequence[Scores], leaves: Sequence[tuple[int, int]]
+    documents: Sequence[Document],
+    scores: Sequence[Scores],
+    leaves: Sequence[tuple[int, int]],
+    query: str,
 ) -> tuple[Searched, ...]:
     """Group single leaves, each given as (document, node), as if they had been selected."""
     nodes = [
@@ -137,7 +145,7 @@ def group_leaves(
         )
         for document, node in sorted(leaves)
     ]
-    return tuple(one for one in group_by_document(documents, scores, nodes) if one.nodes)
+    return tuple(one for one in group_by_document(documents, scores, nodes, query) if one.nodes)
 
 
 Ready = Callable[[int, int, float], bool]  # document, node, ratio -> True if its KV is encoded

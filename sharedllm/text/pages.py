@@ -13,6 +13,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
+from sharedllm.arguments import shown
+from sharedllm.errors import InputError
+
 BREAK = "\f"
 MOST = 100_000  # pages; a text with more form feeds uses them for something else
 _IN_A_SENTENCE = re.compile(r"\n\f(?=[a-z\u00df-\u00f6\u00f8-\u00ff])")  # a small letter follows
@@ -74,6 +77,9 @@ def join_pages(pages: Sequence[str]) -> str:
     words that were hyphenated at a line's end are put together. :func:`read_file` does this for PDF
     files; call it for pages from another source, such as text recognition.
     """
+    several = isinstance(pages, Sequence) and not isinstance(pages, str)
+    if not several or not all(isinstance(page, str) for page in pages):
+        raise InputError(f"pages is {shown(pages)}; it must be a list of str, one a page")
     lines = [_clean(page).split("\n") for page in pages]
     kept = ["\n".join(page).strip() for page in remove_running_titles(lines)]
     out = kept[:1]

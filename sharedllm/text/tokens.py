@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharedllm.errors import DocumentError
-from sharedllm.text.pages import as_read
+from sharedllm.text.normalise import normalise
 
 
 class Tokenizer(Protocol):
@@ -73,7 +73,8 @@ class Tokens:
 def tokenize(text: str, tokenizer: Tokenizer) -> Tokens:
     """Tokenise `text` without special tokens.
 
-    Form feeds, which end pages, are read as line feeds; spans count characters of `text` itself.
+    The text is read normalised (:func:`sharedllm.text.normalise.normalise`); spans count characters
+    of `text` itself.
     The spelling of a special token (a document may show ``<|im_end|>``) is read as plain
     characters, so that no document can end a chat turn.
 
@@ -84,8 +85,6 @@ def tokenize(text: str, tokenizer: Tokenizer) -> Tokens:
     """
     if not isinstance(text, str):
         raise DocumentError(f"a document's text is a str; {type(text).__name__} was given")
-    if not text.strip():
-        raise DocumentError("the document has no text: it is empty or only white space")
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -93,15 +92,20 @@ def tokenize(text: str, tokenizer: Tokenizer) -> Tokens:
             f"the text is not valid Unicode: character {error.start} is half of a surrogate pair; "
             "decode the file with its own encoding, or with errors='replace'"
         ) from error
-    text = as_read(text)
+    read = normalise(text)
+    if not read.text.strip():
+        raise DocumentError("the document has no text: it is empty or only white space")
     # verbose=False: a text longer than the window is the normal case here, not a mistake.
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    encoded = tokenizer(
+        read.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+    )
     ids, spans = encoded["input_ids"], encoded["offset_mapping"]
     if not set(special_tokens(tokenizer).values()).isdisjoint(ids):
-        ids, spans = _without_special(text, tokenizer)
+        ids, spans = _without_special(read.text, tokenizer)
     if not ids:
         raise DocumentError("the tokenizer gives no token for this text")
-    return Tokens(ids=np.asarray(ids, dtype=np.int32), spans=np.asarray(spans, dtype=np.int32))
+    places = read.original(np.asarray(spans, dtype=np.int32))
+    return Tokens(ids=np.asarray(ids, dtype=np.int32), spans=places)
 
 
 def special_tokens(tokenizer: Tokenizer) -> dict[str, int]:

@@ -14,9 +14,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
+from sharedllm.text.normalise import normalise
+
 _ACCENTS = "\u0300-\u036f"
 _HYPHENS = "-\u2010-\u2013\u2212"
-_LETTERS = rf"[\w{_ACCENTS}\u00ad]+"
+_LETTERS = rf"[\w{_ACCENTS}]+"
 # What may stand within a word: ::, ->, one mark, a comma between digits, a hyphen at a line's end.
 _MARK = rf"(?:::|->|[{_HYPHENS}]\n[ \t]*(?=[^\W\d_])|[{_HYPHENS}'\u2019.:/\\@#+&]|(?<=\d),(?=\d))"
 _RUN = re.compile(rf"{_LETTERS}(?:{_MARK}{_LETTERS})*")
@@ -26,7 +28,7 @@ _IS_CAMEL = re.compile(r"[a-z][A-Z]|[A-Z]{2}[a-z]")
 # Han, kana and Hangul have no spaces that a search could rely on
 _IDEOGRAPHS = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uac00-\ud7af"
 _UNSPACED = re.compile(rf"[{_IDEOGRAPHS}]|[^{_IDEOGRAPHS}]+")
-_POINTS = re.compile(rf"[{_ACCENTS}\u00ad\u0591-\u05c7\u064b-\u0652]")  # of Hebrew and Arabic, too
+_POINTS = re.compile(rf"[{_ACCENTS}\u0591-\u05c7\u064b-\u0652]")  # of Hebrew and Arabic, too
 _UMLAUT = re.compile("([aouAOU])\u0308")
 _LIGATURES = str.maketrans(
     {"ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe", "\u0131": "i"}
@@ -57,7 +59,7 @@ class Word:
     start : int
         Its first character.
     text : str
-        As it stands there.
+        As it stands there, normalised (:mod:`sharedllm.text.normalise`).
     """
 
     start: int
@@ -66,8 +68,10 @@ class Word:
 
 def words(text: str) -> Iterator[Word]:
     """Yield the words of `text` in order; what has marks within is one word."""
-    for found in _RUN.finditer(text):
-        yield Word(found.start(), found.group())
+    read = normalise(text)
+    for found in _RUN.finditer(read.text):
+        start = found.start() if read.starts is None else int(read.starts[found.start()])
+        yield Word(start, found.group())
 
 
 @lru_cache(1 << 16)

@@ -21,8 +21,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from sharedllm.arguments import checked
 from sharedllm.config import TreeConfig
 from sharedllm.encoding.lower_model import unit
+from sharedllm.errors import ConfigError
 from sharedllm.hf import lora_io
 from sharedllm.memory.codes import VectorCodec
 from sharedllm.search.maxsim import token_weights
@@ -32,6 +34,7 @@ from sharedllm.text.tokens import Tokenizer, tokenize
 from sharedllm.text.tree import cut
 from sharedllm.training.data import Mixture
 from sharedllm.training.examples import NO_VECTORS, leaves_of, make_document
+from sharedllm.training.streams import FRUITLESS
 from sharedllm.training.train_config import DataConfig, TrainConfig
 
 MOST_LEAVES = 8  # of evidence; summaries, which have more, are left out
@@ -72,8 +75,14 @@ class Questions(IterableDataset[Sought]):
         self._data, self._tokenizer, self._tree, self._seed = data, tokenizer, tree, seed
 
     def __iter__(self) -> Iterator[Sought]:
-        info = get_worker_info()
+        info, without = get_worker_info(), 0
         for example in Mixture(self._data, abs(hash((self._seed, info.id if info else 0)))):
+            without += 1
+            if without > FRUITLESS:
+                raise ConfigError(
+                    f"{FRUITLESS:,} examples in a row have no question with evidence in a few "
+                    "leaves; give data.sources with the task 'qa' or 'planted', and longer texts"
+                )
             if not (example.evidence and example.question.strip() and example.past.strip()):
                 continue
             ids = tokenize(example.question, self._tokenizer).ids
@@ -83,6 +92,7 @@ class Questions(IterableDataset[Sought]):
             leaves = document.forest.start[document.forest.leaves]
             if not 0 < len(right) <= MOST_LEAVES or len(right) == len(leaves):
                 continue
+            without = 0
             query = Query(text=example.question, ids=ids, vectors=NO_VECTORS)
             weights = token_weights(query, [document])
             yield Sought(
@@ -196,6 +206,7 @@ def _vectors(llm: SharedLLM, texts: Sequence[NDArray[np.int32]]) -> Tensor:
     return llm.encoder.lower.vectors(np.concatenate(texts), spans).float().clone()
 
 
+@checked()
 def run(
     config: TrainConfig, adapter: Path, say: Callable[[str], object] = _nothing, **options: Any
 ) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from sharedllm.arguments import checked
 from sharedllm.config import SearchConfig, TreeConfig
 from sharedllm.errors import ConfigError
 from sharedllm.training.examples import Example
@@ -20,7 +21,7 @@ TASKS = ("lm", "planted", "qa", "summary")
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 Generator = Callable[[random.Random, str], Example]
@@ -193,6 +194,7 @@ class TrainConfig(_Strict):
         return self
 
 
+@checked()
 def read_config(path: Path, data: Path | None = None) -> TrainConfig:
     """Read and check a TOML file.
 
@@ -210,7 +212,7 @@ def read_config(path: Path, data: Path | None = None) -> TrainConfig:
     try:
         given = tomllib.loads(path.read_text(encoding="utf-8"))
         config = TrainConfig.model_validate(given)
-    except tomllib.TOMLDecodeError as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
     except ValidationError as error:
         wrong = "; ".join(
@@ -232,6 +234,7 @@ def _located(config: TrainConfig, folder: Path) -> TrainConfig:
     return config.model_copy(update={"data": located})
 
 
+@checked()
 def require_data(config: TrainConfig) -> None:
     """Refuse a run whose data files are missing, before a model is loaded.
 

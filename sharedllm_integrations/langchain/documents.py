@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.documents import Document
 
+from sharedllm.arguments import checked
 from sharedllm_integrations.documents import SOURCES, first_text, page_label, whole_files
+from sharedllm_integrations.errors import SetupError
 from sharedllm_integrations.references import Scope, neutral, neutral_values
 
 if TYPE_CHECKING:
@@ -68,6 +70,7 @@ def span(citation: Citation, metadata: Mapping[str, Any]) -> Document:
     return Document(page_content=neutral(citation.text), metadata={**metadata, **own})
 
 
+@checked(error=SetupError)
 def whole_documents(documents: Iterable[Document]) -> list[Document]:
     """One document a file, of those that a loader such as ``PyPDFLoader`` made one a page.
 

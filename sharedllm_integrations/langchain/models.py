@@ -28,6 +28,7 @@ from langchain_core.utils.function_calling import convert_to_json_schema, conver
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr
 
+from sharedllm.arguments import checked
 from sharedllm_integrations.engine import Engine, Run
 from sharedllm_integrations.errors import SetupError
 from sharedllm_integrations.langchain.messages import (
@@ -39,7 +40,13 @@ from sharedllm_integrations.langchain.messages import (
 from sharedllm_integrations.report import PROVIDER
 from sharedllm_integrations.requests import Message, Request
 from sharedllm_integrations.resolution import CAPACITY
-from sharedllm_integrations.settings import DEFAULT_MODEL, GENERATION, MAX_TOKENS, AnswerFields
+from sharedllm_integrations.settings import (
+    DEFAULT_MODEL,
+    GENERATION,
+    MAX_TOKENS,
+    AnswerFields,
+    require_options,
+)
 from sharedllm_integrations.structured_output import schema_grammar, schema_instruction, schema_of
 from sharedllm_integrations.tool_calling import (
     HeldCalls,
@@ -81,6 +88,7 @@ class SharedFields(AnswerFields):
 
     def _engine(self, given: Mapping[str, Any]) -> Engine:
         """The engine for a call, which may name another model."""
+        require_options(given)
         model = given.get("model")
         if model is None or model == self.model:
             return self._own_engine
@@ -204,6 +212,7 @@ class ChatSharedLLM(SharedFields, BaseChatModel):
         self, messages: list[BaseMessage], stop: list[str] | None, given: Mapping[str, Any]
     ) -> tuple[Engine, Request]:
         """The engine and the request of a call: messages, instructions about tools, grammar."""
+        require_options(given)
         asked, grammar = request_messages(messages), ""
         new_tokens = given.get("max_tokens", self.max_tokens) or MAX_TOKENS
         tools, required = chosen_tools(given.get("tools") or [], given.get("tool_choice"))
@@ -218,6 +227,7 @@ class ChatSharedLLM(SharedFields, BaseChatModel):
 
     # -- tools and structure ---------------------------------------------------------------------
 
+    @checked(error=SetupError)
     def bind_tools(
         self,
         tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
@@ -243,6 +253,7 @@ class ChatSharedLLM(SharedFields, BaseChatModel):
         chosen_tools(given, tool_choice)
         return self.bind(tools=given, tool_choice=tool_choice, **kwargs)
 
+    @checked(error=SetupError)
     def with_structured_output(
         self,
         schema: dict[str, Any] | type,
@@ -304,7 +315,9 @@ class ChatSharedLLM(SharedFields, BaseChatModel):
         return {**own, "temperature": self.temperature, "max_tokens": self.max_tokens, **kwargs}
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
-        return self._traced(super()._get_ls_params(stop=stop or self._stops, **kwargs))
+        return self._traced(
+            super()._get_ls_params(stop=self._stops if stop is None else stop, **kwargs)
+        )
 
     def _resolve_model_profile(self) -> ModelProfile:
         return ModelProfile(
@@ -324,6 +337,7 @@ class ChatSharedLLM(SharedFields, BaseChatModel):
             structured_output=True,
         )
 
+    @checked(error=SetupError)
     def get_token_ids(self, text: str) -> list[int]:
         """The token ids of `text`, by the model's own tokenizer."""
         if self.custom_get_token_ids is not None:
@@ -425,8 +439,11 @@ class SharedLLMCompletion(SharedFields, BaseLLM):
         return "sharedllm-completion"
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
-        return self._traced(super()._get_ls_params(stop=stop or self._stops, **kwargs))
+        return self._traced(
+            super()._get_ls_params(stop=self._stops if stop is None else stop, **kwargs)
+        )
 
+    @checked(error=SetupError)
     def get_token_ids(self, text: str) -> list[int]:
         """The token ids of `text`, by the model's own tokenizer."""
         if self.custom_get_token_ids is not None:

@@ -18,6 +18,7 @@ from langchain_core.runnables.config import run_in_executor
 from langchain_core.tools import StructuredTool
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
+from sharedllm.arguments import checked
 from sharedllm_integrations.documents import name_of
 from sharedllm_integrations.engine import Engine
 from sharedllm_integrations.errors import SetupError
@@ -31,7 +32,7 @@ from sharedllm_integrations.langchain.documents import (
 from sharedllm_integrations.memories import Returns, found, opened, put, require_count, temporary
 from sharedllm_integrations.references import Scope, neutral
 from sharedllm_integrations.requests import GivenText
-from sharedllm_integrations.settings import SelectionFields
+from sharedllm_integrations.settings import MemoryField, ModelField, SelectionFields
 
 if TYPE_CHECKING:
     from sharedllm import TreeMemory
@@ -69,13 +70,13 @@ class TreeMemoryRetriever(DocumentIndex):
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
-    memory: Any = None
+    memory: MemoryField = None
     k: PositiveInt = 4
     filter: Mapping[str, Any] | None = None
     returns: Returns = "documents"
     references: bool = True
     tenant: str = ""
-    llm: Any = Field(default=None, exclude=True, repr=False)
+    llm: ModelField = Field(default=None, exclude=True, repr=False)
 
     @cached_property
     def _memory(self) -> TreeMemory:
@@ -120,6 +121,7 @@ class TreeMemoryRetriever(DocumentIndex):
 
     # -- keeping ---------------------------------------------------------------------------------
 
+    @checked(error=SetupError)
     def upsert(self, items: Sequence[Document], /, **kwargs: Any) -> UpsertResponse:
         """Add documents, or change those that are there under their ids; only new text is read.
 
@@ -144,6 +146,7 @@ class TreeMemoryRetriever(DocumentIndex):
             succeeded.append(document.id)
         return UpsertResponse(succeeded=succeeded, failed=failed)
 
+    @checked(error=SetupError)
     def delete(self, ids: list[str] | None = None, **kwargs: Any) -> DeleteResponse:
         """Delete documents; ids that are not there are left out of the response.
 
@@ -162,6 +165,7 @@ class TreeMemoryRetriever(DocumentIndex):
             self._memory.delete(there)
         return DeleteResponse(num_deleted=len(there), succeeded=there, num_failed=0, failed=[])
 
+    @checked(error=SetupError)
     def get(self, ids: Sequence[str], /, **kwargs: Any) -> list[Document]:
         """The documents with these ids as they were put in; those that are not there are left out.
 
@@ -201,6 +205,7 @@ class TreeMemoryCompressor(SelectionFields, BaseDocumentCompressor):
     def _engine(self) -> Engine:
         return Engine(self)
 
+    @checked(error=SetupError)
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> list[Document]:
@@ -225,6 +230,7 @@ class _Query(BaseModel):
     query: str = Field(description="what to look for, as a question or in key words")
 
 
+@checked("k", error=SetupError)
 def create_tree_memory_tool(
     memory: Any,
     *,

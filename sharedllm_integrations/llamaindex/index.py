@@ -18,6 +18,7 @@ from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.schema import BaseNode
 from llama_index.core.storage.docstore.types import RefDocInfo
 
+from sharedllm.arguments import checked, shown
 from sharedllm_integrations.errors import SetupError
 from sharedllm_integrations.llamaindex.llm import LlamaIndexSharedLLM
 from sharedllm_integrations.llamaindex.nodes import to_memory
@@ -63,6 +64,7 @@ class TreeMemoryIndex:
         Of the core, if the memory cannot be used.
     """
 
+    @checked(error=SetupError)
     def __init__(
         self, memory: Any = None, *, llm: LLM | None = None, tenant: str | None = None
     ) -> None:
@@ -82,6 +84,7 @@ class TreeMemoryIndex:
     # -- making, keeping -------------------------------------------------------------------------
 
     @classmethod
+    @checked(error=SetupError)
     def from_documents(
         cls,
         documents: Iterable[BaseNode],
@@ -106,6 +109,7 @@ class TreeMemoryIndex:
         return index
 
     @classmethod
+    @checked(error=SetupError)
     def load(
         cls,
         persist_dir: str | os.PathLike[str],
@@ -122,6 +126,7 @@ class TreeMemoryIndex:
         """
         return cls(opened(persist_dir, llm=core_of(llm)), llm=llm, tenant=tenant)
 
+    @checked(error=SetupError)
     def persist(self, persist_dir: str | os.PathLike[str]) -> None:
         """Write everything to a folder, and what has changed where it was written before.
 
@@ -136,6 +141,7 @@ class TreeMemoryIndex:
 
     # -- documents -------------------------------------------------------------------------------
 
+    @checked(error=SetupError)
     def insert(self, document: BaseNode) -> None:
         """Read one more document.
 
@@ -146,6 +152,7 @@ class TreeMemoryIndex:
         """
         self.memory.add(to_memory(document))
 
+    @checked(error=SetupError)
     def update_ref_doc(self, document: BaseNode) -> None:
         """Replace the document with the same id; only new text is read.
 
@@ -156,6 +163,7 @@ class TreeMemoryIndex:
         """
         self.memory.update(to_memory(document))
 
+    @checked(error=SetupError)
     def delete_ref_doc(self, ref_doc_id: str) -> None:
         """Delete a document.
 
@@ -166,6 +174,7 @@ class TreeMemoryIndex:
         """
         self.memory.delete(ref_doc_id)
 
+    @checked(error=SetupError)
     def refresh(self, documents: Sequence[BaseNode]) -> list[bool]:
         """Insert what is new and update what has changed; for each, whether it was read.
 
@@ -207,6 +216,7 @@ class TreeMemoryIndex:
         """
         return TreeMemoryRetriever(self.memory, tenant=self.tenant, **options)
 
+    @checked(error=SetupError)
     def as_query_engine(
         self, *, llm: LLM | None = None, citations: bool = False, **options: Any
     ) -> TreeMemoryQueryEngine:
@@ -226,6 +236,7 @@ class TreeMemoryIndex:
         model = self._over(llm or self.llm)
         return kind.from_args(self._retriever(model, options), llm=model, **options)
 
+    @checked("chat_mode", error=SetupError)
     def as_chat_engine(
         self, chat_mode: str = "context", *, llm: LLM | None = None, **options: Any
     ) -> BaseChatEngine:
@@ -284,7 +295,7 @@ def _chat_engine(
         engine = TreeMemoryQueryEngine.from_args(retriever, llm=llm)
         return CondenseQuestionChatEngine.from_defaults(query_engine=engine, llm=llm, **options)
     raise SetupError(
-        f"chat_mode is {mode!r}; allowed: {', '.join(map(repr, MODES))}. For an agent, give "
+        f"chat_mode is {shown(mode)}; allowed: {', '.join(map(repr, MODES))}. For an agent, give "
         "as_query_engine() to a QueryEngineTool"
     )
 

@@ -29,8 +29,9 @@ from llama_index.core.llms.custom import CustomLLM
 from pydantic import PositiveInt, PrivateAttr, field_serializer
 
 from sharedllm import SharedLLMError
+from sharedllm.arguments import checked
 from sharedllm_integrations.engine import Engine, Run
-from sharedllm_integrations.errors import RequestError
+from sharedllm_integrations.errors import RequestError, SetupError
 from sharedllm_integrations.llamaindex.messages import (
     Calls,
     announce,
@@ -138,6 +139,7 @@ class LlamaIndexSharedLLM(AnswerFields, CustomLLM):
         """Model and memory behind it, each opened when it is first needed."""
         return self._engine
 
+    @checked(error=SetupError)
     def count(self, text: str) -> list[int]:
         """The token ids of `text`, by the model's own tokenizer."""
         return self._engine.count(text)

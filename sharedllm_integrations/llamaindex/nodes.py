@@ -26,6 +26,7 @@ from llama_index.core.vector_stores.types import (
 )
 from pydantic import PrivateAttr
 
+from sharedllm.arguments import checked, shown
 from sharedllm_integrations.documents import (
     SOURCES,
     TITLES,
@@ -154,6 +155,10 @@ def where(filters: MetadataFilters | Mapping[str, Any] | None) -> Mapping[str, A
     """
     if filters is None or isinstance(filters, Mapping):
         return filters
+    if not isinstance(filters, MetadataFilters):
+        raise SetupError(
+            f"filters is {shown(filters)}; give MetadataFilters, or a mapping of fields to values"
+        )
     if filters.condition not in (None, FilterCondition.AND) and len(filters.filters) > 1:
         raise SetupError(
             f"filters are joined by {filters.condition!r}; a memory joins them by 'and' only. "
@@ -175,6 +180,7 @@ def where(filters: MetadataFilters | Mapping[str, Any] | None) -> Mapping[str, A
     return out
 
 
+@checked(error=SetupError)
 def whole_documents(documents: Iterable[Document]) -> list[Document]:
     """One document a file, of those that ``SimpleDirectoryReader`` made one a page of a PDF.
 

@@ -19,6 +19,8 @@ from llama_index.core.response_synthesizers.no_text import NoText
 from llama_index.core.retrievers import BaseRetriever
 from llama_index.core.schema import NodeWithScore, QueryBundle
 
+from sharedllm.arguments import checked
+from sharedllm_integrations.errors import SetupError
 from sharedllm_integrations.llamaindex.messages import Calls, acollected, collected, collecting
 from sharedllm_integrations.llamaindex.nodes import span
 from sharedllm_integrations.report import PROVIDER
@@ -40,6 +42,7 @@ class TreeMemoryQueryEngine(RetrieverQueryEngine):
     """
 
     @classmethod
+    @checked(error=SetupError)
     def from_args(  # type: ignore[override]  # fewer words than the base spells out
         cls, retriever: BaseRetriever, llm: LLM | None = None, **options: Any
     ) -> TreeMemoryQueryEngine:

@@ -14,6 +14,7 @@ from llama_index.core.schema import NodeWithScore, QueryBundle
 from llama_index.core.vector_stores.types import MetadataFilters
 from pydantic import PrivateAttr
 
+from sharedllm.arguments import checked
 from sharedllm_integrations.documents import SOURCES, TITLES, first_text
 from sharedllm_integrations.engine import Engine
 from sharedllm_integrations.errors import SetupError
@@ -55,6 +56,7 @@ class TreeMemoryRetriever(BaseRetriever):
         Of the core, if the memory cannot be used.
     """
 
+    @checked("llm", error=SetupError)
     def __init__(
         self,
         memory: Any = None,
@@ -133,6 +135,7 @@ class TreeMemoryPostprocessor(SelectionFields, BaseNodePostprocessor):
         """The name by which LlamaIndex knows it."""
         return "TreeMemoryPostprocessor"
 
+    @checked(error=SetupError)
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:

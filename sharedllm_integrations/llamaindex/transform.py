@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_index.core.schema import BaseNode, TransformComponent
 
+from sharedllm.arguments import checked
 from sharedllm_integrations.engine import Engine
 from sharedllm_integrations.errors import SetupError
 from sharedllm_integrations.llamaindex.nodes import to_memory, whole
@@ -53,6 +54,7 @@ class TreeMemoryTransform(ModelFields, TransformComponent):
         """The name by which LlamaIndex knows it."""
         return "TreeMemoryTransform"
 
+    @checked(error=SetupError)
     def __call__(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[BaseNode]:
         """Read `nodes`, and give back one whole node for each; those without text are left out."""
         memory, out = self._opened(), list[BaseNode]()

@@ -15,10 +15,13 @@ import pytest
 
 import sharedllm
 from sharedllm.answer import Answer, Timings, Usage
+from sharedllm.cli import options
 from sharedllm.cli.main import main
 from sharedllm.config import SCORERS, GenerationConfig, SearchConfig
 from sharedllm.display.console import Results, position_bar
 from sharedllm.display.picture import Excerpt, Picture, Span
+from sharedllm.evaluation.options import BUDGETS
+from sharedllm.hf import lora_io
 from tests.display.html_tree import check
 from tests.models import make_model, make_tokenizer
 from tests.texts import STORY
@@ -103,11 +106,24 @@ def test_json_is_the_answer_and_nothing_else(
     assert (code, err) == (0, "")
     assert out.count("\n") == 1
     given = json.loads(out)
-    assert list(given) == ["answer", "citations", "usage", "timings"]
+    assert list(given) == [
+        *("question", "model", "adapter", "answer", "citations", "usage", "timings")
+    ]
+    assert (given["question"], given["model"], given["adapter"]) == ("Who?", model, None)
     citation = given["citations"][0]
     assert citation["source"] == story
     assert TEXT[citation["char_start"] : citation["char_end"]] == citation["text"]
     assert set(given["timings"]) == {"load_s", "remember_s", "search_s", "prefill_s", "decode_s"}
+
+
+def test_json_of_several_questions_is_an_object_a_line(
+    model: str, story: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["ask", story, "-q", "Who?", "-q", "When\nwas it?", "--json"]
+    code, out, _ = run([*asked, "--model", model, "--max-new-tokens", "2"], capsys)
+    assert code == 0
+    given = [json.loads(line) for line in out.splitlines()]
+    assert [one["question"] for one in given] == ["Who?", "When\nwas it?"]
 
 
 def test_a_page_of_all_questions(
@@ -161,7 +177,7 @@ def test_standard_input(
         (["--model", "/no/such/folder"], "no such folder: '/no/such/folder'"),
         (["--nonsense"], "No such option"),
         (["-q", " "], "the question is empty"),
-        (["-q", "Again?", "--json"], "--json prints one object"),
+        (["-q", "a\udcff"], "character 1 is half of a surrogate pair"),
         (["missing.txt"], "no such file: 'missing.txt'"),
         (["-", "-"], "standard input"),
         (["."], "is a folder"),
@@ -233,11 +249,27 @@ def test_no_room_is_said_before_a_document_is_read(
 def test_help_states_the_defaults_of_the_settings(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("COLUMNS", "200")
     _, out, _ = run(["ask", "--help"], capsys)
     search, generation = SearchConfig(), GenerationConfig()
-    for default in (search.scorer, search.selection, search.budget, generation.max_new_tokens):
+    for default in (search.scorer, search.selection, search.leaves, generation.max_new_tokens):
         assert f"[default: ({default})]" in out
+    shipped = SearchConfig.from_dict(lora_io.Manifest.read(options.SHIPPED).search)
+    assert f"{shipped.budget} with the default adapter, {search.budget} without one" in out
+    assert "bfloat16 where the device multiplies it, else float32" in " ".join(out.split())
+
+
+@pytest.mark.parametrize("command", ["needle", "qa"])
+def test_help_of_eval_states_the_defaults_of_the_settings(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    _, out, _ = run(["eval", command, "--help"], capsys)
+    search, shipped = SearchConfig(), lora_io.Manifest.read(options.SHIPPED).search
+    assert f"{shipped['coarse']} with the default adapter, {search.coarse} without one" in out
+    for default in (search.scorer, search.sentences, f"{GenerationConfig().list_penalty:g}"):
+        assert f"[default: ({default})]" in out
+    assert ",".join(map(str, BUDGETS)) in out
 
 
 @pytest.mark.parametrize("columns", [80, 120])
@@ -303,10 +335,19 @@ def test_a_reader_that_leaves_is_no_error(model: str, story: str) -> None:
     assert process.stderr == ""
 
 
+def test_an_encoding_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.txt").write_bytes("Köln".encode("cp850"))
+    ask = ["ask", str(tmp_path / "a.txt"), "-q", "Which town?", "--encoding"]
+    assert main([*ask, "klingon"]) == 2
+    assert "encoding is 'klingon'" in capsys.readouterr().err
+    assert main([*ask, "utf-8"]) == 2
+    assert "is not UTF-8 text: byte 1 is 0x94" in capsys.readouterr().err
+
+
 def test_interrupt_is_quiet_and_code_130(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], story: str
 ) -> None:
-    def interrupted(path: str) -> Any:
+    def interrupted(path: str, **_: Any) -> Any:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("sharedllm.cli.main.read_file", interrupted)

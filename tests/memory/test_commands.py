@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from sharedllm import TreeMemory
 from sharedllm.cli.main import main
-from sharedllm.memory.files import walk
+from sharedllm.memory.files import Search
 from sharedllm.registry import forget
 from tests.models import make_model, make_tokenizer
 from tests.texts import FERRY, GARDEN, STORY
@@ -77,7 +79,11 @@ def test_index_adds_updates_and_leaves_alone(
     assert third["updated"] == ["in/deep/ferry.md"]
     assert third["added"] == ["in/new.txt"]
     code, out, _ = run(command, capsys)
-    assert (code, out) == (0, "0 added, 0 updated, 3 unchanged; the memory holds 3 documents\n")
+    assert code == 0
+    assert out == (
+        "left out: 1 hidden, 1 .jpg\n"
+        "0 added, 0 updated, 3 unchanged; the memory holds 3 documents\n"
+    )
 
 
 def test_files_that_cannot_be_read(
@@ -88,16 +94,82 @@ def test_files_that_cannot_be_read(
     assert code == 1
     assert "not read: in/binary.txt is binary" in out
     assert "2 added" in out
-    code, _, err = run(["index", "in/binary.txt", "--memory", "lib"], capsys)
+    Path("in/more.txt").write_text("One more.")
+    named = ["in/binary.txt", "in/gone.txt", "in/more.txt"]
+    code, out, _ = run(["index", *named, "--memory", "lib"], capsys)
+    assert code == 1
+    assert "binary.txt is binary" in out
+    assert "no such file: 'in/gone.txt'" in out
+    assert "1 added" in out
+
+
+def test_a_document_that_gives_no_token_does_not_stop_the_others(
+    library: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("in/blank.txt").write_text("\u200b\xad")
+    code, out, _ = run(["index", "in", "--memory", "lib", "--model", model], capsys)
+    assert code == 1
+    assert "not read: in/blank.txt: the document has no text" in out
+    assert "2 added, 0 updated" in out
+
+
+def test_nothing_that_is_read(
+    library: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("only/a.zip", "only/b.ZIP", "only/c", "only/.d"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_bytes(b"PK")
+    command = ["index", "only", "--memory", "lib", "--model", model]
+    code, out, _ = run(command, capsys)
+    assert code == 1
+    assert out.startswith("left out: 2 .zip, ")
+    assert "nothing was read" in out
+    code, out, _ = run([*command, "--json"], capsys)
+    assert code == 1
+    assert json.loads(out)["left_out"] == {".zip": 2, "hidden": 1, "no suffix": 1}
+
+
+def test_an_encoding_is_named(
+    library: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("old.txt").write_bytes("Gr\xfc\xdfe aus K\xf6ln".encode("cp850"))
+    command = ["index", "old.txt", "--memory", "lib", "--model", model]
+    assert run(command, capsys)[0] == 1
+    assert run([*command, "--encoding", "cp850"], capsys)[0] == 0
+    with TreeMemory("lib", create=False) as memory:
+        (document,) = memory.list()
+        assert memory.get(document.id).text == "Gr\xfc\xdfe aus K\xf6ln"
+    code, _, err = run([*command, "--encoding", "klingon"], capsys)
     assert code == 2
-    assert "is binary" in err
+    assert "encoding is 'klingon'" in err
 
 
 def test_folders_are_searched_without_links(library: Path) -> None:
     Path("in/link.txt").symlink_to(library / "in" / "story.txt")
     Path("in/loop").symlink_to(library / "in")
-    found = list(walk(["in", "in/story.txt", "in/photo.jpg"]))
-    assert found == [("in/deep/ferry.md", False), ("in/story.txt", False), ("in/photo.jpg", True)]
+    os.mkfifo("in/pipe.txt")
+    search = Search()
+    found = list(search.files(["in", "in/story.txt", "in/photo.jpg"]))
+    assert found == ["in/deep/ferry.md", "in/story.txt", "in/photo.jpg"]
+    assert search.left_out == {"hidden": 1, "link": 2, "not a file": 1, ".jpg": 1}
+
+
+def test_names_that_are_not_utf8_and_loops_of_links(
+    library: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        Path(os.fsdecode(b"in/caf\xe9.txt")).write_text("The barista is Zoe.")
+    except OSError:
+        pytest.skip("this file system takes only names in UTF-8")
+    Path("round.txt").symlink_to("round.txt")
+    command = ["index", "in", "round.txt", "--memory", "lib", "--model", model]
+    code, out, _ = run([*command, "--json"], capsys)
+    done = json.loads(out)
+    assert code == 1
+    assert "in/caf\\xe9.txt" in done["added"]
+    assert list(done["failed"]) == ["round.txt"]
+    again = json.loads(run([*command, "--json"], capsys)[1])
+    assert "in/caf\\xe9.txt" in again["unchanged"]
 
 
 def test_docs_lists_objects(indexed: str, capsys: pytest.CaptureFixture[str]) -> None:

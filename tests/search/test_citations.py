@@ -7,6 +7,7 @@ import pytest
 from sharedllm import Document, SharedLLM
 from sharedllm.search.citations import (
     BETWEEN,
+    Window,
     cite,
     heading_of,
     join_windows,
@@ -62,7 +63,7 @@ def test_neighbouring_leaves_make_one_window(
     found = list(join_windows(plain, chosen(plain, ranks)))
     assert [(w.start, w.end) for w in found] == spans
     assert all(w.score == (w.end // 16) - 1 for w in found)  # that of the best leaf
-    citations = list(cite(plain, found))
+    citations = list(cite(plain, found, "Who?"))
     assert [c.text for c in citations] == [plain.text[a:b] for a, b in spans]
     assert all((c.source, c.level) == ("s", 2) for c in citations)
 
@@ -86,3 +87,36 @@ def test_what_is_pasted_costs_no_more_than_was_said(plain: Document, heading: st
 def test_a_single_document_has_no_label(plain: Document) -> None:
     assert heading_of(0, plain, 1) == ""
     assert heading_of(1, plain, 2) == "[2] T\n"
+
+
+PAGED = (
+    "The harbour opens at six. Boats wait outside.\n\fNobody pays on Sunday. The harbour master\n"
+    "\fis Captain Rees, who came from Hull.\n\fNothing else stands here."
+)
+
+
+@pytest.mark.parametrize(
+    ("question", "pages"),
+    [
+        ("When does the harbour open?", (1, None)),
+        ("Who pays on a Sunday?", (2, None)),
+        ("Who is captain and master?", (2, 3)),
+        ("What stands here?", (4, None)),
+        ("Quo vadis?", (1, 4)),
+    ],
+)
+def test_the_page_is_that_of_the_matching_sentence(
+    tiny_llm: SharedLLM, question: str, pages: tuple[int, int | None]
+) -> None:
+    document = tiny_llm.remember(PAGED)
+    window = Window(start=0, end=len(document), level=0, score=1.0, as_text=True)
+    (found,) = cite(document, [window], question)
+    assert (found.page, found.end_page) == pages
+    assert found.text == PAGED
+
+
+def test_a_passage_on_one_page_or_without_pages(tiny_llm: SharedLLM) -> None:
+    whole = Window(start=0, end=5, level=0, score=1.0, as_text=True)
+    for text, page in (("One two three four five six.", None), ("One. Two. Three.\fFour.", 1)):
+        (found,) = cite(tiny_llm.remember(text), [whole], "Three?")
+        assert (found.page, found.end_page) == (page, None)

@@ -283,7 +283,7 @@ async def test_an_agent_searches_and_reads(
 
 
 def test_a_tool_of_another_kind_of_content(memory: TreeMemory) -> None:
-    with pytest.raises(SetupError, match="allowed: documents, references, passages"):
+    with pytest.raises(SetupError, match="one of 'documents', 'references', 'passages'"):
         create_tree_memory_tool(memory, content="chunks")  # type: ignore[arg-type]
     assert create_tree_memory_tool(memory, filter={"place": "x"}).invoke({"query": "ferry"}) == (
         "Nothing was found."

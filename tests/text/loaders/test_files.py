@@ -7,12 +7,11 @@ import os
 from pathlib import Path
 
 import pytest
-from pypdf import PdfWriter
-from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject
 
 from sharedllm.errors import DocumentError
 from sharedllm.text import loaders
 from sharedllm.text.loaders import read_file
+from tests.text.samples import pdf
 
 PAGE = b"""<!DOCTYPE html><html><head><title> The
  ferry </title><style>p { color: red }</style></head><body><!-- a secret -->
@@ -23,32 +22,6 @@ PAGE = b"""<!DOCTYPE html><html><head><title> The
     go()
 </pre><p hidden>unseen</p><div style="display:none">unseen</div><script>unseen()</script>
 caf&eacute;</body></html>"""
-
-
-def pdf(*pages: str, title: str = "", password: str | None = None) -> bytes:
-    """A PDF with one line of text on each page; "" is a page without text."""
-    writer = PdfWriter()
-    for line in pages:
-        page = writer.add_blank_page(300, 300)
-        font = DictionaryObject(
-            {
-                NameObject("/Type"): NameObject("/Font"),
-                NameObject("/Subtype"): NameObject("/Type1"),
-                NameObject("/BaseFont"): NameObject("/Helvetica"),
-            }
-        )
-        fonts = DictionaryObject({NameObject("/F1"): font})
-        page[NameObject("/Resources")] = DictionaryObject({NameObject("/Font"): fonts})
-        content = DecodedStreamObject()
-        content.set_data(f"BT /F1 12 Tf 20 200 Td ({line}) Tj ET".encode() if line else b"")
-        page[NameObject("/Contents")] = writer._add_object(content)
-    if title:
-        writer.add_metadata({"/Title": title})
-    if password is not None:
-        writer.encrypt(password, algorithm="RC4-128")
-    out = io.BytesIO()
-    writer.write(out)
-    return out.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -80,7 +53,7 @@ def test_html_gives_visible_text_and_title(tmp_path: Path) -> None:
     read = read_file(path)
     assert read.title == "The ferry"
     assert read.text == (
-        "Harbour\n\nShe said hello, twice.\nThen left.\n\none\ntwo\n\na b\nc d\n\n"
+        "Harbour\n\nShe said hello, twice.\nThen left.\n\none\ntwo\n\na | b\nc | d\n\n"
         "if x:\n    go()\n\ncafé"
     )
 
@@ -108,12 +81,6 @@ def test_pdf_pages_are_joined_by_form_feeds(tmp_path: Path) -> None:
     path.write_bytes(pdf("First page.", "", "Third page.", title="The report"))
     read = read_file(path)
     assert (read.text, read.title) == ("First page.\n\f\fThird page.", "The report")
-
-
-def test_pdf_that_only_its_owner_may_change_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "a.pdf"
-    path.write_bytes(pdf("Open to read.", password=""))
-    assert read_file(path).text == "Open to read."
 
 
 @pytest.mark.parametrize(
@@ -146,12 +113,10 @@ def test_a_pipe_has_no_size_but_is_read(tmp_path: Path) -> None:
     [
         ("empty.txt", b"", "empty.txt is empty"),
         ("white.txt", b" \n\t", "has no text"),
-        ("nul.txt", b"abc\0def", "binary, not text"),
+        ("nul.txt", b"abc\0d\0e\0\0f", "binary, not text"),
         ("control.txt", b"\x01\x02\x03\x04abc", "binary, not text"),
         ("noise.txt", bytes(range(256)) * 20, "binary, not text"),
-        ("latin.txt", b"a good caf\xe9 here", "byte 10 is 0xe9; convert it to UTF-8"),
         ("utf16.txt", b"\xff\xfea\x00b", "not UTF-16 text"),
-        ("unmarked.txt", "words".encode("utf-16-le"), "binary, not text"),
         ("page.html", b"<title>T</title><script>x</script>", "has no text"),
         ("page.html", b'<meta charset="klingon"><p>x', "unknown encoding 'klingon'"),
         ("broken.pdf", b"%PDF-1.4 and then nothing", "cannot be read as PDF"),
@@ -171,9 +136,9 @@ def test_missing_file_folder_and_impossible_path(tmp_path: Path) -> None:
         read_file(tmp_path / "nothing.txt")
     with pytest.raises(DocumentError, match="is a folder"):
         read_file(tmp_path)
-    with pytest.raises(DocumentError, match="cannot be read"):
+    with pytest.raises(DocumentError, match="holds a NUL character"):
         read_file("a\0b.txt")
-    with pytest.raises(DocumentError, match="cannot be read"):
+    with pytest.raises(DocumentError, match="has 300 bytes"):
         read_file(tmp_path / ("x" * 300))
 
 

@@ -1,0 +1,120 @@
+"""Options that several commands have, with the defaults that the code really takes.
+
+An adapter brings search settings of its own, so that a default may depend on it; those of the
+shipped one are read from its manifest. Nothing here may wait for torch.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sharedllm.config import COARSE_LEVELS, LEAVES, SCORERS, SELECTIONS, SearchConfig
+
+DEFAULT_NAME = "SmolLM2-135M-Instruct"
+SHIPPED = Path(__file__).parent.parent / "checkpoints" / DEFAULT_NAME
+DTYPE = "bfloat16 where the device multiplies it, else float32"
+DEFAULT_MODEL = f"the embedded {DEFAULT_NAME}"
+
+
+@functools.cache
+def shipped_search() -> SearchConfig:
+    """Return the search settings with the shipped adapter, the default of the default model."""
+    text = (SHIPPED / "sharedllm.json").read_text(encoding="utf-8")
+    return SearchConfig.from_dict(json.loads(text)["search"])
+
+
+def default_of(name: str) -> str:
+    """Describe the default of a field of SearchConfig, with the shipped adapter and without one."""
+    plain, adapted = getattr(SearchConfig(), name), getattr(shipped_search(), name)
+    if plain == adapted:
+        return str(plain)
+    return f"{adapted} with the default adapter, {plain} without one"
+
+
+Encoding = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Encoding of the texts, such as cp1252 or gb18030.",
+        show_default="recognised",
+    ),
+]
+Scorer = Annotated[
+    str | None,
+    typer.Option(
+        metavar="P",
+        help=f"What scores a passage: {', '.join(SCORERS)}.",
+        show_default=default_of("scorer"),
+    ),
+]
+Selecting = Annotated[
+    str | None,
+    typer.Option(
+        metavar="S",
+        help=f"How passages are selected: {', '.join(SELECTIONS)}.",
+        show_default=default_of("selection"),
+    ),
+]
+Leaves = Annotated[
+    str | None,
+    typer.Option(
+        metavar="text|kv",
+        help=f"How selected passages enter the model: {', '.join(LEAVES)}.",
+        show_default=default_of("leaves"),
+    ),
+]
+Coarse = Annotated[
+    str | None,
+    typer.Option(
+        metavar="R",
+        help=f"The compressed remainder: {', '.join(COARSE_LEVELS)}.",
+        show_default=default_of("coarse"),
+    ),
+]
+Sentences = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Tokens, at most, that complete a sentence on either side.",
+        show_default=default_of("sentences"),
+    ),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(metavar="D", help="cpu, cuda or cuda:N.", show_default="cuda if there is one"),
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option(metavar="TYPE", help="float32, bfloat16 or float16.", show_default=DTYPE),
+]
+MemoryDtype = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TYPE",
+        help="float32, bfloat16 or float16.",
+        show_default=f"the memory's, or {DTYPE}",
+    ),
+]
+MemoryModel = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Hugging Face name, folder or .gguf file of a Llama, Mistral, Qwen2, Qwen3, "
+        "Phi-3 or SmolLM2 model; a memory keeps the one it has.",
+        show_default=f"the memory's, or {DEFAULT_MODEL}",
+    ),
+]
+MemoryAdapter = Annotated[
+    str | None,
+    typer.Option(
+        "--adapter",
+        metavar="NAME",
+        help="Folder or hub name of a trained adapter; none is the base model.",
+        show_default="the memory's, or the default model's own",
+    ),
+]
