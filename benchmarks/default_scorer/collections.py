@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.default_adapter.records import _ask_one, make_table, write_table
+from benchmarks.default_adapter.tasks.haystack import rivals
 from benchmarks.default_adapter.tasks.reasoning import FIRST_HOPS, SECOND_HOPS
-from benchmarks.default_adapter.tasks.relations import fact, question, relation
+from benchmarks.default_adapter.tasks.relations import MAGIC, RELATIONS, fact, question, relation
 from benchmarks.quality.items import read_jsonl
 from benchmarks.quality.search.kinds import (
     CODE_ASKS,
@@ -30,7 +31,6 @@ from sharedllm.training.examples import Past
 MOST_TEXTS = 60  # of a file
 MOST_ROWS = 24_000
 ACCENTS = str.maketrans("aeiouncslz", "áéíöüñçšłž")
-KINDS = ("text", "passages", "records", "code", "sentences", "texts")
 
 
 class TrainSources(Sources):
@@ -69,8 +69,38 @@ def asked_of(row: dict, name: str, shift: int = 0) -> Sought | None:
     if not 0 < len(spans) <= 12 or not row["question"].strip():
         return None
     places = tuple((name, start + shift, end + shift) for start, end in spans)
-    kind = row.get("kind") or "question"
+    kind = "follow-up" if row.get("kind") == "followup" else "question"
     return Sought(kind=kind, question=row["question"].strip(), evidence=(places,))
+
+
+PLANTED = {"fact": 0.45, "spelling": 0.2, "hops": 0.1, "rows": 0.25}
+
+
+def planted(rng: random.Random, kind: str, used: set[str]) -> tuple[str, list[str], list[str]]:
+    """Return a question, the statements that answer it, and others that could be taken for them."""
+    if kind == "hops":
+        one = rng.choice(FIRST_HOPS)
+        two = rng.choice([of for of in SECOND_HOPS[one.value] if of != one])
+        first = fact(rng, one, used)
+        second = fact(rng, two, used, subject=first.value)
+        asked = f"What is {two.noun.format(s=one.noun.format(s=first.subject))}?"
+        return asked, [first.statement, second.statement], []
+    of = relation(rng)
+    if kind == "spelling":
+        of = rng.choice(SECOND_HOPS["person"])
+        subject = accented(rng, fact(rng, of, used).subject)
+        made, other = fact(rng, of, used, subject=subject), rng.choice(SPELLINGS)(subject)
+        if rng.random() < 0.3:  # the text has the other spelling
+            made = fact(rng, of, used, subject=other)
+            other = subject
+        asked = question(rng, of, other)
+    else:
+        made = fact(rng, of, used)
+        asked = question(rng, of, made.subject)
+    kindred = MAGIC if of in MAGIC else RELATIONS
+    count = rng.choice((0, 1, 2, 4))
+    others = [other.statement for other in rivals(rng, made, kindred, count, used)]
+    return asked, [made.statement], others
 
 
 def of_text(sources: TrainSources, rng: random.Random, at: int, several: bool) -> Collection:
@@ -84,37 +114,18 @@ def of_text(sources: TrainSources, rng: random.Random, at: int, several: bool) -
         filler = stretch(sources, rng, length)
         past = Past(filler, gap=rng.choice(("\n", "\n\n", " ")))
         pending: list[tuple[str, str, int, list[dict]]] = []  # kind, question, statements, rows
-        for _ in range(36 // len(sizes) + 2):
-            draw = rng.random()
-            if draw < 0.45:
-                made = fact(rng, relation(rng), used)
-                past.put(made.statement, rng.random())
-                pending.append(("fact", question(rng, made.relation, made.subject), 1, []))
-                if rng.random() < 0.4:  # another fact of the same subject, or the same of another
-                    kin = fact(rng, made.relation, used)
-                    past.put(kin.statement, rng.random())
-                    pending.append(("fact", question(rng, kin.relation, kin.subject), 1, []))
-            elif draw < 0.6:
-                subject = " ".join(fact(rng, rng.choice(FIRST_HOPS), used).value.split())
-                of = rng.choice(SECOND_HOPS["person"])
-                subject = accented(rng, subject)
-                made = fact(rng, of, used, subject=subject)
-                asked = question(rng, of, rng.choice(SPELLINGS)(subject))
-                past.put(made.statement, rng.random())
-                pending.append(("spelling", asked, 1, []))
-            elif draw < 0.68:
-                one = rng.choice(FIRST_HOPS)
-                two = rng.choice([of for of in SECOND_HOPS[one.value] if of != one])
-                first = fact(rng, one, used)
-                second = fact(rng, two, used, subject=first.value)
-                past.put(first.statement, rng.random())
-                past.put(second.statement, rng.random())
-                who = one.noun.format(s=first.subject)
-                pending.append(("hops", f"What is {two.noun.format(s=who)}?", 2, []))
-            else:
+        for _ in range(64 // len(sizes) + 2):
+            kind = rng.choices(list(PLANTED), list(PLANTED.values()))[0]
+            if kind == "rows":
                 group = next(groups)
                 past.put(group[0]["context"].strip(), rng.random())
                 pending.append(("rows", "", 1, group))
+                continue
+            asked, statements, others = planted(rng, kind, used)
+            for statement in (*statements, *others):
+                past.put(statement, rng.random())
+            pending.append((kind, asked, len(statements), []))
+            pending.append(("", "", len(others), []))  # not asked for
         text, spans = past.build()
         left = iter(spans)
         for kind, asked, count, rows in pending:
@@ -123,8 +134,9 @@ def of_text(sources: TrainSources, rng: random.Random, at: int, several: bool) -
                 found = [asked_of(row, name, own[0][0]) for row in rows[:3]]
                 sought += [one for one in found if one]
                 continue
-            evidence = tuple((name, *span) for span in own)
-            sought.append(Sought(kind=kind, question=asked, evidence=(evidence,)))
+            if kind:
+                evidence = tuple((name, *span) for span in own)
+                sought.append(Sought(kind=kind, question=asked, evidence=(evidence,)))
         documents.append(document(name, text))
         sought += quoted(rng, name, text, 8 // len(sizes) + 1)
     kind = "texts" if several else "text"
@@ -154,9 +166,9 @@ def passages(sources: TrainSources, rng: random.Random, at: int) -> Collection:
         name = f"passage-{index}"
         title = str(group[0].get("title") or name) if rng.random() < 0.5 else name
         documents.append(document(name, group[0]["context"].strip(), title))
-        found = [asked_of(row, name) for row in group[:4]]
+        found = [asked_of(row, name) for row in group[:6]]
         sought += [one for one in found if one]
-    sought = rng.sample(sought, min(60, len(sought)))
+    sought = rng.sample(sought, min(100, len(sought)))
     return Collection(name=f"passages-{at}", documents=tuple(documents), sought=tuple(sought))
 
 
@@ -215,7 +227,7 @@ def sentences(sources: TrainSources, rng: random.Random, at: int) -> Collection:
     return Collection(name=f"sentences-{at}", documents=tuple(documents), sought=tuple(sought))
 
 
-SHARES = {"text": 9, "texts": 5, "passages": 14, "records": 16, "code": 7, "sentences": 7}
+SHARES = {"text": 9, "texts": 5, "passages": 36, "records": 16, "code": 7, "sentences": 7}
 
 
 def collections(data: Path, seed: int = 7) -> Iterator[Collection]:

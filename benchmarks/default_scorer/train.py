@@ -4,7 +4,7 @@
 
 TRAIN holds books, docs, papers, code, qa and qa2 (.jsonl.xz). Every collection is read once and
 kept under `--cache`; then training takes about two minutes on two CPU cores. A third of the
-collections is searched without the query projection, so that the network serves models that have
+collections are searched without the query projection, so that the network serves models that have
 none. The loss is that of a question's evidence among all leaves, both by their own scores and with
 the shares of their neighbours that selection adds.
 """
@@ -12,8 +12,9 @@ the shares of their neighbours that selection adds.
 from __future__ import annotations
 
 import argparse
+import random
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ from sharedllm.search.fused import OF_LEAF, OF_QUERY, WEIGHTS, Network, features
 from sharedllm.search.query import query_of
 
 HIDDEN = 24
-CHECKED = 6  # every so many-th collection is kept for checking
+CHECKED, PLAIN = 0.15, 0.3  # shares of collections: kept for checking, without a projection
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,11 +87,12 @@ def read_all(args: argparse.Namespace) -> list[Example]:
     usual = SharedLLM.from_pretrained(device="cpu")
     plain = SharedLLM.from_pretrained(device="cpu", adapter=None)
     out: list[Example] = []
-    for at, collection in enumerate(collections(args.data)):
+    for collection in collections(args.data):
         started = time.perf_counter()
-        llm = plain if at % 3 == 2 else usual
+        rng = random.Random(collection.name)
+        llm = plain if rng.random() < PLAIN else usual
         store = Store(collection, llm, args.cache / ("plain" if llm is plain else "usual"))
-        out += examples_of(store, checked=at % CHECKED == CHECKED - 1)
+        out += examples_of(store, checked=rng.random() < CHECKED)
         print(
             f"{collection.key}: {len(out)} in all, {time.perf_counter() - started:.0f} s",
             flush=True,
@@ -112,9 +114,9 @@ class Model(nn.Module):
         with torch.no_grad():
             self.linear[:2] = 1.0
 
-    def forward(self, leaves: Tensor, query: Tensor) -> Tensor:
-        """Score rows (rows, features) of leaves, each with its question's (rows, features)."""
-        own = (torch.cat([leaves, query], dim=1) - self.mean) / self.scale
+    def forward(self, rows: Tensor) -> Tensor:
+        """Score rows of a leaf's and its question's features."""
+        own = (rows - self.mean) / self.scale
         hidden = torch.tanh(own @ self.inner + self.bias)
         return own[:, : len(OF_LEAF)] @ self.linear + hidden @ self.outer
 
@@ -128,33 +130,82 @@ class Model(nn.Module):
         return Network(*arrays)
 
 
-def near(scores: Tensor, ends: Sequence[int]) -> Tensor:
-    """Add the neighbours' shares, as selection does."""
-    parts = torch.tensor_split(scores, list(ends[:-1]))
-    neutral, out = scores.mean(), []
-    shares = SearchConfig().neighbours
-    reach = len(shares)
-    for part in parts:
-        padded = torch.cat([neutral.expand(reach), part, neutral.expand(reach)])
-        total = part
-        for distance, share in enumerate(shares, start=1):
-            for side in (reach - distance, reach + distance):
-                total = total + share * padded[side : side + len(part)]
-        out.append(total)
-    return torch.cat(out)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Batch:
+    """Questions with all of their leaves in one row.
+
+    Attributes
+    ----------
+    rows : (R, leaf and query features)
+    question : int (R,), rank of each leaf's question
+    right : bool (R,)
+    weight : (questions,), less for kinds with many questions
+    neighbours : of each distance and side, int (R,): a row, or R + the question beyond an end
+    """
+
+    kinds: tuple[str, ...]
+    rows: Tensor
+    question: Tensor
+    right: Tensor
+    weight: Tensor
+    neighbours: tuple[Tensor, ...]
+
+    @classmethod
+    def of(cls, examples: Sequence[Example], counts: Counter[str]) -> Batch:
+        sizes = torch.tensor([len(one.leaves) for one in examples])
+        question = torch.repeat_interleave(torch.arange(len(examples)), sizes)
+        total, at = int(sizes.sum()), 0
+        document = []
+        for one in examples:
+            document += [at + end for end in one.ends]
+            at += len(one.leaves)
+        starts = torch.zeros(total, dtype=torch.long)
+        starts[torch.tensor([end for end in document if end < total], dtype=torch.long)] = 1
+        of_document, place = starts.cumsum(0), torch.arange(total)
+        neighbours = []
+        for distance in range(1, len(SearchConfig().neighbours) + 1):
+            for side in (-distance, distance):
+                other = (place + side).clamp(0, total - 1)
+                inside = (place + side == other) & (of_document[other] == of_document)
+                neighbours.append(torch.where(inside, other, total + question))
+        queries = torch.stack([one.query for one in examples])
+        return cls(
+            kinds=tuple(one.kind for one in examples),
+            rows=torch.cat([torch.cat([one.leaves for one in examples]), queries[question]], dim=1),
+            question=question,
+            right=torch.cat([one.right for one in examples]),
+            weight=torch.tensor([counts[one.kind] ** -0.5 for one in examples]),
+            neighbours=tuple(neighbours),
+        )
+
+    def near(self, scores: Tensor) -> Tensor:
+        """Add the neighbours' shares, as selection does; beyond an end it is the mean."""
+        count = len(self.kinds)
+        sums = torch.zeros(count).index_add(0, self.question, scores)
+        means = sums / torch.bincount(self.question, minlength=count)
+        every, out = torch.cat([scores, means]), scores
+        for at, other in enumerate(self.neighbours):
+            out = out + SearchConfig().neighbours[at // 2] * every[other]
+        return out
+
+    def logsumexp(self, scores: Tensor) -> Tensor:
+        """Sum up the exponentials of each question's leaves; (questions,)."""
+        least = torch.full((len(self.kinds),), -1e9)
+        top = least.scatter_reduce(0, self.question, scores.detach(), "amax")
+        powers = (scores - top[self.question]).exp()
+        return top + torch.zeros(len(top)).index_add(0, self.question, powers).log()
 
 
-def loss_of(model: Model, batch: Sequence[Example]) -> tuple[Tensor, list[tuple[str, bool]]]:
-    """Return the mean loss, and for each question if its evidence is first."""
-    rows = [len(one.leaves) for one in batch]
-    queries = torch.cat([one.query.expand(n, -1) for one, n in zip(batch, rows, strict=True)])
-    scores = model(torch.cat([one.leaves for one in batch]), queries).split(rows)
-    losses, first = [], []
-    for one, own in zip(batch, scores, strict=True):
-        for ranked in (own, near(own, one.ends)):
-            losses.append(ranked.logsumexp(0) - ranked[one.right].logsumexp(0))
-        first.append((one.kind, bool(one.right[own.argmax()])))
-    return torch.stack(losses).mean(), first
+def loss_of(model: Model, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return the loss of each question, and if its evidence is first."""
+    scores = model(batch.rows)
+    losses = []
+    for ranked in (scores, batch.near(scores)):
+        right = batch.logsumexp(ranked.masked_fill(~batch.right, -1e4))
+        losses.append(batch.logsumexp(ranked) - right)
+    wrong = batch.logsumexp(scores.detach().masked_fill(batch.right, -1e4) * 1e3)
+    best = batch.logsumexp(scores.detach().masked_fill(~batch.right, -1e4) * 1e3)
+    return (losses[0] + losses[1]) / 2, best > wrong
 
 
 def train(examples: Sequence[Example], args: argparse.Namespace) -> Model:
@@ -172,25 +223,29 @@ def train(examples: Sequence[Example], args: argparse.Namespace) -> Model:
     rate = args.learning_rate
     steps = args.epochs * -(-len(used) // args.batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
+    counts = Counter(one.kind for one in used)
+    held = Batch.of(checked, counts)
+    random.Random(args.seed).shuffle(used)
+    batches = [
+        Batch.of(used[at : at + args.batch], counts) for at in range(0, len(used), args.batch)
+    ]
     for epoch in range(args.epochs):
         total = 0.0
-        order = torch.randperm(len(used)).tolist()
-        for at in range(0, len(order), args.batch):
-            batch = [used[i] for i in order[at : at + args.batch]]
-            loss, _ = loss_of(model, batch)
+        for at in torch.randperm(len(batches)).tolist():
+            losses, _ = loss_of(model, batches[at])
             optimizer.zero_grad()
-            loss.backward()
+            weight = batches[at].weight
+            ((losses * weight).sum() / weight.sum()).backward()
             optimizer.step()
             schedule.step()
-            total += loss.item() * len(batch)
+            total += losses.sum().item()
         if epoch % 10 == 9 or epoch == args.epochs - 1:
             with torch.no_grad():
-                held, first = loss_of(model, checked)
-            print(
-                f"epoch {epoch + 1}: {total / len(used):.3f}, checked {held.item():.3f}", flush=True
-            )
+                losses, first = loss_of(model, held)
+            shown = f"{total / len(used):.3f}, checked {float(losses.mean()):.3f}"
+            print(f"epoch {epoch + 1}: {shown}", flush=True)
     kinds: dict[str, list[bool]] = defaultdict(list)
-    for kind, right in first:
+    for kind, right in zip(held.kinds, first.tolist(), strict=True):
         kinds[kind].append(right)
     print("first:", {k: f"{100 * np.mean(v):.0f} of {len(v)}" for k, v in sorted(kinds.items())})
     return model

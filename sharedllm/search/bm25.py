@@ -117,7 +117,7 @@ class WordIndex:
             sizes.append(len(own) + len(whole))
             spans.append(len(own))
         size, span = np.array(sizes, np.int64)[kinds], np.array(spans, np.int64)[kinds]
-        first = np.array([0, *sizes], np.int64).cumsum()[kinds]  # of each occurrence, in terms and offsets
+        first = np.array([0, *sizes], np.int64).cumsum()[kinds]
         entry = np.repeat(first - np.cumsum(size) + size, size) + np.arange(size.sum())
         term = np.array(terms, np.int64)[entry]
         place = np.repeat(np.cumsum(span) - span, size) + np.array(offsets, np.int64)[entry]

@@ -19,10 +19,16 @@ from sharedllm.text.normalise import normalise
 _ACCENTS = "\u0300-\u036f"
 _HYPHENS = "-\u2010-\u2013\u2212"
 _LETTERS = rf"[\w{_ACCENTS}]+"
-# What may stand within a word: ::, ->, one mark, a comma between digits, a hyphen at a line's end.
-_MARK = rf"(?:::|->|[{_HYPHENS}]\n[ \t]*(?=[^\W\d_])|[{_HYPHENS}'\u2019.:/\\@#+&]|(?<=\d),(?=\d))"
-_RUN = re.compile(rf"{_LETTERS}(?:{_MARK}{_LETTERS})*")
-_MARKS = re.compile(rf"{_MARK}|_+")
+# What may stand within a word, the weakest first: a path's, a name's, and a word's own marks.
+_LEVELS = (
+    re.compile(r"[/\\@#+&]"),
+    re.compile(r"::|->|[.:]"),
+    re.compile(rf"[{_HYPHENS}]\n[ \t]*|[{_HYPHENS}'\u2019]|_+"),
+)
+_MARK = rf"(?:::|->|[{_HYPHENS}]\n[ \t]*(?=[^\W\d_])|[{_HYPHENS}'\u2019./\\@#+&]|(?<=\d):(?=\d))"
+_NUMBER = r"(?<![\w.,])\d{1,3}(?:,\d{3})+(?![\w,])"  # with its thousands; a row of CSV is none
+_RUN = re.compile(rf"{_NUMBER}|{_LETTERS}(?:{_MARK}{_LETTERS})*")
+_MARKS = re.compile(rf"{_MARK}|_+|,")
 _CAMEL = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|[^A-Za-z]+")
 _IS_CAMEL = re.compile(r"[a-z][A-Z]|[A-Z]{2}[a-z]")
 # Han, kana and Hangul have no spaces that a search could rely on
@@ -33,7 +39,6 @@ _UMLAUT = re.compile("([aouAOU])\u0308")
 _LIGATURES = str.maketrans(
     {"ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe", "\u0131": "i"}
 )
-_THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+")
 _BETWEEN_NUMBERS = re.compile(r"(?<=\d)\0(?=\d)")
 POINT = "\u02d1"  # a letter, so that an index of words keeps it
 _TAILS = frozenset("s t d m ll re ve".split())  # of "dog's", "don't", "we'll"
@@ -93,15 +98,19 @@ def parts(word: str) -> tuple[str, ...]:
 def wholes(word: str) -> tuple[str, ...]:
     """Return what a word is called besides its parts: without its marks, with umlauts spelt out."""
     own = parts(word)
-    out: list[str] = []
-    if len(own) > 1 and not (len(own) == 2 and own[1] in _TAILS) and not _is_unspaced(own):
-        out.append(_joined(word, own))
+    if len(own) == 1 and word.isascii():
+        return ()
+    if (len(own) == 2 and own[1] in _TAILS) or _is_unspaced(own):
+        return ()
+    pieces, out = [word], list[str]()
+    for level in _LEVELS:
+        out += pieces
+        pieces = [piece for whole in pieces for piece in level.split(whole) if piece]
+    found = dict.fromkeys(_joined(piece) for piece in (*out, *pieces) if len(parts(piece)) > 1)
     if not word.isascii():
         spelt = _UMLAUT.sub(r"\1e", unicodedata.normalize("NFKD", word))
-        other = _joined(spelt, parts(spelt))
-        if other != _joined(word, own):
-            out.append(other)
-    return tuple(out)
+        found[_joined(spelt)] = None
+    return tuple(whole for whole in found if whole not in own)
 
 
 def is_exact(word: str) -> bool:
@@ -116,11 +125,11 @@ def searchable(text: str) -> str:
     return " ".join(" ".join((*parts(word.text), *wholes(word.text))) for word in words(text))
 
 
-def _joined(word: str, own: tuple[str, ...]) -> str:
+def _joined(word: str) -> str:
     """Join the parts of `word`; two numbers keep a mark between them, but for thousands."""
-    if _THOUSANDS.fullmatch(word):
-        return "".join(own)
-    return _BETWEEN_NUMBERS.sub(POINT, "\0".join(own)).replace("\0", "")
+    if "," in word:
+        return "".join(parts(word))
+    return _BETWEEN_NUMBERS.sub(POINT, "\0".join(parts(word))).replace("\0", "")
 
 
 def _is_unspaced(own: tuple[str, ...]) -> bool:

@@ -55,7 +55,9 @@ def test_phrases_are_found_word_by_word() -> None:
 @pytest.mark.parametrize(
     "question", ["the of and", "что это такое?", "東京はどこですか", "?!", "x", "Who? " * 40]
 )
-@pytest.mark.parametrize("texts", [("lamp",), (":", "_ ?!"), ("lamp reef.", "The tide of 1871.", RECORDS)])
+@pytest.mark.parametrize(
+    "texts", [("lamp",), (":", "_ ?!"), ("lamp reef.", "The tide of 1871.", RECORDS)]
+)
 def test_any_question_is_ordered(question: str, texts: tuple[str, ...]) -> None:
     documents = [read(text, seed) for seed, text in enumerate(texts)]
     query = ask(question)
