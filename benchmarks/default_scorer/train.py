@@ -42,6 +42,7 @@ class Example:
     leaves: Tensor  # (L, features)
     query: Tensor  # (features,)
     right: Tensor  # bool (L,)
+    needed: bool  # all of them hold one statement, rather than each of them one
     ends: tuple[int, ...]  # of the documents, in leaves
     checked: bool
 
@@ -75,6 +76,7 @@ def examples_of(store: Store, *, checked: bool) -> list[Example]:
                 leaves=torch.from_numpy(leaves),
                 query=torch.from_numpy(asked),
                 right=torch.from_numpy(right),
+                needed=all(len(places) == 1 for places in sought.evidence),
                 ends=tuple(int(end) for end in store.bounds),
                 checked=checked,
             )
@@ -139,6 +141,7 @@ class Batch:
     rows : (R, leaf and query features)
     question : int (R,), rank of each leaf's question
     right : bool (R,)
+    needed : bool (questions,)
     weight : (questions,), less for kinds with many questions
     neighbours : of each distance and side, int (R,): a row, or R + the question beyond an end
     """
@@ -147,6 +150,7 @@ class Batch:
     rows: Tensor
     question: Tensor
     right: Tensor
+    needed: Tensor
     weight: Tensor
     neighbours: tuple[Tensor, ...]
 
@@ -174,6 +178,7 @@ class Batch:
             rows=torch.cat([torch.cat([one.leaves for one in examples]), queries[question]], dim=1),
             question=question,
             right=torch.cat([one.right for one in examples]),
+            needed=torch.tensor([one.needed for one in examples]),
             weight=torch.tensor([counts[one.kind] ** -0.5 for one in examples]),
             neighbours=tuple(neighbours),
         )
@@ -188,6 +193,12 @@ class Batch:
             out = out + SearchConfig().neighbours[at // 2] * every[other]
         return out
 
+    def mean_of_right(self, scores: Tensor) -> Tensor:
+        """Return the mean score of each question's leaves with evidence."""
+        zeros, right = torch.zeros(len(self.kinds)), self.right.float()
+        sums = zeros.index_add(0, self.question, scores * right)
+        return sums / zeros.index_add(0, self.question, right)
+
     def logsumexp(self, scores: Tensor) -> Tensor:
         """Sum up the exponentials of each question's leaves; (questions,)."""
         least = torch.full((len(self.kinds),), -1e9)
@@ -199,10 +210,11 @@ class Batch:
 def loss_of(model: Model, batch: Batch) -> tuple[Tensor, Tensor]:
     """Return the loss of each question, and if its evidence is first."""
     scores = model(batch.rows)
-    losses = []
-    for ranked in (scores, batch.near(scores)):
-        right = batch.logsumexp(ranked.masked_fill(~batch.right, -1e4))
-        losses.append(batch.logsumexp(ranked) - right)
+    near = batch.near(scores)
+    some, any_near = (batch.logsumexp(x.masked_fill(~batch.right, -1e4)) for x in (scores, near))
+    # to be selected whole, a statement that a leaf's edge cuts needs both leaves
+    right = torch.where(batch.needed, batch.mean_of_right(near), any_near)
+    losses = batch.logsumexp(scores) - some, batch.logsumexp(near) - right
     wrong = batch.logsumexp(scores.detach().masked_fill(batch.right, -1e4) * 1e3)
     best = batch.logsumexp(scores.detach().masked_fill(~batch.right, -1e4) * 1e3)
     return (losses[0] + losses[1]) / 2, best > wrong

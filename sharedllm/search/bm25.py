@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -39,6 +39,9 @@ class Asked:
         Those that are not stop words; all of them where there is nothing else.
     pairs : tuple of (str, str)
         Neighbouring words, at least one of them of content.
+    names : tuple of tuple of str
+        Neighbouring words that begin with a capital letter, word by word; not the first word of
+        the question by itself.
     phrases : tuple of tuple of str
         What stands in quotation marks, word by word.
     """
@@ -47,6 +50,7 @@ class Asked:
     exact: frozenset[str]
     content: frozenset[str]
     pairs: tuple[tuple[str, str], ...]
+    names: tuple[tuple[str, ...], ...]
     phrases: tuple[tuple[str, ...], ...]
 
     @classmethod
@@ -72,8 +76,23 @@ class Asked:
             exact=frozenset(exact),
             content=frozenset(content),
             pairs=tuple(pairs),
+            names=tuple(dict.fromkeys(_names(text))),
             phrases=tuple(dict.fromkeys(phrase for phrase in phrases if phrase)),
         )
+
+
+def _names(text: str) -> Iterator[tuple[str, ...]]:
+    """Yield runs of words that begin with a capital letter and are no stop words."""
+    runs = itertools.groupby(enumerate(words(text)), key=lambda at: _is_name(at[1].text))
+    for is_name, run in runs:
+        found = list(run)
+        if is_name and (len(found) > 1 or found[0][0] > 0):
+            own = [part for _, word in found for part in parts(word.text)]
+            yield tuple(own[:-1] if own[-1] == "s" and len(own) > 1 else own)
+
+
+def _is_name(word: str) -> bool:
+    return word[0].isupper() and not STOP.issuperset(parts(word))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,6 +10,7 @@ trained on document sets of all sizes (benchmarks/default_scorer).
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ from sharedllm.search.query import Query
 from sharedllm.text.words import parts, words
 
 WEIGHTS = Path(__file__).parents[1] / "checkpoints" / "fused_scorer.json"
-LEAST, MOST = -4.0, 12.0  # of a standardised score
+LEAST, MOST = -12.0, 16.0  # of a standardised score
 Values = NDArray[np.float32]
 
 OF_LEAF = (
@@ -44,6 +45,8 @@ OF_LEAF = (
     "exact",  # the same of numbers, codes and identifiers
     "rarest",  # idf of the rarest word held, of the rarest there is
     "pairs",  # share of the neighbouring words that stand side by side
+    "names",  # the share of words, of names alone
+    "whole names",  # share of the names, word by word
     "phrases",  # share of the quoted phrases
     "length",  # logarithm of its words, of the mean
 )
@@ -53,6 +56,7 @@ OF_QUERY = (
     "asked words",
     "exact share",  # of the question's idf
     "has exact",
+    "has names",
     "has phrases",
     "best maxsim",  # how far the best leaf is ahead of all
     "best bm25",
@@ -133,6 +137,7 @@ def features(
     held = [found[term] for term in asked.terms if term in asked.content]
     exact = [found[term] for term in asked.terms if term in asked.exact]
     pairs = [leaves.holding(pair) for pair in asked.pairs]
+    names = [leaves.holding(name) for name in asked.names]
     phrases = [leaves.holding(phrase) for phrase in asked.phrases]
 
     near, whole = _around(held, leaves)
@@ -152,6 +157,8 @@ def features(
         _share(exact, leaves),
         _rarest(held, leaves),
         _share(pairs, leaves),
+        _share([found[term] for term in dict.fromkeys(itertools.chain(*asked.names))], leaves),
+        _share(names, leaves),
         _share(phrases, leaves),
         np.log1p(leaves.lengths) - math.log1p(leaves.lengths.mean()),
     )
@@ -161,6 +168,7 @@ def features(
         math.log1p(len(asked.content)),
         _total(exact) / total if exact else 0.0,
         float(any(len(one.leaves) for one in exact)),
+        float(any(len(one.leaves) for one in names)),
         float(any(len(one.leaves) for one in phrases)),
         z.max() / 4,
         w.max() / 4,
