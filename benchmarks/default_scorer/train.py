@@ -30,7 +30,7 @@ from sharedllm import SearchConfig, SharedLLM
 from sharedllm.search.fused import OF_LEAF, OF_QUERY, WEIGHTS, Network, features
 from sharedllm.search.query import query_of
 
-HIDDEN = 24
+HIDDEN = 12
 CHECKED, PLAIN = 0.15, 0.3  # shares of collections: kept for checking, without a projection
 
 
@@ -220,8 +220,19 @@ def loss_of(model: Model, batch: Batch) -> tuple[Tensor, Tensor]:
     return (losses[0] + losses[1]) / 2, best > wrong
 
 
-def train(examples: Sequence[Example], args: argparse.Namespace) -> Model:
-    torch.manual_seed(args.seed)
+def mean_of(networks: Sequence[Network]) -> Network:
+    """Return one network that scores as the mean of `networks`: it has the units of all."""
+    count = len(networks)
+    return Network(
+        linear=np.mean([one.linear for one in networks], axis=0),
+        inner=np.concatenate([one.inner for one in networks], axis=1),
+        bias=np.concatenate([one.bias for one in networks]),
+        outer=np.concatenate([one.outer for one in networks]) / np.float32(count),
+    )
+
+
+def train(examples: Sequence[Example], args: argparse.Namespace, seed: int) -> Network:
+    torch.manual_seed(seed)
     used = [one for one in examples if not one.checked]
     checked = [one for one in examples if one.checked]
     queries = torch.stack([one.query for one in used])
@@ -237,7 +248,7 @@ def train(examples: Sequence[Example], args: argparse.Namespace) -> Model:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
     counts = Counter(one.kind for one in used)
     held = Batch.of(checked, counts)
-    random.Random(args.seed).shuffle(used)
+    random.Random(seed).shuffle(used)
     batches = [
         Batch.of(used[at : at + args.batch], counts) for at in range(0, len(used), args.batch)
     ]
@@ -260,7 +271,7 @@ def train(examples: Sequence[Example], args: argparse.Namespace) -> Model:
     for kind, right in zip(held.kinds, first.tolist(), strict=True):
         kinds[kind].append(right)
     print("first:", {k: f"{100 * np.mean(v):.0f} of {len(v)}" for k, v in sorted(kinds.items())})
-    return model
+    return model.network()
 
 
 def main() -> None:
@@ -270,13 +281,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=WEIGHTS)
     parser.add_argument("--cache", type=Path, default=Path("runs/default_scorer"))
-    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=0.01)
-    parser.add_argument("--decay", type=float, default=0.02)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--decay", type=float, default=0.1)
+    parser.add_argument("--seeds", type=int, default=4, help="networks whose mean is written")
     args = parser.parse_args()
-    train(read_all(args), args).network().write(args.out)
+    examples = read_all(args)
+    mean_of([train(examples, args, seed) for seed in range(args.seeds)]).write(args.out)
 
 
 if __name__ == "__main__":

@@ -103,8 +103,7 @@ class Network:
         """Score leaves (leaves, features) of a question (features,)."""
         own = len(self.linear)
         hidden = np.tanh(leaves @ self.inner[:own] + (query @ self.inner[own:] + self.bias))
-        out: Scores = leaves @ self.linear + hidden @ self.outer
-        return out
+        return (leaves @ self.linear + hidden @ self.outer).astype(np.float32)
 
     @classmethod
     def read(cls, path: Path) -> Network:
@@ -112,8 +111,13 @@ class Network:
         return cls(**{name: np.array(given[name], np.float32) for name in cls.__slots__})
 
     def write(self, path: Path) -> None:
-        rows = {name: getattr(self, name).round(4).tolist() for name in self.__slots__}
-        path.write_text(json.dumps(rows) + "\n", encoding="utf-8")
+        def short(values: Any) -> Any:
+            return (
+                [short(x) for x in values] if isinstance(values, list) else float(f"{values:.4g}")
+            )
+
+        rows = {name: short(getattr(self, name).tolist()) for name in self.__slots__}
+        path.write_text(json.dumps(rows, separators=(",", ":")) + "\n", encoding="utf-8")
 
 
 @functools.cache

@@ -74,8 +74,8 @@ def answered(path: Path) -> set[tuple[str, str]]:
 
 def rows_of(store: Store, systems: Sequence[str], done: set[tuple[str, str]]) -> Iterator[dict]:
     """Yield a row for each question and system that is not `done`."""
-    for at, sought in enumerate(store.collection.sought):
-        key = f"{store.collection.key}/{at}"
+    for sought in store.collection.sought:
+        key = f"{store.collection.key}/{sought.key}"
         left = [system for system in systems if (key, system) not in done]
         if not left:
             continue

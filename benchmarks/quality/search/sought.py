@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from dataclasses import dataclass
 
 from sharedllm import MemoryDocument
@@ -27,6 +28,10 @@ class Sought:
     kind: str
     question: Question
     evidence: tuple[tuple[Place, ...], ...]
+
+    @property
+    def key(self) -> str:
+        return f"{zlib.crc32(repr((self.question, self.evidence)).encode()):08x}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
