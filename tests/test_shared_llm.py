@@ -78,7 +78,7 @@ def test_documents_in_several_messages(tiny_llm: SharedLLM) -> None:
         {"role": "user", "content": [{"type": "document", "document": garden}, _text("And?")]},
     ]
     for leaves in ("kv", "text"):
-        stream = tiny_llm.stream(messages, leaves=leaves, **{**QUICK, "budget": 300})
+        stream = tiny_llm.stream(messages, leaves=leaves, **{**QUICK, "budget": 400})
         assert {c.source for c in stream.citations} == {FERRY[:8], GARDEN[:8]}
         places = len(stream._prepared.prompt.memory)
         assert places == (2 if leaves == "kv" else 0)

@@ -217,8 +217,10 @@ def _runs(
             places[text][ordinal] = scores[chunk]
     ranked: list[tuple[float, Run]] = []
     for text, ordinals in places.items():
-        count = connection.execute("SELECT count(*) FROM placed WHERE text = ?", (text,))
-        chunks = int(count.fetchone()[0])
+        rows = connection.execute("SELECT * FROM placed WHERE text = ?", (text,)).fetchall()
+        for row in rows:  # a broken place hides its chunk, which no other place would miss
+            tables.checked(row, "the place of a chunk")
+        chunks = len(rows)
         for first, last in _stretches(sorted(ordinals)):
             best = max(ordinals[ordinal] for ordinal in range(first, last))
             whole = (first, last) == (0, chunks)

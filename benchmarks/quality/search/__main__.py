@@ -115,9 +115,10 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
     parser.add_argument("--table", type=Path, help="show the rows of this file")
+    parser.add_argument("--json", type=Path, help="write what the table is of")
     args = parser.parse_args()
     if args.table:
-        show(args.table)
+        show(args.table, args.json)
         return
     if not (args.data and args.out):
         parser.error("give --data and --out, or --table")

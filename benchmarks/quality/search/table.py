@@ -33,6 +33,18 @@ def read(path: Path) -> dict[str, Values]:
     return out
 
 
+def save(path: Path, kinds: dict[str, Values]) -> None:
+    """Write the percentages of every question, in one row a kind, system and measure."""
+    rows = {
+        kind: {
+            system: {m: " ".join(f"{x:g}" for x in values[system][m]) for m in MEASURES}
+            for system in values
+        }
+        for kind, values in kinds.items()
+    }
+    path.write_text(json.dumps(rows, separators=(",", ":")) + "\n", encoding="utf-8")
+
+
 def paired(ours: Sequence[float], other: Sequence[float]) -> tuple[float, float]:
     """Return the mean difference and half the width of its 95 % interval."""
     gaps = [a - b for a, b in zip(ours, other, strict=True)]
@@ -51,9 +63,11 @@ def gap(values: Values, measure: str) -> str:
     return f"{mean:+.1f} ± {half:.1f}{mark}"
 
 
-def show(path: Path) -> None:
+def show(path: Path, out: Path | None = None) -> None:
     """Print the table in Markdown; "!" marks an interval that lies wholly below the better part."""
     kinds = read(path)
+    if out is not None:
+        save(out, kinds)
     systems = list(next(iter(kinds.values())))
     everything: Values = defaultdict(lambda: defaultdict(list))
     for values in kinds.values():
@@ -62,12 +76,13 @@ def show(path: Path) -> None:
                 everything[system][measure] += values[system][measure]
     print("Evidence selected at 512 / 1,024 / 2,048 tokens; in the first passage (%)\n")
     head = ["kind", "n", *systems]
-    head += [f"{OURS} - better part, {m}" for m in MEASURES] if OURS in systems else []
+    compared = {OURS, *PARTS} <= set(systems)
+    head += [f"{OURS} - better part, {m}" for m in MEASURES] if compared else []
     print("| " + " | ".join(head) + " |\n|" + "---|" * len(head))
     for kind, values in (*sorted(kinds.items()), ("all questions", everything)):
         cells = [kind, str(len(values[systems[0]]["first"]))]
         for system in systems:
             means = [statistics.fmean(values[system][measure]) for measure in MEASURES]
             cells.append(" / ".join(f"{x:.1f}" for x in means[:-1]) + f"; {means[-1]:.1f}")
-        cells += [gap(values, m) for m in MEASURES] if OURS in systems else []
+        cells += [gap(values, m) for m in MEASURES] if compared else []
         print("| " + " | ".join(cells) + " |")
