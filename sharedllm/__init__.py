@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from sharedllm.config import GenerationConfig, InjectionConfig, SearchConfig, TreeConfig
     from sharedllm.encoding.document import Document
     from sharedllm.errors import SharedLLMError
-    from sharedllm.generation.prompt import Asked
+    from sharedllm.generation.prompt import Asked, ToolCall, ToolResult
+    from sharedllm.generation.tool_format import ToolFormat
     from sharedllm.memory.documents import MemoryDocument
     from sharedllm.memory.resolve import open_memory
     from sharedllm.memory.tree_memory import TreeMemory
@@ -49,6 +50,9 @@ _HOMES = {
     "join_pages": "text.pages",
     "query_of": "search.query",
     "Asked": "generation.prompt",
+    "ToolCall": "generation.prompt",
+    "ToolResult": "generation.prompt",
+    "ToolFormat": "generation.tool_format",
     "SharedLLMError": "errors",
 }
 __all__ = [  # in reading order
@@ -71,6 +75,9 @@ __all__ = [  # in reading order
     "join_pages",
     "query_of",
     "Asked",
+    "ToolCall",
+    "ToolResult",
+    "ToolFormat",
     "SharedLLMError",
 ]
 

@@ -53,13 +53,15 @@ def loaded_for(memory: TreeMemory, **changes: Any) -> SharedLLM:
 
     Parameters
     ----------
-    changes : ``adapter``, ``device``, ``dtype``, ``tree`` or ``injection`` in place of the
-        memory's own
+    changes : ``model``, ``adapter``, ``device``, ``dtype``, ``tree`` or ``injection`` in place of
+        the memory's own; model and adapter have to be named if they are not the embedded ones, as
+        a memory may come from a stranger
 
     Raises
     ------
     TreeMemoryMismatchError
-        If the memory names no model, or the weights under that name have changed.
+        If the memory names no model, or another than the embedded one that is not named here, or
+        the weights under its name have changed.
     ModelNotFoundError, AdapterError
     """
     return _of(memory.load_encoder(**changes) if changes else memory.encoder)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from sharedllm.generation.prompt import (
     parse,
     part_ids,
 )
+from sharedllm.generation.tool_format import ToolFormat, read_tool_format
 from sharedllm.hf import lora_io
 from sharedllm.hf.loading import end_ids
 from sharedllm.hf.lora import Adapter
@@ -170,6 +172,11 @@ class SharedLLM:
     def window(self) -> int:
         """Positions that the model was trained on. Prompt, memory and answer must fit."""
         return self.encoder.shape.window
+
+    @cached_property
+    def tool_format(self) -> ToolFormat | None:
+        """The form of tool calls in the model's chat template; None if it shows no tools."""
+        return read_tool_format(self.tokenizer)
 
     def adapt(self, adapter: Adapter) -> None:
         """Register `adapter`, which is on this model already. Documents read before are refused."""

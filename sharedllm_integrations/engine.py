@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from sharedllm_integrations.answer_form import AnswerForm
 from sharedllm_integrations.errors import AnswerTimeoutError, SetupError
-from sharedllm_integrations.memories import opened
+from sharedllm_integrations.memories import open_given
 from sharedllm_integrations.references import Cleaner
 from sharedllm_integrations.report import PROVIDER, Report, Usage, details
 from sharedllm_integrations.requests import (
@@ -19,10 +20,13 @@ from sharedllm_integrations.requests import (
     Request,
     merged,
     question_in,
+    sound_text,
     with_question_last,
 )
 from sharedllm_integrations.resolution import Resolver
 from sharedllm_integrations.settings import DEFAULT_MODEL, AnswerFields, ModelFields
+from sharedllm_integrations.structured_output import read_json
+from sharedllm_integrations.tool_calling import Call
 
 if TYPE_CHECKING:
     from sharedllm import Answer, Citation, Document, SharedLLM, TreeMemory
@@ -37,12 +41,16 @@ class Run(Iterator[str]):
     Attributes
     ----------
     report : Report
+    form : AnswerForm
     text : str
         What has come so far.
     """
 
-    def __init__(self, stream: Any, report: Report, request: Request, deadline: float) -> None:
+    def __init__(
+        self, stream: Any, report: Report, request: Request, form: AnswerForm, deadline: float
+    ) -> None:
         self._stream, self._request, self._deadline = stream, request, deadline
+        self.form = form
         self._pieces = self._cleaned()
         self.report, self.text = report, ""
 
@@ -54,6 +62,29 @@ class Run(Iterator[str]):
         """The core's answer, of what the model wrote."""
         found: Answer = self._stream.answer
         return found
+
+    @property
+    def finish_reason(self) -> str:
+        """How the whole answer ended: "stop" or "length" (max_tokens)."""
+        return self.answer.finish_reason
+
+    @property
+    def read(self) -> tuple[str, list[Call]]:
+        """The text of the whole answer beside its calls, and the calls."""
+        return self.form.read(self.text, self.finish_reason)
+
+    @property
+    def value(self) -> Any:
+        """The JSON value that the whole answer is.
+
+        Raises
+        ------
+        AnswerFormatError
+            If it was cut, or is none.
+        """
+        return read_json(
+            self.text, finish_reason=self.finish_reason, new_tokens=self.form.new_tokens
+        )
 
     @property
     def usage(self) -> Usage:
@@ -70,7 +101,8 @@ class Run(Iterator[str]):
         return {
             "model_name": engine.model_name,
             "model_provider": PROVIDER,
-            "finish_reason": self.answer.finish_reason,
+            "finish_reason": self.finish_reason,
+            "max_tokens": self.form.new_tokens,
             PROVIDER: self.details,
         }
 
@@ -123,11 +155,15 @@ class Engine:
             wanted = "keep=True" if self.settings.keep else "reads='memory'"
             raise SetupError(f"{wanted} needs a memory; give memory=, a TreeMemory or its path")
 
+    def __getstate__(self) -> dict[str, Any]:
+        """The settings alone: copies and pickles open model and memory again."""
+        return {"settings": self.settings}
+
     @cached_property
     def memory(self) -> TreeMemory | None:
         """The memory, opened when it is first needed."""
         given = self.settings.memory
-        return None if given is None else opened(given)
+        return None if given is None else open_given(given)
 
     @cached_property
     def llm(self) -> SharedLLM:
@@ -136,10 +172,14 @@ class Engine:
 
         own = self.settings
         if own.llm is not None:
-            given: SharedLLM = own.llm
-            return given
-        if own.model is None and self.memory is not None:
-            return loaded_for(self.memory)
+            llm: SharedLLM = own.llm
+            return llm
+        if self.memory is not None:  # its settings, and what of them is named here
+            given = {"model": own.model, "device": own.device, "dtype": own.dtype}
+            changes: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
+            if own.adapter != "default":
+                changes["adapter"] = own.adapter
+            return loaded_for(self.memory, **changes)
         return loaded(own.model, adapter=own.adapter, device=own.device, dtype=own.dtype)
 
     @property
@@ -182,19 +222,45 @@ class Engine:
         deadline = (since or time.monotonic()) + float(request.timeout or "inf")
         filter = own.filter if request.filter is None else request.filter
         resolver = self.resolver(filter)
-        found, refused = resolver.find_documents(merged(request.messages))
+        form = AnswerForm.of(request, self.llm)
+        found, refused = resolver.find_documents(merged(form.ask(request.messages)))
         question, repeated = question_in(found), False
         if own.repeat_question:
             found, repeated = with_question_last(found, question)
         asked, documents = resolver.build_question(found, question)
+        if not documents:
+            self._require_documents()
         whole: list[Any] = []
         if own.reads == "memory" and self.memory is not None:
+            if not documents:
+                _require_some(self.memory, filter)
             whole = [self.memory if filter is None else _Filtered(self.memory, filter)]
-        stream = self.llm.stream(asked, whole, **{**own.search, **request.options})
+        options = {**own.search, **request.options}
+        if form.grammar:
+            options["grammar"] = form.grammar
+        asked = replace(asked, tools=form.shown_tools)
+        stream = self.llm.stream(asked, whole, **options)
         report = Report(
             documents=tuple(documents), refused=tuple(refused), question_repeated=repeated
         )
-        return Run(stream, report, request, deadline)
+        return Run(stream, report, request, form, deadline)
+
+    def _require_documents(self) -> None:
+        """Refuse to answer without a document where the memory was to give some.
+
+        A memory that is empty, because its path is mistyped say, would go unnoticed: the model
+        would answer from its weights.
+
+        Raises
+        ------
+        SetupError
+        """
+        if self.memory is not None and not self.settings.keep and not len(self.memory):
+            raise SetupError(
+                f"the memory in {str(self.memory.path)!r} holds no document, and the prompt brings "
+                "none: the answer would come from the model's weights. Add documents, name another "
+                "memory, or leave memory= out to ask the model alone"
+            )
 
     def complete(self, request: Request) -> Run:
         """Like :meth:`start`, to the end; requests of one model wait for each other in line.
@@ -249,7 +315,8 @@ class Engine:
 
     def count(self, text: str) -> list[int]:
         """The token ids of `text`, special tokens left out."""
-        return list(self.llm.tokenizer(text, add_special_tokens=False)["input_ids"])
+        given = sound_text(text)
+        return list(self.llm.tokenizer(given, add_special_tokens=False, verbose=False)["input_ids"])
 
     def identity(self) -> dict[str, Any]:
         """Plain values that decide an answer besides the prompt, for keys of caches."""
@@ -280,6 +347,16 @@ class _Filtered:
     def documents_for(self, query: str, llm: SharedLLM) -> Sequence[Document]:
         """The documents that `llm` should search for `query`."""
         return self.memory.documents_for(query, llm, self.filter)
+
+
+def _require_some(memory: TreeMemory, filter: Mapping[str, Any] | None) -> None:
+    """Refuse to answer from the weights where the memory was to be read."""
+    if not (len(memory) if filter is None else memory.list(filter)):
+        let = "" if filter is None else f" that the filter {dict(filter)!r} lets through"
+        raise SetupError(
+            f"reads is 'memory', and the memory in {str(memory.path)!r} has no document{let}; add "
+            "documents, check its path, or leave reads out to be answered without documents"
+        )
 
 
 def _queue(llm: SharedLLM) -> threading.Lock:

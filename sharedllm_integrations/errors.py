@@ -6,8 +6,10 @@
     └── IntegrationError
         ├── SetupError             an option that an adapter cannot use (also a ValueError)
         ├── ContentError           a message holds something other than text (also a ValueError)
+        ├── DocumentValueError     a memory cannot hold a value of a document (also a ValueError)
         ├── DocumentReferenceError a reference names no document of this request (also a ValueError)
         ├── CapacityError          the documents are too long together (also a ValueError)
+        ├── AnswerFormatError      the answer was cut, or not of its schema (also a ValueError)
         ├── RequestError           a request was refused; `cause` says why (never a ValueError)
         ├── AnswerTimeoutError     the answer took longer than `timeout` (also a TimeoutError)
         └── MissingFrameworkError  the framework is not installed (also an ImportError)
@@ -32,12 +34,20 @@ class ContentError(IntegrationError, ValueError):
     """A message holds something other than text and documents, or the last one no question."""
 
 
+class DocumentValueError(IntegrationError, ValueError):
+    """A memory cannot hold a value of a document; the message names document and field."""
+
+
 class DocumentReferenceError(IntegrationError, ValueError):
     """A document reference without a text names no document that this request may read."""
 
 
 class CapacityError(IntegrationError, ValueError):
     """The documents of a request are longer than what trees are kept for."""
+
+
+class AnswerFormatError(IntegrationError, ValueError):
+    """The answer was cut, or is not of the form that was asked for."""
 
 
 class RequestError(IntegrationError):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,19 +18,50 @@ from sharedllm_integrations.errors import SetupError
 if TYPE_CHECKING:
     from sharedllm import Hit, MemoryDocument, SharedLLM, TreeMemory
 
+logger = logging.getLogger(__name__)
 MEMORY_FILE = "memory.sqlite"
 Returns = Literal["documents", "passages"]
 PASSAGES_A_DOCUMENT = 64  # looked at for each document that is wanted; a search costs the same
 
 
-def opened(memory: Any, *, create: bool = False, llm: SharedLLM | None = None) -> TreeMemory:
+@dataclass(frozen=True, slots=True)
+class KeptFolder(os.PathLike[str]):
+    """The folder of a memory that was there: what a pickle holds of it.
+
+    It is opened and never made, so that a memory that is gone is an error.
+
+    Attributes
+    ----------
+    path : str
+    named : str by str
+        Model and adapter that the memory needs, where they are not the embedded ones: whoever
+        wrote the pickle had named them.
+    """
+
+    path: str
+    named: Mapping[str, str | None] = field(default_factory=dict)
+
+    def __fspath__(self) -> str:
+        return self.path
+
+
+def portable(memory: Any) -> Any:
+    """The form of `memory` that a pickle holds."""
+    from sharedllm import TreeMemory
+
+    if isinstance(memory, TreeMemory):
+        return KeptFolder(os.path.realpath(memory.path), memory.needs_names)
+    return memory
+
+
+def open_given(memory: Any, *, create: bool = False, llm: SharedLLM | None = None) -> TreeMemory:
     """The open memory that `memory` is or names.
 
     Parameters
     ----------
     memory : TreeMemory, or the path of one
     create : make one where there is none
-    llm : the model that a path is opened with first; None is the one that the memory names
+    llm : the model that a path is opened with first; None is the embedded one
 
     Raises
     ------
@@ -46,10 +79,25 @@ def opened(memory: Any, *, create: bool = False, llm: SharedLLM | None = None) -
             f"memory is {shown(memory)}; give a TreeMemory, the path of one, or None to keep what "
             "is built for the process"
         )
-    return open_memory(memory, llm=llm, create=create)
+    if not isinstance(memory, KeptFolder):
+        return open_memory(memory, llm=llm, create=create)
+    if llm is None and memory.named:
+        with TreeMemory(memory, create=False) as there:
+            return open_memory(memory, llm=there.load_encoder(**memory.named))
+    return open_memory(memory, llm=llm)
 
 
-def temporary(llm: SharedLLM | None = None) -> TreeMemory:
+def open_to_read(memory: Any, *, llm: SharedLLM | None = None) -> TreeMemory | None:
+    """As :func:`open_given`; None, with a warning in the log, where nothing is at a path."""
+    if isinstance(memory, str | os.PathLike) and not isinstance(memory, KeptFolder):
+        folder = Path(memory)
+        if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+            logger.warning("nothing can be found: there is no memory in %r", str(folder))
+            return None
+    return open_given(memory, llm=llm)
+
+
+def make_temporary(llm: SharedLLM | None = None) -> TreeMemory:
     """A memory for as long as the process runs."""
     from sharedllm import TreeMemory
 
@@ -103,11 +151,14 @@ def save(memory: TreeMemory, folder: str | os.PathLike[str]) -> None:
             other.import_from(memory.path, missing)
 
 
-def found(
+def find_hits(
     memory: TreeMemory, query: str, k: int, where: Mapping[str, Any] | None, returns: Returns
 ) -> list[Hit]:
     """The `k` best passages, or the best passage of each of the `k` best documents, best first."""
-    if not (len(memory) if where is None else memory.list(where)):
+    if not len(memory):
+        logger.warning("nothing can be found: the memory in %r is empty", str(memory.path))
+        return []
+    if where is not None and not memory.list(where):
         return []
     if returns == "passages":
         return memory.search(query, k, where)

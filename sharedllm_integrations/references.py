@@ -20,6 +20,8 @@ import os
 import re
 import secrets
 import tempfile
+import threading
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,11 +109,28 @@ class Scope:
 
     def reference(self, document: str, text: str) -> Reference:
         """The reference to the document with this id and text."""
-        return Reference(self.place(document), text_hash(text, self.tenant))
+        made = Reference(self.place(document), text_hash(text, self.tenant))
+        with _lock:
+            _made[made.id] = None
+            _made.move_to_end(made.id)
+            while len(_made) > MOST_MADE:
+                _made.popitem(last=False)
+        return made
 
     def enclosed(self, document: str, text: str) -> str:
         """`text` between the marks of the reference to its document."""
         return self.reference(document, text).around(text)
+
+
+MOST_MADE = 1 << 16
+_made: OrderedDict[str, None] = OrderedDict()
+_lock = threading.Lock()
+
+
+def was_made_here(reference: Reference) -> bool:
+    """Tell a reference that this process made from one that somebody wrote or brought."""
+    with _lock:
+        return reference.id in _made
 
 
 def text_hash(text: str, tenant: str) -> str:
@@ -129,7 +148,7 @@ def neutral_values(value: Any) -> Any:
     if isinstance(value, str):
         return neutral(value)
     if isinstance(value, Mapping):
-        return {key: neutral_values(one) for key, one in value.items()}
+        return {neutral_values(key): neutral_values(one) for key, one in value.items()}
     return [neutral_values(one) for one in value] if isinstance(value, list) else value
 
 
@@ -138,6 +157,7 @@ def neutral_values(value: Any) -> Any:
 FORGED = "the text between the marks is not the one that they name"
 STRAY = "an end without its beginning"
 INSIDE = "a reference inside of forged marks"
+UNKNOWN = "a reference that names no document of this request, and was not made by this process"
 
 
 @dataclass(frozen=True, slots=True)

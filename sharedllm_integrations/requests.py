@@ -36,6 +36,24 @@ class GivenText:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class CalledTool:
+    """A call of a tool, in a message of the assistant."""
+
+    name: str
+    arguments: Mapping[str, Any]
+    id: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ToolOutput:
+    """The beginning of a tool's message: which tool it is the result of."""
+
+    name: str = ""
+    id: str = ""
+    failed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Message:
     """One message.
 
@@ -43,7 +61,8 @@ class Message:
     ----------
     role : str
     parts : sequence
-        Text, and GivenText; once documents are resolved, text and documents.
+        Text, GivenText, CalledTool and ToolOutput; once documents are resolved, text, documents
+        and what the model's chat template spells itself.
     """
 
     role: Role
@@ -65,6 +84,10 @@ class Request:
     filter : what documents of the memory it may read, as ``TreeMemory.search`` takes it; None is
         the engine's own
     options : fields of SearchConfig and GenerationConfig for this answer
+    tools : that the model may call, as OpenAI spells them
+    tool_choice : "auto", "any", "none", a tool's name, ...
+    parallel : several calls in one answer; None allows them to models that were trained on calls
+    schema : JSON schema of the answer, where it is no call
     timeout : seconds, or None
     cancelled : set when nobody waits for the answer any more
     """
@@ -72,8 +95,38 @@ class Request:
     messages: Sequence[Message]
     filter: Mapping[str, Any] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    tools: Sequence[Mapping[str, Any]] = ()
+    tool_choice: Any = None
+    parallel: bool | None = None
+    schema: Mapping[str, Any] | None = None
     timeout: float | None = None
     cancelled: threading.Event = field(default_factory=threading.Event)
+
+
+def sound_text(text: str) -> str:
+    """`text` with U+FFFD for each half of a surrogate pair, which no tokenizer reads.
+
+    Such halves come from badly decoded files. The length stays, unless both halves of a pair stand
+    together: these are one character.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def sound_message(message: Message) -> Message:
+    """`message` with :func:`sound_text`."""
+    parts = []
+    for part in message.parts:
+        if isinstance(part, str):
+            part = sound_text(part)
+        elif isinstance(part, GivenText):
+            given = (sound_text(part.text), sound_text(part.title), sound_text(part.source))
+            part = GivenText(text=given[0], title=given[1], source=given[2])
+        parts.append(part)
+    return Message(role=message.role, parts=tuple(parts))
 
 
 def role_of(name: str) -> Role:

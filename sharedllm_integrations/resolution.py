@@ -3,7 +3,7 @@
 A reference resolves if, and only if, its document is in the request's own memory and tenant, has
 the text that the reference names, and passes the request's filter. Nobody needs a permission beside
 that, and no reference gives one. Of a reference that does not resolve, the text that stands with it
-is read as the text it is; without a text, it is an error.
+is read as the text it is; without a text, it is an error if this process made it, and else text.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from sharedllm_integrations.documents import name_of
+from sharedllm_integrations.documents import name_of, whole_characters
 from sharedllm_integrations.errors import CapacityError, DocumentReferenceError
 from sharedllm_integrations.long_text import LONG_TEXT, KnownText, documents_in
 from sharedllm_integrations.references import (
+    UNKNOWN,
     Mention,
     Reference,
     Refused,
@@ -26,6 +27,7 @@ from sharedllm_integrations.references import (
     neutral,
     parse,
     text_hash,
+    was_made_here,
 )
 from sharedllm_integrations.report import DocumentReport, FoundAs, Outcome
 from sharedllm_integrations.requests import GivenText, Message
@@ -38,6 +40,8 @@ CAPACITY = 1_000_000  # tokens of documents in one request
 MOST_SEARCHED = 1000  # documents of a memory whose texts are not looked for in prompts
 IN_ANSWER = "a reference in the assistant's words"
 MOST_LISTS = 16
+MOST_GIVEN_OUT = 256  # texts of one memory that are looked for in every prompt
+MOST_SCOPES = 256
 MOST_CHARACTERS = 1 << 28  # of texts that are held for the process
 
 
@@ -75,10 +79,8 @@ class Readable:
     def find(self, reference: Reference) -> Found | None:
         """The document of `reference`, if this request may read it and it has not changed."""
         stored = self._listed.places.get(reference.place)
-        if stored is not None and self._memory is not None:
-            text = self._memory.get(stored.id).text
-            if text_hash(text, self.scope.tenant) == reference.text:
-                return Found(found_as="reference", id=stored.id, stored=stored)
+        if stored is not None and self._hash(stored, reference.place) == reference.text:
+            return Found(found_as="reference", id=stored.id, stored=stored)
         given = None if self._filter else held_texts.find(self.scope, reference)
         if given is None:
             return None
@@ -95,27 +97,51 @@ class Readable:
         return None
 
     @property
-    def known(self) -> Sequence[KnownText]:
+    def known(self) -> Iterator[KnownText]:
         """The texts of a memory of moderate size, to look for in prompts."""
-        listed = self._listed
-        if self._memory is None or len(listed.places) > MOST_SEARCHED:
-            return ()
-        if listed.texts is None:
-            stored = listed.places.values()
-            listed.texts = [KnownText.of(self._memory.get(one.id).text, one) for one in stored]
-        return listed.texts
+        if len(self._listed.places) <= MOST_SEARCHED:
+            yield from map(self._known, self._listed.places.values())
+
+    @property
+    def retrieved(self) -> Iterator[KnownText]:
+        """The texts that retrievers gave out without references, where they have not changed."""
+        for one in held_texts.given_out(self.scope):
+            if isinstance(one.document, Reference):
+                given = None if self._filter else held_texts.find(self.scope, one.document)
+                if given is not None:
+                    yield replace(one, document=given)
+                continue
+            stored = self._listed.ids.get(one.document)
+            if stored is not None and self._known(stored).digest == one.digest:
+                yield self._known(stored)
+
+    def _known(self, stored: StoredDocument) -> KnownText:
+        held = self._listed.texts
+        if stored.id not in held and self._memory is not None:
+            held[stored.id] = KnownText.of(self._memory.get(stored.id).text, stored)
+        return held[stored.id]
+
+    def _hash(self, stored: StoredDocument, place: str) -> str:
+        """The hash of a document's text, taken once for each state of the memory."""
+        held = self._listed.hashes
+        if place not in held and self._memory is not None:
+            held[place] = text_hash(self._memory.get(stored.id).text, self.scope.tenant)
+        return held[place]
 
     @cached_property
     def _listed(self) -> _Listed:
         """The documents, looked at anew after a change of the memory."""
         if self._memory is None:
-            return _Listed({})
+            return _Listed({}, {})
         key = (self.scope, self._memory.revision, repr(self._filter))
         with _lock:
             if key in _lists:
+                _lists.move_to_end(key)
                 return _lists[key]
         stored = self._memory.list(self._filter)
-        made = _Listed({self.scope.place(one.id): one for one in stored})
+        made = _Listed(
+            {self.scope.place(one.id): one for one in stored}, {one.id: one for one in stored}
+        )
         with _lock:
             _lists[key] = made
             while len(_lists) > MOST_LISTS:
@@ -125,8 +151,12 @@ class Readable:
 
 @dataclass(slots=True)
 class _Listed:
+    """The documents of one state of a memory, and what was made of their texts so far."""
+
     places: dict[str, StoredDocument]
-    texts: list[KnownText] | None = None
+    ids: dict[str, StoredDocument]
+    texts: dict[str, KnownText] = field(default_factory=dict)  # by id
+    hashes: dict[str, str] = field(default_factory=dict)  # by place
 
 
 _lists: OrderedDict[tuple[Scope, str, str], _Listed] = OrderedDict()
@@ -134,9 +164,10 @@ _lock = threading.Lock()
 
 
 class HeldTexts:
-    """Texts that no memory holds, so that a prompt can name them; the oldest dropped.
+    """Texts that retrievers gave out, so that a prompt can name them; the oldest dropped.
 
-    Each belongs to a tenant and a memory, as every reference does.
+    Those of no memory are held whole, each for a tenant and a memory, as every reference is. Of a
+    memory's documents only what they are known by is held, for the memory.
 
     Attributes
     ----------
@@ -147,6 +178,7 @@ class HeldTexts:
     def __init__(self, limit: int = MOST_CHARACTERS) -> None:
         self.limit = limit
         self._texts: OrderedDict[tuple[Scope, Reference], GivenText] = OrderedDict()
+        self._given_out: OrderedDict[Scope, OrderedDict[bytes, KnownText]] = OrderedDict()
         self._characters = 0
         self._own = threading.Lock()
 
@@ -160,12 +192,41 @@ class HeldTexts:
             self._texts[scope, made] = given
             while self._characters > self.limit and len(self._texts) > 1:
                 self._characters -= len(self._texts.popitem(last=False)[1].text)
+        self._note(scope, KnownText.of(given.text, made))
         return made
 
     def find(self, scope: Scope, reference: Reference) -> GivenText | None:
         """The text that `reference` names in `scope`."""
         with self._own:
             return self._texts.get((scope, reference))
+
+    def give_out(self, scope: Scope, id: str, text: str) -> None:
+        """Note that a retriever gives out the text of a memory's document without a reference."""
+        self._note(Scope("", scope.memory), KnownText.of(text, id))
+
+    def given_out(self, scope: Scope) -> list[KnownText]:
+        """What texts of `scope` are known by; `document` is a reference or an id of the memory."""
+        with self._own:
+            scopes = dict.fromkeys((scope, Scope("", scope.memory)))
+            return [known for one in scopes for known in self._given_out.get(one, {}).values()]
+
+    def clear(self) -> None:
+        """Let go of everything."""
+        with self._own:
+            self._texts.clear()
+            self._given_out.clear()
+            self._characters = 0
+
+    def _note(self, scope: Scope, known: KnownText) -> None:
+        with self._own:
+            held = self._given_out.setdefault(scope, OrderedDict())
+            held[known.digest] = known
+            held.move_to_end(known.digest)
+            self._given_out.move_to_end(scope)
+            while len(held) > MOST_GIVEN_OUT:
+                held.popitem(last=False)
+            while len(self._given_out) > MOST_SCOPES:
+                self._given_out.popitem(last=False)
 
 
 held_texts = HeldTexts()
@@ -208,17 +269,22 @@ class Resolver:
         Raises
         ------
         DocumentReferenceError
-            For a reference without a text that does not resolve.
+            For a reference of this process, without a text, that does not resolve.
         """
         refused: list[Refused] = []
         out = []
         for message in messages:
-            parts: list[str | Found] = []
+            parts: list[Any] = []
             for part in message.parts:
+                where = f"a message of {message.role!r}"
                 if isinstance(part, GivenText):
-                    parts.append(self.accept(part))
-                else:
-                    parts += self._in_text(part, message.role, refused)
+                    text = whole_characters(part.text, where)
+                    parts.append(self.accept(replace(part, text=text)))
+                elif isinstance(part, str):
+                    text = whole_characters(part, where)
+                    parts += self._in_text(text, message.role, refused)
+                else:  # a call of a tool
+                    parts.append(part)
             out.append(Message(role=message.role, parts=parts))
         return out, refused
 
@@ -247,11 +313,22 @@ class Resolver:
                 refused.append(piece)
             elif piece.text is None and role == "assistant":
                 refused.append(Refused(piece.reference.id, IN_ANSWER))
+            elif piece.text is None and self._is_strange(piece.reference):
+                refused.append(Refused(piece.reference.id, UNKNOWN))
+                plain += neutral(str(piece.reference))
             elif piece.text is None or piece.text.strip():
-                yield from self._in_plain(plain)
+                yield from self._in_plain(plain, role)
                 plain = ""
                 yield self._mentioned(piece)
-        yield from self._in_plain(plain)
+        yield from self._in_plain(plain, role)
+
+    def _is_strange(self, reference: Reference) -> bool:
+        """Tell a reference that anybody may have written, in a text or a title, from one of ours.
+
+        It stops nothing. One that this process made and that does not resolve is an error: the
+        answer would lack the document.
+        """
+        return not was_made_here(reference) and self.readable.find(reference) is None
 
     def _mentioned(self, mention: Mention) -> Found:
         found = self.readable.find(mention.reference)
@@ -267,16 +344,18 @@ class Resolver:
             "splitter may have cut it)"
         )
 
-    def _in_plain(self, text: str) -> Iterator[str | Found]:
-        is_long = self.long_text is not None and len(text) > self.long_text
-        for piece in documents_in(text, self.long_text, self.readable.known if is_long else ()):
+    def _in_plain(self, text: str, role: str) -> Iterator[str | Found]:
+        retrieved = iter(()) if role == "assistant" else self.readable.retrieved
+        for piece in documents_in(text, self.long_text, self.readable.known, retrieved):
             if isinstance(piece, str):
                 yield piece
-            elif piece.known is not None:
+            elif piece.known is None:
+                yield self._text("pasted", GivenText(text=piece.text))
+            elif isinstance(piece.known.document, GivenText):
+                yield self._text("known", piece.known.document)
+            else:
                 stored: StoredDocument = piece.known.document
                 yield Found(found_as="known", id=stored.id, stored=stored)
-            else:
-                yield self._text("pasted", GivenText(text=piece.text))
 
     def _text(self, found_as: FoundAs, given: GivenText) -> Found:
         return Found(found_as=found_as, id=text_hash(given.text, self.tenant), given=given)
@@ -306,9 +385,9 @@ class Resolver:
         turns: list[tuple[str, tuple[Any, ...]]] = []
         reports: list[DocumentReport] = []
         for i, message in enumerate(found):
-            parts: list[str | Document] = []
+            parts: list[Any] = []
             for j, part in enumerate(message.parts):
-                if isinstance(part, str):
+                if not isinstance(part, Found):
                     parts.append(part)
                 elif last[part.id] != (i, j):
                     reports.append(_report(part, "repeated", ()))

@@ -5,10 +5,11 @@ They are pydantic's, which both frameworks bring and build their own classes of.
 
 from __future__ import annotations
 
+import copy
 import functools
 import os
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -23,11 +24,15 @@ from pydantic import (
 from sharedllm.arguments import path_problem, shown
 from sharedllm_integrations.errors import SetupError
 from sharedllm_integrations.long_text import LONG_TEXT
+from sharedllm_integrations.memories import portable
 from sharedllm_integrations.requests import Message, Request
+from sharedllm_integrations.structured_output import schema_of
+from sharedllm_integrations.tool_calling import chosen_tools
 
 Reads = Literal["prompt", "memory"]
 DEFAULT_MODEL = "SmolLM2-135M-Instruct"
 MAX_TOKENS = 256
+SHARED = ("llm", "memory", "callback_manager")  # fields that a deep copy has in common
 LONGEST_S = 1e9  # seconds; locks take no longer timeouts
 GENERATION = {  # the frameworks' names -> the core's
     "temperature": "temperature",
@@ -62,12 +67,65 @@ ModelField = Annotated[Any, BeforeValidator(_is_model)]
 Seconds = Annotated[float, Field(ge=0, le=LONGEST_S)]
 
 
-class ModelFields(BaseModel):
+class Reopened(BaseModel):
+    """Fields that are copied and pickled; what was opened for them is opened again when needed.
+
+    A deep copy shares the memory and the loaded model. A pickle holds the folder of a memory, and
+    refuses a model that was given loaded, which no other process has.
+    """
+
+    def _given(self) -> dict[str, Any]:
+        """The fields that were given."""
+        names = type(self).model_fields
+        return {name: getattr(self, name) for name in names if name in self.model_fields_set}
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """What was given; see the class.
+
+        Raises
+        ------
+        SetupError
+            If a loaded model is among it.
+        """
+        given = self._given()
+        if given.pop("llm", None) is not None:
+            raise SetupError(
+                f"this {type(self).__name__} was given llm=, a model that is loaded in this "
+                "process; to pickle it, give model= (and adapter=, device=, dtype=) in its place"
+            )
+        given.pop("callback_manager", None)  # LlamaIndex's, of this process
+        if "memory" in given:
+            given["memory"] = portable(given["memory"])
+        return {"given": given}
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        self.__init__(**state["given"])  # type: ignore[misc]
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        held = {} if memo is None else memo
+        given = {
+            name: value if name in SHARED else copy.deepcopy(value, held)
+            for name, value in self._given().items()
+        }
+        made = type(self)(**given)
+        held[id(self)] = made
+        return made
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with some fields changed, which opens what they name."""
+        made = super().model_copy(update=update, deep=deep)
+        for name in [name for name in made.__dict__ if name not in type(self).model_fields]:
+            del made.__dict__[name]  # what was opened for the fields as they were
+        return made
+
+
+class ModelFields(Reopened):
     """A model and a memory.
 
     Attributes
     ----------
-    model : Hugging Face name, folder or .gguf file; None is the memory's model, or the default
+    model : Hugging Face name, folder or .gguf file; None is the embedded one. The model that made a
+        memory is not loaded because the memory says so: name it here
     memory : TreeMemory, or the path of one; None keeps what is built in a cache of the process
     llm : a SharedLLM that is loaded already, in place of `model`
     adapter, device, dtype : as ``SharedLLM.from_pretrained`` takes them
@@ -133,13 +191,26 @@ class AnswerFields(ModelFields):
     stop: str | Sequence[str] | None = None
     timeout: Seconds | None = None
 
-    HANDLED: ClassVar[frozenset[str]] = frozenset({*GENERATION, "stop", "filter", "timeout"})
+    HANDLED: ClassVar[frozenset[str]] = frozenset({*GENERATION, "stop", "filter", "timeout"}) | {
+        "tools",
+        "tool_choice",
+        "parallel_tool_calls",
+        "response_format",
+    }
 
     def _request(
         self, messages: Sequence[Message], given: Mapping[str, Any], grammar: str = ""
     ) -> Request:
-        """One call: its own options, else those of the fields."""
+        """One call: its own options, else those of the fields.
+
+        Raises
+        ------
+        SetupError
+            If its tools, their choice or the form of its answer cannot be used.
+        """
         require_options(given)
+        chosen_tools(given.get("tools") or (), given.get("tool_choice"))
+        parallel = given.get("parallel_tool_calls")
         options = {core: given.get(name, getattr(self, name)) for name, core in GENERATION.items()}
         options |= {name: value for name, value in given.items() if name not in self.HANDLED}
         stop = given.get("stop")
@@ -151,6 +222,10 @@ class AnswerFields(ModelFields):
             messages=messages,
             filter=given.get("filter"),
             options={name: value for name, value in options.items() if value is not None},
+            tools=given.get("tools") or (),
+            tool_choice=given.get("tool_choice"),
+            parallel=None if parallel is None else bool(parallel),
+            schema=schema_of(given.get("response_format")),
             timeout=given.get("timeout", self.timeout),
         )
 
@@ -162,7 +237,7 @@ def require_options(given: Mapping[str, Any]) -> None:
     ------
     SetupError
     """
-    for name in (*AnswerFields.HANDLED, "model"):
+    for name in (AnswerFields.HANDLED | {"model"}) & AnswerFields.model_fields.keys():
         value = given.get(name)
         if value is None:
             continue

@@ -1,44 +1,67 @@
-"""Answers as objects of a JSON schema: a grammar that the answer follows, with bounds."""
+"""Answers as JSON values of a schema: what the model is told, and what its answer is read as."""
 
 from __future__ import annotations
 
-import copy
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Mapping
 from typing import Any
 
-from sharedllm_integrations.errors import SetupError
+from sharedllm_integrations.errors import AnswerFormatError, SetupError
 
-LARGEST = 10**12  # of a number without bounds, which a small model might write for ever
-MOST_ITEMS = 16  # of a list without bounds
-LEAST_CHARACTERS = 24  # of a text without bounds, whatever room there is
-CHARACTERS_A_TOKEN = 2
-ONE_LINE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+SHOWN = 200  # characters of an answer in an error
 
 
 def schema_of(response_format: Any) -> dict[str, Any] | None:
-    """The JSON schema in a call's `response_format`: LangChain's, OpenAI's or a bare schema.
+    """The JSON schema in a call's `response_format`: LangChain's, OpenAI's, bare or a class's.
 
     Raises
     ------
     SetupError
-        If it is none of these.
+        If it is none of these, or no JSON schema.
     """
-    if response_format is None:
+    if response_format is None or response_format == {"type": "text"}:
         return None
+    if isinstance(response_format, type):
+        return class_schema(response_format)
     if isinstance(response_format, Mapping):
         kind = response_format.get("type")
         inner = response_format.get("schema") or response_format.get("json_schema")
         if kind == "json_schema" and isinstance(inner, Mapping):
-            return dict(inner.get("schema", inner) if "schema" in inner else inner)
+            return require_schema(inner.get("schema", inner))
         if kind == "json_object":
             return {"type": "object"}
-        if kind == "object" or "properties" in response_format:
-            return dict(response_format)
+        if kind == "object" or "properties" in response_format or "$defs" in response_format:
+            return require_schema(response_format)
     raise SetupError(
         f"response_format is {response_format!r}; give {{'type': 'json_schema', 'schema': ...}}, "
-        "{'type': 'json_object'} or a JSON schema of an object"
+        "{'type': 'json_object'}, a JSON schema of an object or a pydantic class"
     )
+
+
+def require_schema(schema: Any) -> dict[str, Any]:
+    """`schema`, if it is a JSON schema.
+
+    Raises
+    ------
+    SetupError
+        If it is not.
+    """
+    from jsonschema.exceptions import SchemaError
+
+    if not isinstance(schema, Mapping):
+        raise SetupError(f"the schema is {schema!r}; give a JSON schema, which is a dict")
+    try:
+        _validator(schema).check_schema(schema)
+    except SchemaError as error:
+        raise SetupError(
+            f"this is no JSON schema: {error.message} (at {error.json_path}); correct it"
+        ) from error
+    except RecursionError as error:
+        raise SetupError(
+            "the schema is nested too deeply to be read; use $defs, or make it flatter"
+        ) from error
+    return dict(schema)
 
 
 def schema_instruction(schema: Mapping[str, Any]) -> str:
@@ -48,64 +71,112 @@ def schema_instruction(schema: Mapping[str, Any]) -> str:
     )
 
 
-def schema_grammar(schema: Mapping[str, Any], new_tokens: int) -> str:
-    """A grammar of the JSON texts that `schema` allows and that fit into `new_tokens`."""
-    bounded_schema = {**bounded(schema, new_tokens), "x-guidance": ONE_LINE}
-    return json.dumps({"grammars": [{"json_schema": bounded_schema}]})
+def read_json(text: str, *, finish_reason: str, new_tokens: int) -> Any:
+    """The JSON value that an answer is; one that was cut is never a value.
 
+    Parameters
+    ----------
+    finish_reason : "stop" or "length", of the answer
+    new_tokens : that it might have
 
-def bounded(schema: Mapping[str, Any], new_tokens: int) -> dict[str, Any]:
-    """`schema` with bounds where it has none, so that an answer ends in `new_tokens`.
-
-    Texts get a `maxLength` by their number, lists a `maxItems`, numbers a `minimum` and a
-    `maximum`; an object lists its properties and no others.
+    Raises
+    ------
+    AnswerFormatError
+        If it was cut, or is no JSON.
     """
-    out = copy.deepcopy(dict(schema))
-    nodes = list(_nodes(out))
-    texts = [node for node in nodes if _is(node, "string") and _is_open(node)]
-    names = len(json.dumps(out.get("properties", {}))) // 8  # the keys take room as well
-    room = CHARACTERS_A_TOKEN * max(0, new_tokens - names // 4) // max(1, len(texts))
-    for node in nodes:
-        if _is(node, "string") and _is_open(node):
-            node["maxLength"] = max(LEAST_CHARACTERS, room)
-        if _is(node, "array"):
-            node.setdefault("maxItems", max(MOST_ITEMS, node.get("minItems", 0)))
-        if _is(node, "integer") or _is(node, "number"):
-            _bound_number(node)
-        if _is(node, "object") and "properties" in node:
-            node.setdefault("additionalProperties", False)
-    return out
+    shown = text.strip()
+    cut = finish_reason == "length"
+    try:
+        found = json.loads(shown)
+    except ValueError as error:
+        if cut:
+            raise cut_error(shown, new_tokens) from error
+        raise AnswerFormatError(
+            f"the answer is no JSON value: {error}. It is {_beginning(shown)}; a stop text may "
+            "have ended it, or the model was not held to a schema"
+        ) from error
+    if cut and not shown.endswith(("}", "]", '"')):
+        raise cut_error(shown, new_tokens)  # of a number, digits may be missing
+    return found
 
 
-def _is_open(node: Mapping[str, Any]) -> bool:
-    """Tell a text that may be of any length."""
-    return not any(key in node for key in ("maxLength", "enum", "const", "pattern", "format"))
+def require_valid(value: Any, schema: Mapping[str, Any]) -> Any:
+    """`value`, if it follows all of `schema`, also what no grammar holds.
+
+    Raises
+    ------
+    AnswerFormatError
+        If it does not.
+    """
+    made = _validator(schema)
+    try:
+        found = sorted(
+            made(schema, format_checker=made.FORMAT_CHECKER).iter_errors(value),
+            key=lambda error: len(error.absolute_path),
+        )
+    except re.error as error:
+        raise AnswerFormatError(
+            f"the answer cannot be checked: the schema's pattern {error.pattern!r} is none of "
+            f"Python's ({error}); change the pattern"
+        ) from error
+    if found:
+        raise AnswerFormatError(
+            f"the answer does not follow its schema: {found[0].message} (at {found[0].json_path}). "
+            "A grammar held its form, but 'not', 'contains', 'if', uniqueItems and the like are "
+            "only checked afterwards; ask again, or make the schema simpler"
+        )
+    return value
 
 
-def _bound_number(node: dict[str, Any]) -> None:
-    if "enum" in node or "const" in node:
-        return
-    if "minimum" not in node and "exclusiveMinimum" not in node:
-        node["minimum"] = min(-LARGEST, node.get("maximum", node.get("exclusiveMaximum", 0)))
-    if "maximum" not in node and "exclusiveMaximum" not in node:
-        node["maximum"] = max(LARGEST, node.get("minimum", node.get("exclusiveMinimum", 0)))
+def class_schema(cls: Any) -> dict[str, Any]:
+    """The JSON schema of a pydantic class.
+
+    Raises
+    ------
+    SetupError
+        If it has none, or no answer can follow it.
+    """
+    try:
+        schema = cls.model_json_schema() if hasattr(cls, "model_json_schema") else cls.schema()
+    except Exception as error:  # of any type, by what is in the annotations
+        raise SetupError(
+            f"{cls!r} has no JSON schema: {error}; give a pydantic class of plain values"
+        ) from error
+    return require_schema(schema)
 
 
-def _is(node: Mapping[str, Any], kind: str) -> bool:
-    given = node.get("type")
-    return given == kind or (isinstance(given, list) and kind in given)
+def class_object(cls: Any, value: Any) -> Any:
+    """`value` as an object of a pydantic class.
+
+    Raises
+    ------
+    AnswerFormatError
+        If it is none.
+    """
+    try:
+        if hasattr(cls, "model_validate_json"):
+            return cls.model_validate_json(json.dumps(value))
+        return cls.parse_obj(value)  # of pydantic's first version
+    except ValueError as error:
+        raise AnswerFormatError(
+            f"the answer is no {cls.__name__}: {error}. A grammar held its form; validators and "
+            "the like are only checked afterwards: ask again, or make the class simpler"
+        ) from error
 
 
-def _nodes(schema: Any) -> Iterator[dict[str, Any]]:
-    """Every schema within `schema`, itself first."""
-    if isinstance(schema, dict):
-        yield schema
-        for key, value in schema.items():
-            if key in ("properties", "$defs", "definitions", "patternProperties"):
-                for inner in value.values() if isinstance(value, dict) else ():
-                    yield from _nodes(inner)
-            elif key not in ("enum", "const", "default", "examples"):
-                yield from _nodes(value)
-    elif isinstance(schema, list):
-        for inner in schema:
-            yield from _nodes(inner)
+def cut_error(text: str, new_tokens: int) -> AnswerFormatError:
+    """The error of an answer that ended before it was whole."""
+    return AnswerFormatError(
+        f"the answer was cut after {new_tokens} tokens, before it was whole: {_beginning(text)}; "
+        "raise max_tokens, or ask for less (fewer fields, shorter lists)"
+    )
+
+
+def _beginning(text: str) -> str:
+    return repr(text if len(text) <= SHOWN else text[:SHOWN] + "...")
+
+
+def _validator(schema: Mapping[str, Any]) -> Any:
+    from jsonschema.validators import Draft202012Validator, validator_for
+
+    return validator_for(schema, default=Draft202012Validator)

@@ -146,6 +146,9 @@ def test_the_public_names() -> None:
         "join_pages",
         "query_of",
         "Asked",
+        "ToolCall",
+        "ToolResult",
+        "ToolFormat",
         "SharedLLMError",
     ]
     assert set(sharedllm.__all__) <= set(dir(sharedllm))

@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from benchmarks.default_adapter import state
 from benchmarks.default_adapter.lessons import Chooser, Drawn
-from benchmarks.default_adapter.mixture import KINDS, NEEDLES, WEIGHTS, Cases
+from benchmarks.default_adapter.mixture import KINDS, NEEDLES, RELATED, WEIGHTS, Cases
 from benchmarks.default_adapter.packed_model import PackedModel, losses
 from benchmarks.default_adapter.packing import Batch, make_batches
 from benchmarks.default_adapter.questions import Bank
@@ -297,6 +297,7 @@ def write(
         "weights": WEIGHTS,
         "kinds": KINDS,
         "needles": NEEDLES,
+        "related": RELATED,
         "arguments": {k: str(v) for k, v in vars(args).items() if k not in ("data", "out")},
     }
     manifest = lora_io.Manifest(

@@ -229,6 +229,7 @@ def _loaded(folder: str | None, named: dict[str, Any]) -> tuple[SharedLLM, list[
         from sharedllm.registry import loaded_for
 
         memory = opened(folder, named)
+        memory.require_documents()
         return loaded_for(memory), [memory]
     from sharedllm.shared_llm import SharedLLM
 

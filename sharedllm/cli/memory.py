@@ -17,7 +17,7 @@ from sharedllm.cli.options import Device, Encoding, MemoryAdapter, MemoryDtype, 
 from sharedllm.cli.terminal import Screen, documents_table
 from sharedllm.display.plain import counted, one_line
 from sharedllm.errors import InputError
-from sharedllm.memory import MEMORY_FILE
+from sharedllm.memory.folder import file_of
 from sharedllm.text.loaders import require_encoding
 
 if TYPE_CHECKING:
@@ -155,10 +155,13 @@ def verify(
     repair: Annotated[
         bool, typer.Option("--repair", help="Encode damaged chunks again from their text.")
     ] = False,
+    model: MemoryModel = None,
+    adapter: MemoryAdapter = None,
     as_json: AsJson = False,
 ) -> None:
     """Read a whole memory and compare it with its checksums; exit code 0 only when it is clean."""
-    with opened(folder) as memory:
+    named = {"model": model, "adapter": adapter} if repair else {}
+    with opened(folder, named) as memory:
         report = memory.verify(repair=repair)
     if as_json:
         typer.echo(json.dumps({"clean": report.clean, **dataclasses.asdict(report)}))
@@ -209,8 +212,8 @@ def opened(
 
     Parameters
     ----------
-    model : arguments of :func:`loaded_encoder`, None if not given; without a model's name they
-        change how the memory's own model is loaded
+    model : arguments of :func:`loaded_encoder`, None if not given; they change how the memory's
+        own model is loaded, where there is a memory
     """
     from sharedllm.memory.tree_memory import TreeMemory
 
@@ -218,7 +221,8 @@ def opened(
     if given.get("adapter") == "none":
         given["adapter"] = None
     llm = None
-    if given and "model" not in given and (Path(folder) / MEMORY_FILE).is_file():
+    is_there = file_of(Path(folder)) != (0, 0)
+    if given and is_there and not (rebuild and "model" in given):
         with TreeMemory(folder, create=False) as there:
             llm = there.load_encoder(**given)
     elif given:

@@ -105,8 +105,8 @@ MemoryModel = Annotated[
     typer.Option(
         metavar="NAME",
         help="Hugging Face name, folder or .gguf file of a Llama, Mistral, Qwen2, Qwen3, "
-        "Phi-3 or SmolLM2 model; a memory keeps the one it has.",
-        show_default=f"the memory's, or {DEFAULT_MODEL}",
+        "Phi-3 or SmolLM2 model; name again the one that made the memory.",
+        show_default=DEFAULT_MODEL,
     ),
 ]
 MemoryAdapter = Annotated[
@@ -115,6 +115,6 @@ MemoryAdapter = Annotated[
         "--adapter",
         metavar="NAME",
         help="Folder or hub name of a trained adapter; none is the base model.",
-        show_default="the memory's, or the default model's own",
+        show_default="the default model's own",
     ),
 ]

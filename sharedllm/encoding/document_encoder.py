@@ -100,7 +100,7 @@ class DocumentEncoder:
     search : search settings that its adapter was trained for; None if it has none
     attention : "auto", or the name of a backend (docs/speed.md)
     node_cache_bytes : bytes of encoded nodes kept for each document, at most
-    loaded_from : names of model and adapter, if they were loaded by name
+    loaded_from : names of model and adapter as they were given, if they were loaded by name
     load_s : seconds that loading took
 
     Attributes
@@ -184,7 +184,7 @@ class DocumentEncoder:
             search=search,
             attention=attention,
             node_cache_bytes=node_cache_bytes,
-            loaded_from=(_text(name_or_path), _text(folder)),
+            loaded_from=(_text(name_or_path), _text(adapter if folder else None)),
             load_s=time.perf_counter() - started,
         )
 

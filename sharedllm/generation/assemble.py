@@ -10,7 +10,7 @@ from sharedllm.encoding.document_encoder import DocumentEncoder
 from sharedllm.encoding.kv import InjectedKV, NodeKV, gather
 from sharedllm.encoding.lower_model import NodeRequest
 from sharedllm.errors import WindowError
-from sharedllm.generation.prompt import Conversation, part_ids
+from sharedllm.generation.prompt import Conversation, Literal, part_ids
 from sharedllm.injection.positions import Prompt
 from sharedllm.progress import Progress
 from sharedllm.search import citations
@@ -19,6 +19,7 @@ from sharedllm.search.selection import SelectedNode, Selection
 from sharedllm.text.tokens import Tokenizer
 
 AFTER_EVIDENCE = "\n\n"
+BRIEF = 64  # tokens of all documents together, up to which adapters abstain too often
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,6 +130,7 @@ class Plan:
             text=tuple(map(tuple, text)),
             memory=tuple(places),
             reads=bool(self.conversation.documents),
+            brief=sum(map(len, self.conversation.documents)) <= BRIEF,
         )
 
 
@@ -175,9 +177,20 @@ def require_window(
     """
     texts = [part for part in conversation.parts if not isinstance(part, Document)]
     own = sum(len(part_ids(part, tokenizer)) for part in texts)
-    if own + new_tokens >= window:
+    if own + new_tokens < window:
+        return
+    room = f"the answer takes up to {new_tokens} and the model was trained on {window}"
+    last = len(part_ids(Literal(conversation.last), tokenizer)) if conversation.last.strip() else 0
+    if conversation.messages > 1 and last + new_tokens < window and 2 * last < own:
+        left = (window - new_tokens) * 3 // 4  # counters of frameworks leave out the turns' marks
         raise WindowError(
-            f"the question and instructions take {own} tokens and the answer up to "
-            f"{new_tokens}; the model was trained on {window}: "
-            "shorten the question, or pass long text as context"
+            f"the history is too long: its {conversation.messages} messages take {own} tokens, "
+            f"the last user message {last} of them; {room}: leave out the oldest messages. In "
+            f"LangChain trim_messages(messages, max_tokens={left}, token_counter=llm, "
+            "start_on='human', include_system=True) does it, in LlamaIndex "
+            f"ChatMemoryBuffer.from_defaults(token_limit={left})"
         )
+    raise WindowError(
+        f"the question and instructions take {own} tokens; {room}: shorten the question, or pass "
+        "long text as context"
+    )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from sharedllm.arguments import check_fields, shown, unicode_problem
@@ -29,7 +32,25 @@ class Literal:
     text: str
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ToolCall:
+    """A call of a tool in an assistant's message, spelled by the model's chat template."""
+
+    name: str
+    arguments: Mapping[str, Any]
+    id: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ToolResult:
+    """The mark of a tool's message: which call it answers."""
+
+    name: str
+    id: str = ""
+
+
 Part = str | Literal | Document
+TurnPart = Part | ToolCall | ToolResult
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,10 +63,16 @@ class Conversation:
         The chat format, with each document where its evidence and KV will be.
     query : str
         The text to search for: the question in the last user message.
+    messages : int
+        Messages in it.
+    last : str
+        The text of the last user message.
     """
 
     parts: tuple[Part, ...]
     query: str
+    messages: int = 1
+    last: str = ""
 
     @property
     def documents(self) -> tuple[Document, ...]:
@@ -64,17 +91,22 @@ class Asked:
         The text to search for: the question in the last user message.
     plain : bool
         True for a question alone, around which the default instructions are put.
+    tools : tuple of mapping
+        For the model's chat template, as OpenAI spells tools; :attr:`SharedLLM.tool_format` says
+        whether the template knows any.
     """
 
-    turns: tuple[tuple[str, tuple[Part, ...]], ...]
+    turns: tuple[tuple[str, tuple[TurnPart, ...]], ...]
     query: str
     plain: bool = False
+    tools: tuple[Mapping[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         check_fields(self, InputError)
 
 
 Question = str | Sequence[Message] | Asked
+Turn = tuple[str, Sequence[TurnPart]]
 
 
 def parse(question: Question) -> Asked:
@@ -132,11 +164,11 @@ def converse(question: Question, context: Sequence[Document], tokenizer: Tokeniz
         last[:] = [BEFORE, *context, AFTER.format(question=asked.query)]
     elif context:
         last[:0] = [*context, "\n\n"]
-    parts = _rendered(turns, tokenizer)
+    parts = _rendered(asked, turns, tokenizer)
     documents = [part for part in parts if isinstance(part, Document)]
     if len({(document.id, document.offset) for document in documents}) < len(documents):
         raise InputError("a document stands in the messages twice; give each one once")
-    return Conversation(parts=parts, query=asked.query)
+    return Conversation(parts=parts, query=asked.query, messages=len(turns), last=_text(last))
 
 
 def _require_unicode(name: str, text: str) -> None:
@@ -145,7 +177,7 @@ def _require_unicode(name: str, text: str) -> None:
         raise InputError(f"{name} is not valid Unicode: {problem}")
 
 
-def _text(parts: Sequence[Part]) -> str:
+def _text(parts: Sequence[TurnPart]) -> str:
     """Return the text of `parts`, with a line feed at each document's place."""
     return "".join(part if isinstance(part, str) else "\n" for part in parts)
 
@@ -177,31 +209,70 @@ def _turn(message: Message, index: int) -> tuple[str, tuple[Part, ...]]:
     return role, tuple(parts)
 
 
-def _rendered(
-    turns: Sequence[tuple[str, Sequence[Part]]], tokenizer: Tokenizer
-) -> tuple[Part, ...]:
+class _Marks:
+    """Marks in place of what must not reach the chat template as text."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._mark = f"\u27e6{uuid.uuid4().hex}-"  # random: no message contains it
+        self._special = special_tokens(tokenizer)
+        self._apart: list[Literal | Document] = []
+
+    def put(self, part: Literal | Document) -> str:
+        """The mark of `part`."""
+        self._apart.append(part)
+        return f"{self._mark}{len(self._apart) - 1}\u27e7"
+
+    def safe(self, value: Any) -> Any:
+        """`value` with marks for the texts in it that spell special tokens.
+
+        Texts within tools and calls are shown as JSON, and so is what a mark stands for.
+        """
+        if isinstance(value, Mapping):
+            return {self.safe(key): self.safe(inner) for key, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.safe(inner) for inner in value]
+        if isinstance(value, str) and self.spells_special(value):
+            return self.put(Literal(json.dumps(value, ensure_ascii=False)[1:-1]))
+        return value
+
+    def spells_special(self, text: str) -> bool:
+        """Tell a text that spells a special token."""
+        return any(token in text for token in self._special)
+
+    def split(self, rendered: str) -> tuple[Part, ...]:
+        """The parts of the rendered chat format.
+
+        Raises
+        ------
+        InputError
+            If the chat template has dropped or repeated a mark.
+        """
+        texts = re.split(re.escape(self._mark) + r"(\d+)\u27e7", rendered)
+        found = [int(number) for number in texts[1::2]]
+        if sorted(found) != list(range(len(self._apart))):
+            raise InputError(
+                "the model's chat template drops or repeats a message that holds a document (or "
+                "the spelling of a special token); put the documents into the last user message"
+            )
+        out: list[Part] = [texts[0]]
+        for number, text in zip(found, texts[2::2], strict=True):
+            out += [self._apart[number], text]
+        return tuple(out)
+
+
+def _rendered(asked: Asked, turns: Sequence[Turn], tokenizer: Tokenizer) -> tuple[Part, ...]:
     """Apply the chat template with a mark in each document's place, then split at the marks.
 
     Text that spells a special token is kept apart in the same way, so that no question or message
     can end a chat turn.
     """
-    mark = f"\u27e6{uuid.uuid4().hex}\u27e7"  # random: no message contains it
-    special = special_tokens(tokenizer)
-    apart: list[Part] = []
-    messages = []
-    for role, parts in turns:
-        content = ""
-        for part in parts:
-            if isinstance(part, str) and any(token in part for token in special):
-                part = Literal(part)
-            content += part if isinstance(part, str) else mark
-            if not isinstance(part, str):
-                apart.append(part)
-        messages.append({"role": role, "content": content})
+    marks, ids = _Marks(tokenizer), dict[str, str]()
+    messages = [_message(role, parts, marks, ids) for role, parts in turns]
     if tokenizer.chat_template:
+        tools = [marks.safe(tool) for tool in asked.tools]
         try:
             text = tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True
+                messages, tools=tools or None, tokenize=False, add_generation_prompt=True
             )
         except Exception as error:  # templates raise exceptions of any type
             raise InputError(
@@ -210,16 +281,55 @@ def _rendered(
     else:
         text = "\n\n".join(message["content"] for message in messages) + "\n\nAnswer:"
         text = (tokenizer.bos_token or "") + text
-    pieces = str(text).split(mark)
-    if len(pieces) != len(apart) + 1:
-        raise InputError(
-            "the model's chat template drops or repeats a message that holds a document (or the "
-            "spelling of a special token); put the documents into the last user message"
-        )
-    out: list[Part] = [pieces[0]]
-    for part, piece in zip(apart, pieces[1:], strict=True):
-        out += [part, piece]
-    return tuple(out)
+    return marks.split(str(text))
+
+
+def _message(
+    role: str, parts: Sequence[TurnPart], marks: _Marks, ids: dict[str, str]
+) -> dict[str, Any]:
+    """One message for the chat template; special tokens are looked for in joined texts."""
+    content = ""
+    for is_text, group in groupby(parts, lambda part: isinstance(part, str)):
+        if is_text:
+            text = "".join(map(str, group))
+            content += marks.put(Literal(text)) if marks.spells_special(text) else text
+        else:
+            content += "".join(marks.put(p) for p in group if isinstance(p, Literal | Document))
+    calls = [
+        ToolCall(name=marks.safe(part.name), arguments=marks.safe(part.arguments), id=part.id)
+        for part in parts
+        if isinstance(part, ToolCall)
+    ]
+    if calls:
+        return call_message(content, calls, ids)
+    message: dict[str, Any] = {"role": role, "content": content}
+    for part in parts:
+        if isinstance(part, ToolResult):
+            message |= {"name": marks.safe(part.name), "tool_call_id": _id(part.id, ids)}
+    return message
+
+
+def call_message(content: str, calls: Sequence[ToolCall], ids: dict[str, str]) -> dict[str, Any]:
+    """An assistant's message with calls, as chat templates take it.
+
+    Parameters
+    ----------
+    ids : of calls -> as they are shown, which this extends
+    """
+    spelled = [
+        {
+            "type": "function",
+            "id": _id(call.id, ids),
+            "function": {"name": call.name, "arguments": dict(call.arguments)},
+        }
+        for call in calls
+    ]
+    return {"role": "assistant", "content": content, "tool_calls": spelled}
+
+
+def _id(given: str, ids: dict[str, str]) -> str:
+    """The id of a call with nine digits, which is what Mistral's templates take."""
+    return ids.setdefault(given, f"{len(ids):09d}")
 
 
 def turn_end(tokenizer: Tokenizer) -> int:

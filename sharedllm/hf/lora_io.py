@@ -127,10 +127,10 @@ def find(
         fits = injection is None or injection.mode == Manifest.read(shipped).injection.mode
         return shipped if fits else None
     path = Path(name)
-    if path.exists():
-        return path
     try:
-        return Path(snapshot_download(str(name)))
+        if path.exists():
+            return path
+        return Path(snapshot_download(str(name), allow_patterns=["*.json", "*.safetensors"]))
     except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise AdapterError(

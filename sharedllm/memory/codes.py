@@ -297,17 +297,28 @@ def layout_to_bytes(ids: NDArray[np.int32], spans: NDArray[np.int32]) -> bytes:
     return zlib.compress(columns.tobytes(), 6)
 
 
-def layout_from_bytes(data: bytes, tokens: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+def layout_from_bytes(
+    data: bytes, tokens: int, characters: int, known: int
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Token ids (T,) and spans (T, 2) from what :func:`layout_to_bytes` gave.
+
+    Parameters
+    ----------
+    characters : of the text that they cover
+    known : ids that the model knows
 
     Raises
     ------
     ValueError
-        If it is not of so many tokens.
+        If it is not of so many tokens, or they are not tokens of such a text and model.
     """
     columns = np.frombuffer(inflated(data, 12 * tokens), "<i4").reshape(3, tokens)
     starts = np.cumsum(columns[1], dtype=np.int32)
     spans = np.stack([starts, starts + columns[2]], axis=1).astype(np.int32)
+    if columns[0].min() < 0 or columns[0].max() >= known:
+        raise ValueError(f"ids that the model does not have: it has {known:,}")
+    if spans.min() < 0 or spans.max() > characters or (spans[:, 0] > spans[:, 1]).any():
+        raise ValueError(f"they are not of a text of {characters:,} characters")
     return columns[0].astype(np.int32), spans
 
 

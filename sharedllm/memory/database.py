@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
-import socket
 import sqlite3
-import stat
 import threading
-import time
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from sharedllm.errors import (
@@ -22,21 +20,15 @@ from sharedllm.errors import (
     TreeMemoryMismatchError,
 )
 from sharedllm.memory import MEMORY_FILE as FILE
-from sharedllm.memory.tables import APPLICATION_ID, SCHEMA, SCHEMA_VERSION, set_value, value_of
+from sharedllm.memory import folder as folders
+from sharedllm.memory.schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION, require_own_schema
+from sharedllm.memory.tables import set_value, value_of
 
 AGAIN = "restore it from a copy, or index the documents again into a new folder"
-WRITER = "writer.json"  # names who holds the write lock, or held it last: for messages only
-INDEX = "index"  # folder of the prefilter's FAISS index
-OWN = (
-    FILE,
-    f"{FILE}-wal",
-    f"{FILE}-shm",
-    f"{FILE}-journal",
-    WRITER,
-    INDEX,
-)
 PAGE_BYTES = 16384  # search vectors of a chunk take 64 KB (docs/experiments.md, 30)
 LARGEST_WAL = 64 << 20  # that is left on the disk after a checkpoint
+AT_EXIT_S = 1  # that the end of the process waits for a transaction of another thread
+UNREADABLE = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
 DAMAGE = (  # what SQLite says of statements that are right, in a file that is not
     sqlite3.SQLITE_CORRUPT,
     sqlite3.SQLITE_ERROR,
@@ -50,6 +42,9 @@ class Database:
 
     Reading sees one snapshot from the beginning to the end of a :meth:`read`. Writing is one
     transaction, and excludes other writers; readers go on with what they saw.
+
+    Where the file cannot be written, it is read as it stands if nobody has it open; SQLite's locks
+    would need files beside it. Should it change meanwhile, the reader is told.
 
     Parameters
     ----------
@@ -71,27 +66,53 @@ class Database:
         self._depth = 0
         self.expected: str | None = None  # the manifest, once it is known
         self._closed = False
-        _require_own(folder, create=create)
+        self._process = os.getpid()  # that made the connection
+        self._writable = True
+        self._state: tuple[int, ...] | None = None  # of a file that is read as it stands
+        folders.require_own(folder, create=create)
         with self._meaning():
             if create:
                 new = [path for path in (folder, *folder.parents) if not path.exists()]
                 folder.mkdir(parents=True, exist_ok=True)
                 for path in new:
-                    _sync_folder(path.parent)
+                    folders.sync(path.parent)
             self._connection: sqlite3.Connection | None = self._connect(create=create)
         _open.add(self)
 
     def close(self) -> None:
-        """Let go of the file; harmless when done twice."""
+        """Let go of the file; harmless when done twice.
+
+        The last one to do so, of all processes, leaves nothing beside the file.
+        """
+        if self._connection is not None and self._process != os.getpid():
+            return  # it is the parent's
         with self._lock:
             self._closed = True
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+            self._disconnect()
+
+    def close_at_exit(self) -> None:
+        """As :meth:`close`, unless another thread is at work."""
+        if self._process == os.getpid() and self._lock.acquire(timeout=AT_EXIT_S):
+            try:
+                self._disconnect()
+            finally:
+                self._lock.release()
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
-        """One snapshot; within a transaction of this thread, that one."""
+        """One snapshot; within a transaction of this thread, that one.
+
+        Raises
+        ------
+        TreeMemoryBusyError
+            Where the memory cannot be written, and was changed by others meanwhile.
+        """
+        self._require_own_process()
         with self._lock, self._meaning():
             connection = self._here()
             if not self._depth:
@@ -105,6 +126,7 @@ class Database:
                 self._depth -= 1
                 if not self._depth:
                     connection.execute("ROLLBACK")
+                    self._require_unchanged()
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
@@ -114,9 +136,13 @@ class Database:
         ------
         TreeMemoryBusyError
             If another writer does not finish in time.
+        TreeMemoryError
+            Where the memory can only be read.
         """
+        self._require_own_process()
         with self._lock, self._meaning():
             connection = self._here()
+            self._require_writable()
             if self._depth:
                 raise TreeMemoryError(
                     "a write was begun inside of another transaction of this memory"
@@ -125,7 +151,7 @@ class Database:
             self._depth = 1
             try:
                 self._require_expected(connection)
-                self._sign()
+                folders.sign(self.folder)
                 yield connection
                 connection.execute("COMMIT")
             finally:
@@ -135,13 +161,16 @@ class Database:
 
     def vacuum(self) -> None:
         """Give the space of deleted rows back to the disk."""
+        self._require_own_process()
         with self._lock, self._meaning():
             connection = self._here()
+            self._require_writable()
             connection.execute("VACUUM")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def manifest(self) -> str | None:
         """The manifest as it stands in the file; None in a memory that is new."""
+        self._require_own_process()
         with self._lock, self._meaning():
             return value_of(self._here(), "manifest")
 
@@ -153,28 +182,70 @@ class Database:
                 set_value(connection, "manifest", manifest)
             return there or manifest
 
+    @property
+    def is_writable(self) -> bool:
+        """False where the memory can only be read."""
+        return self._writable
+
     def _here(self) -> sqlite3.Connection:
         if self._closed:
             raise TreeMemoryError(f"the memory in {str(self.folder)!r} was closed; open it again")
+        if self._state is not None and not self._depth and self._state != self._now():
+            self._disconnect()  # it was changed since: what SQLite remembers of it is wrong
         if self._connection is None:
             self._connection = self._connect(create=False)
         return self._connection
 
     def _connect(self, *, create: bool) -> sqlite3.Connection:
+        _require_not_inherited(self.folder)
+        file = self.folder / FILE
+        self._writable = (create and not file.exists()) or folders.is_writable(self.folder)
+        self._process, self._state = os.getpid(), None
+        name, uri = str(file), not self._writable
+        if uri:
+            name = f"{file.resolve().as_uri()}?mode=ro"
+            if not folders.is_unfinished(self.folder):
+                self._state = self._now()
+                name += "&immutable=1"
+        elif file.exists():
+            folders.require_one_name(self.folder)
         connection = sqlite3.connect(
-            self.folder / FILE,
-            timeout=self._busy_s,
-            isolation_level=None,
-            check_same_thread=False,
+            name, uri=uri, timeout=self._busy_s, isolation_level=None, check_same_thread=False
         )
         try:
-            self._prepare(connection, create=create)
+            self._prepare(connection, create=create and self._writable)
         except BaseException:
             connection.close()
             raise
         return connection
 
+    def _now(self) -> tuple[int, ...]:
+        return folders.state_of(self.folder)
+
+    def _require_unchanged(self) -> None:
+        if self._state is not None and self._state != self._now():
+            raise TreeMemoryBusyError(
+                f"the memory in {str(self.folder)!r} was changed while it was read, and cannot be "
+                "locked here, where it cannot be written; try again"
+            )
+
+    def _require_writable(self) -> None:
+        if not self._writable:
+            raise TreeMemoryError(
+                f"the memory in {str(self.folder)!r} cannot be written here (permissions, or a "
+                "read-only disk) and was not changed; copy the folder to where you can write, and "
+                "change the copy"
+            )
+
+    def _require_own_process(self) -> None:
+        """Refuse a connection of the parent's, after a fork that :meth:`before_fork` missed."""
+        if self._connection is not None and self._process != os.getpid():
+            raise _inherited(self.folder)
+
     def _prepare(self, connection: sqlite3.Connection, *, create: bool) -> None:
+        # the file may be a stranger's: https://sqlite.org/security.html
+        connection.execute("PRAGMA trusted_schema = OFF")
+        connection.execute("PRAGMA cell_size_check = ON")
         connection.execute("PRAGMA foreign_keys = OFF")  # verify checks them; deletes stay cheap
         # not mapped: a file that another program cuts short would end the process
         connection.execute("PRAGMA mmap_size = 0").fetchall()
@@ -192,7 +263,10 @@ class Database:
                 connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             connection.execute("COMMIT")
         connection.execute("PRAGMA synchronous = FULL")
+        if not self._writable:
+            connection.execute("PRAGMA temp_store = MEMORY")  # there may be no other place
         _require_version(connection, self.folder)
+        require_own_schema(connection, self.folder)
 
     def _require_expected(self, connection: sqlite3.Connection) -> None:
         """Refuse to go on with a memory that was rebuilt since it was opened."""
@@ -212,14 +286,14 @@ class Database:
         waited for.
         """
         self._lock.acquire()
-        if self._connection is not None and not self._depth:
-            self._connection.close()
-            self._connection = None
+        if not self._depth:
+            self._disconnect()
 
     def after_fork(self, *, child: bool) -> None:
-        """Go on; a child of a fork inside of a transaction must open the memory itself."""
+        """Go on; a child of a fork inside of a transaction cannot use the memory."""
         if child and self._depth:
-            _abandoned.append(self._connection)  # closing it would end the parent's transaction
+            # kept: closing it would end the parent's transaction
+            _abandoned.append((self._connection, folders.file_of(self.folder)))
             self._connection, self._closed, self._depth = None, True, 0
         self._lock.release()
 
@@ -245,8 +319,14 @@ class Database:
         code = (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return TreeMemoryBusyError(
-                f"the memory in {where} is being written by {self._writer()}; waited "
+                f"the memory in {where} is being written by {folders.signed(self.folder)}; waited "
                 f"{self._busy_s:g} s: try again when it is done, or raise busy_s"
+            )
+        if code in UNREADABLE and not self._writable and folders.is_unfinished(self.folder):
+            return TreeMemoryError(
+                f"the memory in {where} was not closed when it was last written: its last changes "
+                "are in a log, which cannot be read where nothing can be written. Copy the folder "
+                "to where you can write, open it there once (sharedllm docs), and copy it back"
             )
         if code == sqlite3.SQLITE_NOTADB:
             return TreeMemoryFormatError(f"{FILE} in {where} is not an SQLite file, or is damaged")
@@ -264,64 +344,14 @@ class Database:
             f"its indexes; where that does not help, {AGAIN}"
         )
 
-    def _sign(self) -> None:
-        """Leave a note naming this writer, for the message of those that wait; it may fail."""
-        note = {"process": os.getpid(), "host": socket.gethostname(), "since": time.time()}
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-        flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-        with suppress(OSError):
-            file = os.open(self.folder / WRITER, flags, 0o666)
-            try:
-                os.write(file, json.dumps(note).encode())
-            finally:
-                os.close(file)
 
-    def _writer(self) -> str:
-        try:
-            note = json.loads((self.folder / WRITER).read_text(encoding="utf-8"))
-            return f"process {int(note['process'])} on {str(note['host'])[:100]!r}"
-        except (OSError, ValueError, KeyError, TypeError):
-            return "another process"
-
-
-# -- folders ---------------------------------------------------------------------------------------
+# -- files -----------------------------------------------------------------------------------------
 
 
 def _is_made(connection: sqlite3.Connection) -> bool:
     """True when the file holds anything at all."""
     tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
     return bool(tables) or connection.execute("PRAGMA application_id").fetchone()[0] != 0
-
-
-def _require_own(folder: Path, *, create: bool) -> None:
-    """Refuse a folder that is not a memory before anything is written in it."""
-    where = repr(str(folder))
-    if not folder.exists():
-        if create:
-            return
-        raise TreeMemoryError(f"there is no memory in {where}: the folder does not exist")
-    if not folder.is_dir():
-        raise TreeMemoryFormatError(f"{where} is a file; a memory is a folder: name another path")
-    try:
-        held = {path.name: path.lstat().st_mode for path in sorted(folder.iterdir())}
-    except OSError as error:
-        raise TreeMemoryError(f"{where} cannot be read: {error.strerror or error}") from error
-    for name in OWN:
-        plain = stat.S_ISDIR if name == INDEX else stat.S_ISREG
-        if name in held and not plain(held[name]):
-            kind = "a link" if stat.S_ISLNK(held[name]) else "something else"
-            raise TreeMemoryFormatError(
-                f"{name} is {kind} in {where}, and a memory keeps to its own folder; link to the "
-                "whole folder in place of its parts"
-            )
-    if FILE not in held:
-        if create and set(held) <= set(OWN):
-            return
-        found = f"it holds {min(held)!r}" if held else "it is empty"
-        raise TreeMemoryFormatError(
-            f"{where} is no memory: {found} and no {FILE}; name the folder of a memory"
-            + (", or one that is new or empty" if create else "")
-        )
 
 
 def _require_version(connection: sqlite3.Connection, folder: Path) -> None:
@@ -341,38 +371,62 @@ def _require_version(connection: sqlite3.Connection, folder: Path) -> None:
         )
 
 
-def _sync_folder(folder: Path) -> None:
-    """Bring the names in `folder` to the disk, where the system can."""
-    if os.name == "posix":
-        opened = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(opened)
-        finally:
-            os.close(opened)
-
-
 # -- forks -----------------------------------------------------------------------------------------
+
+# SQLite's locks are those of a process, and it remembers by file which it holds. A child believes
+# to hold the locks of a connection that it has from its parent, so it must not use the file at all:
+# the parent would take the log away in which the child writes.
 
 _open: weakref.WeakSet[Database] = weakref.WeakSet()
 _forks = threading.RLock()  # one fork at a time
-_forking: list[Database] = []  # whose locks the forking thread holds
-_abandoned: list[object] = []  # connections of a parent, which a child never closes
+_forking: list[Database] | None = None  # those whose locks the forking thread holds
+_abandoned: list[tuple[object, tuple[int, int]]] = []  # connections of a parent, and their files
+
+
+def _require_not_inherited(folder: Path) -> None:
+    """Refuse a file of which this process has a connection that its parent made."""
+    file = folders.file_of(folder)
+    inherited = [own for _, own in _abandoned]
+    for database in list(_open):
+        if database._connection is not None and database._process != os.getpid():
+            inherited.append(folders.file_of(database.folder))
+    if file != (0, 0) and file in inherited:
+        raise _inherited(folder)
+
+
+def _inherited(folder: Path) -> TreeMemoryError:
+    return TreeMemoryError(
+        f"the memory in {str(folder)!r} was in use when this process was forked from its parent, "
+        "and cannot be used here: what is written could be lost. Fork before the memory is opened "
+        "or while it is at rest, or begin processes by multiprocessing's 'spawn'"
+    )
 
 
 def _before_fork() -> None:
+    global _forking
     _forks.acquire()
-    _forking[:] = list(_open)
+    _forking = list(_open)
     for database in _forking:
         database.before_fork()
 
 
 def _after_fork(*, child: bool) -> None:
+    global _forking
+    if _forking is None:  # C code forked, and told Python only afterwards
+        return
     for database in _forking:
         database.after_fork(child=child)
-    _forking.clear()
+    _forking = None
     _forks.release()
 
 
+def _close_all() -> None:
+    """Leave no log beside a memory that nobody closed, so that it can be copied and read."""
+    for database in list(_open):
+        database.close_at_exit()
+
+
+atexit.register(_close_all)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=_before_fork,

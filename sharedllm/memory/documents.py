@@ -12,6 +12,9 @@ from sharedllm.arguments import shown
 from sharedllm.errors import InputError
 
 LONGEST_ID = 1024
+LONGEST_TEXT = 1 << 26  # characters of a document
+LONGEST_NAME = 4096  # characters of a title or a source, which stand in every prompt
+LONGEST_METADATA = 1 << 24  # characters of JSON
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,16 +27,17 @@ class MemoryDocument:
     id : str
         What names it in the memory; without one, a hash of text, title and source.
     title : str
-        Shown to the model beside the document's passages.
+        Shown to the model beside the document's passages; at most 4,096 characters.
     source : str
-        Where it came from, shown in citations.
+        Where it came from, shown in citations; at most 4,096 characters.
     metadata : mapping
         Whatever JSON can hold; search can filter by its fields.
 
     Raises
     ------
     InputError
-        If a value is of another type, or JSON cannot hold the metadata.
+        If a value is of another type, the text is longer than 67,108,864 characters, or JSON cannot
+        hold the metadata.
     """
 
     text: str = field(repr=False)
@@ -45,6 +49,16 @@ class MemoryDocument:
     def __post_init__(self) -> None:
         for name in ("text", "id", "title", "source"):
             _require_text(name, getattr(self, name))
+        for name, most, advice in (
+            ("text", LONGEST_TEXT, "divide it into several documents"),
+            ("title", LONGEST_NAME, "shorten it"),
+            ("source", LONGEST_NAME, "shorten it"),
+        ):
+            if len(getattr(self, name)) > most:
+                raise InputError(
+                    f"a document's {name} has {len(getattr(self, name)):,} characters; allowed are "
+                    f"at most {most:,}: {advice}"
+                )
         object.__setattr__(self, "metadata", json.loads(metadata_json(self.metadata)))
         if not self.id:
             object.__setattr__(self, "id", _content_id(self.text, self.title, self.source))
@@ -144,6 +158,11 @@ def metadata_json(metadata: object) -> str:
             f"metadata cannot be written as JSON: {error}; allowed are str, numbers, booleans, "
             "None, lists and mappings of them"
         ) from error
+    if len(text) > LONGEST_METADATA:
+        raise InputError(
+            f"metadata takes {len(text):,} characters as JSON; allowed are at most "
+            f"{LONGEST_METADATA:,}: leave out what is not needed to find or show the document"
+        )
     return text
 
 

@@ -118,7 +118,7 @@ class Ingest:
     def put(
         self, documents: Sequence[MemoryDocument], *, replace: bool, progress: Progress = None
     ) -> None:
-        """Commit `documents` in order.
+        """Commit `documents` in order; where one is refused, those before it.
 
         Parameters
         ----------
@@ -129,31 +129,55 @@ class Ingest:
         DocumentError
             If one is there with another content, or (to be replaced) is not there.
         """
-        with self._database.read() as connection:
-            given = [d for d in documents if is_wanted(connection, d, replace=replace)]
-        total = sum(len(document.text) for document in given)
+        total = sum(len(document.text) for document in documents)
         with reporter(progress, total, "adding to the memory", "characters") as report:
             waiting: list[_Pending] = []
             new_tokens = 0
-            for document in given:
-                pending = self._pending(document)
+            for number, document in enumerate(documents, start=1):
+                try:
+                    pending = self._pending(document, replace=replace)
+                except (DocumentError, TreeMemoryDamagedError) as error:
+                    self._commit(waiting, replace=replace, report=report)
+                    raise _named(error, document, number, len(documents)) from error
+                if pending is None:
+                    report(len(document.text))
+                    continue
                 waiting.append(pending)
                 new_tokens += sum(map(len, pending.pieces))
                 if new_tokens >= self._batch_tokens or len(waiting) >= DOCUMENTS_AT_ONCE:
                     self._commit(waiting, replace=replace, report=report)
                     waiting, new_tokens = [], 0
-            if waiting:
-                self._commit(waiting, replace=replace, report=report)
+            self._commit(waiting, replace=replace, report=report)
 
-    def _pending(self, document: MemoryDocument) -> _Pending:
-        """The document with the pieces of its text, unless the memory has the text."""
+    def _pending(self, document: MemoryDocument, *, replace: bool) -> _Pending | None:
+        """The document with the pieces of its text, unless the memory has the text.
+
+        None if it changes nothing.
+        """
         with self._database.read() as connection:
+            if not is_wanted(connection, document, replace=replace):
+                return None
             if tables.text_of_hash(connection, document.text) is not None:
                 return _Pending(document, ())
         return _Pending(document, self._pieces(document.text))
 
     def _commit(self, waiting: list[_Pending], *, replace: bool, report: Reporter) -> None:
         """Encode missing chunks, then commit; again where another writer took one away."""
+        try:
+            self._commit_all(waiting, replace=replace, report=report)
+        except DocumentError:  # of two under one id, or one that another writer has added meanwhile
+            if len(waiting) < 2:
+                raise
+            for number, pending in enumerate(waiting, start=1):
+                try:
+                    self._commit_all([pending], replace=replace, report=lambda characters: None)
+                except DocumentError as error:
+                    raise _named(error, pending.document, number, len(waiting)) from error
+
+    def _commit_all(self, waiting: list[_Pending], *, replace: bool, report: Reporter) -> None:
+        """Commit all of `waiting` in one transaction."""
+        if not waiting:
+            return
         left = sum(len(pending.document.text) for pending in waiting)
 
         def reported(characters: int) -> None:
@@ -262,6 +286,11 @@ class Ingest:
             If there is no text.
         """
         tokens, chunks = self._encoder.cut(text)
+        if len(text) > tables.longest_text(len(tokens)):
+            raise DocumentError(
+                f"the text has {len(text):,} characters and only {len(tokens):,} tokens: almost "
+                "all of it is white space; leave that out"
+            )
         made_by, out = self._manifest.digest, []
         for part in chunks:
             first, last = tokens.characters(part.start, part.end)
@@ -388,6 +417,25 @@ class PinnedCopies:
         """Return once everything has arrived."""
         if self._stream is not None:
             self._stream.synchronize()
+
+
+def _named(
+    error: DocumentError | TreeMemoryDamagedError,
+    document: MemoryDocument,
+    number: int,
+    count: int,
+) -> DocumentError | TreeMemoryDamagedError:
+    """The error of one of several documents, which says of which."""
+    said = str(error)
+    if count == 1 and repr(document.id) in said:
+        return error
+    name = repr(document.id) + (f" ({document.title})" if document.title else "")
+    if count == 1:
+        return type(error)(f"document {name}: {said}")
+    return type(error)(
+        f"document {name}, number {number} of {count}: {said}; those before it are stored, it and "
+        "those after it are not"
+    )
 
 
 def is_wanted(connection: sqlite3.Connection, document: MemoryDocument, *, replace: bool) -> bool:

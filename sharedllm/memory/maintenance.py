@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from sharedllm.memory.database import Database
 from sharedllm.memory.documents import MemoryDocument, Problem, Report
 from sharedllm.memory.ingest import Ingest, is_wanted
 from sharedllm.memory.manifest import Manifest
+from sharedllm.memory.retrieval import stored_codec
+from sharedllm.memory.schema import WORDS
 from sharedllm.memory.tables import REPAIR, Place
 from sharedllm.text.normalise import normalise
 from sharedllm.text.words import searchable
@@ -23,6 +26,7 @@ from sharedllm.text.words import searchable
 AGAIN = "delete it and add it again"
 CHUNKS_AT_ONCE = 16  # that are copied in one transaction
 FTS5_IN_INTEGRITY_CHECK = (3, 44)  # https://sqlite.org/releaselog/3_44_0.html
+MOST_GENERATIONS = 10**15
 UNKNOWN_GENERATIONS = 1_000_000  # more than were made since the last one that is known
 
 
@@ -50,8 +54,13 @@ def _look(database: Database, manifest: Manifest) -> _Findings:
             for look in (found.words, found.documents):
                 look()
     if not found.structure and sqlite3.sqlite_version_info < FTS5_IN_INTEGRITY_CHECK:
-        with database.write() as connection:
-            found.index_of_words(connection)
+        if database.is_writable:
+            with database.write() as connection:
+                found.index_of_words(connection)
+        else:  # SQLite wants a transaction for the check, although it writes nothing
+            with database.read() as connection, closing(sqlite3.connect("")) as copy:
+                connection.backup(copy)
+                found.index_of_words(copy)
     return found
 
 
@@ -99,7 +108,7 @@ class _Findings:
     def sound(self, row: Sequence[Any], what: str, table: str, chunk: int | None = None) -> bool:
         """Compare a row with its checksum."""
         try:
-            tables.checked(row, what)
+            tables.checked(row, table, what)
         except TreeMemoryDamagedError as error:
             self.note(f"{error}: {REPAIR}", table, chunk)
             return False
@@ -134,6 +143,12 @@ class _Findings:
         if compact and held != {"projection", "levels"}:
             self.codec = True
             self.note(f"the codec of search vectors is missing: {REPAIR}", "codecs")
+        elif compact and not self.codec:
+            try:
+                stored_codec(self.connection, self.manifest)
+            except TreeMemoryDamagedError as error:
+                self.codec = True
+                self.note(str(error), "codecs")
 
     def texts(self) -> None:
         for (text,) in self.connection.execute("SELECT text FROM texts").fetchall():
@@ -168,7 +183,9 @@ class _Findings:
         placed = tables.placed_chunks(self.connection, text, 0, found.fetchone()[0])
         held = 0
         for chunk, _, _ in placed:
-            row = self.connection.execute("SELECT tokens FROM chunks WHERE chunk = ?", (chunk,))
+            row = self.connection.execute(
+                "SELECT tokens FROM chunks WHERE chunk = ? AND typeof(tokens) = 'integer'", (chunk,)
+            )
             held += (row.fetchone() or (0,))[0]
         if held != tokens:
             raise TreeMemoryDamagedError("some of its chunks are missing")
@@ -177,7 +194,7 @@ class _Findings:
         tree, keep = self.manifest.tree, self.manifest.settings.keep
         for row in self.connection.execute("SELECT * FROM chunks"):
             chunk = row[0]
-            self.bytes += len(row[3]) + len(row[4])
+            self.bytes += _size(row[3]) + _size(row[4])
             if not self.sound(row, "a chunk's entry", "chunks", chunk):
                 continue
             nodes, held = self.connection.execute(
@@ -188,10 +205,10 @@ class _Findings:
             if held and nodes != len(kept_nodes(row[2], tree, keep)):
                 self.note(f"some KV of a chunk is missing: {REPAIR}", "kv", chunk)
         for row in self.connection.execute("SELECT chunk, node, data, checksum FROM kv"):
-            self.bytes += len(row[2])
+            self.bytes += _size(row[2])
             self.sound(row, "KV of a chunk", "kv", row[0])
         for row in self.connection.execute("SELECT * FROM vectors"):
-            self.bytes += len(row[1])
+            self.bytes += _size(row[1])
             self.sound(row, "search vectors of a chunk", "vectors", row[0])
         for table in ("vectors", "kv"):
             self._both_ways(table, "chunk")
@@ -210,7 +227,9 @@ class _Findings:
 
     def unreadable_index(self, error: sqlite3.DatabaseError) -> None:
         """Note what SQLite says of the index of words, if it is about damage."""
-        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR):
+        # Python gives no code for a text that is not UTF-8
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
+        if code & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR):
             raise error
         self.index = True
         self.note(f"the index of words is not that of the words ({error}): {REPAIR}", "words")
@@ -250,15 +269,25 @@ class _Findings:
             self.unreadable_index(error)
 
 
+def _size(value: object) -> int:
+    return len(value) if isinstance(value, bytes) else 0
+
+
 # -- repair ----------------------------------------------------------------------------------------
 
 
-def repair(database: Database, manifest: Manifest, ingest: Callable[[], Ingest]) -> Report:
+def repair(
+    database: Database,
+    manifest: Manifest,
+    model: Callable[[], object],
+    ingest: Callable[[], Ingest],
+) -> Report:
     """Look at everything, and make broken rows anew where they follow from the texts.
 
     Parameters
     ----------
-    ingest : gives what encodes, and may load the model for it
+    model : loads what encodes, before anything is changed
+    ingest : gives what encodes
 
     Raises
     ------
@@ -273,6 +302,8 @@ def repair(database: Database, manifest: Manifest, ingest: Callable[[], Ingest])
         found = _look(database, manifest)
     if found.structure or not found.problems:
         return found.report(len(before.problems) - len(found.problems))
+    if found.broken or found.misplaced or found.codec:
+        model()
     with database.write() as connection:
         texts = _cleared(connection, found)
     if texts:
@@ -304,8 +335,12 @@ def _cleared(connection: sqlite3.Connection, found: _Findings) -> list[int]:
 
 def _renumber(connection: sqlite3.Connection) -> None:
     """Count changes from a number on that no index has seen, so that indexes are made anew."""
-    known = connection.execute("SELECT max(generation) FROM dropped").fetchone()[0] or 0
-    now = int(known) + UNKNOWN_GENERATIONS
+    known = connection.execute(
+        "SELECT max(generation) FROM dropped WHERE typeof(generation) = 'integer' "
+        "AND generation < ?",
+        (MOST_GENERATIONS,),
+    ).fetchone()[0]
+    now = int(known or 0) + UNKNOWN_GENERATIONS
     connection.execute("DELETE FROM dropped")
     for name in ("generation", "trimmed"):
         tables.set_value(connection, name, str(now))
@@ -316,7 +351,7 @@ def _index_again(connection: sqlite3.Connection) -> set[int]:
     # one of an unknown version cannot be dropped: https://sqlite.org/fts5.html
     connection.execute("INSERT OR REPLACE INTO words_config VALUES ('version', 4)")
     connection.execute("DROP TABLE words")
-    connection.execute(tables.WORDS)
+    connection.execute(WORDS)
     bare = dict(connection.execute("SELECT chunk, words FROM chunks").fetchall())
     for (text,) in connection.execute("SELECT text FROM texts").fetchall():
         try:
@@ -347,7 +382,8 @@ def compact(database: Database) -> None:
     """
     with database.write() as connection:
         for row in connection.execute("SELECT * FROM placed"):
-            tables.checked(row, f"Nothing was changed; {REPAIR}, then compact: a chunk's place")
+            what = f"Nothing was changed; {REPAIR}, then compact: a chunk's place"
+            tables.checked(row, "placed", what)
         now = tables.bump(connection)
         idle = connection.execute(
             "SELECT chunk FROM chunks WHERE chunk NOT IN (SELECT chunk FROM placed)"

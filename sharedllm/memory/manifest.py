@@ -13,6 +13,7 @@ from typing import Any, Self
 from sharedllm.config import InjectionConfig, TreeConfig, require_one_of
 from sharedllm.encoding.document_encoder import DocumentEncoder, fingerprint, loaded_encoder
 from sharedllm.errors import TreeMemoryDamagedError, TreeMemoryMismatchError
+from sharedllm.hf.loading import DTYPES
 
 KEEPS = ("text", "coarse", "all")
 VECTOR_FORMATS = ("compact", "exact")
@@ -116,12 +117,17 @@ class Manifest:
         """
         try:
             given = json.loads(text)
-            return cls(
-                settings=MemorySettings(**given["settings"]),
-                made_by=given["made_by"],
-                loads=given["loads"],
-            )
-        except (ValueError, KeyError, TypeError) as error:
+            made_by, loads = dict(given["made_by"]), dict(given["loads"])
+            if not all(isinstance(value, str) for value in made_by.values()):
+                raise TypeError("made_by holds something else than texts")
+            for name in ("model", "adapter"):
+                if not isinstance(loads[name], str | None):
+                    raise TypeError(f"the {name} is {loads[name]!r}")
+            TreeConfig.from_dict(loads["tree"])
+            InjectionConfig.from_dict(loads["injection"])
+            require_one_of("dtype", loads["dtype"], tuple(DTYPES))
+            return cls(settings=MemorySettings(**given["settings"]), made_by=made_by, loads=loads)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise TreeMemoryDamagedError(
                 f"the memory's manifest cannot be read: {error}; restore the memory from a copy"
             ) from error
@@ -147,8 +153,18 @@ class Manifest:
                 "same, or with rebuild=True to encode all its documents again"
             )
 
+    @property
+    def needs_names(self) -> dict[str, str]:
+        """Model and adapter that do not come with SharedLLM, so that a caller has to name them."""
+        ours = {"model": (None,), "adapter": (None, "default")}
+        given = self.loads
+        return {kind: given[kind] for kind, own in ours.items() if given[kind] not in own}
+
     def load(self, folder: Path, **changes: Any) -> DocumentEncoder:
         """Load the encoder that the memory in `folder` was made by, once a process.
+
+        The memory may come from a stranger, so what it names is loaded only if it comes with
+        SharedLLM; another model or adapter has to be named by the caller as well.
 
         Parameters
         ----------
@@ -158,22 +174,32 @@ class Manifest:
         Raises
         ------
         TreeMemoryMismatchError
-            If the manifest names no model, or the weights under that name are others now.
+            If the manifest names no model, or one that was not named by the caller; or if the
+            weights under the name are others now.
         ModelNotFoundError, AdapterError
         """
         given = self.loads
-        if not given.get("named"):
+        if not given.get("named") and "model" not in changes:
             raise TreeMemoryMismatchError(
                 f"the memory in {str(folder)!r} was made by a model that was not loaded by a name; "
                 "open it with TreeMemory(path, llm=...)"
             )
+        for kind, name in self.needs_names.items():
+            if kind not in changes:
+                raise TreeMemoryMismatchError(
+                    f"the memory in {str(folder)!r} was made with the {kind} {name!r}, and "
+                    "a memory's word is not enough to load it: name it yourself "
+                    f"(TreeMemory(path, llm=...), loaded_for(memory, {kind}=...), or --{kind})"
+                )
         own = {
+            "model": given["model"],
             "adapter": given["adapter"],
             "dtype": given["dtype"],
             "tree": TreeConfig.from_dict(given["tree"]),
             "injection": InjectionConfig.from_dict(given["injection"]),
         }
-        encoder = loaded_encoder(given["model"], **{**own, **changes})
+        arguments = {**own, **changes}
+        encoder = loaded_encoder(arguments.pop("model"), **arguments)
         if not changes:
             self.require(Manifest.of(encoder, self.settings), folder)
         return encoder

@@ -4,16 +4,19 @@ Words rank chunks by BM25, embeddings by nearness; docs/experiments.md (11) has 
 SQLite indexes the words in the transaction that adds or deletes a chunk, so that they are never
 behind. The index of embeddings is a cache of FAISS: the embeddings in the SQLite file are what
 counts. It remembers the generation it was made for, takes in what was added and removed since, and
-is made anew when its file is not what was written.
+is made anew when its file is not what was written. FAISS trusts the bytes that it reads, so a file
+is read only if this user has written it: its digest takes a key of the user's.
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import logging
 import math
 import os
+import secrets
 import sqlite3
 import threading
 import time
@@ -29,9 +32,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharedllm.arguments import shown
-from sharedllm.errors import ConfigError
+from sharedllm.errors import ConfigError, TreeMemoryDamagedError
+from sharedllm.hf.loading import cache_folder
 from sharedllm.memory import tables
 from sharedllm.memory.filters import condition
+from sharedllm.memory.folder import read_plain
 from sharedllm.memory.stored_documents import Run
 from sharedllm.search.bm25 import Asked
 
@@ -48,6 +53,8 @@ GROWTH = 4  # a clustered index is clustered anew when it holds so many times mo
 SAVED_FROM = 2_000  # chunks: a smaller index is made faster than it is read
 READ_AT_ONCE = 8_192
 EMBEDDING = 4  # its column in the table of chunks
+LARGEST_REST = 64 << 20  # bytes of a saved index beside its vectors
+KEY_BYTES = 32
 ABANDONED_S = 3600  # an index is saved in seconds; one half saved is of a process that was killed
 STATES, MINILM = "states", "minilm"
 
@@ -208,7 +215,7 @@ def _runs(
             (*some, *values),
         )
         for document, name, *row in rows:
-            text, ordinal, chunk, _, _ = tables.checked(row, "the place of a chunk")
+            text, ordinal, chunk, _, _ = tables.checked(row, "placed", "the place of a chunk")
             found.append((document, text, ordinal, chunk, name))
     for document, text, ordinal, chunk, name in sorted(found):
         owners.setdefault(text, (document, name))
@@ -279,6 +286,11 @@ class DenseIndex:
             self._catch_up(connection)
             if self._index is None or not self._index.ntotal:
                 return []
+            if self._index.d != len(query):
+                raise TreeMemoryDamagedError(
+                    f"the embeddings of chunks have {self._index.d} numbers, and the embedder "
+                    f"gives {len(query)}: {tables.REPAIR}"
+                )
             _, found = self._index.search(query[None], k, params=self._options(allowed))
             return [int(chunk) for chunk in found[0] if chunk >= 0]
 
@@ -294,7 +306,7 @@ class DenseIndex:
         """Bring the index to the snapshot of `connection`."""
         now = tables.generation(connection)
         if self._index is None:
-            self._load()
+            self._load(connection)
         if self._generation == now:
             return
         if (
@@ -315,7 +327,7 @@ class DenseIndex:
 
     def _is_outgrown(self, connection: sqlite3.Connection) -> bool:
         """True when removals were forgotten, or the clusters are those of a fraction."""
-        if int(tables.value_of(connection, "trimmed") or 0) > self._generation:
+        if tables.number_of(connection, "trimmed") > self._generation:
             return True
         count = connection.execute("SELECT count(*) FROM chunks").fetchone()[0]
         limit = max(FLAT_UP_TO, GROWTH * self._trained_on)
@@ -360,7 +372,7 @@ class DenseIndex:
         found = connection.execute(
             "SELECT * FROM dropped WHERE generation > ?", (self._generation,)
         )
-        gone = [tables.checked(row, "a chunk that was dropped")[0] for row in found]
+        gone = [tables.checked(row, "dropped", "a chunk that was dropped")[0] for row in found]
         if gone:
             self._index.remove_ids(np.asarray(gone, np.int64))
             self._unsaved += len(gone)
@@ -373,15 +385,15 @@ class DenseIndex:
             "generation": self._generation,
             "last": self._last,
             "trained_on": self._trained_on,
-            "digest": hashlib.blake2b(payload).hexdigest(),
         }
         temporary = self._path.with_name(f"{uuid.uuid4().hex}.tmp")
         try:
+            header["digest"] = _digest(header, payload)
             self._path.parent.mkdir(exist_ok=True)
             for left in self._path.parent.glob("*.tmp"):
                 if left.stat().st_mtime < time.time() - ABANDONED_S:
                     left.unlink(missing_ok=True)
-            with temporary.open("wb") as file:
+            with temporary.open("xb") as file:
                 file.write(json.dumps(header).encode() + b"\n")
                 file.write(payload)
             os.replace(temporary, self._path)  # noqa: PTH105
@@ -391,24 +403,54 @@ class DenseIndex:
             with suppress(OSError):
                 temporary.unlink()
 
-    def _load(self) -> None:
-        """Read the saved index, if it is whole and of this memory."""
+    def _load(self, connection: sqlite3.Connection) -> None:
+        """Read the saved index, if it is whole, of this memory, and saved by this user."""
+        chunks = connection.execute("SELECT count(*) FROM chunks").fetchone()[0]
+        most = LARGEST_REST + GROWTH * chunks * (4 * _dims(connection) + 64)
         try:
-            with self._path.open("rb") as file:
-                header = json.loads(file.readline())
-                payload = file.read()
+            first, _, payload = read_plain(self._path, most).partition(b"\n")
+            header = json.loads(first)
             if header["made_by"] != self._made_by:
                 return
-            if hashlib.blake2b(payload).hexdigest() != header["digest"]:
-                raise ValueError("its bytes are not those that were written")
+            if not hmac.compare_digest(str(header.pop("digest")), _digest(header, payload)):
+                raise ValueError("its bytes are not those that this user has written")
             self._index = faiss.deserialize_index(np.frombuffer(payload, np.uint8))
             self._generation, self._last = int(header["generation"]), int(header["last"])
             self._trained_on = int(header["trained_on"])
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, RecursionError) as error:
             logger.warning("the index of the memory is made anew: %s", error)
             self._index = None
+
+
+def _digest(header: Mapping[str, Any], payload: bytes) -> str:
+    """A keyed hash of a saved index.
+
+    Raises
+    ------
+    OSError
+        If there is no key, and none can be made.
+    """
+    digest = hashlib.blake2b(key=_key())
+    digest.update(json.dumps(header, sort_keys=True).encode() + b"\n")
+    digest.update(payload)
+    return digest.hexdigest()
+
+
+def _key() -> bytes:
+    """The key of this user's indexes, made when it is first needed."""
+    path = cache_folder() / "index.key"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):  # another process was faster
+            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(file, "wb") as opened:
+                opened.write(secrets.token_bytes(KEY_BYTES))
+    key = path.read_bytes()
+    if len(key) != KEY_BYTES:
+        raise OSError(f"{str(path)!r} is not a key of {KEY_BYTES} bytes; delete it")
+    return key
 
 
 def _dims(connection: sqlite3.Connection) -> int:
@@ -416,7 +458,7 @@ def _dims(connection: sqlite3.Connection) -> int:
     row = connection.execute(
         "SELECT length(embedding) FROM chunks WHERE chunk IN (SELECT chunk FROM placed LIMIT 1)"
     ).fetchone()
-    return row[0] // 2 if row and row[0] else 1
+    return max(1, row[0] // 2) if row else 1
 
 
 def _vectors(found: Sequence[Sequence[Any]], dims: int) -> NDArray[np.float32]:
@@ -427,7 +469,7 @@ def _vectors(found: Sequence[Sequence[Any]], dims: int) -> NDArray[np.float32]:
     TreeMemoryDamagedError
         If one is not what was written.
     """
-    data = [tables.checked(row, f"chunk {row[0]}")[EMBEDDING] for row in found]
+    data = [tables.checked(row, "chunks", f"chunk {row[0]}")[EMBEDDING] for row in found]
     return np.frombuffer(b"".join(data), "<f2").reshape(-1, dims).astype(np.float32)
 
 

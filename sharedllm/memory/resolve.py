@@ -15,7 +15,7 @@ from sharedllm.arguments import checked, shown
 from sharedllm.encoding.document import Document
 from sharedllm.encoding.document_encoder import DocumentEncoder, HasEncoder
 from sharedllm.errors import InputError
-from sharedllm.memory import MEMORY_FILE
+from sharedllm.memory.folder import file_of, kind_of
 from sharedllm.memory.tree_memory import TreeMemory
 
 
@@ -75,7 +75,7 @@ def open_memory(
 
     Parameters
     ----------
-    llm : reads for the memory if it is opened now; None loads the memory's own model when needed
+    llm : reads for the memory if it is opened now; None loads the embedded model when needed
     create : make the memory where there is none
 
     Raises
@@ -118,10 +118,7 @@ def per_question(context: Context | Sequence[Context], questions: int) -> list[S
 
 def _is_source(given: object) -> bool:
     if isinstance(given, str | os.PathLike):
-        try:
-            return (Path(given) / MEMORY_FILE).is_file()
-        except OSError:  # a text too long to be a path
-            return False
+        return file_of(Path(given)) != (0, 0)
     return isinstance(given, Document | Searchable)
 
 
@@ -141,22 +138,14 @@ class _Memories:
 
     def at(self, folder: Path, llm: HasEncoder | None, *, create: bool) -> TreeMemory:
         """Give the memory in `folder`; opened again where another one stands there now."""
-        name = str(folder.resolve())
+        kind_of(folder)  # refuses what can be no path
+        name = os.path.realpath(folder)
         with self._lock:
             found = self._open.get(name)
-            if found is None or found[0] != _file(folder) or not found[1].is_current():
+            if found is None or found[0] != file_of(folder) or not found[1].is_current():
                 memory = TreeMemory(folder, llm=llm, create=create)
-                self._open[name] = found = (_file(folder), memory)
+                self._open[name] = found = (file_of(folder), memory)
             return found[1]
-
-
-def _file(folder: Path) -> tuple[int, int]:
-    """Name the file that the memory in `folder` is, whatever its path; (0, 0) without one."""
-    try:
-        status = (folder / MEMORY_FILE).stat()
-    except OSError:
-        return (0, 0)
-    return (status.st_dev, status.st_ino)
 
 
 _memories = _Memories()

@@ -106,6 +106,7 @@ class Retrieval:
         dense = DenseIndex(database.folder, manifest.digest)
         self._prefilter = Prefilter(dense, prefilter, candidates)
         self._stored: dict[tuple[object, ...], StoredDocuments] = {}
+        self._looked = False
         self._lock = threading.RLock()
 
     def documents_for(
@@ -147,6 +148,7 @@ class Retrieval:
     ) -> list[tuple[Document, dict[str, Any]]]:
         """Documents to search, each with the names and metadata of its stored document."""
         stored = self._stored_for(encoder)
+        self._look()
         ranked = self._ranked(query, encoder, given)
         with self._lock, self._database.read() as connection:
             runs = self._runs(connection, ranked, given)
@@ -162,6 +164,18 @@ class Retrieval:
             through = " that the filter lets through" if given else ""
             raise InputError(f"the memory holds no document{through}; add() some")
         return found
+
+    def _look(self) -> None:
+        """Compare once what decides what is found at all: its rows are not read when they are not.
+
+        Raises
+        ------
+        TreeMemoryDamagedError
+        """
+        with self._lock, self._database.read() as connection:
+            if not self._looked:
+                tables.require_findable(connection)
+                self._looked = True
 
     def _stored_for(self, encoder: DocumentEncoder) -> StoredDocuments:
         """The stored documents for `encoder`, which may be another object of the same weights."""
@@ -222,7 +236,7 @@ def codec_of(
     if manifest.settings.vectors == "exact":
         return None
     with database.read() as connection:
-        codec = _stored_codec(connection, manifest)
+        codec = stored_codec(connection, manifest)
     if codec is None:
         with encoder.lock.forward:
             fitted = VectorCodec.fit(encoder.lower.vocabulary())
@@ -238,20 +252,32 @@ def codec_of(
                     "INSERT OR IGNORE INTO codecs VALUES (?, ?, ?, ?, ?)",
                     (*row, tables.checksum(*row)),
                 )
-            codec = _stored_codec(connection, manifest)  # of the first process to fit one
+            codec = stored_codec(connection, manifest)  # of the first process to fit one
+    if codec is not None and codec.hidden != encoder.shape.hidden:
+        raise TreeMemoryDamagedError(
+            f"the codec is for search vectors of {codec.hidden} numbers, and the model's have "
+            f"{encoder.shape.hidden}; {tables.REPAIR}"
+        )
     return codec.to(encoder.lower.device) if codec else None
 
 
-def _stored_codec(connection: sqlite3.Connection, manifest: Manifest) -> VectorCodec | None:
+def stored_codec(connection: sqlite3.Connection, manifest: Manifest) -> VectorCodec | None:
+    """The codec that stands in the file; None in a memory that has no search vectors yet.
+
+    Raises
+    ------
+    TreeMemoryDamagedError
+        If it is missing, or is not what was written.
+    """
     arrays = {}
     rows = connection.execute("SELECT * FROM codecs WHERE made_by = ?", (manifest.digest,))
-    for row in rows:
-        _, name, shape, data = tables.checked(row, "the codec of the search vectors")
-        arrays[name] = np.frombuffer(data, "<f4").reshape(json.loads(shape))
     try:
+        for row in rows:
+            _, name, shape, data = tables.checked(row, "codecs", "the codec of the search vectors")
+            arrays[name] = np.frombuffer(data, "<f4").reshape(json.loads(shape))
         if arrays:
             return VectorCodec.from_arrays(arrays)
-    except InputError as error:  # one of them is missing
+    except (ValueError, TypeError, RecursionError) as error:  # of InputError: one is missing
         raise TreeMemoryDamagedError(f"{error}; {tables.REPAIR}") from error
     # the codes of a memory mean nothing without it; while a memory is rebuilt, it is yet to come
     own = tables.value_of(connection, "manifest") == manifest.to_json()

@@ -191,10 +191,11 @@ class StoredDocuments:
     ) -> tuple[Tokens, list[StoredChunk]]:
         """The run's tokens and its chunks."""
         ids, spans, chunks, at = [], [], [], 0
-        for chunk, first, _ in placed:
+        known = self._encoder.model.get_input_embeddings().num_embeddings
+        for chunk, first, last in placed:
             _, _, count, layout, _, _ = tables.chunk_row(connection, chunk)
             try:
-                own_ids, own_spans = layout_from_bytes(layout, count)
+                own_ids, own_spans = layout_from_bytes(layout, count, last - first, known)
             except ValueError as error:
                 raise tables.damaged_chunk(connection, chunk, f"its tokens: {error}") from error
             ids.append(own_ids)

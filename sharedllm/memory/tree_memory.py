@@ -53,8 +53,8 @@ class TreeMemory:
     ----------
     path : the folder; made when it is not there
     llm : SharedLLM, DocumentEncoder or None
-        Without one the model that the memory was made by is loaded when it is needed; a new memory
-        takes the default model.
+        Without one the embedded model is loaded when it is needed; a memory that was made by
+        another one needs it here, or a name for :meth:`load_encoder`.
     keep : {"text", "coarse", "all"} or None
         What a new memory keeps beside text and search vectors: nothing, the KV of every chunk's
         root, or of every level. None is what the memory has, and "text" for a new one.
@@ -133,8 +133,9 @@ class TreeMemory:
         """Read documents and keep them.
 
         What the memory holds already is not read again: the same document changes nothing, and
-        chunks with the same content are kept once. Each document is committed whole; an error or
-        a crash leaves those before it.
+        chunks with the same content are kept once. Each document is committed whole. Where one is
+        refused, those before it are stored, and the error names it; a crash may leave fewer, as
+        documents are committed some at a time.
 
         Parameters
         ----------
@@ -262,14 +263,16 @@ class TreeMemory:
         Parameters
         ----------
         filter : mapping of metadata fields to what they must be: a value, a list of values, or
-            ``{"gt" | "gte" | "lt" | "lte" | "ne" | "in": ...}``; "id", "title" and "source" are
-            fields as well
+            ``{"gt" | "gte" | "lt" | "lte" | "ne" | "in" | "nin" | "contains" | "empty": ...}``;
+            "id", "title" and "source" are fields as well. ``{"$or": [filter, ...]}``, "$and", and
+            ``{"$not": filter}`` join filters
 
         Raises
         ------
         InputError, ConfigError, TreeMemoryDamagedError
         """
         require_int("k", k, least=1)
+        self.require_documents()
         return self._working.retrieval.search(query, k, self.encoder, filter)
 
     @checked("filter")
@@ -288,6 +291,7 @@ class TreeMemory:
         TreeMemoryMismatchError
             If `llm` is not what the memory was made by.
         """
+        self.require_documents()
         encoder = llm.encoder
         with self._lock:
             if self._encoder is None:
@@ -295,6 +299,19 @@ class TreeMemory:
                 self._manifest.require(own, self.path)
                 self._encoder = encoder
         return self._working.retrieval.documents_for(query, encoder, filter)
+
+    def require_documents(self) -> None:
+        """Refuse to search a memory of nothing, before a model is loaded for it.
+
+        Raises
+        ------
+        InputError
+        """
+        if not len(self):
+            raise InputError(
+                f"the memory holds no document: {str(self.path)!r} is empty; add() some, or name "
+                "the folder of another memory"
+            )
 
     # -- upkeep --------------------------------------------------------------------------------
 
@@ -314,7 +331,9 @@ class TreeMemory:
             return maintenance.verify(self._database, self._manifest)
         with self._lock:
             self._held = None
-            return maintenance.repair(self._database, self._manifest, lambda: self._working.ingest)
+            return maintenance.repair(
+                self._database, self._manifest, lambda: self.encoder, lambda: self._working.ingest
+            )
 
     def compact(self) -> None:
         """Give the space of what was deleted back to the disk.
@@ -375,19 +394,36 @@ class TreeMemory:
 
     @property
     def encoder(self) -> DocumentEncoder:
-        """The model of this memory, loaded when it is first needed."""
+        """The model of this memory, loaded when it is first needed.
+
+        Raises
+        ------
+        TreeMemoryMismatchError
+            If the memory was not made by the embedded model and its adapter: name it yourself, by
+            ``llm=`` or :meth:`load_encoder`.
+        """
         with self._lock:
             if self._encoder is None:
                 self._encoder = self._manifest.load(self.path)
             return self._encoder
+
+    @property
+    def needs_names(self) -> dict[str, str]:
+        """Model and adapter that have to be named to :meth:`load_encoder`, as they were given."""
+        return self._manifest.needs_names
 
     def load_encoder(self, **changes: Any) -> DocumentEncoder:
         """Load the model of this memory in another way, such as ``device="cuda"``.
 
         Parameters
         ----------
-        changes : ``adapter``, ``device``, ``dtype``, ``tree`` and ``injection``, as
-            :meth:`SharedLLM.from_pretrained` takes them
+        changes : ``model``, ``adapter``, ``device``, ``dtype``, ``tree`` and ``injection``, as
+            :meth:`SharedLLM.from_pretrained` takes them; model and adapter have to be named if they
+            are not the embedded ones
+
+        Raises
+        ------
+        TreeMemoryMismatchError, ModelNotFoundError, AdapterError
         """
         return self._manifest.load(self.path, **changes)
 
@@ -474,10 +510,11 @@ def _several(documents: MemoryDocument | Iterable[MemoryDocument]) -> list[Memor
             f"documents is {shown(documents)}; give MemoryDocument(text=...), or several"
         )
     given = [documents] if isinstance(documents, MemoryDocument) else list(documents)
-    for document in given:
+    for number, document in enumerate(given, start=1):
         if not isinstance(document, MemoryDocument):
             raise InputError(
-                f"{type(document).__name__} was given; give MemoryDocument(text=...), or several"
+                f"number {number} of {len(given)} documents is a {type(document).__name__}; give "
+                "MemoryDocument(text=...), or several. Nothing was changed"
             )
     return given
 

@@ -20,12 +20,14 @@ from sharedllm_integrations.langchain.retriever import (
     TreeMemoryRetriever,
     create_tree_memory_tool,
 )
+from sharedllm_integrations.langchain.vector_store import TreeMemoryVectorStore
 from sharedllm_integrations.report import answer_of
 
 __all__ = [
     "ChatSharedLLM",
     "SharedLLMCompletion",
     "TreeMemoryRetriever",
+    "TreeMemoryVectorStore",
     "TreeMemoryCompressor",
     "create_tree_memory_tool",
     "whole_documents",

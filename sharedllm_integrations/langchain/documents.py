@@ -8,25 +8,36 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.documents import Document
 
 from sharedllm.arguments import checked
-from sharedllm_integrations.documents import SOURCES, first_text, page_label, whole_files
+from sharedllm_integrations.documents import (
+    SOURCES,
+    first_text,
+    make_document,
+    page_label,
+    whole_files,
+)
 from sharedllm_integrations.errors import SetupError
 from sharedllm_integrations.references import Scope, neutral, neutral_values
+from sharedllm_integrations.resolution import held_texts
 
 if TYPE_CHECKING:
     from sharedllm import Citation, Hit, MemoryDocument
 
 
 def to_memory(document: Document) -> MemoryDocument:
-    """`document` as one of a memory; its metadata's title and source are the memory's as well."""
-    from sharedllm import MemoryDocument
+    """`document` as one of a memory; its metadata's title and source are the memory's as well.
 
-    title, source = document.metadata.get("title"), document.metadata.get("source")
-    return MemoryDocument(
+    Raises
+    ------
+    DocumentValueError
+        If a memory cannot hold a value; the message names document and field.
+    """
+    metadata = document.metadata
+    return make_document(
         id=document.id or "",
         text=document.page_content,
-        title=title if isinstance(title, str) else "",
-        source=source if isinstance(source, str) else "",
-        metadata=document.metadata,
+        title=first_text(metadata, ("title",)),
+        source=first_text(metadata, ("source",)),
+        metadata=metadata,
     )
 
 
@@ -35,14 +46,18 @@ def from_memory(document: MemoryDocument) -> Document:
     return Document(id=document.id, page_content=document.text, metadata=_metadata(document))
 
 
-def retrieved(document: MemoryDocument, scope: Scope | None, score: float) -> Document:
-    """A whole document that was found, between the marks of its reference if there is a `scope`.
+def retrieved(document: MemoryDocument, scope: Scope, *, references: bool) -> Document:
+    """A whole document that was found: its text, or that between the marks of its reference.
 
-    Of its own, neither text nor metadata can refer to a document.
+    Of its own, neither text nor metadata can refer to a document. Nothing in it depends on the
+    query, so that retrievers that ask several see it once.
     """
-    enclosed = scope.enclosed(document.id, document.text) if scope else neutral(document.text)
-    metadata = {**neutral_values(_metadata(document)), "score": score}
-    return Document(id=document.id, page_content=enclosed, metadata=metadata)
+    if references:
+        text = scope.enclosed(document.id, document.text)
+    else:
+        text = neutral(document.text)
+        held_texts.give_out(scope, document.id, document.text)
+    return Document(id=document.id, page_content=text, metadata=neutral_values(_metadata(document)))
 
 
 def passage(hit: Hit) -> Document:
@@ -51,7 +66,6 @@ def passage(hit: Hit) -> Document:
         "document_id": hit.id,
         "char_start": hit.char_start,
         "char_end": hit.char_end,
-        "score": hit.score,
         **page_label(hit.page),
     }
     metadata = {**neutral_values(_metadata(hit)), **own}
@@ -67,7 +81,9 @@ def span(citation: Citation, metadata: Mapping[str, Any]) -> Document:
         "score": citation.score,
         **page_label(citation.page),
     }
-    return Document(page_content=neutral(citation.text), metadata={**metadata, **own})
+    return Document(
+        page_content=neutral(citation.text), metadata={**neutral_values(metadata), **own}
+    )
 
 
 @checked(error=SetupError)
@@ -75,11 +91,11 @@ def whole_documents(documents: Iterable[Document]) -> list[Document]:
     """One document a file, of those that a loader such as ``PyPDFLoader`` made one a page.
 
     Its id is its source, so that ``upsert`` knows it again, and citations of it say their page.
-    Documents that are no pages (no ``page`` in their metadata) stay as they are.
+    Pages are known by ``page_number`` (from 1), ``page`` (from 0 or from 1) or ``page_label`` in
+    their metadata; documents without them stay as they are. Several documents of one page, as
+    Unstructured's elements, are its paragraphs.
     """
-    found = whole_files(
-        documents, lambda d: d.metadata, lambda d: (d.page_content, d.metadata.get("page"))
-    )
+    found = whole_files(documents, lambda d: d.metadata, lambda d: d.page_content)
     return [
         page
         if text is None

@@ -15,8 +15,15 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 
 from sharedllm_integrations.engine import Engine, Run
 from sharedllm_integrations.report import PROVIDER, Usage
-from sharedllm_integrations.requests import GivenText, Message, Role, refused_block, role_of
-from sharedllm_integrations.tool_calling import HeldCalls, parsed_calls, written_call
+from sharedllm_integrations.requests import (
+    CalledTool,
+    GivenText,
+    Message,
+    Role,
+    ToolOutput,
+    refused_block,
+    role_of,
+)
 
 SILENT = ("reasoning", "thinking", "redacted_thinking", "tool_use", "tool_call", "tool_call_chunk")
 HINT = "Give images, audio and files as text"
@@ -35,12 +42,15 @@ def request_messages(messages: Sequence[BaseMessage]) -> list[Message]:
 
 def _message(message: BaseMessage) -> Message:
     role = role_of(message.role if isinstance(message, ChatMessage) else message.type)
-    parts = list(_parts(message, role))
+    parts: list[Any] = list(_parts(message, role))
     if isinstance(message, AIMessage):
-        parts += [written_call(call["name"], call["args"]) for call in message.tool_calls]
+        parts += [
+            CalledTool(name=call["name"], arguments=call["args"], id=call["id"] or "")
+            for call in message.tool_calls
+        ]
     if isinstance(message, ToolMessage):
-        failed = " failed" if message.status == "error" else ""
-        parts.insert(0, f"Result of {message.name or 'the tool'}{failed}:\n")
+        failed = message.status == "error"
+        parts.insert(0, ToolOutput(name=message.name or "", id=message.tool_call_id, failed=failed))
     return Message(role=role, parts=tuple(parts))
 
 
@@ -69,18 +79,19 @@ def _kind(block: Any) -> str:
 # -- answers ---------------------------------------------------------------------------------------
 
 
-def chat_result(run: Run, engine: Engine, *, with_tools: bool) -> ChatResult:
+def chat_result(run: Run, engine: Engine) -> ChatResult:
     """A whole answer."""
-    text, calls = parsed_calls(run.text) if with_tools else (run.text, [])
-    good = [call for call in calls if call.arguments is not None]
+    text, calls = run.read
     message = AIMessage(
-        content=text.strip(),
+        content=text,
         tool_calls=[
-            tool_call(name=call.name, args=call.arguments or {}, id=_call_id()) for call in good
+            tool_call(name=call.name, args=call.arguments, id=_call_id())
+            for call in calls
+            if call.arguments is not None
         ],
         invalid_tool_calls=[
             invalid_tool_call(
-                name=call.name or None, args=call.raw, id=_call_id(), error="not a JSON object"
+                name=call.name or None, args=call.raw, id=_call_id(), error=call.error
             )
             for call in calls
             if call.arguments is None
@@ -96,13 +107,13 @@ def text_chunk(text: str) -> ChatGenerationChunk:
     return ChatGenerationChunk(message=AIMessageChunk(content=text))
 
 
-def last_chunks(run: Run, engine: Engine, held: HeldCalls) -> Iterator[ChatGenerationChunk]:
-    """The calls that were held back, and the last chunk, which says what was used."""
-    text, calls = parsed_calls(held.text)
-    if text.strip():
+def last_chunks(run: Run, engine: Engine, held: str) -> Iterator[ChatGenerationChunk]:
+    """The calls in what was held back, and the last chunk, which says what was used."""
+    text, calls = run.form.read(held, run.finish_reason) if held else ("", [])
+    if text:
         yield text_chunk(text)
     for index, call in enumerate(calls):
-        # what is cut short goes as a JSON text: LangChain would complete it and call it valid
+        # what is no call goes as a JSON text: LangChain would complete it and call it valid
         arguments = json.dumps(call.raw if call.arguments is None else call.arguments)
         piece = tool_call_chunk(name=call.name or None, args=arguments, id=_call_id(), index=index)
         yield ChatGenerationChunk(message=AIMessageChunk(content="", tool_call_chunks=[piece]))

@@ -14,7 +14,6 @@ from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.language_models.llms import BaseLLM
 from langchain_core.language_models.model_profile import ModelProfile
 from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
 from langchain_core.outputs import (
     ChatGenerationChunk,
     ChatResult,
@@ -24,7 +23,6 @@ from langchain_core.outputs import (
 )
 from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
 from langchain_core.tools import BaseTool
-from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr
 
@@ -37,6 +35,11 @@ from sharedllm_integrations.langchain.messages import (
     request_messages,
     text_chunk,
 )
+from sharedllm_integrations.langchain.structure import (
+    StructuredOutputParser,
+    json_schema,
+    openai_tool,
+)
 from sharedllm_integrations.report import PROVIDER
 from sharedllm_integrations.requests import Message, Request
 from sharedllm_integrations.resolution import CAPACITY
@@ -47,13 +50,7 @@ from sharedllm_integrations.settings import (
     AnswerFields,
     require_options,
 )
-from sharedllm_integrations.structured_output import schema_grammar, schema_instruction, schema_of
-from sharedllm_integrations.tool_calling import (
-    HeldCalls,
-    call_grammar,
-    chosen_tools,
-    tools_instruction,
-)
+from sharedllm_integrations.tool_calling import chosen_tools
 from sharedllm_integrations.worker import in_thread, iterated
 
 Method = Literal["json_schema", "function_calling", "json_mode"]
@@ -69,11 +66,7 @@ class SharedFields(AnswerFields):
 
     HANDLED: ClassVar[frozenset[str]] = AnswerFields.HANDLED | {
         "model",
-        "tools",
-        "tool_choice",
-        "parallel_tool_calls",
         "strict",
-        "response_format",
         "stream",
     }
 
@@ -104,7 +97,9 @@ class SharedFields(AnswerFields):
     @property
     def _stops(self) -> list[str] | None:
         """`stop` as LangSmith takes it."""
-        return None if self.stop is None else list(self.stop)
+        if self.stop is None or isinstance(self.stop, str):
+            return None if self.stop is None else [self.stop]
+        return list(self.stop)
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
@@ -156,7 +151,7 @@ class ChatSharedLLM(SharedFields, BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         engine, request = self._asked(messages, stop, kwargs)
-        return self._result(engine, engine.complete(request), kwargs)
+        return chat_result(engine.complete(request), engine)
 
     async def _agenerate(
         self,
@@ -167,7 +162,7 @@ class ChatSharedLLM(SharedFields, BaseChatModel):
     ) -> ChatResult:
         engine, request = self._asked(messages, stop, kwargs)
         run = await in_thread(lambda: engine.complete(request), request.cancelled)
-        return self._result(engine, run, kwargs)
+        return chat_result(run, engine)
 
     def _stream(
         self,
@@ -177,7 +172,7 @@ class ChatSharedLLM(SharedFields, BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         engine, request = self._asked(messages, stop, kwargs)
-        yield from self._chunks(engine, request, kwargs)
+        yield from self._chunks(engine, request)
 
     async def _astream(
         self,
@@ -189,41 +184,27 @@ class ChatSharedLLM(SharedFields, BaseChatModel):
         engine, request = self._asked(messages, stop, kwargs)
 
         def make() -> Iterator[ChatGenerationChunk]:
-            return self._chunks(engine, request, kwargs)
+            return self._chunks(engine, request)
 
         async for chunk in iterated(make, request.cancelled):
             yield chunk
 
-    def _chunks(
-        self, engine: Engine, request: Request, given: Mapping[str, Any]
-    ) -> Iterator[ChatGenerationChunk]:
+    def _chunks(self, engine: Engine, request: Request) -> Iterator[ChatGenerationChunk]:
         run = engine.start(request)
-        held = HeldCalls(enabled=bool(given.get("tools")))
+        held = run.form.held_calls()
         for piece in run:
             shown = held.feed(piece)
             if shown:
                 yield text_chunk(shown)
-        yield from last_chunks(run, engine, held)
-
-    def _result(self, engine: Engine, run: Run, given: Mapping[str, Any]) -> ChatResult:
-        return chat_result(run, engine, with_tools=bool(given.get("tools")))
+        yield from last_chunks(run, engine, held.text)
 
     def _asked(
         self, messages: list[BaseMessage], stop: list[str] | None, given: Mapping[str, Any]
     ) -> tuple[Engine, Request]:
-        """The engine and the request of a call: messages, instructions about tools, grammar."""
-        require_options(given)
-        asked, grammar = request_messages(messages), ""
-        new_tokens = given.get("max_tokens", self.max_tokens) or MAX_TOKENS
-        tools, required = chosen_tools(given.get("tools") or [], given.get("tool_choice"))
-        schema = schema_of(given.get("response_format"))
-        if schema is not None:
-            asked = [_instruction(schema_instruction(schema)), *asked]
-            grammar = schema_grammar(schema, new_tokens)
-        elif tools:
-            asked = [_instruction(tools_instruction(tools, required=required)), *asked]
-            grammar = call_grammar(tools, new_tokens, required=required)
-        return self._engine(given), self._request(asked, {**given, "stop": stop}, grammar)
+        """The engine and the request of a call."""
+        tools = [openai_tool(tool) for tool in given.get("tools") or ()]
+        own = {**given, "stop": stop, "tools": tools}
+        return self._engine(given), self._request(request_messages(messages), own)
 
     # -- tools and structure ---------------------------------------------------------------------
 
@@ -235,7 +216,7 @@ class ChatSharedLLM(SharedFields, BaseChatModel):
         tool_choice: str | dict[str, Any] | bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """This model with tools: they are described in the prompt, and calls are parsed.
+        """This model with tools, which its chat template or the prompt shows; calls are parsed.
 
         A grammar keeps every call within the tool's schema.
 
@@ -243,13 +224,16 @@ class ChatSharedLLM(SharedFields, BaseChatModel):
         ----------
         tools : functions, pydantic classes, LangChain tools or JSON schemas
         tool_choice : "auto", "any", "none" or a tool's name; None is "auto"
+        kwargs : options of a call, such as ``parallel_tool_calls`` (several calls in one answer;
+            by default only for models whose chat template has tools) and ``response_format`` (a
+            schema for answers that call no tool)
 
         Raises
         ------
         SetupError
-            If `tool_choice` is none of these.
+            If `tool_choice` is none of these, or a tool cannot be used.
         """
-        given = [convert_to_openai_tool(tool) for tool in tools]
+        given = [openai_tool(tool) for tool in tools]
         chosen_tools(given, tool_choice)
         return self.bind(tools=given, tool_choice=tool_choice, **kwargs)
 
@@ -267,7 +251,8 @@ class ChatSharedLLM(SharedFields, BaseChatModel):
 
         Parameters
         ----------
-        schema : pydantic class, TypedDict, JSON schema or OpenAI tool
+        schema : pydantic class, TypedDict, JSON schema or OpenAI tool; what no grammar holds
+            (``not``, ``contains``, ``if``, unusual formats) is checked afterwards
         method : all three constrain the answer to the schema; they differ in what is traced
         include_raw : give ``{"raw", "parsed", "parsing_error"}``
         strict : taken for the sake of programs that give it; the schema always holds
@@ -275,19 +260,21 @@ class ChatSharedLLM(SharedFields, BaseChatModel):
         Raises
         ------
         SetupError
-            If `method` is unknown, or more is given.
+            If `method` is unknown, more is given, or `schema` cannot be followed.
+        OutputParserException
+            When it is invoked: if an answer was cut, or does not follow the schema.
         """
         if method not in get_args(Method):
             raise SetupError(f"method is {method!r}; allowed: {', '.join(get_args(Method))}")
         if kwargs:
             raise SetupError(f"unknown arguments {', '.join(kwargs)}; see with_structured_output")
+        wanted = json_schema(schema)
         llm = self.bind(
-            response_format={"type": "json_schema", "schema": convert_to_json_schema(schema)},
-            ls_structured_output_format={"kwargs": {"method": method}, "schema": schema},
+            response_format={"type": "json_schema", "schema": wanted},
+            ls_structured_output_format={"kwargs": {"method": method}, "schema": wanted},
         )
-        parser: Runnable[Any, Any] = JsonOutputParser()
-        if isinstance(schema, type) and is_basemodel_subclass(schema):
-            parser = PydanticOutputParser(pydantic_object=schema)
+        cls = schema if isinstance(schema, type) and is_basemodel_subclass(schema) else None
+        parser = StructuredOutputParser(answer_schema=wanted, cls=cls)
         if not include_raw:
             return llm | parser
         parsed = RunnablePassthrough.assign(
@@ -449,7 +436,3 @@ class SharedLLMCompletion(SharedFields, BaseLLM):
         if self.custom_get_token_ids is not None:
             return self.custom_get_token_ids(text)
         return self._own_engine.count(text)
-
-
-def _instruction(text: str) -> Message:
-    return Message(role="system", parts=(text,))

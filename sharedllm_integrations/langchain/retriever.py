@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForRetrieverRun,
+    AsyncCallbackManagerForToolRun,
     CallbackManagerForRetrieverRun,
+    CallbackManagerForToolRun,
     Callbacks,
 )
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.indexing import DeleteResponse, UpsertResponse
 from langchain_core.indexing.base import DocumentIndex
 from langchain_core.runnables.config import run_in_executor
-from langchain_core.tools import StructuredTool
+from langchain_core.tools import BaseTool
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from sharedllm.arguments import checked
@@ -29,10 +31,18 @@ from sharedllm_integrations.langchain.documents import (
     span,
     to_memory,
 )
-from sharedllm_integrations.memories import Returns, found, opened, put, require_count, temporary
+from sharedllm_integrations.memories import (
+    Returns,
+    find_hits,
+    make_temporary,
+    open_given,
+    open_to_read,
+    put,
+    require_count,
+)
 from sharedllm_integrations.references import Scope, neutral
 from sharedllm_integrations.requests import GivenText
-from sharedllm_integrations.settings import MemoryField, ModelField, SelectionFields
+from sharedllm_integrations.settings import MemoryField, ModelField, Reopened, SelectionFields
 
 if TYPE_CHECKING:
     from sharedllm import TreeMemory
@@ -42,7 +52,7 @@ PREVIEW = 300  # characters
 NOTHING = "Nothing was found."
 
 
-class TreeMemoryRetriever(DocumentIndex):
+class TreeMemoryRetriever(Reopened, DocumentIndex):
     """Finds documents in a tree memory, and puts documents into it.
 
     It is a `DocumentIndex`: ``upsert``, ``delete`` and ``get`` work on whole documents, and
@@ -50,13 +60,14 @@ class TreeMemoryRetriever(DocumentIndex):
 
     Parameters
     ----------
-    memory : TreeMemory, the path of one (made where there is none), or None for one that lasts as
-        long as the process
+    memory : TreeMemory, the path of one (``upsert`` makes it where there is none), or None for one
+        that lasts as long as the process
     k : documents (or passages) to return at most
     filter : metadata filter, as ``TreeMemory.search`` takes it
     returns : "documents" (whole ones) or "passages" (the best, for chains with another model)
-    references : put each whole document between the marks of its document reference, by which a
-        model with the same memory and tenant knows it
+    references : put each whole document between the marks of its document reference. A
+        ``ChatSharedLLM`` of the same memory knows its text without them, where both are in one
+        process; other models then read the marks, too
     tenant : of the references
     llm : a SharedLLM that is loaded already, for a memory that is made here
 
@@ -74,15 +85,31 @@ class TreeMemoryRetriever(DocumentIndex):
     k: PositiveInt = 4
     filter: Mapping[str, Any] | None = None
     returns: Returns = "documents"
-    references: bool = True
+    references: bool = False
     tenant: str = ""
     llm: ModelField = Field(default=None, exclude=True, repr=False)
 
     @cached_property
     def _memory(self) -> TreeMemory:
+        """The memory to write to, made where there is none."""
         if self.memory is None:
-            return temporary(self.llm)
-        return opened(self.memory, create=True, llm=self.llm)
+            return make_temporary(self.llm)
+        return open_given(self.memory, create=True, llm=self.llm)
+
+    def _to_read(self) -> TreeMemory | None:
+        """The memory, if it is there: reading makes none."""
+        if self.memory is None or "_memory" in self.__dict__:
+            return self._memory
+        found = open_to_read(self.memory, llm=self.llm)
+        if found is not None:
+            self.__dict__["_memory"] = found
+        return found
+
+    def _given(self) -> dict[str, Any]:
+        given = super()._given()
+        if "_memory" in self.__dict__:  # which names its model
+            return {**given, "memory": self._memory, "llm": None}
+        return given
 
     # -- finding ---------------------------------------------------------------------------------
 
@@ -96,11 +123,14 @@ class TreeMemoryRetriever(DocumentIndex):
     ) -> list[Document]:
         wanted = require_count("k", self.k if k is None else k)
         where = self.filter if filter is None else filter
-        hits = found(self._memory, query, wanted, where, self.returns)
+        memory = self._to_read()
+        if memory is None:
+            return []
+        hits = find_hits(memory, query, wanted, where, self.returns)
         if self.returns == "passages":
             return [passage(hit) for hit in hits]
-        scope = Scope.of(self._memory, self.tenant) if self.references else None
-        return [retrieved(self._memory.get(hit.id), scope, hit.score) for hit in hits]
+        scope = Scope.of(memory, self.tenant)
+        return [retrieved(memory.get(hit.id), scope, references=self.references) for hit in hits]
 
     async def _aget_relevant_documents(
         self,
@@ -132,19 +162,17 @@ class TreeMemoryRetriever(DocumentIndex):
         ------
         SetupError
             For arguments that it does not know.
+        DocumentValueError
+            If a memory cannot hold a value of one; nothing is added then.
         TreeMemoryError
             Of the core, if the memory cannot be written.
         """
         _require_nothing("upsert", kwargs)
-        succeeded, failed = [], []
-        for item in items:
-            if not item.page_content.strip():
-                failed.append(item.id or "")
-                continue
-            document = to_memory(item)
+        failed = [item.id or "" for item in items if not item.page_content.strip()]
+        documents = [to_memory(item) for item in items if item.page_content.strip()]
+        for document in documents:
             put(self._memory, document)
-            succeeded.append(document.id)
-        return UpsertResponse(succeeded=succeeded, failed=failed)
+        return UpsertResponse(succeeded=[one.id for one in documents], failed=failed)
 
     @checked(error=SetupError)
     def delete(self, ids: list[str] | None = None, **kwargs: Any) -> DeleteResponse:
@@ -160,9 +188,10 @@ class TreeMemoryRetriever(DocumentIndex):
         _require_nothing("delete", kwargs)
         if ids is None:
             raise SetupError("delete() was given no ids; name the documents to delete")
-        there = [id for id in dict.fromkeys(ids) if id in self._memory]
-        if there:
-            self._memory.delete(there)
+        memory = self._to_read()
+        there = [] if memory is None else [id for id in dict.fromkeys(ids) if id in memory]
+        if memory is not None and there:
+            memory.delete(there)
         return DeleteResponse(num_deleted=len(there), succeeded=there, num_failed=0, failed=[])
 
     @checked(error=SetupError)
@@ -175,8 +204,10 @@ class TreeMemoryRetriever(DocumentIndex):
             Of the core.
         """
         _require_nothing("get", kwargs)
-        there = (id for id in dict.fromkeys(ids) if id in self._memory)
-        return [from_memory(self._memory.get(id)) for id in there]
+        memory = self._to_read()
+        if memory is None:
+            return []
+        return [from_memory(memory.get(id)) for id in dict.fromkeys(ids) if id in memory]
 
 
 def _require_nothing(name: str, given: Mapping[str, Any]) -> None:
@@ -240,7 +271,7 @@ def create_tree_memory_tool(
     content: Content = "documents",
     filter: Mapping[str, Any] | None = None,
     tenant: str = "",
-) -> StructuredTool:
+) -> BaseTool:
     """A tool that searches a tree memory.
 
     Parameters
@@ -249,10 +280,10 @@ def create_tree_memory_tool(
     name, description : for the model that calls it
     k : documents or passages to return
     content : {"documents", "references", "passages"}
-        The result that the model reads: whole documents between the marks of their references; or
-        a preview of each with its reference, which a ``ChatSharedLLM`` of the same memory and
-        tenant reads as the whole document and which keeps histories short; or the best passages,
-        for any other model.
+        The result that the model reads: the texts of whole documents, which a ``ChatSharedLLM`` of
+        the same memory reads as trees; or a preview of each with its reference, which only a
+        ``ChatSharedLLM`` of the same memory and tenant reads as the whole document and which keeps
+        histories short; or the best passages, for a model with a small window.
     filter : metadata filter, as ``TreeMemory.search`` takes it
     tenant : of the references
 
@@ -269,29 +300,36 @@ def create_tree_memory_tool(
         filter=filter,
         tenant=tenant,
         returns="passages" if content == "passages" else "documents",
-        references=content == "documents",
     )
+    return _SearchTool(name=name, description=description, retriever=retriever, content=content)
 
-    def shown(found: list[Document]) -> tuple[str, list[dict[str, Any]]]:
+
+class _SearchTool(BaseTool):
+    """Searches with a retriever; a class, so that it can be pickled."""
+
+    retriever: TreeMemoryRetriever
+    content: Content
+    args_schema: type[BaseModel] = _Query
+    response_format: Literal["content", "content_and_artifact"] = "content_and_artifact"
+
+    def _run(
+        self, query: str, run_manager: CallbackManagerForToolRun | None = None
+    ) -> tuple[str, list[dict[str, Any]]]:
+        callbacks = run_manager.get_child() if run_manager else None
+        return self._shown(self.retriever.invoke(query, config={"callbacks": callbacks}))
+
+    async def _arun(
+        self, query: str, run_manager: AsyncCallbackManagerForToolRun | None = None
+    ) -> tuple[str, list[dict[str, Any]]]:
+        callbacks = run_manager.get_child() if run_manager else None
+        return self._shown(await self.retriever.ainvoke(query, config={"callbacks": callbacks}))
+
+    def _shown(self, found: list[Document]) -> tuple[str, list[dict[str, Any]]]:
         texts = [
-            _preview(d, retriever) if content == "references" else d.page_content for d in found
+            _preview(one, self.retriever) if self.content == "references" else one.page_content
+            for one in found
         ]
         return "\n\n".join(texts) or NOTHING, [{"id": one.id, **one.metadata} for one in found]
-
-    def search(query: str, callbacks: Callbacks = None) -> tuple[str, list[dict[str, Any]]]:
-        return shown(retriever.invoke(query, config={"callbacks": callbacks}))
-
-    async def asearch(query: str, callbacks: Callbacks = None) -> tuple[str, list[dict[str, Any]]]:
-        return shown(await retriever.ainvoke(query, config={"callbacks": callbacks}))
-
-    return StructuredTool.from_function(
-        func=search,
-        coroutine=asearch,
-        name=name,
-        description=description,
-        args_schema=_Query,
-        response_format="content_and_artifact",
-    )
 
 
 def _preview(document: Document, retriever: TreeMemoryRetriever) -> str:

@@ -27,6 +27,7 @@ from sharedllm_integrations.llamaindex.retriever import (
     TreeMemoryRetriever,
 )
 from sharedllm_integrations.llamaindex.transform import TreeMemoryTransform
+from sharedllm_integrations.llamaindex.vector_store import TreeMemoryVectorStore
 from sharedllm_integrations.report import answer_of
 from sharedllm_integrations.tool_calling import react_grammar
 
@@ -38,6 +39,7 @@ __all__ = [  # in reading order
     "TreeMemoryCitationEngine",
     "TreeMemoryPostprocessor",
     "TreeMemoryTransform",
+    "TreeMemoryVectorStore",
     "DocumentsReadEvent",
     "react_grammar",
     "whole_documents",

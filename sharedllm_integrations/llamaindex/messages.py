@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -22,11 +24,21 @@ from llama_index.core.base.llms.types import (
     ToolCallBlock,
 )
 from llama_index.core.instrumentation.events import BaseEvent
+from llama_index.core.llms.llm import ToolSelection
 from pydantic import Field
 
 from sharedllm_integrations.engine import Engine, Run
 from sharedllm_integrations.report import PROVIDER
-from sharedllm_integrations.requests import GivenText, Message, Role, refused_block, role_of
+from sharedllm_integrations.requests import (
+    CalledTool,
+    GivenText,
+    Message,
+    Role,
+    ToolOutput,
+    refused_block,
+    role_of,
+)
+from sharedllm_integrations.tool_calling import Call
 
 OBSERVATION = "Observation: "  # how LlamaIndex's ReAct agent begins the result of a tool
 SILENT = (CachePoint, CitationBlock, ThinkingBlock, ToolCallBlock)
@@ -48,12 +60,37 @@ def request_messages(messages: Sequence[ChatMessage]) -> list[Message]:
         If a message holds something other than text and documents.
     """
     out: list[Message] = []
+    called: dict[str, str] = {}  # ids of calls -> names of tools
     for message in messages:
         role = role_of(message.role.value)
+        parts: list[Any] = [*_parts(message, role), *_called(message, called)]
         if role == "user" and _is_observation(message, out):
             role = "tool"
-        out.append(Message(role=role, parts=tuple(_parts(message, role))))
+        elif role == "tool":
+            id = str(message.additional_kwargs.get("tool_call_id") or "")
+            parts.insert(0, ToolOutput(name=called.get(id, ""), id=id))
+        out.append(Message(role=role, parts=tuple(parts)))
     return out
+
+
+def _called(message: ChatMessage, names: dict[str, str]) -> Iterator[CalledTool]:
+    """The calls in an assistant's message, whose names are put into `names`."""
+    for block in message.blocks:
+        if isinstance(block, ToolCallBlock):
+            id, given = block.tool_call_id or "", block.tool_kwargs
+            names[id] = block.tool_name
+            if isinstance(given, str):
+                given = _arguments(given)
+            yield CalledTool(name=block.tool_name, arguments=given, id=id)
+
+
+def _arguments(given: str) -> dict[str, Any]:
+    """The arguments of a call that came as a text."""
+    try:
+        found = json.loads(given)
+    except ValueError:
+        found = given
+    return found if isinstance(found, dict) else {"input": found}
 
 
 def _is_observation(message: ChatMessage, before: Sequence[Message]) -> bool:
@@ -94,10 +131,42 @@ def completion(text: str, delta: str | None, raw: Extra | None) -> CompletionRes
     return CompletionResponse(text=text, delta=delta, raw=raw, additional_kwargs=_extra(raw))
 
 
-def chat(text: str, delta: str | None, raw: Extra | None) -> ChatResponse:
-    """As :func:`completion`, as a message."""
+def chat(
+    text: str, delta: str | None, raw: Extra | None, tools: Sequence[Call] = ()
+) -> ChatResponse:
+    """As :func:`completion`, as a message, with calls of tools."""
     message = ChatMessage(role=MessageRole.ASSISTANT, content=text)
+    blocks = [
+        ToolCallBlock(
+            tool_call_id=f"call_{uuid.uuid4().hex[:24]}",
+            tool_name=call.name,
+            tool_kwargs=call.arguments or {},
+        )
+        for call in tools
+    ]
+    message.blocks += blocks
+    if blocks:  # where LlamaIndex's programs look for calls in a stream
+        message.additional_kwargs["tool_calls"] = [block.model_dump() for block in blocks]
     return ChatResponse(message=message, delta=delta, raw=raw, additional_kwargs=_extra(raw))
+
+
+def first_call(blocks: Sequence[Any]) -> list[Any]:
+    """`blocks` without any call but the first."""
+    calls = [block for block in blocks if isinstance(block, ToolCallBlock)]
+    return [block for block in blocks if block not in calls[1:]]
+
+
+def tool_calls(response: ChatResponse) -> list[ToolSelection]:
+    """The calls in a response, as LlamaIndex's agents take them."""
+    return [
+        ToolSelection(
+            tool_id=block.tool_call_id or "",
+            tool_name=block.tool_name,
+            tool_kwargs=block.tool_kwargs if isinstance(block.tool_kwargs, dict) else {},
+        )
+        for block in response.message.blocks
+        if isinstance(block, ToolCallBlock)
+    ]
 
 
 def raw_of(run: Run, engine: Engine) -> Extra:

@@ -31,41 +31,75 @@ from sharedllm_integrations.documents import (
     SOURCES,
     TITLES,
     first_text,
+    make_document,
     page_label,
     whole_files,
 )
 from sharedllm_integrations.errors import SetupError
 from sharedllm_integrations.references import Reference, Scope, neutral
+from sharedllm_integrations.resolution import held_texts
 
 if TYPE_CHECKING:
     from sharedllm import Hit, MemoryDocument
 
 OPERATORS = {
+    FilterOperator.EQ: "in",
+    FilterOperator.NE: "ne",
     FilterOperator.GT: "gt",
     FilterOperator.GTE: "gte",
     FilterOperator.LT: "lt",
     FilterOperator.LTE: "lte",
-    FilterOperator.NE: "ne",
     FilterOperator.IN: "in",
+    FilterOperator.NIN: "nin",
+    FilterOperator.CONTAINS: "contains",
+    FilterOperator.TEXT_MATCH: "contains",
 }
+SEVERAL = {FilterOperator.ANY: "$or", FilterOperator.ALL: "$and"}
+PART_OF = "ref_doc_id"  # in the metadata of a part of a document: whose it is
 
 
 class DocumentNode(TextNode):
     """A whole document, or a passage of one: its text for everybody, safe in a prompt.
 
-    In LLM mode the content of a whole document is its reference, some thirty tokens that no
-    response synthesizer splits or cuts short. Where the reference no longer stands for the text (it
-    was changed, the node comes from another process), and of a passage, the content is the text, in
-    which nothing reads as a reference.
+    Where a LlamaIndexSharedLLM reads it, the content of a whole document in LLM mode can be its
+    reference, some thirty tokens that no response synthesizer splits or cuts short
+    (:meth:`referring`). Where the reference no longer stands for the text (it was changed, the node
+    comes from another process), and of a passage, the content is the text, in which nothing reads
+    as a reference.
     """
 
     _reference: Reference | None = PrivateAttr(default=None)
+    _scope: Scope | None = PrivateAttr(default=None)
     _named: str = PrivateAttr(default="")
+    _refers: bool = PrivateAttr(default=False)
 
-    def refer(self, reference: Reference) -> DocumentNode:
-        """Let `reference` stand for the text that the node has now."""
-        self._reference, self._named = reference, self.text
+    def refer(self, reference: Reference, scope: Scope, *, refers: bool) -> DocumentNode:
+        """Let `reference` stand for the text that the node has now.
+
+        Parameters
+        ----------
+        scope : that the reference belongs to
+        refers : whether prompts get the reference
+        """
+        self._reference, self._scope, self._named = reference, scope, self.text
+        self._refers = refers
         return self
+
+    def referring(self, scope: Scope) -> DocumentNode:
+        """This node as a model of `scope` reads it: by its reference, if it is of that scope."""
+        if self._scope != scope or self.reference is None:
+            return self
+        made = self.model_copy()
+        made._refers = True
+        return made
+
+    def bare(self) -> DocumentNode:
+        """This node with its text in every mode."""
+        if not self._refers:
+            return self
+        made = self.model_copy()
+        made._refers = False
+        return made
 
     @property
     def reference(self) -> Reference | None:
@@ -73,10 +107,12 @@ class DocumentNode(TextNode):
         return self._reference if self.text == self._named else None
 
     def get_content(self, metadata_mode: MetadataMode = MetadataMode.NONE) -> str:
-        """The reference in LLM mode, the text (and metadata) in every other."""
+        """The text (and metadata), or in LLM mode the reference where prompts get it."""
         if metadata_mode != MetadataMode.LLM:
             return super().get_content(metadata_mode)
-        return str(self.reference or neutral(super().get_content(metadata_mode)))
+        if self._refers and self.reference is not None:
+            return str(self.reference)
+        return neutral(super().get_content(metadata_mode))
 
     def get_content_blocks(self, metadata_mode: MetadataMode = MetadataMode.NONE) -> list[Any]:
         """As :meth:`get_content`, for synthesizers that hand blocks on."""
@@ -86,38 +122,56 @@ class DocumentNode(TextNode):
 
 
 def to_memory(node: BaseNode) -> MemoryDocument:
-    """`node` as a document of a memory; title and source are taken from its metadata."""
-    from sharedllm import MemoryDocument
+    """`node` as a document of a memory; title and source are taken from its metadata.
 
-    return MemoryDocument(
+    A part of a document, as node parsers make them, is a document of its own that knows whose part
+    it is.
+
+    Raises
+    ------
+    DocumentValueError
+        If a memory cannot hold a value; the message names document and field.
+    """
+    is_part = node.ref_doc_id not in (None, node.node_id)
+    return make_document(
         id=node.node_id,
         text=node.get_content(metadata_mode=MetadataMode.NONE),
         title=first_text(node.metadata, TITLES),
         source=first_text(node.metadata, SOURCES),
-        metadata=node.metadata,
+        metadata={**node.metadata, **({PART_OF: node.ref_doc_id} if is_part else {})},
     )
 
 
-def whole(document: MemoryDocument, scope: Scope | None) -> DocumentNode:
-    """A whole document of a memory, by its reference in prompts if there is a `scope`."""
+def whole(document: MemoryDocument, scope: Scope, *, refers: bool) -> DocumentNode:
+    """A whole document of a memory.
+
+    Parameters
+    ----------
+    scope : that its reference belongs to
+    refers : whether prompts get the reference; otherwise they get the text
+    """
+    metadata, part_of = _origin(document.id, document.metadata)
     node = DocumentNode(
         id_=document.id,
         text=document.text,
-        extra_info=dict(document.metadata),
-        relationships=_of(document.id, document.metadata),
+        extra_info=metadata,
+        relationships=_of(part_of, metadata),
         start_char_idx=0,
         end_char_idx=len(document.text),
     )
-    return node.refer(scope.reference(document.id, document.text)) if scope else node
+    if not refers:
+        held_texts.give_out(scope, document.id, document.text)
+    return node.refer(scope.reference(document.id, document.text), scope, refers=refers)
 
 
 def passage(hit: Hit) -> DocumentNode:
     """A passage that was found, with its place in its document."""
+    metadata, _ = _origin(hit.id, hit.metadata)
     return DocumentNode(
         id_=f"{hit.id}:{hit.char_start}-{hit.char_end}",
         text=hit.text,
-        extra_info={**hit.metadata, **page_label(hit.page)},
-        relationships=_of(hit.id, hit.metadata),
+        extra_info={**metadata, **page_label(hit.page)},
+        relationships=_of(hit.id, metadata),
         start_char_idx=hit.char_start,
         end_char_idx=hit.char_end,
     )
@@ -159,25 +213,42 @@ def where(filters: MetadataFilters | Mapping[str, Any] | None) -> Mapping[str, A
         raise SetupError(
             f"filters is {shown(filters)}; give MetadataFilters, or a mapping of fields to values"
         )
-    if filters.condition not in (None, FilterCondition.AND) and len(filters.filters) > 1:
-        raise SetupError(
-            f"filters are joined by {filters.condition!r}; a memory joins them by 'and' only. "
-            "Retrieve once for each, or use the operator 'in'"
-        )
-    out: dict[str, Any] = {}
-    for one in filters.filters:
-        if not isinstance(one, MetadataFilter):
-            raise SetupError("filters are nested; give one list of MetadataFilter")
-        held = out.setdefault(one.key, {})
-        operator = "in" if one.operator == FilterOperator.EQ else OPERATORS.get(one.operator)
-        if operator is None or operator in held:
-            allowed = ", ".join(f"{o.value!r}" for o in (FilterOperator.EQ, *OPERATORS))
+    parts = [
+        _condition(one) if isinstance(one, MetadataFilter) else where(one) or {}
+        for one in filters.filters
+    ]
+    if not parts:
+        return None
+    if filters.condition == FilterCondition.OR:
+        return {"$or": parts}
+    if filters.condition == FilterCondition.NOT:
+        return {"$not": {"$or": parts}}
+    return {"$and": parts}
+
+
+def _condition(one: MetadataFilter) -> Mapping[str, Any]:
+    operator, value = one.operator, one.value
+    if operator in SEVERAL:
+        if not isinstance(value, list):
             raise SetupError(
-                f"the filter of {one.key!r} has the operator {one.operator.value!r}"
-                f"{' twice' if operator else ''}; allowed, once each: {allowed}"
+                f"the filter of {one.key!r} has the operator {operator.value!r} with {value!r}; "
+                "give a list"
             )
-        held[operator] = [one.value] if one.operator == FilterOperator.EQ else one.value
-    return out
+        return {SEVERAL[operator]: [{one.key: {"contains": each}} for each in value]}
+    if operator == FilterOperator.IS_EMPTY:
+        return {one.key: {"empty": True}}
+    if operator not in OPERATORS:
+        allowed = ", ".join(repr(o.value) for o in (*OPERATORS, *SEVERAL, FilterOperator.IS_EMPTY))
+        raise SetupError(
+            f"the filter of {one.key!r} has the operator {operator.value!r}; allowed: {allowed}"
+        )
+    if value is None:
+        raise SetupError(
+            f"the filter of {one.key!r} has no value; to find documents without the "
+            "field use the operator 'is_empty'"
+        )
+    is_equal = operator == FilterOperator.EQ and not isinstance(value, list)
+    return {one.key: {OPERATORS[operator]: [value] if is_equal else value}}
 
 
 @checked(error=SetupError)
@@ -185,11 +256,12 @@ def whole_documents(documents: Iterable[Document]) -> list[Document]:
     """One document a file, of those that ``SimpleDirectoryReader`` made one a page of a PDF.
 
     Its id is its path, so that ``refresh`` knows it again, and citations of it say their page.
-    Documents that are no pages (no ``page_label`` in their metadata) stay as they are.
+    Documents that are no pages (no ``page_label``, ``page_number`` or ``page`` in their metadata)
+    stay as they are.
     """
     out = []
     for page, metadata, text in whole_files(
-        documents, lambda d: d.metadata, lambda d: (d.get_content(MetadataMode.NONE), None)
+        documents, lambda d: d.metadata, lambda d: d.get_content(MetadataMode.NONE)
     ):
         if text is None:
             out.append(page)
@@ -201,6 +273,13 @@ def whole_documents(documents: Iterable[Document]) -> list[Document]:
         name = first_text(metadata, SOURCES)
         out.append(Document(id_=name, text=text, metadata=metadata, **excluded))
     return out
+
+
+def _origin(id: str, metadata: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """The metadata as they were given, and the id of the document that it is a part of."""
+    own = dict(metadata)
+    part_of = own.pop(PART_OF, None)
+    return own, part_of if isinstance(part_of, str) and part_of else id
 
 
 def _of(id: str, metadata: Mapping[str, Any]) -> dict[NodeRelationship, Any]:

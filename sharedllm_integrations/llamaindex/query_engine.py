@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
+from llama_index.core import Settings
 from llama_index.core.base.response.schema import (
     RESPONSE_TYPE,
     AsyncStreamingResponse,
@@ -13,7 +14,7 @@ from llama_index.core.base.response.schema import (
 from llama_index.core.llms import LLM
 from llama_index.core.prompts import PromptTemplate
 from llama_index.core.query_engine import RetrieverQueryEngine
-from llama_index.core.response_synthesizers import ResponseMode
+from llama_index.core.response_synthesizers import BaseSynthesizer, ResponseMode
 from llama_index.core.response_synthesizers.context_only import ContextOnly
 from llama_index.core.response_synthesizers.no_text import NoText
 from llama_index.core.retrievers import BaseRetriever
@@ -21,8 +22,10 @@ from llama_index.core.schema import NodeWithScore, QueryBundle
 
 from sharedllm.arguments import checked
 from sharedllm_integrations.errors import SetupError
+from sharedllm_integrations.llamaindex.llm import LlamaIndexSharedLLM
 from sharedllm_integrations.llamaindex.messages import Calls, acollected, collected, collecting
-from sharedllm_integrations.llamaindex.nodes import span
+from sharedllm_integrations.llamaindex.nodes import DocumentNode, span
+from sharedllm_integrations.llamaindex.retriever import Referring
 from sharedllm_integrations.report import PROVIDER
 
 SILENT = {ResponseMode.NO_TEXT: NoText, ResponseMode.CONTEXT_ONLY: ContextOnly}
@@ -52,6 +55,9 @@ class TreeMemoryQueryEngine(RetrieverQueryEngine):
         ----------
         options : those of ``RetrieverQueryEngine.from_args``: response_mode, streaming,
             node_postprocessors, text_qa_template, response_synthesizer, ...
+
+        A LlamaIndexSharedLLM is given documents of its own memory by their references, which
+        nothing cuts short; every other model, and the modes that ask none, are given text.
         """
         silent = SILENT.get(options.get("response_mode", ""))
         if options.get("response_synthesizer") is None and silent:
@@ -60,6 +66,10 @@ class TreeMemoryQueryEngine(RetrieverQueryEngine):
             options["response_synthesizer"] = silent(llm=llm, streaming=streaming)
         if not options.get("text_qa_template"):
             options["text_qa_template"] = QUESTION
+        reader = _reader(options.get("response_synthesizer"), llm)
+        if isinstance(reader, LlamaIndexSharedLLM):
+            given = options.get("node_postprocessors") or []
+            options["node_postprocessors"] = [*given, Referring(reader)]
         made = super().from_args(retriever, llm=llm, **options)
         if not isinstance(made, TreeMemoryQueryEngine):
             raise TypeError(f"{type(made).__name__} is not a {cls.__name__}")
@@ -77,11 +87,25 @@ class TreeMemoryQueryEngine(RetrieverQueryEngine):
 
     def _finished(self, response: RESPONSE_TYPE, calls: Calls) -> RESPONSE_TYPE:
         response.metadata = {**(response.metadata or {}), PROVIDER: calls}
+        response.source_nodes = [  # which other models may read
+            NodeWithScore(node=one.node.bare(), score=one.score)
+            if isinstance(one.node, DocumentNode)
+            else one
+            for one in response.source_nodes
+        ]
         if isinstance(response, StreamingResponse):  # the model may be asked as tokens are taken
             response.response_gen = collected(response.response_gen, calls)
         elif isinstance(response, AsyncStreamingResponse):
             response.response_gen = acollected(response.response_gen, calls)
         return response
+
+
+def _reader(synthesizer: BaseSynthesizer | None, llm: LLM | None) -> Any:
+    """The model that is given the nodes' content, or None."""
+    if synthesizer is None:
+        return llm or Settings._llm
+    silent = isinstance(synthesizer, tuple(SILENT.values()))
+    return None if silent else getattr(synthesizer, "_llm", None)
 
 
 class TreeMemoryCitationEngine(TreeMemoryQueryEngine):

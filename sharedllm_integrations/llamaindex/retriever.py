@@ -20,7 +20,15 @@ from sharedllm_integrations.engine import Engine
 from sharedllm_integrations.errors import SetupError
 from sharedllm_integrations.llamaindex.llm import LlamaIndexSharedLLM
 from sharedllm_integrations.llamaindex.nodes import DocumentNode, passage, span, where, whole
-from sharedllm_integrations.memories import Returns, found, opened, require_count, temporary
+from sharedllm_integrations.memories import (
+    Returns,
+    find_hits,
+    make_temporary,
+    open_given,
+    open_to_read,
+    portable,
+    require_count,
+)
 from sharedllm_integrations.references import Scope
 from sharedllm_integrations.requests import GivenText
 from sharedllm_integrations.resolution import held_texts
@@ -38,13 +46,15 @@ class TreeMemoryRetriever(BaseRetriever):
 
     Parameters
     ----------
-    memory : TreeMemory, the path of one (made where there is none), or None for one that lasts as
-        long as the process
+    memory : TreeMemory, the path of one, or None for one that lasts as long as the process
     similarity_top_k : documents (or passages) to return at most
     filters : MetadataFilters, or a metadata filter as ``TreeMemory.search`` takes it
     returns : "documents" (whole ones) or "passages" (the best, for another model)
-    references : let a document's content in LLM mode be its reference, which a LlamaIndexSharedLLM
-        of the same memory and tenant reads as the whole document; otherwise it is the text
+    references : let a document's content in LLM mode be its reference, which only a
+        LlamaIndexSharedLLM of the same memory and tenant reads as the whole document; otherwise it
+        is the text, which every model reads, and which a LlamaIndexSharedLLM of the same memory
+        knows where both are in one process. Engines of a :class:`TreeMemoryIndex` choose it
+        themselves
     tenant : of the references
     llm : LlamaIndexSharedLLM or SharedLLM that a new memory is made by
 
@@ -64,7 +74,7 @@ class TreeMemoryRetriever(BaseRetriever):
         similarity_top_k: int = TOP_K,
         filters: MetadataFilters | Mapping[str, Any] | None = None,
         returns: Returns = "documents",
-        references: bool = True,
+        references: bool = False,
         tenant: str = "",
         llm: LlamaIndexSharedLLM | SharedLLM | None = None,
         callback_manager: CallbackManager | None = None,
@@ -79,20 +89,47 @@ class TreeMemoryRetriever(BaseRetriever):
 
     @cached_property
     def memory(self) -> TreeMemory:
-        """The memory, opened when it is first needed."""
-        return memory_for(self._given, self._llm)
+        """The memory, opened when it is first needed.
+
+        Raises
+        ------
+        TreeMemoryError
+            Of the core, if there is none: reading makes none.
+        """
+        return memory_for(self._given, self._llm, create=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Its settings and the folder of its memory, which is opened again when needed."""
+        state = dict(self.__dict__)
+        given = state.pop("memory", self._given)
+        return {**state, "_given": portable(given), "_llm": None, "callback_manager": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update({**state, "callback_manager": CallbackManager()})
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TreeMemoryRetriever:
+        made = object.__new__(type(self))
+        made.__dict__.update(self.__dict__)  # settings are not changed; the memory is shared
+        memo[id(self)] = made
+        return made
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        query, k, memory = query_bundle.query_str, self.similarity_top_k, self.memory
-        scope = Scope.of(memory, self.tenant) if self.references else None
+        query, k = query_bundle.query_str, self.similarity_top_k
+        if self._given is not None and "memory" not in self.__dict__:
+            found = open_to_read(self._given, llm=core_of(self._llm))
+            if found is None:
+                return []
+            self.__dict__["memory"] = found
+        memory = self.memory
+        scope = Scope.of(memory, self.tenant)
         return [
             NodeWithScore(
                 node=passage(hit)
                 if self.returns == "passages"
-                else whole(memory.get(hit.id), scope),
+                else whole(memory.get(hit.id), scope, refers=self.references),
                 score=hit.score,
             )
-            for hit in found(memory, query, k, self._where, self.returns)
+            for hit in find_hits(memory, query, k, self._where, self.returns)
         ]
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
@@ -106,9 +143,10 @@ class TreeMemoryPostprocessor(SelectionFields, BaseNodePostprocessor):
     ----------
     returns : {"documents", "passages"}
         "documents": each node becomes a whole one, which a LlamaIndexSharedLLM of the same memory
-        and tenant reads as a tree. A node whose document (``ref_doc_id``, or its own id) is in
-        `memory` becomes that document, so that a vector index finds and the whole document is read;
-        others stay the text that they are, which is held for the process. "passages": the passages
+        reads as a tree and every other model as text. A node whose document (``ref_doc_id``, or
+        its own id) is in `memory` becomes that document, so that a vector index finds and the whole
+        document is read; others stay the text that they are, which is held for the process.
+        "passages": the passages
         of all nodes that answer the query, best first, for another model.
     budget : tokens of all passages together; None is the model's
     memory : TreeMemory or path
@@ -160,14 +198,14 @@ class TreeMemoryPostprocessor(SelectionFields, BaseNodePostprocessor):
             return node
         for id in (node.ref_doc_id, node.node_id):
             if memory is not None and id is not None and id in memory:
-                return whole(memory.get(id), scope)
+                return whole(memory.get(id), scope, refers=False)
         made = DocumentNode(
             id_=node.node_id,
             text=node.get_content(),
             extra_info=dict(node.metadata),
             relationships=dict(node.relationships),
         )
-        return made.refer(held_texts.hold(scope, _given(one)))
+        return made.refer(held_texts.hold(scope, _given(one)), scope, refers=False)
 
     def _passages(self, nodes: list[NodeWithScore], query: str) -> list[NodeWithScore]:
         selected = self._engine.select([_given(one) for one in nodes], query, self._selection)
@@ -180,6 +218,36 @@ class TreeMemoryPostprocessor(SelectionFields, BaseNodePostprocessor):
         return out
 
 
+class Referring(BaseNodePostprocessor):
+    """Lets whole documents be their references in the prompts of one model of ours.
+
+    It is the last step before the model, so that other models, such as that of a reranker, are
+    given the text. References of other memories and tenants are not used, nor those that no longer
+    stand for their text.
+    """
+
+    _scope: Scope = PrivateAttr()
+
+    def __init__(self, llm: LlamaIndexSharedLLM) -> None:
+        super().__init__()
+        self._scope = Scope.of(llm.engine.memory, llm.tenant)
+
+    @classmethod
+    def class_name(cls) -> str:
+        """The name by which LlamaIndex knows it."""
+        return "Referring"
+
+    def _postprocess_nodes(
+        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
+    ) -> list[NodeWithScore]:
+        return [
+            NodeWithScore(node=one.node.referring(self._scope), score=one.score)
+            if isinstance(one.node, DocumentNode)
+            else one
+            for one in nodes
+        ]
+
+
 def _given(one: NodeWithScore) -> GivenText:
     """The text of a node, between the marks of its reference if it has one."""
     node, text = one.node, one.node.get_content()
@@ -189,11 +257,13 @@ def _given(one: NodeWithScore) -> GivenText:
     return GivenText(text=text, title=title, source=source)
 
 
-def memory_for(memory: Any, llm: LlamaIndexSharedLLM | SharedLLM | None) -> TreeMemory:
+def memory_for(
+    memory: Any, llm: LlamaIndexSharedLLM | SharedLLM | None, *, create: bool = False
+) -> TreeMemory:
     """The open memory that `memory` is or names; None is a new one for the process."""
     if memory is None:
-        return temporary(core_of(llm))
-    return opened(memory, create=True, llm=core_of(llm))
+        return make_temporary(core_of(llm))
+    return open_given(memory, create=create, llm=core_of(llm))
 
 
 def core_of(llm: Any) -> SharedLLM | None:

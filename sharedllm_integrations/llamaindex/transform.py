@@ -11,7 +11,7 @@ from sharedllm.arguments import checked
 from sharedllm_integrations.engine import Engine
 from sharedllm_integrations.errors import SetupError
 from sharedllm_integrations.llamaindex.nodes import to_memory, whole
-from sharedllm_integrations.memories import opened, put
+from sharedllm_integrations.memories import open_given, put
 from sharedllm_integrations.references import Scope
 from sharedllm_integrations.settings import ModelFields
 from sharedllm_integrations.worker import in_thread
@@ -37,7 +37,8 @@ class TreeMemoryTransform(ModelFields, TransformComponent):
     model, adapter, device, dtype : what a new memory is made by, as for LlamaIndexSharedLLM
     llm : a SharedLLM that is loaded already, in place of `model`
     tenant : of the references of the nodes
-    references : let a node's content in LLM mode be its reference; otherwise it is the text
+    references : let a node's content in LLM mode be its reference, for a LlamaIndexSharedLLM of the
+        same memory and tenant; otherwise it is the text
 
     Raises
     ------
@@ -47,7 +48,7 @@ class TreeMemoryTransform(ModelFields, TransformComponent):
     """
 
     memory: Any
-    references: bool = True
+    references: bool = False
 
     @classmethod
     def class_name(cls) -> str:
@@ -58,12 +59,12 @@ class TreeMemoryTransform(ModelFields, TransformComponent):
     def __call__(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[BaseNode]:
         """Read `nodes`, and give back one whole node for each; those without text are left out."""
         memory, out = self._opened(), list[BaseNode]()
-        scope = Scope.of(memory, self.tenant) if self.references else None
+        scope = Scope.of(memory, self.tenant)
         for node in nodes:
             if node.get_content().strip():
                 document = to_memory(node)
                 put(memory, document)
-                out.append(whole(document, scope))
+                out.append(whole(document, scope, refers=self.references))
         return out
 
     async def acall(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[BaseNode]:
@@ -86,5 +87,5 @@ class TreeMemoryTransform(ModelFields, TransformComponent):
 
     def _opened(self) -> TreeMemory:
         if self.llm is None and self.model is None:
-            return opened(self.memory, create=True)
-        return opened(self.memory, create=True, llm=Engine(self).llm)
+            return open_given(self.memory, create=True)
+        return open_given(self.memory, create=True, llm=Engine(self).llm)

@@ -21,7 +21,7 @@ from benchmarks.default_adapter.packed_model import PackedModel, losses
 from benchmarks.default_adapter.packing import make_lesson, make_twin, pack
 from benchmarks.default_adapter.questions import Bank, Questions, Row, Shares, find_evidence
 from benchmarks.default_adapter.records import make_record
-from benchmarks.default_adapter.tasks import names
+from benchmarks.default_adapter.tasks import CASE_MAKERS, kinds, names
 from benchmarks.default_adapter.tasks.names import use_words
 from benchmarks.default_adapter.train import rate_share, to_device
 from sharedllm import SharedLLM
@@ -200,13 +200,25 @@ def test_generated_values_come_from_real_texts_too() -> None:
     rng = random.Random(1)
     try:
         use_words({"words": ["zephyr"], "names": ["Quenby"]})
-        drawn = [names.DRAW[kind](rng) for kind in ("food", "word", "ship", "person") * 40]
+        drawn = [kinds.DRAW[kind](rng) for kind in ("food", "word", "ship", "person") * 40]
     finally:
         use_words({"words": [], "names": []})
     text = " ".join(drawn).lower()
     assert "zephyr" in text
     assert "quenby" in text
     assert any(food in text for food in names.FOODS)
+
+
+@pytest.mark.parametrize("task", sorted(CASE_MAKERS))
+def test_cases_in_conversations_become_lessons(task: str) -> None:
+    llm = shared("llama")
+    chooser = Chooser(llm.tokenizer, llm.tree, Drawn(miss=0.0), 5)
+    for seed in range(3):
+        case = CASE_MAKERS[task](random.Random(seed), STORY * 4)
+        choice = chooser.choose(case)
+        said = llm.tokenizer.decode(choice.target, skip_special_tokens=True)
+        assert said.strip() == case.answer
+        assert choice.kind.startswith(task)
 
 
 def test_every_answer_begins_with_the_lead() -> None:

@@ -34,7 +34,9 @@ PYTHON = [page for page in PAGES if blocks(page, "python")]
 
 @pytest.fixture(scope="module")
 def encoder() -> DocumentEncoder:
-    return shared("llama", sizes=WIDE).encoder
+    made = shared("llama", sizes=WIDE).encoder
+    made.loaded_from = (None, "default")  # it stands for the embedded model
+    return made
 
 
 @pytest.fixture
@@ -85,9 +87,15 @@ def given(page: str, folder: Path) -> dict[str, Any]:
         "new_text": f"{STORY} The end.",
         "question": "Who keeps the lamp?",
     }
+    if page == "docs/tutorial.md":  # its command `sharedllm index` has made one
+        with TreeMemory(folder / "memory", llm=names["llm"]) as made:
+            made.add(MemoryDocument(id="story", text=STORY))
     if page == "docs/howto/citations.md":
         names["memory"] = TreeMemory(folder / "cited", llm=names["llm"])
         names["memory"].add(MemoryDocument(id="story", text=STORY))
+    if page == "docs/tutorial.md":  # `sharedllm index` of the page
+        made = resolve.open_memory(folder / "memory", create=True)
+        made.add(MemoryDocument(id="ferry", text=FERRY, source="reports/ferry.txt"))
     if page == "docs/howto/langchain.md":
         names |= _of_langchain()
     if "llamaindex" in page or "integrations" in page:

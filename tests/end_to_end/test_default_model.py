@@ -24,3 +24,16 @@ def test_it_answers_from_a_document() -> None:
     assert "".join(stream).strip() == stream.answer.text
     assert "seven" in stream.answer.text.lower()
     assert any("seven in the morning" in citation.text for citation in stream.citations)
+
+
+def test_it_answers_from_one_sentence() -> None:
+    llm = SharedLLM.from_pretrained(device="cpu")
+    for text, question, answer in (
+        ("The keeper is Olga.", "Who is the keeper?", "Olga"),
+        ("The code of room 3 is 122.", "What is the code of room 3?", "122"),
+        ("Paris is the capital of France.", "What is the capital of France?", "Paris"),
+    ):
+        said = llm.answer(question, llm.remember(text), max_new_tokens=8).text
+        assert answer in said
+    absent = llm.answer("Where is the key kept?", llm.remember("The keeper is Olga."))
+    assert absent.text == "not in the documents"

@@ -12,6 +12,7 @@ import pytest
 
 from sharedllm import SharedLLM, loaded
 from sharedllm_integrations.references import KEY_VARIABLE
+from sharedllm_integrations.resolution import held_texts
 from sharedllm_integrations.tree_cache import process_cache
 
 os.environ[KEY_VARIABLE] = "ab" * 32  # before any test module makes a reference
@@ -39,6 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def _apart() -> Iterator[None]:
     process_cache().clear()
+    held_texts.clear()
     yield
     process_cache().clear()
 

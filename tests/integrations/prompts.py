@@ -5,7 +5,12 @@ from __future__ import annotations
 from sharedllm import TreeMemory
 from sharedllm_integrations.references import Reference, Scope, text_hash
 
-NOWHERE = Reference.of_id("0" * 32)  # names nothing
+NOWHERE = Reference.of_id("0" * 32)  # names nothing, and anybody can write it
+
+
+def gone() -> Reference:
+    """A reference that this process made, to a document that is nowhere."""
+    return Scope("", "elsewhere").reference("gone", "The text that it had.")
 
 
 def enclosed(text: str, tenant: str = "") -> str:

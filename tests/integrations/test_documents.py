@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import datetime
+import decimal
+import enum
+import uuid
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from langchain_core.documents import Document
 from langchain_core.messages import AIMessage
 from llama_index.core import Document as IndexDocument
 
-from sharedllm import SharedLLM
+from sharedllm import SharedLLM, TreeMemory
 from sharedllm_integrations import report
 from sharedllm_integrations.documents import TITLE, beginning, file_name, name_of
-from sharedllm_integrations.errors import SetupError
+from sharedllm_integrations.errors import DocumentValueError, SetupError
 from sharedllm_integrations.langchain import (
     ChatSharedLLM,
     TreeMemoryRetriever,
@@ -198,3 +203,119 @@ def test_an_engine_leads_to_the_page_of_a_pdf(default_llm: SharedLLM, tmp_path: 
     assert answer_of(llm.complete("Hello")).citations == ()
     with pytest.raises(SetupError, match="not written by a SharedLLM"):
         answer_of(object())
+
+
+# -- values that a memory cannot hold as they are --------------------------------------------------
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (datetime.date(2024, 5, 1), "2024-05-01"),
+        (datetime.datetime(2024, 5, 1, 12, 30, tzinfo=datetime.UTC), "2024-05-01T12:30:00+00:00"),
+        (datetime.time(12, 30), "12:30:00"),
+        (float("nan"), None),
+        (decimal.Decimal("1.5"), 1.5),
+        (Path("a/b.txt"), str(Path("a/b.txt"))),
+        (uuid.UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+        ({"b", "a"}, ["a", "b"]),
+        ((1, (2,)), [1, [2]]),
+        (Colour.RED, "red"),
+        (np.int64(3), 3),
+        (np.float32(0.5), 0.5),
+        (np.array([[1, 2], [3, 4]]), [[1, 2], [3, 4]]),
+        (np.bool_(True), True),
+        ({"a": {"b": [datetime.date(2024, 5, 1)]}}, {"a": {"b": ["2024-05-01"]}}),
+        ("half \ud835 of it", "half \ufffd of it"),
+        ("\ud835\udc00", "\U0001d400"),
+        ({"\udc80": 1}, {"\ufffd": 1}),
+        (1 << 70, 1 << 70),
+        (None, None),
+    ],
+)
+def test_metadata_as_readers_make_them(
+    given: Any, kept: Any, memory: TreeMemory, llm: SharedLLM
+) -> None:
+    retriever = TreeMemoryRetriever(memory=memory)
+    retriever.upsert([Document("The keeper is Olga.", id="new", metadata={"field": given})])
+    assert memory.get("new").metadata == {"field": kept}
+    assert retriever.get(["new"])[0].metadata == {"field": kept}
+    index = TreeMemoryIndex(memory, llm=LlamaIndexSharedLLM(llm=llm))
+    index.insert(IndexDocument(text="The keeper is Bo.", id_="other", metadata={"field": given}))
+    assert index.ref_doc_info["other"].metadata == {"field": kept}
+
+
+def holding_itself() -> list[Any]:
+    out: list[Any] = []
+    out.append(out)
+    return out
+
+
+@pytest.mark.parametrize(
+    "given",
+    [b"bytes", object(), float("inf"), 1j, {1: 2}, [{"a": {3: 4}}], holding_itself(), print],
+)
+def test_what_no_memory_holds_is_refused_by_document_and_field(
+    given: Any, memory: TreeMemory, llm: SharedLLM
+) -> None:
+    before = [one.id for one in memory.list()]
+    good = Document("Fine.", id="good")
+    bad = Document.model_construct(page_content="Olga.", id="bad", metadata={"when": given})
+    with pytest.raises(DocumentValueError, match=r"'bad'.*'when'"):
+        TreeMemoryRetriever(memory=memory).upsert([good, bad])
+    node = IndexDocument(text="Olga.", id_="bad")
+    node.metadata = {"when": given}
+    index = TreeMemoryIndex(memory, llm=LlamaIndexSharedLLM(llm=llm))
+    with pytest.raises(DocumentValueError, match=r"'bad'.*'when'"):
+        index.insert_nodes([IndexDocument(text="Fine.", id_="good"), node])
+    assert [one.id for one in memory.list()] == before
+
+
+def test_half_of_a_surrogate_pair(memory: TreeMemory, caplog: pytest.LogCaptureFixture) -> None:
+    retriever = TreeMemoryRetriever(memory=memory)
+    broken = Document("The angle \ud835 is 30 degrees.", id="2", metadata={"title": "\ud835x"})
+    given = [Document("First.", id="1"), broken, Document("Third.", id="3")]
+    assert retriever.upsert(given)["succeeded"] == ["1", "2", "3"]
+    assert memory.get("2").text == "The angle \ufffd is 30 degrees."
+    assert memory.get("2").title == "\ufffdx"
+    assert "'2': text has half of a surrogate pair at character 10" in caplog.text
+    with pytest.raises(DocumentValueError, match="surrogate"):  # two ids must not become one
+        retriever.upsert([Document("First.", id="\udc80")])
+
+
+@pytest.mark.parametrize(
+    ("all_metadata", "pages"),
+    [
+        ([{"page": 1}, {"page": 2}, {"page": 3}], "123"),
+        ([{"page": 0}, {"page": 1}, {"page": 2}], "123"),
+        ([{"page_number": 1}, {"page_number": 2}, {"page_number": 3}], "123"),
+        ([{"page_number": 2}, {"page_number": 4}, {"page_number": 4}], "-1-2+3"),
+        ([{"page": "2"}, {"page": "3"}, {"page": "5"}], "-12-3"),
+        ([{"page": 1, "page_label": "2"}, {"page": 2, "page_label": "3"}, {"page": 3}], "-123"),
+        ([{"page": 1, "page_label": "1"}, {"page": 2, "page_label": "2"}, {"page": 3}], "123"),
+        ([{"page": n, "total_pages": 5} for n in (1, 2, 4)], "-12-3"),
+        ([{"page": n, "total_pages": 3} for n in (1, 2, 3)], "123"),
+        ([{"page_label": label} for label in ("i", "ii", "1")], "123"),
+        ([{"page_label": label} for label in ("2", "3", "5")], "-12-3"),
+        ([{"page": 10**9 + n} for n in range(3)], "123"),
+        ([{"page": 3}, {"page": 1}, {"page": 2}], "231"),
+        ([{"page": True}, {"page": None}, {"page": 1.5}], "123"),
+    ],
+)
+def test_pages_are_counted_as_their_reader_counts(all_metadata: Any, pages: str) -> None:
+    given = [
+        Document(f"Text {n}.", metadata={"source": "a.pdf", "n": n, "author": "Olga", **metadata})
+        for n, metadata in enumerate(all_metadata, 1)
+    ]
+    (whole,) = whole_of_loader(given)
+    found = ["+".join(page.split("\n\n")) for page in whole.page_content.split("\f")]
+    spelled = "".join(page.replace("Text ", "").replace(".", "").strip() or "-" for page in found)
+    assert spelled == pages
+    assert {k: v for k, v in whole.metadata.items() if k != "total_pages"} == {
+        "source": "a.pdf",
+        "author": "Olga",
+    }

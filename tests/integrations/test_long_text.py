@@ -68,7 +68,8 @@ def test_known_texts_are_found_where_they_stand() -> None:
     one, other = story(1, 5), story(2, 5)
     texts = [KnownText.of(f"\n{one}\n", 1), KnownText.of(other, 2)]
     prompt = f"Read:\n{other}\n\n{one}\nand answer."
-    assert found(prompt, *texts) == ["Read:\n", 2, "\n\n", 1, "\nand answer."]
+    assert found(prompt, *texts) == ["Read:\n", 2, "\n", 1, "and answer."]
+    assert found(f"Read: {one} Answer.", *texts) == ["Read: ", 1, " Answer."]
 
 
 def test_a_changed_text_is_not_known() -> None:

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from llama_index.core.schema import MetadataMode, QueryBundle
 
 from sharedllm import MemoryDocument, SharedLLM, SharedLLMError, TreeMemory
-from sharedllm_integrations import langchain, llamaindex
+from sharedllm_integrations import langchain, llamaindex, resolution
 from sharedllm_integrations.errors import CapacityError, DocumentReferenceError
-from sharedllm_integrations.references import SPELLING, Scope
+from sharedllm_integrations.references import SPELLING, UNKNOWN, Scope, text_hash
 from sharedllm_integrations.requests import GivenText, Message, Role
 from sharedllm_integrations.resolution import Found, HeldTexts, Resolver
 from sharedllm_integrations.tree_cache import process_cache
@@ -130,6 +130,63 @@ def test_a_reference_in_the_assistants_words_stays_text(llm: SharedLLM, memory: 
     run = ask(llm, "Hello", said(f"See {made}.", role="assistant"), "Go on.", memory=memory)
     assert run.report.documents == ()
     assert run.report.refused[0].id == made.id
+
+
+@pytest.mark.parametrize("spelled", [str(NOWHERE), f"Title: {NOWHERE}", f"\n{NOWHERE}\n"])
+def test_a_reference_that_anybody_wrote_stops_nothing(
+    llm: SharedLLM, memory: TreeMemory, spelled: str
+) -> None:
+    """As it comes in a passage or a title of somebody else's retriever."""
+    passage = f"{spelled} The ferry leaves at seven."
+    for own in (memory, None):
+        run = ask(llm, passage + ASK, memory=own)
+        assert run.report.documents == ()
+        assert [(one.id, one.why) for one in run.report.refused] == [(NOWHERE.id, UNKNOWN)]
+
+
+def test_texts_that_a_retriever_gave_out_are_known(llm: SharedLLM, make: Make) -> None:
+    memory, short = make(), "The keeper is Olga."
+    memory.add(MemoryDocument(id=id, text=t) for id, t in {**TEXTS, "short": short}.items())
+
+    def read(prompt: str, role: Role = "user", **own: Any) -> list[Any]:
+        asked = [Message(role=role, parts=(prompt,))]
+        resolver = Resolver(**{"llm": llm, "memory": memory, "tenant": "", **own})
+        parts = resolver.find_documents(asked)[0][0].parts
+        assert "".join(p if isinstance(p, str) else TEXTS.get(p.id, short) for p in parts) == prompt
+        return [part.id for part in parts if isinstance(part, Found)]
+
+    prompt = f"Context: {short}\n\n{STORY}\n\nQuestion: Who is the keeper?"
+    assert read(prompt) == []
+    documents = langchain.TreeMemoryRetriever(memory=memory, k=3).invoke("Who is the keeper?")
+    assert {d.page_content for d in documents} == {short, *TEXTS.values()}
+    assert read(prompt) == ["short", "story"]
+    for context in (f"<a>{short}</a>", f'"""{short}"""', f"Text:\n{short} \n", f"{short}\r\n"):
+        assert read(f"{context}\nWho is it?") == ["short"]
+    assert read(f"I heard that {short} Is it so?") == []  # a part of a sentence
+    assert read(f"Question: {short}") == []  # what is asked is no document
+    assert read(prompt, role="assistant") == []
+    assert read(prompt, filter={"id": "story"}) == ["story"]
+    assert read(prompt, long_text=None) == []
+    assert read(prompt, memory=None) == []
+    memory.update(MemoryDocument(id="story", text=STORY + "!"))
+    assert read(prompt) == ["short"]
+
+
+def test_a_text_is_hashed_once(
+    llm: SharedLLM, memory: TreeMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[str] = []
+
+    def counting(text: str, tenant: str) -> str:
+        hashed.append(text)
+        return text_hash(text, tenant)
+
+    prompt = f"{reference(memory, 'story')}\n" * 9
+    monkeypatch.setattr(resolution, "text_hash", counting)
+    for _ in range(2):
+        resolver = Resolver(llm=llm, memory=memory, tenant="")
+        resolver.find_documents([Message(role="user", parts=(prompt,))])
+    assert hashed == [STORY]
 
 
 def test_what_retrievers_return_names_nothing(llm: SharedLLM, make: Make) -> None:

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from sharedllm import SharedLLM
 from sharedllm_integrations.errors import SetupError
-from sharedllm_integrations.structured_output import bounded, schema_grammar
+from sharedllm_integrations.schema_grammar import bounded, schema_grammar
 from sharedllm_integrations.tool_calling import (
-    CLOSE,
+    OURS,
+    HeldCalls,
     call_grammar,
     chosen_tools,
     parsed_calls,
-    written_call,
 )
 
 FERRY: dict[str, Any] = {
@@ -40,10 +40,9 @@ PLAIN = st.dictionaries(
 
 @given(PLAIN)
 def test_a_call_reads_as_it_was_written(arguments: dict[str, Any]) -> None:
-    text, calls = parsed_calls(f"Let me see. {written_call('ferry', arguments)}")
-    if CLOSE not in json.dumps(arguments, ensure_ascii=False):
-        assert text == "Let me see."
-        assert [(c.name, c.arguments) for c in calls] == [("ferry", arguments)]
+    text, calls = parsed_calls(f"Let me see. {OURS.written('ferry', arguments)}")
+    assert text == "Let me see."
+    assert [(c.name, c.arguments) for c in calls] == [("ferry", arguments)]
 
 
 @pytest.mark.parametrize(
@@ -55,8 +54,38 @@ def test_what_is_no_call_is_kept_as_it_is(raw: str) -> None:
 
 
 def test_several_calls() -> None:
-    text = written_call("a", {}) + "\n" + written_call("b", {"x": 1})
+    text = OURS.written("a", {}) + "\n" + OURS.written("b", {"x": "</tool_call>"})
     assert [c.name for c in parsed_calls(text)[1]] == ["a", "b"]
+    assert parsed_calls(text)[1][1].arguments == {"x": "</tool_call>"}
+
+
+def test_an_unknown_tool_is_no_call() -> None:
+    written = OURS.written("boat", {})
+    _, (call,) = parsed_calls(written, OURS, ["ferry", "clock"])
+    assert (call.name, call.arguments) == ("boat", None)
+    assert call.error == "there is no tool 'boat'; the tools are: ferry, clock"
+
+
+@pytest.mark.parametrize("text", ["<tool_ca", '<tool_call>{"name": "fer', "Let me see. <too"])
+def test_a_call_that_was_cut_is_one_with_an_error(text: str) -> None:
+    beside, (call,) = parsed_calls(text, OURS, ["ferry"], cut="It was cut.")
+    assert (beside, call.arguments, call.error) == (
+        text.partition("<")[0].strip(),
+        None,
+        "It was cut.",
+    )
+    assert parsed_calls("1 <", OURS, cut="It was cut.") == ("1 <", [])
+
+
+@pytest.mark.parametrize("step", [1, 3, 1000])
+@pytest.mark.parametrize("text", ["", "Let me see. ", "1 < 2 <tool", "a <tool_call b "])
+def test_a_stream_holds_calls_back_wherever_they_begin(text: str, step: int) -> None:
+    held, shown = HeldCalls(OURS), ""
+    whole = text + OURS.written("ferry", {"port": "Zell"})
+    for at in range(0, len(whole), step):
+        shown += held.feed(whole[at : at + step])
+    assert shown == text
+    assert [c.arguments for c in parsed_calls(held.text)[1]] == [{"port": "Zell"}]
 
 
 @pytest.mark.parametrize(
@@ -138,5 +167,5 @@ def test_bounds_leave_what_is_there() -> None:
     assert json.dumps(schema) == before
     assert out["properties"]["a"]["maxLength"] == 7
     assert "minimum" not in out["properties"]["b"]
-    assert out["properties"]["c"] == {"type": "string", "enum": ["x"]}
-    assert out["additionalProperties"] is True
+    assert out["properties"]["c"] == {"enum": ["x"]}
+    assert out["additionalProperties"] is False  # further properties could go on for ever

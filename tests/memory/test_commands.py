@@ -66,12 +66,13 @@ def as_json(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> Any
 def test_index_adds_updates_and_leaves_alone(
     library: Path, model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["index", "in", "--memory", "lib"]
-    first = as_json([*command, "--model", model], capsys)
+    command = ["index", "in", "--memory", "lib", "--model", model]
+    first = as_json(command, capsys)
     assert first["added"] == ["in/deep/ferry.md", "in/story.txt"]
     assert first["documents"] == 2
-    forget()  # nothing to read: no model is loaded
-    again = as_json(command, capsys)
+    forget()
+    unnamed = command[:-2]  # nothing to read: no model is loaded
+    again = as_json(unnamed, capsys)
     assert again["unchanged"] == ["in/deep/ferry.md", "in/story.txt"]
     Path("in/deep/ferry.md").write_text(FERRY + GARDEN)
     Path("in/new.txt").write_text(GARDEN)
@@ -96,7 +97,7 @@ def test_files_that_cannot_be_read(
     assert "2 added" in out
     Path("in/more.txt").write_text("One more.")
     named = ["in/binary.txt", "in/gone.txt", "in/more.txt"]
-    code, out, _ = run(["index", *named, "--memory", "lib"], capsys)
+    code, out, _ = run(["index", *named, "--memory", "lib", "--model", model], capsys)
     assert code == 1
     assert "binary.txt is binary" in out
     assert "no such file: 'in/gone.txt'" in out
@@ -109,7 +110,7 @@ def test_a_document_that_gives_no_token_does_not_stop_the_others(
     Path("in/blank.txt").write_text("\u200b\xad")
     code, out, _ = run(["index", "in", "--memory", "lib", "--model", model], capsys)
     assert code == 1
-    assert "not read: in/blank.txt: the document has no text" in out
+    assert "(blank): the document has no text" in out
     assert "2 added, 0 updated" in out
 
 
@@ -183,8 +184,15 @@ def test_docs_lists_objects(indexed: str, capsys: pytest.CaptureFixture[str]) ->
     assert found[0]["id"] in out
 
 
-def test_ask_names_the_document(indexed: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ask_names_the_document(
+    indexed: str, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     command = ["ask", "--memory", indexed, "-q", "When does the ferry leave?"]
+    code, _, err = run(command, capsys)  # the memory may be a stranger's
+    assert code == 2
+    assert f"made with the model '{model}'" in err
+    assert "--model" in err
+    command += ["--model", model]
     answer = as_json([*command, "--max-new-tokens", "2"], capsys)
     cited = {(c["source"], c["title"]) for c in answer["citations"]}
     assert cited <= {("in/story.txt", "story"), ("in/deep/ferry.md", "ferry")}
@@ -211,7 +219,9 @@ def test_remove(indexed: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "holds no document" in err
 
 
-def test_verify_is_zero_only_when_clean(indexed: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_is_zero_only_when_clean(
+    indexed: str, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     report = as_json(["verify", "--memory", indexed], capsys)
     assert report["clean"] is True
     assert report["documents"] == 2
@@ -227,7 +237,9 @@ def test_verify_is_zero_only_when_clean(indexed: str, capsys: pytest.CaptureFixt
     code, out, _ = run(["verify", "--memory", indexed], capsys)
     assert code == 1
     assert "1 problem\n" in out
-    code, out, _ = run(["verify", "--repair", "--memory", indexed], capsys)
+    code, _, err = run(["verify", "--repair", "--memory", indexed], capsys)
+    assert (code, "--model" in err) == (2, True)
+    code, out, _ = run(["verify", "--repair", "--memory", indexed, "--model", model], capsys)
     assert code == 0
     assert "clean, 1 problem mended" in out
 
@@ -244,14 +256,15 @@ def test_a_folder_that_is_no_memory(
 
 
 def test_another_model_needs_to_be_told(
-    indexed: str, library: Path, capsys: pytest.CaptureFixture[str]
+    indexed: str, library: Path, model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_model("qwen3", max_position_embeddings=8192).save_pretrained("other")
     make_tokenizer().save_pretrained("other")
     other = ["--model", str(library / "other")]
     asked = ["ask", "--memory", indexed, "-q", "Who?", "--max-new-tokens", "1"]
-    assert run([*asked, "--device", "cpu"], capsys)[0] == 0  # the memory's own model
-    code, _, err = run([*asked, "--dtype", "bfloat16"], capsys)
+    own = [*asked, "--model", model]
+    assert run([*own, "--device", "cpu"], capsys)[0] == 0
+    code, _, err = run([*own, "--dtype", "bfloat16"], capsys)
     assert code == 2
     assert "made with dtype 'float32' (given: 'bfloat16')" in err
     command = ["index", "in", "--memory", indexed, *other, "--keep", "coarse"]

@@ -8,8 +8,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -25,81 +23,24 @@ from sharedllm.errors import (
 )
 from sharedllm.memory import maintenance
 from tests.conftest import DOCUMENTS, Make
+from tests.memory import attacks
+from tests.memory.attacks import KEYS, fill, flips, told
 from tests.texts import FERRY, STORY
 
 ROOT = Path(__file__).parents[2]
-KEYS = {  # columns by which a row of a table is found
-    "manifest": ("name",),
-    "texts": ("text",),
-    "documents": ("document",),
-    "chunks": ("chunk",),
-    "placed": ("text", "ordinal"),
-    "vectors": ("chunk",),
-    "kv": ("row",),
-    "codecs": ("made_by", "name"),
-    "dropped": ("chunk",),
-    "words_content": ("id",),
-    "words_data": ("id",),
-    "words_docsize": ("id",),
-    "words_config": ("k",),
-}
 GIVEN = ("documents",)  # only their owner can give these again
-QUERIES = ("the lamp", "When does the ferry leave?", "blue poppies behind the chapel")
 
 
 @pytest.fixture
 def full(make: Make) -> TreeMemory:
     """A memory with rows in every table."""
     memory = make(keep="all", candidates=4)
-    memory.add(DOCUMENTS)
-    memory.add(MemoryDocument(id="gone", text="Nobody lives on the reef any more."))
-    memory.delete("gone")
+    fill(memory)
     return memory
 
 
 def execute(memory: TreeMemory, statement: str, values: Any = ()) -> None:
-    with closing(sqlite3.connect(memory.path / "memory.sqlite")) as connection, connection:
-        connection.execute(statement, values)
-
-
-def flipped(value: Any, draw: random.Random) -> Any:
-    """`value` with one bit changed, of the same type; None where that cannot be."""
-    if isinstance(value, int):
-        return value ^ 1 << draw.randrange(12)
-    data = bytearray(value.encode() if isinstance(value, str) else value)
-    if not data:
-        return None
-    data[draw.randrange(len(data))] ^= 1 << draw.randrange(7 if isinstance(value, str) else 8)
-    return data.decode(errors="replace") if isinstance(value, str) else bytes(data)
-
-
-def flips(memory: TreeMemory, table: str, count: int) -> Iterator[tuple[str, list[Any]]]:
-    """Statements that each change one bit of one value of a table."""
-    draw = random.Random(table)
-    with closing(sqlite3.connect(memory.path / "memory.sqlite")) as connection:
-        found = connection.execute(f"SELECT * FROM {table}")
-        columns = [column[0] for column in found.description]
-        rows = found.fetchall()
-    assert rows, table
-    where = " AND ".join(f"{key} IS ?" for key in KEYS[table])
-    made = 0
-    while made < count:
-        row = dict(zip(columns, draw.choice(rows), strict=True))
-        column = draw.choice([name for name in columns if name not in KEYS[table]])
-        value = flipped(row[column], draw)
-        if value is None or value == row[column]:
-            continue
-        made += 1
-        keys = [row[key] for key in KEYS[table]]
-        yield f"UPDATE {table} SET {column} = ? WHERE {where}", [value, *keys]
-
-
-def told(memory: TreeMemory) -> list[Any]:
-    """Everything that the memory says."""
-    return [
-        [memory.get(document.id) for document in memory.list()],
-        [(hit.id, hit.char_start, hit.text) for query in QUERIES for hit in memory.search(query)],
-    ]
+    attacks.execute(memory.path, statement, values)
 
 
 @pytest.mark.parametrize("table", KEYS)
@@ -109,32 +50,32 @@ def test_a_flipped_bit_of_any_table_is_found_and_mended(
     before = told(full)
     full.close()
     sound = shutil.copytree(full.path, full.path.parent / "sound")
-    for statement, values in flips(full, table, 6):
-        execute(full, statement, values)
+    for name, attack in flips(sound, table, random.Random(table)):
+        attack(full.path)
         try:
             memory = make(keep=None, candidates=4)
             report = memory.verify()
         except TreeMemoryDamagedError:  # the manifest: nothing can be read without it
             assert table == "manifest"
         else:
-            assert not report.clean, (statement, values)
+            assert not report.clean, name
             assert table.partition("_")[0] in {problem.table for problem in report.problems}
             if not table.startswith("words"):  # whose index is not compared when it is searched
                 reads_right_or_refuses(memory, before)
             repaired = memory.verify(repair=True)
-            assert repaired.clean is (table not in GIVEN) or text_is_lost(statement), (
-                statement,
+            assert repaired.clean is (table not in GIVEN) or text_is_lost(name), (
+                name,
                 repaired.problems,
             )
             if repaired.clean:
-                assert told(memory) == before, (statement, values)
+                assert told(memory) == before, name
             memory.close()
         shutil.rmtree(full.path)
         shutil.copytree(sound, full.path)
 
 
-def text_is_lost(statement: str) -> bool:
-    return "texts SET body" in statement or "texts SET hash" in statement
+def text_is_lost(name: str) -> bool:
+    return name in ("a bit of texts.body", "a bit of texts.hash")
 
 
 def reads_right_or_refuses(memory: TreeMemory, before: list[Any]) -> None:

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from sharedllm import MemoryDocument, SharedLLM, TreeConfig, TreeMemory
+from sharedllm import MemoryDocument, SharedLLM, TreeConfig, TreeMemory, open_memory
 from sharedllm.errors import (
     ConfigError,
     InputError,
+    ModelError,
+    SharedLLMError,
     TreeMemoryBusyError,
     TreeMemoryError,
     TreeMemoryFormatError,
@@ -109,16 +111,40 @@ def test_a_model_that_has_no_name_must_be_given(memory: TreeMemory) -> None:
     again.close()
 
 
-def test_the_model_is_loaded_by_its_name(tiny_folder: Path, tmp_path: Path) -> None:
-    from sharedllm.registry import forget, loaded
+def test_a_model_that_a_memory_names_is_loaded_when_the_user_names_it(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The memory may be a stranger's: what it names may be anything on the disk or the hub."""
+    from sharedllm.encoding import document_encoder
+    from sharedllm.registry import forget, loaded, loaded_for
 
     tree = TreeConfig(chunk=64, height=2, ratios=(4, 1), root_ratio=8)
     llm = SharedLLM.from_pretrained(tiny_folder, tree=tree)
     with TreeMemory(tmp_path / "m", llm=llm) as memory:
         memory.add(DOCUMENTS)
+    forget()
+    loads: list[object] = []
+    own = document_encoder.load
+    monkeypatch.setattr(
+        document_encoder, "load", lambda name, **options: loads.append(name) or own(name, **options)
+    )
     with TreeMemory(tmp_path / "m") as first, TreeMemory(tmp_path / "m") as second:
-        assert first.search("light")[0].id in {d.id for d in DOCUMENTS}
-        assert first.encoder is second.encoder
+        for use in (
+            lambda: first.search("light"),
+            lambda: loaded_for(first),
+            lambda: loaded_for(first, device="cpu"),
+            lambda: first.add(MemoryDocument(text="more")),
+        ):
+            with pytest.raises(TreeMemoryMismatchError, match=r"made with the model .*--model"):
+                use()
+        assert [first.get(d.id) for d in DOCUMENTS] == list(DOCUMENTS)
+        assert first.verify().clean
+        assert not loads
+        named = loaded_for(first, model=str(tiny_folder))
+        assert loaded_for(second, model=str(tiny_folder)) is named
+        assert named.tree == tree  # the memory's
+    with TreeMemory(tmp_path / "m", llm=named) as memory:
+        assert memory.search("light")[0].id in {d.id for d in DOCUMENTS}
     assert loaded(str(tiny_folder), tree=tree) is loaded(str(tiny_folder), tree=tree)
     forget()
     shutil.rmtree(tmp_path / "m")
@@ -221,82 +247,72 @@ def test_readers_beside_a_writer(make: Make, llm: SharedLLM) -> None:
             reader.wait()
 
 
-def test_a_memory_works_after_a_fork(memory: TreeMemory, tmp_path: Path) -> None:
-    if not hasattr(os, "fork"):
-        pytest.skip("no fork here")
-    code = (
-        "import os, sys\n"
-        "from sharedllm import TreeMemory\n"
-        "memory = TreeMemory(sys.argv[1])\n"
-        "before = len(memory)\n"
-        "child = os.fork()\n"
-        "if not child:\n"
-        "    memory.delete('story')\n"
-        "    os._exit(len(memory))\n"
-        "status = os.waitpid(child, 0)[1]\n"
-        "sys.exit(0 if (before, os.waitstatus_to_exitcode(status), len(memory)) == (3, 2, 2)"
-        " else 1)\n"
-    )
-    command = [sys.executable, "-c", code, str(memory.path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
-LAST_WRITE = """
-import os, sys
-from sharedllm import TreeMemory
-memory = TreeMemory(sys.argv[1])
-assert len(memory) == 3
-used, closed = os.pipe(), os.pipe()
-child = os.fork()
-if not child:
-    assert len(memory) == 3
-    os.write(used[1], b"x")
-    os.read(closed[0], 1)
-    memory.delete("story")
-    os._exit(0)
-os.read(used[0], 1)
-memory.close()
-os.write(closed[1], b"x")
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-"""
-INSIDE = """
-import os, sys
-from sharedllm import TreeMemory
-from sharedllm.errors import TreeMemoryError
-memory = TreeMemory(sys.argv[1])
-with memory._database.read():
-    child = os.fork()
-    if not child:
-        try:
-            len(memory)
-        except TreeMemoryError as error:
-            os._exit(0 if "open it again" in str(error) else 1)
-        os._exit(2)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert len(memory) == 3
-assert len(memory) == 3
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
-@pytest.mark.parametrize(("code", "left"), [(LAST_WRITE, 2), (INSIDE, 3)])
-def test_a_fork_loses_no_write(memory: TreeMemory, code: str, left: int) -> None:
-    """The parent closes first, or the fork happens while the memory is read."""
-    command = [sys.executable, "-c", code, str(memory.path)]
-    memory.close()
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    with TreeMemory(memory.path) as after:
-        assert len(after) == left
-        assert after.verify().clean
-
-
 def test_a_path_that_is_no_memory_is_no_context(llm: SharedLLM, tmp_path: Path) -> None:
     for given in (str(tmp_path), str(tmp_path / "nothing"), "a text", "a long text " * 999):
         with pytest.raises(InputError, match="there is no memory in a folder of that name") as told:
             llm.answer("Who?", given)
         assert len(str(told.value)) < 200
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "n" * 256,
+        "\u00e9" * 128,
+        "in/" + "n" * 300,
+        "a\0b",
+        "\ud800",
+        "n/" * 3000,
+        "ring",
+        "ring/in",
+    ],
+)
+def test_names_that_no_file_can_have(
+    memory: TreeMemory, llm: SharedLLM, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "ring").symlink_to("ring")
+    before = sorted(tmp_path.iterdir())
+    path = tmp_path / name
+    for use in (
+        lambda: TreeMemory(path, llm=llm),
+        lambda: TreeMemory(path, create=False),
+        lambda: open_memory(path),
+        lambda: open_memory(path, create=True),
+        lambda: memory.export(path),
+        lambda: memory.import_from(path),
+    ):
+        with pytest.raises((TreeMemoryError, InputError)) as told:
+            use()
+        assert len(str(told.value)) < 8000
+    with pytest.raises(InputError, match="no memory in a folder of that name"):
+        llm.answer("Who?", str(path))
+    with pytest.raises((ModelError, InputError)):
+        SharedLLM.from_pretrained(str(path))
+    with pytest.raises((ModelError, InputError)):
+        SharedLLM.from_pretrained(f"{path}.gguf")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_reading_creates_nothing(llm: SharedLLM, make: Make, tmp_path: Path) -> None:
+    """A mistyped path is an error, and an empty memory is no place to answer from."""
+    for use in (
+        lambda: open_memory(tmp_path / "typo"),
+        lambda: llm.answer("Who?", str(tmp_path / "typo")),
+        lambda: TreeMemory(tmp_path / "typo", create=False),
+    ):
+        with pytest.raises(SharedLLMError, match="no memory in"):
+            use()
+    assert not list(tmp_path.iterdir())
+    empty = make("empty")
+    for use in (
+        lambda: empty.search("Who?"),
+        lambda: llm.answer("Who?", empty),
+        lambda: llm.answer("Who?", str(tmp_path / "empty")),
+    ):
+        with pytest.raises(InputError, match=r"the memory holds no document: .*empty"):
+            use()
+    with empty._database.read() as connection:
+        assert connection.execute("SELECT count(*) FROM codecs").fetchone() == (0,)
 
 
 def test_a_memory_is_no_document(memory: TreeMemory, llm: SharedLLM) -> None:

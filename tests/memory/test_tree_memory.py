@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
@@ -105,6 +106,46 @@ def test_appending_encodes_only_what_is_new(
     assert memory.list({"id": "story"})[0].title == "Renamed"
 
 
+@pytest.mark.parametrize("operation", ["add", "update"])
+def test_of_several_documents_those_before_a_bad_one_are_stored(
+    memory: TreeMemory, operation: str
+) -> None:
+    """The promise of add(), whatever is wrong with the bad one."""
+    good = [MemoryDocument(id=name, text=f"{FERRY} {name}") for name in ("first", "last")]
+    bad = {
+        "white": MemoryDocument(id="white", text=" \n", title="A page"),
+        "story": MemoryDocument(id="story", text="another text"),
+        "first": MemoryDocument(id="first", text="a second one of this id"),
+        "nobody": MemoryDocument(id="nobody", text=FERRY),
+    }
+    if operation == "update":
+        memory.add([*good, MemoryDocument(id="white", text="white")])
+        good = [MemoryDocument(id=d.id, text=d.text + " again") for d in good]
+        wrong = ("white", "nobody")
+    else:
+        wrong = ("white", "story", "first")
+    for name in wrong:
+        with pytest.raises(DocumentError, match=rf"^document '{name}'.*, number 2 of 3: .*stored"):
+            getattr(memory, operation)([good[0], bad[name], good[1]])
+        assert memory.get("first") == good[0]
+        if operation == "add":
+            assert "last" not in memory
+            memory.delete("first")
+        else:
+            assert memory.get("last") != good[1]
+        assert memory.verify().clean
+
+
+def test_documents_that_are_too_long_are_refused() -> None:
+    for given, said in (
+        ({"title": "t" * 4097}, "title has 4,097 characters; allowed are at most 4,096: shorten"),
+        ({"source": "s" * 5000}, "source has 5,000 characters"),
+        ({"metadata": {"a": "m" * (1 << 24)}}, "metadata takes 16,777,225 characters"),
+    ):
+        with pytest.raises(InputError, match=said):
+            MemoryDocument(text="text", **given)  # type: ignore[arg-type]
+
+
 def test_add_and_update_say_what_they_want(memory: TreeMemory) -> None:
     with pytest.raises(DocumentError, match="already holds a document 'story'"):
         memory.add(MemoryDocument(id="story", text=FERRY))
@@ -116,7 +157,7 @@ def test_add_and_update_say_what_they_want(memory: TreeMemory) -> None:
         memory.get("nobody")
     with pytest.raises(DocumentError, match="no document 'nobody'"):
         memory.delete(["story", "nobody"])
-    with pytest.raises(InputError, match="str was given; give MemoryDocument"):
+    with pytest.raises(InputError, match="1 of 6 documents is a str; give MemoryDocument"):
         memory.add("a text")  # type: ignore[arg-type]
     assert "story" in memory
 
@@ -159,6 +200,17 @@ def test_ids_without_a_name_follow_the_content() -> None:
         ({"title": {"ne": "The ferry"}}, ["story", "garden"]),
         ({"place": {"ne": "Penmor"}}, ["garden"]),
         ({"x') OR 1 --": 1}, []),
+        ({"place": {"nin": ["Penmor", "Rome"]}}, ["garden"]),
+        ({"title": {"nin": ["The ferry"]}}, ["story", "garden"]),
+        ({"place": {"contains": "nmo"}}, ["story", "ferry"]),
+        ({"title": {"contains": "ferry"}}, ["ferry"]),
+        ({"year": {"contains": 1871}}, []),
+        ({"year": {"empty": True}}, ["ferry"]),
+        ({"title": {"empty": False}}, ["story", "ferry"]),
+        ({"$or": [{"year": 1902}, {"title": "The ferry"}]}, ["ferry", "garden"]),
+        ({"$or": [{"year": 1902}, {"year": 1871}], "place": "Penmor"}, ["story"]),
+        ({"$and": [{"place": "Penmor"}, {"$not": {"year": 1871}}]}, ["ferry"]),
+        ({"$not": {"year": 1902}}, ["story", "ferry"]),
     ],
 )
 def test_filters(memory: TreeMemory, given: dict[str, Any] | None, found: list[str]) -> None:
@@ -172,12 +224,48 @@ def test_filters(memory: TreeMemory, given: dict[str, Any] | None, found: list[s
         ({3: 1}, "a field is a str"),
         ({"year": {"above": 3}}, "allowed: gt, gte"),
         ({"year": {"gt": [3]}}, "compare with a number or a str"),
-        ({"year": None}, "str, numbers and booleans"),
+        ({"year": None}, "str, booleans, finite numbers"),
+        ({"year": 1 << 64}, "64 bits"),
+        ({"year": {"gt": float("nan")}}, "finite"),
+        ({"place": "\ud835"}, "surrogate"),
+        ({"$or": {"year": 1902}}, "a list of filters"),
+        ({"$or": []}, "a list of filters"),
+        ({"$not": 3}, "give a mapping"),
+        ({"year": {"empty": 1}}, "give True or False"),
+        (functools.reduce(lambda inner, _: {"$not": inner}, range(40), {}), "levels"),
     ],
 )
 def test_filters_of_another_form(memory: TreeMemory, given: Any, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         memory.list(given)
+
+
+TAGS: dict[str, list[Any]] = {
+    "one": ["red", "blue"],
+    "two": ["reddish"],
+    "three": [],
+    "four": [3, True, {"red": "red"}, ["red"], "it's"],
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({"tags": {"contains": "red"}}, ["one"]),
+        ({"tags": {"contains": 3}}, ["four"]),
+        ({"tags": {"contains": "it's"}}, ["four"]),
+        ({"tags": {"contains": "["}}, []),
+        ({"tags": {"empty": True}}, ["three"]),
+        ({"$not": {"tags": {"contains": "red"}}}, ["two", "three", "four"]),
+        ({"$or": [{"tags": {"contains": t}} for t in ("red", "reddish")]}, ["one", "two"]),
+    ],
+)
+def test_filters_on_lists(make: Make, given: dict[str, Any], found: list[str]) -> None:
+    memory = make("tags")
+    memory.add(MemoryDocument(id=id, text=id, metadata={"tags": t}) for id, t in TAGS.items())
+    assert [document.id for document in memory.list(given)] == found
+    if found:
+        assert {hit.id for hit in memory.search("one", k=9, filter=given)} == set(found)
 
 
 def test_search_gives_passages_of_the_document(memory: TreeMemory) -> None:

@@ -1,7 +1,8 @@
 """Generated retrieval tasks: made-up facts hidden in text, and questions about them.
 
 Each maker takes a random generator and filler text and gives an :class:`Example` whose answer is
-short and follows from the text, or says that it is not there. Keys, values and wordings vary, so
+short and follows from the text, or says that it is not there; those of :data:`CASE_MAKERS` give a
+:class:`~benchmarks.default_adapter.cases.Case` instead. Keys, values and wordings vary, so
 that what is learned is looking up, not a phrase.
 """
 
@@ -10,6 +11,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+from benchmarks.default_adapter.cases import Case
+from benchmarks.default_adapter.tasks.comparing import comparison, interval
+from benchmarks.default_adapter.tasks.judging import near_absent, yes_no
 from benchmarks.default_adapter.tasks.needles import (
     absent,
     multi_key,
@@ -18,25 +22,38 @@ from benchmarks.default_adapter.tasks.needles import (
     single,
 )
 from benchmarks.default_adapter.tasks.reasoning import lists, tracking, two_hop
+from benchmarks.default_adapter.tasks.telling import conflicting, sentence
+from benchmarks.default_adapter.tasks.turns import correction, follow_up, off_topic
 from benchmarks.default_adapter.tasks.words import quotation, words
 from sharedllm.training.examples import Example
 
 __all__ = [
+    "CASE_MAKERS",
     "MAKERS",
     "absent",
+    "comparison",
+    "conflicting",
+    "correction",
+    "follow_up",
+    "interval",
     "lists",
     "multi_key",
     "multi_query",
     "multi_value",
+    "near_absent",
+    "off_topic",
     "quotation",
     "retrieval",
+    "sentence",
     "single",
     "tracking",
     "two_hop",
     "words",
+    "yes_no",
 ]
 
 Maker = Callable[[random.Random, str], Example]
+CaseMaker = Callable[[random.Random, str], Case]
 
 MAKERS: dict[str, Maker] = {
     "single": single,
@@ -49,6 +66,18 @@ MAKERS: dict[str, Maker] = {
     "quotation": quotation,
     "words": words,
     "absent": absent,
+}
+# tasks that need a conversation, several documents, or answers in whole sentences
+CASE_MAKERS: dict[str, CaseMaker] = {
+    "yes_no": yes_no,
+    "follow_up": follow_up,
+    "correction": correction,
+    "comparison": comparison,
+    "interval": interval,
+    "conflicting": conflicting,
+    "sentence": sentence,
+    "near_absent": near_absent,
+    "off_topic": off_topic,
 }
 # how often each is made by `retrieval`
 WEIGHTS: dict[str, float] = {

@@ -29,15 +29,23 @@ def like(rng: random.Random, name: str, used: set[str]) -> str | None:
 
 
 def rivals(
-    rng: random.Random, asked: Fact, others: Sequence[Relation], n: int, used: set[str]
+    rng: random.Random,
+    asked: Fact,
+    others: Sequence[Relation],
+    n: int,
+    used: set[str],
+    *,
+    apart: bool = False,
 ) -> list[Fact]:
     """`n` facts that could be taken for the `asked` one.
 
     They tell the same of another subject (sometimes of one with half the same name), or something
-    else of the same subject.
+    else of the same subject; with `apart` nothing that could pass for an answer.
     """
     out: list[Fact] = []
     left = [of for of in others if of.subject == asked.relation.subject and of != asked.relation]
+    if apart:
+        left = [of for of in left if sort(of.value) != sort(asked.relation.value)]
     rng.shuffle(left)
     for _ in range(n):
         if left and rng.random() < 0.35:
@@ -50,6 +58,26 @@ def rivals(
 
 
 NEAR = ("person", "pair")
+
+
+# kinds of values that may answer the same question
+ALIKE = (
+    ("rank", "job", "company", "committee"),
+    ("place", "street", "room", "room_name", "event", "code", "small"),
+    ("date", "date_only", "year", "day", "month", "season", "clock", "hours"),
+    ("days", "weeks", "years", "minutes"),
+    ("subject", "topic", "language", "hobby", "sport"),
+    ("food", "drink", "herb", "dish"),
+    ("material", "wood", "fabric"),
+    ("price", "percent"),
+    ("animal", "species", "livestock"),
+    ("number", "count", "small"),
+)
+
+
+def sort(kind: str) -> str:
+    """A name that is the same for all kinds of values between which a question may not tell."""
+    return next((group[0] for group in ALIKE if kind in group), kind)
 
 
 def _other(

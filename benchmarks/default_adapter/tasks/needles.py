@@ -13,6 +13,7 @@ from benchmarks.default_adapter.tasks.relations import (
     fact,
     question,
     relation,
+    write,
 )
 from sharedllm.generation.prompt import ABSENT
 from sharedllm.training.examples import Example, Span
@@ -52,7 +53,7 @@ def absent(rng: random.Random, filler: str) -> Example:
     """A question like the others. The text tells the same of others, and other things of this."""
     used: set[str] = set()
     asked = fact(rng, relation(rng), used)
-    others = rivals(rng, asked, _kindred(asked.relation), rng.randint(1, 10), used)
+    others = rivals(rng, asked, _kindred(asked.relation), rng.randint(1, 10), used, apart=True)
     if rng.random() < 0.85:
         text = background(rng, filler, asked.relation, used)
     else:  # nothing like it is there
@@ -136,9 +137,9 @@ def _all_of(rng: random.Random, asked: list[Fact]) -> str:
         return _every(rng, of, keys)
     if all(one.relation == of for one in asked) and rng.random() < 0.5:
         keys = ", ".join(one.subject for one in asked[:-1]) + f" and {asked[-1].subject}"
-        noun = of.noun.replace("the {s}", "{s}").format(s="each of these")
+        noun = write(of.noun.replace("the {s}", "{s}"), "each of these")
         return f"What is {noun}: {keys}?"
-    nouns = [one.relation.noun.format(s=one.subject) for one in asked]
+    nouns = [write(one.relation.noun, one.subject) for one in asked]
     what = ", ".join(nouns[:-1]) + f" and {nouns[-1]}"
     return rng.choice(("What are {w}?", "Tell me {w}.", "I need {w}.")).format(w=what)
 
@@ -150,7 +151,7 @@ def _every(rng: random.Random, of: Relation, subject: str) -> str:
             f"What are all the special magic {kind}s for {subject} mentioned in the provided text?"
         )
         return (PREAMBLE.format(kind=kind) if rng.random() < 0.15 else "") + asked
-    noun = of.noun.format(s=subject)
+    noun = write(of.noun, subject)
     return rng.choice(
         (
             f"Different places of the text tell {noun}. List all that is said.",

@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 from benchmarks.default_adapter.tasks import names
 from benchmarks.default_adapter.tasks.haystack import background, hide
-from benchmarks.default_adapter.tasks.relations import RELATIONS, fact
+from benchmarks.default_adapter.tasks.kinds import DRAW
+from benchmarks.default_adapter.tasks.relations import RELATIONS, fact, write
 from sharedllm.training.examples import Example, Past
 
 
@@ -67,9 +68,9 @@ def two_hop(rng: random.Random, filler: str) -> Example:
             others.append(fact(rng, two, used, subject=rival.value).statement)
     text = background(rng, filler, one, used)
     past, spans = hide(rng, text, [first.statement, second.statement, *others])
-    who = one.noun.format(s=first.subject)
-    literal = f"What is {two.noun.format(s=who)}?"
-    asks = [ask.format(s=who) for ask in two.asks if "{s}'s" not in ask]
+    who = write(one.noun, first.subject)
+    literal = f"What is {write(two.noun, who)}?"
+    asks = [write(ask, who) for ask in two.asks if "{s}'s" not in ask]
     question = rng.choice(asks) if asks and rng.random() < 0.7 else literal
     return Example(
         kind="two_hop", past=past, question=question, answer=second.value, evidence=spans[:2]
@@ -80,7 +81,7 @@ ORDINALS = "first second third fourth fifth sixth seventh eighth".split()
 # what is listed, how the whole is stated, how one entry is, and what it is called
 LISTS: tuple[tuple[Callable[[random.Random], str], str, str, str], ...] = (
     (
-        names.DRAW["food"],
+        DRAW["food"],
         "The shopping list of {s} reads: {items}.",
         "{s} wrote {item} on the shopping list.",
         "the shopping list of {s}",
@@ -98,19 +99,19 @@ LISTS: tuple[tuple[Callable[[random.Random], str], str, str, str], ...] = (
         "the list of stops on the journey of {s}",
     ),
     (
-        names.DRAW["animal"],
+        DRAW["animal"],
         "Animals seen by {s}: {items}.",
         "{s} saw a {item} and noted it down.",
         "the list of animals seen by {s}",
     ),
     (
-        names.DRAW["book"],
+        DRAW["book"],
         "{s} borrowed these books: {items}.",
         "{s} borrowed {item} from the library.",
         "the list of books borrowed by {s}",
     ),
     (
-        names.DRAW["goods"],
+        DRAW["goods"],
         "In the storeroom of {s} they found {items}.",
         "Into the storeroom of {s} went a {item}.",
         "the inventory of the storeroom of {s}",

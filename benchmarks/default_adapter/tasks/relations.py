@@ -1,13 +1,37 @@
-"""What can be stated about somebody or something, and the ways in which it is asked for."""
+"""Relations: what can be stated about somebody or something, and how it is asked for.
+
+They are data, in ``facts/*.toml``: a table for each kind of subject, an entry for each relation.
+``{s}`` is the subject and ``{v}`` the value; ``{a v}`` puts the indefinite article before it; in
+statements about persons ``{he}``, ``{him}``, ``{his}`` and ``{himself}`` stand for the subject.
+"""
 
 from __future__ import annotations
 
 import random
+import re
+import tomllib
+import zlib
 from dataclasses import dataclass
+from pathlib import Path
 
-from benchmarks.default_adapter.tasks.names import DRAW
-from benchmarks.default_adapter.tasks.people import PEOPLE
-from benchmarks.default_adapter.tasks.things import THINGS
+from benchmarks.default_adapter.tasks.kinds import DRAW, article
+from benchmarks.default_adapter.tasks.names import FIRST
+
+FACTS = Path(__file__).with_name("facts")
+THEMES = (
+    "people_basics",
+    "people_home",
+    "people_work",
+    "people_money",
+    "places",
+    "nature",
+    "things_basics",
+    "objects",
+    "organisations",
+    "travel",
+    "culture",
+    "study_and_law",
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,6 +48,10 @@ class Relation:
         The value in words: "the age of {s}".
     asks : tuple of str
         Questions with {s}, which a user would ask and which share few words with a statement.
+    claim : str
+        The statement as a clause, without capital and full stop; empty for RULER's.
+    check : str
+        The question of yes or no, with {s} and {v}.
     """
 
     subject: str
@@ -31,6 +59,8 @@ class Relation:
     says: tuple[str, ...]
     noun: str
     asks: tuple[str, ...]
+    claim: str = ""
+    check: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +71,10 @@ class Fact:
     subject: str
     value: str
     statement: str
+
+    @property
+    def claim(self) -> str:
+        return write(self.relation.claim, self.subject, self.value)
 
 
 # RULER's own needle and questions, for each of its kinds of key and value
@@ -62,16 +96,32 @@ MAGIC = (
     _magic("uuid", "uuid", "uuid"),
     _magic("pair", "pair", "word"),
 )
-RELATIONS = tuple(
-    Relation(
-        subject=subject,
-        value=value,
-        noun=noun,
-        says=tuple(says.split(" | ")),
-        asks=tuple(asks.split(" | ")),
+
+
+def read_relations(path: Path) -> tuple[Relation, ...]:
+    """Read the relations of one file.
+
+    Raises
+    ------
+    TypeError
+        If an entry lacks a field or has an unknown one.
+    """
+    with path.open("rb") as file:
+        tables = tomllib.load(file)
+    return tuple(
+        Relation(
+            subject=subject,
+            says=tuple(entry.pop("says")),
+            asks=tuple(entry.pop("asks")),
+            **entry,
+        )
+        for subject, entries in tables.items()
+        for entry in entries
     )
-    for subject, value, noun, says, asks in (*PEOPLE, *THINGS)
-)
+
+
+RELATIONS = tuple(of for theme in THEMES for of in read_relations(FACTS / f"{theme}.toml"))
+
 ASKING = (
     "What is {noun}?",
     "What is {noun}?",
@@ -85,6 +135,73 @@ MAGIC_ASKING = (
     "What is {noun} mentioned in the provided text?",
     "What is {noun}?",
 )
+REWORDED = 0.7  # share of questions that share few words with the statement
+# claims are reported, joined with an unrelated remark, or put on record, as in real text
+FRAMES = (
+    "It is well known that {claim}.",
+    "I am told that {claim}, but you may check it yourself.",
+    "The weather had been fair for a week; {claim}; nobody spoke of the war.",
+    "For the record: {claim}.",
+    "PS: you asked, and the answer is that {claim}.",
+    "It appears from the papers that {claim}, and that the roof leaks.",
+    "As everybody in the office knows by now, {claim}.",
+    "Let it be noted that {claim}, whatever the newspapers may say.",
+    "While the kettle boiled she mentioned that {claim}.",
+    "The third paragraph, which few will read, says that {claim}.",
+    "Note to self: {claim}. Also buy stamps.",
+    "There can be no doubt that {claim}, as the undersigned has seen with his own eyes.",
+)
+FRAMED = 0.12
+FEMALE = frozenset(
+    "Brenna Dorothy Fiona Helga Judith Lavinia Nadia Prudence Sabina Ursula Wilhelmina Clarissa "
+    "Eleanor Gwendolyn Imogen Amina Carmen Elif Fatima Hana Jing Lucia Mei Olga Sofia Mary Linda "
+    "Susan Karen Emma Laura Anna".split()
+)
+PRONOUNS = {
+    "he": ("he", "him", "his", "himself"),
+    "she": ("she", "her", "her", "herself"),
+    "it": ("it", "it", "its", "itself"),
+    "they": ("they", "them", "their", "themselves"),
+}
+_FIELD = re.compile(r"\{(?:([aA]) )?(\w+)\}")
+
+
+def pronouns(kind: str, subject: str) -> tuple[str, str, str, str]:
+    """The pronouns of a subject; of a name that does not tell, always the same ones."""
+    if kind == "team":
+        return PRONOUNS["they"]
+    if kind != "person":
+        return PRONOUNS["it"]
+    title, _, first = subject.partition(" ")
+    if title in ("Mr", "Mrs"):
+        return PRONOUNS["he" if title == "Mr" else "she"]
+    name = (first if title in ("Dr", "Professor") else subject).split(" ")[0]
+    if name in FIRST:
+        return PRONOUNS["she" if name in FEMALE else "he"]
+    return PRONOUNS["he" if zlib.crc32(subject.encode()) % 2 else "she"]
+
+
+def write(template: str, subject: str, value: str = "", kind: str = "person") -> str:
+    """Fill a statement, a claim or a question."""
+    he, him, his, himself = pronouns(kind, subject)
+    held = {"s": subject, "v": value, "he": he, "him": him, "his": his, "himself": himself}
+
+    def filled(match: re.Match[str]) -> str:
+        mark, field = match.groups()
+        text = held[field.lower()]
+        if field[0].isupper():
+            text = capital(text)
+        if mark:
+            word = article(text)
+            return f"{capital(word) if mark == 'A' else word} {text}"
+        return text
+
+    return _FIELD.sub(filled, template)
+
+
+def capital(text: str) -> str:
+    """`text` with its first letter in upper case."""
+    return text[:1].upper() + text[1:]
 
 
 def relation(rng: random.Random, magic: float = 0.2) -> Relation:
@@ -102,8 +219,11 @@ def fact(
             subject = drawn
     used.add(subject)
     value = value or DRAW[of.value](rng)
-    statement = rng.choice(of.says).format(s=subject, v=value)
-    statement = statement[0].upper() + statement[1:]
+    if of.claim and rng.random() < FRAMED:
+        template = rng.choice(FRAMES).replace("{claim}", of.claim)
+    else:
+        template = rng.choice(of.says)
+    statement = capital(write(template, subject, value, of.subject))
     return Fact(relation=of, subject=subject, value=value, statement=statement)
 
 
@@ -111,6 +231,18 @@ def question(rng: random.Random, of: Relation, subject: str) -> str:
     """A question for the value, literal or reworded."""
     if of in MAGIC:
         return rng.choice(MAGIC_ASKING).format(noun=of.noun.format(s=subject))
-    if of.asks and rng.random() < 0.6:
-        return rng.choice(of.asks).format(s=subject)
-    return rng.choice(ASKING).format(noun=of.noun.format(s=subject))
+    if of.asks and rng.random() < REWORDED:
+        return capital(write(rng.choice(of.asks), subject))
+    return for_noun(of, rng.choice(ASKING)).format(noun=write(of.noun, subject))
+
+
+def bare_question(rng: random.Random, of: Relation, subject: str) -> str:
+    """A question that may stand behind a colon: no request and no reference to a text."""
+    if of.asks and rng.random() < REWORDED:
+        return capital(write(rng.choice(of.asks), subject))
+    return for_noun(of, ASKING[0]).format(noun=write(of.noun, subject))
+
+
+def for_noun(of: Relation, asking: str) -> str:
+    """Persons are asked for with "who"."""
+    return re.sub(r"\b([Ww])hat is\b", r"\1ho is", asking) if of.value == "person" else asking

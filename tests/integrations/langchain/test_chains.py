@@ -69,9 +69,9 @@ def test_a_stuff_chain_reads_whole_documents(
 ) -> None:
     answer = chain(TreeMemoryRetriever(memory=memory, k=3), prompt, chat).invoke(QUESTION)
     assert sorted(happened(answer)) == [
-        ("reference", "reused", "Aunt Odile grew blue poppies behind the chapel. Nobody..."),
-        ("reference", "reused", "The ferry"),
-        ("reference", "reused", "The lighthouse"),
+        ("known", "reused", "Aunt Odile grew blue poppies behind the chapel. Nobody..."),
+        ("known", "reused", "The ferry"),
+        ("known", "reused", "The lighthouse"),
     ]
     assert answer.usage_metadata is not None
     assert answer.usage_metadata["input_token_details"]["cache_creation"] == 0
@@ -81,7 +81,7 @@ def test_two_lines_with_a_path(llm: SharedLLM, memory: TreeMemory) -> None:
     path = str(memory.path)
     model = ChatSharedLLM(llm=llm, memory=path, max_tokens=4)
     answer = chain(TreeMemoryRetriever(memory=path, k=2, llm=llm), AFTER, model).invoke(QUESTION)
-    assert [one[:2] for one in happened(answer)] == [("reference", "reused")] * 2
+    assert [one[:2] for one in happened(answer)] == [("known", "reused")] * 2
 
 
 def test_the_text_parser_and_the_completion_model(llm: SharedLLM, memory: TreeMemory) -> None:
@@ -112,6 +112,7 @@ def test_any_other_model_sees_the_text(memory: TreeMemory) -> None:
     chain(TreeMemoryRetriever(memory=memory, k=3), AFTER, model).invoke(QUESTION)
     assert FERRY in seen[0].content
     assert STORY in seen[0].content
+    assert "sllm" not in seen[0].content
 
 
 class Keyword(BaseRetriever):
@@ -275,7 +276,7 @@ async def test_an_agent_searches_and_reads(
         assert [call["name"] for call in called.tool_calls] == ["search_documents"]
         assert isinstance(result, ToolMessage)
         outcomes = [one[:2] for one in happened(answer)]
-        path = {"documents": "reference", "references": "reference", "passages": None}[content]
+        path = {"documents": "known", "references": "reference", "passages": None}[content]
         assert outcomes == ([] if path is None else [(path, "reused")] * 2)
         if content == "references":
             assert len(result.content) < len(FERRY + STORY)
@@ -381,6 +382,6 @@ def test_a_node_of_a_graph(chat: ChatSharedLLM, memory: TreeMemory) -> None:
     run = graph.compile()
     start: Any = {"messages": [HumanMessage(QUESTION)]}
     message = run.invoke(start)["messages"][-1]
-    assert [one[:2] for one in happened(message)] == [("reference", "reused")] * 2
+    assert [one[:2] for one in happened(message)] == [("known", "reused")] * 2
     tokens = [piece for piece, _ in run.stream(start, stream_mode="messages")]
     assert "".join(t.text for t in tokens if isinstance(t, AIMessage)).strip() == message.text

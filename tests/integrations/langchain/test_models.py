@@ -28,7 +28,7 @@ from sharedllm_integrations.errors import (
     SetupError,
 )
 from sharedllm_integrations.langchain import ChatSharedLLM, SharedLLMCompletion
-from tests.integrations.prompts import NOWHERE, enclosed
+from tests.integrations.prompts import NOWHERE, enclosed, gone
 from tests.texts import FERRY, GARDEN, STORY
 
 PROMPT = f"Read:\n{enclosed(FERRY)}\n\nWhen does the ferry leave?"
@@ -211,9 +211,9 @@ async def test_a_cancelled_answer_stops(llm: SharedLLM) -> None:
 async def test_errors_reach_who_awaits(llm: SharedLLM) -> None:
     chat = ChatSharedLLM(llm=llm)
     with pytest.raises(DocumentReferenceError):
-        await chat.ainvoke(f"{NOWHERE} Why?")
+        await chat.ainvoke(f"{gone()} Why?")
     with pytest.raises(DocumentReferenceError):
-        async for _ in chat.astream(f"{NOWHERE} Why?"):
+        async for _ in chat.astream(f"{gone()} Why?"):
             pass
 
 

@@ -46,6 +46,11 @@ def test_the_frameworks_own_query_engine(index: TreeMemoryIndex) -> None:
     for name in ("Query", "Retrieval", "Synthesize", "LLMChat"):
         assert names.count(f"{name}StartEvent") == names.count(f"{name}EndEvent") == 1
     (read,) = (e for e in heard.events if e.class_name() == "DocumentsReadEvent")
+    assert [one["found_as"] for one in read.documents] == ["known"] * 3
+    referring = RetrieverQueryEngine.from_args(index.as_retriever(references=True), llm=index.llm)
+    with listening() as heard:
+        referring.query(QUESTION)
+    (read,) = (e for e in heard.events if e.class_name() == "DocumentsReadEvent")
     assert [one["found_as"] for one in read.documents] == ["reference"] * 3
 
 

@@ -127,6 +127,8 @@ def test_what_cannot_be_done_is_said(index: TreeMemoryIndex) -> None:
     with pytest.raises(SharedLLMError, match="no text"):
         index.insert(Document(id_="boat", text=" \n"))
     with pytest.raises(SetupError, match="allowed: 'context'"):
+        index.as_chat_engine("tree")
+    with pytest.raises(SetupError, match="write ReActAgent"):
         index.as_chat_engine("react")
     with pytest.raises(SetupError, match="at least 1"):
         index.as_retriever(similarity_top_k=0)
@@ -204,8 +206,12 @@ def test_tenants_are_apart(llm: SharedLLM) -> None:
     assert seen(theirs) == {STORY, FERRY, GARDEN}
     with pytest.raises(SetupError, match="tenant"):
         TreeMemoryIndex(theirs.memory, llm=model(llm, tenant="theirs"), tenant="ours")
+    referring = theirs.as_query_engine(llm=model(llm, tenant="ours"), references=True)
     with pytest.raises(SharedLLMError, match="without its text"):
-        theirs.as_query_engine(llm=model(llm, tenant="ours")).query(QUESTION)
+        referring.query(QUESTION)
+    response = theirs.as_query_engine(llm=model(llm, tenant="ours")).query(QUESTION)
+    (call,) = (response.metadata or {})["sharedllm"]  # references of a tenant of its own, so text
+    assert {one["found_as"] for one in call["documents"]} == {"known"}
 
 
 # -- other models --------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ from sharedllm_integrations.llamaindex import LlamaIndexSharedLLM
 from sharedllm_integrations.llamaindex.messages import request_messages
 from sharedllm_integrations.resolution import CAPACITY
 from tests.integrations.llamaindex.helpers import LONG, QUESTION, listening, model
-from tests.integrations.prompts import NOWHERE, enclosed, reference
+from tests.integrations.prompts import enclosed, gone, reference
 from tests.texts import FERRY, STORY
 
 PROMPT = f"{enclosed(FERRY)}\n\n{QUESTION}"
@@ -51,7 +51,7 @@ def test_metadata_promises_the_trees_capacity(ours: LlamaIndexSharedLLM) -> None
     assert ours.metadata.context_window == CAPACITY
     assert ours.metadata.num_output == 6
     assert ours.metadata.is_chat_model
-    assert not ours.metadata.is_function_calling_model
+    assert ours.metadata.is_function_calling_model
     assert ours.class_name() == "LlamaIndexSharedLLM"
 
 
@@ -226,7 +226,7 @@ def test_forged_marks_are_text_and_reported(ours: LlamaIndexSharedLLM) -> None:
 
 
 def test_a_reference_to_nothing_is_refused(ours: LlamaIndexSharedLLM, memory: TreeMemory) -> None:
-    for made in (NOWHERE, reference(memory, "ferry")):
+    for made in (gone(), reference(memory, "ferry")):
         with pytest.raises(RequestError, match="without its text") as caught:
             ours.complete(f"{made} {QUESTION}")
         assert isinstance(caught.value.cause, DocumentReferenceError)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ from tests.texts import FERRY, GARDEN, STORY
 
 @pytest.fixture
 def retriever(memory: TreeMemory) -> TreeMemoryRetriever:
-    return TreeMemoryRetriever(memory)
+    return TreeMemoryRetriever(memory, references=True)
 
 
 def one(retriever: TreeMemoryRetriever, id: str) -> DocumentNode:
@@ -111,13 +112,54 @@ def test_filters(memory: TreeMemory, filters: Any, ids: set[str]) -> None:
     assert {n.node_id for n in found} == ids
 
 
+def filtered(key: str, operator: FilterOperator, value: Any = None) -> MetadataFilter:
+    return MetadataFilter(key=key, value=value, operator=operator)
+
+
+TITLED = filtered("title", FilterOperator.TEXT_MATCH, "ferry")
+GARDENS = filtered("year", EQ, 1902)
+
+
+@pytest.mark.parametrize(
+    ("filters", "condition", "ids"),
+    [
+        ([TITLED], None, {"ferry"}),
+        ([TITLED, GARDENS], FilterCondition.OR, {"ferry", "garden"}),
+        ([TITLED, GARDENS], FilterCondition.AND, set()),
+        ([TITLED, GARDENS], FilterCondition.NOT, {"story"}),
+        ([filtered("year", FilterOperator.NIN, [1902])], None, {"story", "ferry"}),
+        ([filtered("tags", FilterOperator.CONTAINS, "sea")], None, {"story", "ferry"}),
+        ([filtered("tags", FilterOperator.ANY, ["light", "dogs"])], None, {"story", "ferry"}),
+        ([filtered("tags", FilterOperator.ALL, ["sea", "dogs"])], None, {"ferry"}),
+        ([filtered("year", FilterOperator.IS_EMPTY)], None, {"ferry"}),
+        (
+            [GARDENS, MetadataFilters(filters=[TITLED, filtered("tags", EQ, "x")])],
+            FilterCondition.OR,
+            {"garden"},
+        ),
+        ([], None, {"story", "ferry", "garden"}),
+    ],
+)
+def test_filters_joined_and_on_lists(
+    memory: TreeMemory, filters: Any, condition: Any, ids: set[str]
+) -> None:
+    for id, tags in {"story": ["sea", "light"], "ferry": ["sea", "dogs"]}.items():
+        document = memory.get(id)
+        memory.update(replace(document, metadata={**document.metadata, "tags": tags}))
+    given = MetadataFilters(filters=filters, condition=condition)
+    found = TreeMemoryRetriever(memory, filters=given).retrieve(QUESTION)
+    assert {n.node_id for n in found} == ids
+
+
 def test_filters_that_a_memory_has_not(memory: TreeMemory) -> None:
-    text = MetadataFilter(key="title", value="x", operator=FilterOperator.TEXT_MATCH)
-    with pytest.raises(SetupError, match="text_match"):
+    text = filtered("title", FilterOperator.TEXT_MATCH_INSENSITIVE, "x")
+    with pytest.raises(SetupError, match="text_match_insensitive"):
         TreeMemoryRetriever(memory, filters=MetadataFilters(filters=[text]))
-    either = MetadataFilters(filters=[text, text], condition=FilterCondition.OR)
-    with pytest.raises(SetupError, match="by 'and' only"):
-        TreeMemoryRetriever(memory, filters=either)
+    for one in (filtered("title", EQ), filtered("title", FilterOperator.ANY, "x")):
+        with pytest.raises(SetupError, match=r"is_empty|give a list"):
+            TreeMemoryRetriever(memory, filters=MetadataFilters(filters=[one]))
+    with pytest.raises(SetupError, match="MetadataFilters or a mapping"):
+        TreeMemoryRetriever(memory, filters=[text])  # type: ignore[arg-type]
     with pytest.raises(SetupError, match="'documents', 'passages'"):
         TreeMemoryRetriever(memory, returns="chunks")  # type: ignore[arg-type]
 
@@ -145,7 +187,7 @@ def test_a_node_whose_text_was_changed_is_its_text(retriever: TreeMemoryRetrieve
 
 def test_a_reference_to_a_document_that_was_changed(memory: TreeMemory) -> None:
     ours = model(loaded_for(memory), memory=memory)
-    node = one(TreeMemoryRetriever(memory), "garden")
+    node = one(TreeMemoryRetriever(memory, references=True), "garden")
     prompt = f"{node.get_content(MetadataMode.LLM)}\n\n{QUESTION}"
     assert ours.complete(prompt).text
     memory.delete("garden")
@@ -155,29 +197,29 @@ def test_a_reference_to_a_document_that_was_changed(memory: TreeMemory) -> None:
 
 def test_a_reference_in_a_document_or_to_nothing(llm: SharedLLM) -> None:
     index = TreeMemoryIndex.from_documents(documents(), llm=model(llm))
-    secret = one(index.as_retriever(), "garden").get_content(MetadataMode.LLM)
+    secret = one(index.as_retriever(references=True), "garden").get_content(MetadataMode.LLM)
     index.insert(Document(id_="evil", text=f"Read this as well: {secret} {NOWHERE}"))
     engine = index.as_query_engine(filters={"id": "evil"})
     response = engine.query(QUESTION)
     assert [d["id"] for d in reports(response)] == ["evil"]
-    with pytest.raises(RequestError, match="without its text"):
-        engine.query(f"{NOWHERE} What is this?")
     own = RetrieverQueryEngine.from_args(index.as_retriever(), llm=index.llm)
-    with pytest.raises(RequestError, match="without its text"):
-        own.query(str(NOWHERE))
+    for asking in (engine, own):  # anybody can write it, so it stops nothing
+        assert str(asking.query(f"{NOWHERE} What is this?"))
 
 
 def test_a_document_twice_is_read_once(memory: TreeMemory) -> None:
     ours = model(loaded_for(memory), memory=memory)
-    nodes = [one(TreeMemoryRetriever(memory), "ferry") for _ in range(2)]
+    nodes = [one(TreeMemoryRetriever(memory, references=True), "ferry") for _ in range(2)]
     text = "\n".join(node.get_content(MetadataMode.LLM) for node in nodes)
     found = ours.complete(f"{text}\n{QUESTION}").additional_kwargs["sharedllm"]["documents"]
     assert [d["outcome"] for d in found] == ["repeated", "reused"]
 
 
-def test_a_retriever_tool_hands_references_on(memory: TreeMemory) -> None:
-    tool = RetrieverTool.from_defaults(TreeMemoryRetriever(memory))
+@pytest.mark.parametrize("references", [False, True])
+def test_a_retriever_tool_hands_documents_on(memory: TreeMemory, references: bool) -> None:
+    tool = RetrieverTool.from_defaults(TreeMemoryRetriever(memory, references=references))
     content = str(tool.call("ferry").content)
+    assert ("sllm" in content, FERRY in content) == (references, not references)
     ours = model(loaded_for(memory), memory=memory)
     found = ours.complete(f"{content}\n{QUESTION}").additional_kwargs["sharedllm"]
     assert len(found["documents"]) == 3
@@ -188,7 +230,7 @@ def test_an_index_asks_over_its_own_memory(memory: TreeMemory) -> None:
     index = TreeMemoryIndex(memory, llm=given)
     assert given.memory is None  # the user's model is as it was
     assert index.llm.over(memory) is index.llm  # type: ignore[attr-defined]
-    other = RetrieverQueryEngine.from_args(index.as_retriever(), llm=given)
+    other = RetrieverQueryEngine.from_args(index.as_retriever(references=True), llm=given)
     with pytest.raises(RequestError, match="Give the model the memory"):
         other.query(QUESTION)
 
@@ -308,7 +350,7 @@ def test_settings_are_in_the_key_of_the_cache(llm: SharedLLM, tmp_path: Path) ->
         for transform in (
             one,
             other,
-            one.model_copy(update={"references": False}),
+            one.model_copy(update={"references": True}),
             one.model_copy(update={"tenant": "theirs"}),
         )
     ]

@@ -117,12 +117,12 @@ def test_a_synthesizer_of_the_users_own(index: TreeMemoryIndex) -> None:
     own = get_response_synthesizer(llm=index.llm, response_mode=ResponseMode.TREE_SUMMARIZE)
     response = index.as_query_engine(response_synthesizer=own).query(QUESTION)
     assert lengths(response.metadata or {}) == sorted(map(len, TEXTS))
-    nodes = index.as_retriever().retrieve(QUESTION)
+    nodes = index.as_retriever(references=True).retrieve(QUESTION)
     assert str(own.synthesize(QUESTION, nodes=nodes)) == str(response)
 
 
 async def test_blocks_of_synthesizers_that_hand_blocks_on(index: TreeMemoryIndex) -> None:
-    node = index.as_retriever(filters={"id": "ferry"}).retrieve(QUESTION)[0].node
+    node = index.as_retriever(filters={"id": "ferry"}, references=True).retrieve(QUESTION)[0].node
     (block,) = node.get_content_blocks(MetadataMode.LLM)
     assert block.text == node.get_content(MetadataMode.LLM)  # type: ignore[attr-defined]
     assert node.get_content_blocks()[-1].text == FERRY  # type: ignore[attr-defined]
@@ -136,3 +136,6 @@ def test_modes_without_an_answer(index: TreeMemoryIndex, mode: ResponseMode) -> 
     response = index.as_query_engine(response_mode=mode).query(QUESTION)
     assert (response.metadata or {})["sharedllm"] == []
     assert {node.get_content() for node in response.source_nodes} == TEXTS
+    assert "sllm" not in str(response)
+    given = {text for text in TEXTS if text in str(response)}
+    assert given == (TEXTS if mode == ResponseMode.CONTEXT_ONLY else set())
