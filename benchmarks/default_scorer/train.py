@@ -15,7 +15,7 @@ import argparse
 import random
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -155,7 +155,7 @@ class Batch:
     neighbours: tuple[Tensor, ...]
 
     @classmethod
-    def of(cls, examples: Sequence[Example], counts: Counter[str]) -> Batch:
+    def of(cls, examples: Sequence[Example], counts: Mapping[str, int]) -> Batch:
         sizes = torch.tensor([len(one.leaves) for one in examples])
         question = torch.repeat_interleave(torch.arange(len(examples)), sizes)
         total, at = int(sizes.sum()), 0

@@ -224,10 +224,10 @@ def _runs(
             places[text][ordinal] = scores[chunk]
     ranked: list[tuple[float, Run]] = []
     for text, ordinals in places.items():
-        rows = connection.execute("SELECT * FROM placed WHERE text = ?", (text,)).fetchall()
-        for row in rows:  # a broken place hides its chunk, which no other place would miss
-            tables.checked(row, "the place of a chunk")
-        chunks = len(rows)
+        own = connection.execute("SELECT * FROM placed WHERE text = ?", (text,)).fetchall()
+        for row in own:  # a broken place hides its chunk, which no other place would miss
+            tables.checked(row, "placed", "the place of a chunk")
+        chunks = len(own)
         for first, last in _stretches(sorted(ordinals)):
             best = max(ordinals[ordinal] for ordinal in range(first, last))
             whole = (first, last) == (0, chunks)
