@@ -13,10 +13,10 @@ import argparse
 import random
 import re
 import statistics
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from benchmarks.quality.halves import half_of
 from benchmarks.quality.items import read_jsonl
 from sharedllm import Document, SharedLLM
 from sharedllm.generation.prompt import parse
@@ -41,7 +41,7 @@ def covers(nodes: Sequence[Span], span: Span) -> bool:
 
 def rows_of(path: Path, half: int) -> tuple[list[dict], list[dict]]:
     """Read follow-ups, and questions that stand alone with the turns of others."""
-    rows = [row for row in read_jsonl(path) if zlib.crc32(row["context"].encode()) % 2 == half]
+    rows = [row for row in read_jsonl(path) if half_of(row["context"]) == half]
     rows = [row for row in rows if spans_of(row["context"].strip(), row["answer"])]
     follow = [row for row in rows if row.get("history") and row["kind"] == "followup"]
     alone = [row for row in rows if not row.get("history") and row["kind"] in KINDS]

@@ -11,7 +11,7 @@ from sharedllm.display import views
 from sharedllm.displayed import Displayed, View, view
 from sharedllm.encoding.document import Document
 from sharedllm.search.citations import complete_sentences, whole_passage
-from sharedllm.search.scorers import Scores
+from sharedllm.search.leaf_scores import Scores
 from sharedllm.search.selection import Searched, SelectedNode, group_by_document
 
 
