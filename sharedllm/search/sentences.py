@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from sharedllm.text.normalise import normalise
+from sharedllm.text.words import STOP
 
 Span = tuple[int, int]  # characters [start, end)
 
@@ -45,18 +46,13 @@ LONGEST = 600  # characters of a sentence; what is longer is cut at lines, else 
 _IDEOGRAPHS = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uac00-\ud7af"
 WORD = re.compile(rf"[{_IDEOGRAPHS}]|[^\W_{_IDEOGRAPHS}]+")
 STEM = 6  # characters
-# words of English that say nothing of what is asked for
-STOP = frozenset(
+# words that say nothing of what is asked for
+EMPTY = STOP | frozenset(
     (
-        "a about after again all also an and any are as article at be been before being between "
-        "both but by can could describe details did do does doing during each else ever explain "
-        "few first for from further get got had has have having he her here hers him his how i if "
-        "in information interesting into is it its itself just know last let like long many may me "
-        "mention mentioned might more most much my name next no not now of off ok okay old on one "
-        "only or other others our out over own per please s said same say section see shall she "
-        "should so some such t tell than thank thanks that the their them then there these they "
-        "thing things this those through to too under until up us very want was we were what when "
-        "where which while who whom whose why will with would yes you your happen happened"
+        "again article describe details else ever explain few first further get got "
+        "happen happened hers information interesting itself just know last let like long "
+        "mention might next now off ok okay old others own per please s same say section "
+        "see shall should t thank thanks thing things too until us very want yes"
     ).split()
 )
 
@@ -194,4 +190,4 @@ def stem(word: str) -> str:
 
 def content_words(low: str) -> set[str]:
     """Return the words of a text in lower case that say what it is about."""
-    return {match.group() for match in WORD.finditer(low)} - STOP
+    return {match.group() for match in WORD.finditer(low)} - EMPTY
