@@ -16,7 +16,8 @@ from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
 from sharedllm import SharedLLMError
-from sharedllm_integrations.errors import DocumentValueError
+from sharedllm.arguments import shown
+from sharedllm_integrations.errors import DocumentValueError, SetupError
 
 if TYPE_CHECKING:
     from sharedllm import MemoryDocument
@@ -182,6 +183,7 @@ def _single(value: Any, document: str, field: str) -> Any:
 
 
 def whole_files(
+    kind: type[T],
     documents: Iterable[T],
     metadata_of: Callable[[T], Mapping[str, Any]],
     text_of: Callable[[T], str],
@@ -189,9 +191,19 @@ def whole_files(
     """For each file its first page, what its pages' metadata share, and its text.
 
     A document that stays as it is has None as its text.
+
+    Raises
+    ------
+    SetupError
+        If one is not of the class `kind`.
     """
     files: dict[object, list[T]] = {}
     for number, document in enumerate(documents):
+        if not isinstance(document, kind):
+            raise SetupError(
+                f"item {number} of the documents is {shown(document)}; give a "
+                f"{kind.__module__.partition('.')[0]} {kind.__name__}"
+            )
         metadata = metadata_of(document)
         source = first_text(metadata, SOURCES)
         is_page = bool(source) and any(name in metadata for name in PAGED)

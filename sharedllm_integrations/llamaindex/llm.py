@@ -36,7 +36,7 @@ from llama_index.core.tools.types import BaseTool
 from pydantic import BaseModel, PositiveInt, PrivateAttr, field_serializer
 
 from sharedllm import SharedLLMError
-from sharedllm.arguments import checked
+from sharedllm.arguments import checked, shown
 from sharedllm_integrations.engine import Engine, Run
 from sharedllm_integrations.errors import AnswerFormatError, RequestError, SetupError
 from sharedllm_integrations.llamaindex.messages import (
@@ -424,10 +424,10 @@ class LlamaIndexSharedLLM(AnswerFields, FunctionCallingLLM):
             run, text = self._engine.start(request), ""
             held = run.form.held_calls()
             for piece in run:
-                shown = held.feed(piece)
-                text += shown
-                if shown:
-                    yield text, shown, None
+                new = held.feed(piece)
+                text += new
+                if new:
+                    yield text, new, None
             rest = run.form.read(held.text, run.finish_reason)[0] if held.text else ""
             yield text + rest, rest, run
 
@@ -440,6 +440,10 @@ class LlamaIndexSharedLLM(AnswerFields, FunctionCallingLLM):
         """One call: its own options, else those of the fields."""
         if isinstance(given, str):
             messages = [Message(role="user", parts=(given,))]
+        elif not isinstance(given, Sequence) or not all(
+            isinstance(one, ChatMessage) for one in given
+        ):
+            raise SetupError(f"the model was given {shown(given)}; give a str or ChatMessages")
         else:
             messages = request_messages(given)
         return self._request(messages, kwargs, kwargs.get("grammar", self.grammar))

@@ -261,7 +261,7 @@ def whole_documents(documents: Iterable[Document]) -> list[Document]:
     """
     out = []
     for page, metadata, text in whole_files(
-        documents, lambda d: d.metadata, lambda d: d.get_content(MetadataMode.NONE)
+        Document, documents, lambda d: d.metadata, lambda d: d.get_content(MetadataMode.NONE)
     ):
         if text is None:
             out.append(page)
