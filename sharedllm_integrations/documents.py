@@ -46,9 +46,13 @@ def first_text(metadata: Mapping[str, Any], names: tuple[str, ...]) -> str:
     return next((text for text in found if text.strip()), "")
 
 
-def page_label(page: int | None) -> dict[str, str]:
-    """The page of a passage under the name that readers of both frameworks give it."""
-    return {} if page is None else {"page_label": str(page)}
+def page_label(page: int | None, end_page: int | None) -> dict[str, str]:
+    """The page of a passage under the name that readers of both frameworks give it.
+
+    Where the sentence that matches ends on a later page, that one is `end_page_label`.
+    """
+    labels = {"page_label": page, "end_page_label": end_page}
+    return {name: str(number) for name, number in labels.items() if number is not None}
 
 
 def file_name(source: str) -> str:

@@ -66,7 +66,7 @@ def passage(hit: Hit) -> Document:
         "document_id": hit.id,
         "char_start": hit.char_start,
         "char_end": hit.char_end,
-        **page_label(hit.page),
+        **page_label(hit.page, hit.end_page),
     }
     metadata = {**neutral_values(_metadata(hit)), **own}
     return Document(page_content=neutral(hit.text), metadata=metadata)
@@ -79,7 +79,7 @@ def span(citation: Citation, metadata: Mapping[str, Any]) -> Document:
         "char_end": citation.char_end,
         "tree_level": citation.level,
         "score": citation.score,
-        **page_label(citation.page),
+        **page_label(citation.page, citation.end_page),
     }
     return Document(
         page_content=neutral(citation.text), metadata={**neutral_values(metadata), **own}

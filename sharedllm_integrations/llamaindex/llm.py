@@ -440,10 +440,8 @@ class LlamaIndexSharedLLM(AnswerFields, FunctionCallingLLM):
         """One call: its own options, else those of the fields."""
         if isinstance(given, str):
             messages = [Message(role="user", parts=(given,))]
-        elif not isinstance(given, Sequence) or not all(
-            isinstance(one, ChatMessage) for one in given
-        ):
-            raise SetupError(f"the model was given {shown(given)}; give a str or ChatMessages")
-        else:
+        elif isinstance(given, Sequence) and all(isinstance(one, ChatMessage) for one in given):
             messages = request_messages(given)
+        else:
+            raise SetupError(f"the model was given {shown(given)}; give a str or ChatMessages")
         return self._request(messages, kwargs, kwargs.get("grammar", self.grammar))
