@@ -27,7 +27,7 @@ COARSE_LEVELS = ("none", "ready", "all")
 SELECTIONS = ("budget", "path")
 ROLES = ("lower", "upper")
 LARGEST = 2**31 - 1  # of counts: tokens are counted in 32 bits
-SCORERS = ("maxsim", "bm25", "hybrid", "embedding", "last_hidden", "recency")
+SCORERS = ("fused", "maxsim", "bm25", "embedding", "last_hidden", "recency")
 
 
 def require_one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
@@ -230,7 +230,7 @@ class SearchConfig(_Config):
     """
 
     selection: Literal["budget", "path"] = "budget"
-    scorer: Any = "maxsim"
+    scorer: Any = "fused"
     budget: int = 512
     leaves: Leaves = "text"
     coarse: Coarse = "none"

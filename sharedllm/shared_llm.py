@@ -44,7 +44,8 @@ from sharedllm.injection.upper_model import UpperModel
 from sharedllm.memory.resolve import Context, per_question, resolve, resolve_some
 from sharedllm.progress import Progress
 from sharedllm.search import citations
-from sharedllm.search.scorers import Embedder, Scorer, Scores, require_scores, score
+from sharedllm.search.leaf_scores import Scores
+from sharedllm.search.scorers import Embedder, Scorer, require_scores, score
 from sharedllm.search.selection import Selection, group_by_document, select
 
 

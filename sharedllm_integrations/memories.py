@@ -46,7 +46,7 @@ class KeptFolder(os.PathLike[str]):
 
 
 def portable(memory: Any) -> Any:
-    """What a pickle holds of `memory`."""
+    """The form of `memory` that a pickle holds."""
     from sharedllm import TreeMemory
 
     if isinstance(memory, TreeMemory):

@@ -547,7 +547,7 @@ def _holds(schema: Schema) -> bool:
 
 
 def _target(schema: Schema, pointer: Any) -> Any:
-    """What `pointer` refers to.
+    """The part of `schema` that `pointer` refers to.
 
     Raises
     ------

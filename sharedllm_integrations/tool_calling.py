@@ -54,7 +54,7 @@ class Call:
 
 @dataclass(frozen=True, kw_only=True)
 class Spelling:
-    """How calls are spelled: ``before NAME middle ARGUMENTS after``.
+    """The spelling of calls: ``before NAME middle ARGUMENTS after``.
 
     Attributes
     ----------

@@ -78,7 +78,7 @@ def test_documents_in_several_messages(tiny_llm: SharedLLM) -> None:
         {"role": "user", "content": [{"type": "document", "document": garden}, _text("And?")]},
     ]
     for leaves in ("kv", "text"):
-        stream = tiny_llm.stream(messages, leaves=leaves, **{**QUICK, "budget": 300})
+        stream = tiny_llm.stream(messages, leaves=leaves, **{**QUICK, "budget": 400})
         assert {c.source for c in stream.citations} == {FERRY[:8], GARDEN[:8]}
         places = len(stream._prepared.prompt.memory)
         assert places == (2 if leaves == "kv" else 0)
@@ -221,7 +221,7 @@ def test_a_batch_with_contexts_of_another_number(tiny_llm: SharedLLM, story: Doc
     ("options", "error", "named"),
     [
         ({"budgit": 1}, ConfigError, "unknown option budgit; allowed: .*budget"),
-        ({"scorer": "best"}, ConfigError, "'best'; allowed: 'maxsim'"),
+        ({"scorer": "best"}, ConfigError, "'best'; allowed: 'fused'"),
         ({"selection": "wide"}, ConfigError, "'wide'"),
         ({"temperature": float("nan")}, ConfigError, "finite"),
         ({"temperature": -1}, ConfigError, "at least 0"),

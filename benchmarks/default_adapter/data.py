@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from sharedllm.training.questions import STOP, contains_answer, is_summary
+from sharedllm.text.words import STOP
+from sharedllm.training.questions import contains_answer, is_summary
 
 LONGEST_ANSWER = 800  # characters, about 200 tokens
 LONGEST_SUMMARY = 1600

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.default_adapter.records import make_record
+from benchmarks.quality.halves import half_of
 from benchmarks.quality.items import Item, f1, facts, is_right, normal, place, questions, read_jsonl
 from sharedllm import Document, SharedLLM
 from sharedllm.config import LEAVES, SearchConfig, TreeConfig
@@ -44,11 +45,6 @@ class Asked:
     document: str | Document
     question: Question
     right: tuple[str, ...]
-
-
-def half_of(context: str) -> int:
-    """Return the half of a context: 0 to choose with, 1 to report."""
-    return zlib.crc32(context.encode()) % 2
 
 
 def read_items(path: Path, prefix: str, part: int, most: int) -> Iterator[Asked]:

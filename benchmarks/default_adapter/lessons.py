@@ -22,9 +22,9 @@ from sharedllm.config import SearchConfig, TreeConfig
 from sharedllm.encoding.document import Document
 from sharedllm.generation.assemble import make_plan
 from sharedllm.generation.prompt import ABSENT, Conversation, Message, converse, turn_end
+from sharedllm.search.bm25 import BM25
 from sharedllm.search.citations import complete_sentences, window_overheads
 from sharedllm.search.query import Query
-from sharedllm.search.scorers import BM25
 from sharedllm.search.selection import Selection, select
 from sharedllm.text.tokens import Tokenizer, tokenize
 from sharedllm.training.batch import Choice, fill, keep_text

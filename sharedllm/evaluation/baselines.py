@@ -28,9 +28,10 @@ from sharedllm.evaluation.methods import (
 )
 from sharedllm.generation.prompt import part_ids
 from sharedllm.injection.positions import Prompt
+from sharedllm.search.bm25 import BM25
 from sharedllm.search.citations import BETWEEN
+from sharedllm.search.leaf_scores import Scores
 from sharedllm.search.query import Query
-from sharedllm.search.scorers import BM25, Scores
 from sharedllm.shared_llm import SharedLLM
 from sharedllm.text.tree import cut, grow
 

@@ -22,7 +22,7 @@ from sharedllm.evaluation.items import Frame, Item
 from sharedllm.generation.assemble import Prepared
 from sharedllm.hf.architectures import ModelShape
 from sharedllm.injection.positions import Prompt
-from sharedllm.search.scorers import Scores
+from sharedllm.search.leaf_scores import Scores
 from sharedllm.shared_llm import SharedLLM
 from sharedllm.text.tokens import Tokenizer
 

@@ -17,7 +17,7 @@ ENDED = "an answer 7f3a"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ToolFormat:
-    """How an assistant's turn spells tool calls: ``before NAME middle ARGUMENTS after``.
+    """The spelling of tool calls in an assistant's turn: ``before NAME middle ARGUMENTS after``.
 
     Attributes
     ----------

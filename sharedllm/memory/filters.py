@@ -59,7 +59,7 @@ def condition(given: Mapping[str, Any] | None, depth: int = 0) -> Condition:
 
 
 def _conditions(field: object, wanted: Any, depth: int) -> list[Condition]:
-    """What one entry of a filter demands."""
+    """The conditions that one entry of a filter sets."""
     if not isinstance(field, str):
         raise ConfigError(f"filter names the field {shown(field)}; a field is a str")
     if field == NOT:

@@ -124,7 +124,7 @@ def is_unfinished(folder: Path) -> bool:
 
 
 def state_of(folder: Path) -> tuple[int, ...]:
-    """What changes when somebody writes to the memory."""
+    """Values of the file system that change when somebody writes to the memory."""
     status = (folder / FILE).stat()
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, _size(folder / WAL))
 
@@ -137,7 +137,7 @@ def _size(path: Path) -> int:
 
 
 def file_of(folder: Path) -> tuple[int, int]:
-    """What the memory's file is, by whatever path; (0, 0) where there is none."""
+    """Device and inode of the memory's file; (0, 0) where there is none."""
     try:
         status = (folder / FILE).stat()
     except (OSError, ValueError):

@@ -37,6 +37,7 @@ from sharedllm.memory.tables import ChunkRows, Place
 from sharedllm.progress import Progress, Reporter, reporter
 from sharedllm.text.normalise import normalise
 from sharedllm.text.tree import Chunk, grow_trees
+from sharedllm.text.words import searchable
 
 KEY_BYTES = 20
 BATCH_TOKENS = 16384  # encoded and committed at once, or as many as the model takes in one pass
@@ -342,7 +343,7 @@ class Ingest:
                 tokens=len(piece),
                 layout=layout_to_bytes(piece.ids, piece.spans),
                 embedding=embedding.astype("<f2").tobytes(),
-                words=normalise(piece.text).text,
+                words=searchable(piece.text),
                 vectors=vectors_to_bytes(vectors[start:end], self._codec),
                 nodes=tuple(kv_to_bytes(nodes[one], self._manifest.settings.kv) for one in own),
             )

@@ -21,6 +21,7 @@ from sharedllm.memory.retrieval import stored_codec
 from sharedllm.memory.schema import WORDS
 from sharedllm.memory.tables import REPAIR, Place
 from sharedllm.text.normalise import normalise
+from sharedllm.text.words import searchable
 
 AGAIN = "delete it and add it again"
 CHUNKS_AT_ONCE = 16  # that are copied in one transaction
@@ -351,7 +352,7 @@ def _index_again(connection: sqlite3.Connection) -> set[int]:
     connection.execute("INSERT OR REPLACE INTO words_config VALUES ('version', 4)")
     connection.execute("DROP TABLE words")
     connection.execute(WORDS)
-    bare = {row[0] for row in connection.execute("SELECT chunk FROM chunks")}
+    bare = dict(connection.execute("SELECT chunk, words FROM chunks").fetchall())
     for (text,) in connection.execute("SELECT text FROM texts").fetchall():
         try:
             body = tables.text_that_hashes(connection, text)
@@ -360,9 +361,15 @@ def _index_again(connection: sqlite3.Connection) -> set[int]:
         for row in connection.execute("SELECT * FROM placed WHERE text = ?", (text,)).fetchall():
             chunk, first, last = row[2:5]
             if chunk in bare and tables.checksum(*row[:-1]) == row[-1]:
-                bare.discard(chunk)
-                tables.insert_words(connection, chunk, normalise(body[first:last]).text)
-    return bare
+                words = _words(body[first:last], bare.pop(chunk))
+                tables.insert_words(connection, chunk, words)
+    return set(bare)
+
+
+def _words(text: str, check: int) -> str:
+    """Return the words of a chunk as they were written; early versions indexed its text."""
+    forms = (searchable(text), normalise(text).text, text)
+    return next((words for words in forms if tables.checksum(words) == check), forms[0])
 
 
 def compact(database: Database) -> None:

@@ -16,12 +16,10 @@ import json
 import logging
 import math
 import os
-import re
 import secrets
 import sqlite3
 import threading
 import time
-import unicodedata
 import uuid
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -40,11 +38,10 @@ from sharedllm.memory import tables
 from sharedllm.memory.filters import condition
 from sharedllm.memory.folder import read_plain
 from sharedllm.memory.stored_documents import Run
-from sharedllm.text.normalise import normalise
+from sharedllm.search.bm25 import Asked
 
 logger = logging.getLogger(__name__)
 
-WORD = re.compile(r"[^\W_]+")  # as the index of words cuts them
 MOST_WORDS = 64  # of a query
 COMMON = 3  # a word that every third chunk holds tells little, and takes long to look up
 MOST_ROWS = 8_000  # that are looked up for a query, the rarest words first
@@ -176,15 +173,12 @@ def _rare(connection: sqlite3.Connection, query: str) -> list[str]:
     connection.execute(
         "CREATE VIRTUAL TABLE IF NOT EXISTS temp.held USING fts5vocab(main, words, row)"
     )
-    given = dict.fromkeys(m.group().lower() for m in WORD.finditer(normalise(query).text))
     held: dict[str, int] = {}
-    for word in list(given)[:MOST_WORDS]:
-        for spelling in (word, _plain(word)):
-            row = connection.execute("SELECT doc FROM temp.held WHERE term = ?", (spelling,))
-            count = row.fetchone()
-            if count is not None:
-                held[spelling] = int(count[0])
-                break
+    for word in Asked.of(query).terms[:MOST_WORDS]:
+        row = connection.execute("SELECT doc FROM temp.held WHERE term = ?", (word,))
+        count = row.fetchone()
+        if count is not None:
+            held[word] = int(count[0])
     chunks = connection.execute("SELECT count(*) FROM chunks").fetchone()[0]
     out: list[str] = []
     looked_up = 0
@@ -194,12 +188,6 @@ def _rare(connection: sqlite3.Connection, query: str) -> list[str]:
             break
         out.append(word)
     return out
-
-
-def _plain(word: str) -> str:
-    """`word` without accents, as the index has it."""
-    parts = unicodedata.normalize("NFKD", word)
-    return "".join(part for part in parts if not unicodedata.combining(part))
 
 
 _CHUNKS = "SELECT p.chunk FROM placed p JOIN documents d ON d.text = p.text"
@@ -236,8 +224,10 @@ def _runs(
             places[text][ordinal] = scores[chunk]
     ranked: list[tuple[float, Run]] = []
     for text, ordinals in places.items():
-        count = connection.execute("SELECT count(*) FROM placed WHERE text = ?", (text,))
-        chunks = int(count.fetchone()[0])
+        own = connection.execute("SELECT * FROM placed WHERE text = ?", (text,)).fetchall()
+        for row in own:  # a broken place hides its chunk, which no other place would miss
+            tables.checked(row, "placed", "the place of a chunk")
+        chunks = len(own)
         for first, last in _stretches(sorted(ordinals)):
             best = max(ordinals[ordinal] for ordinal in range(first, last))
             whole = (first, last) == (0, chunks)

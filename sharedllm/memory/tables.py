@@ -50,7 +50,7 @@ class ChunkRows:
     Attributes
     ----------
     words : str
-        The characters that its tokens cover, normalised, for the index of words.
+        The words of its text as :func:`sharedllm.text.words.searchable` spells them.
     nodes : tuple of bytes
         KV of the nodes that are kept, in their order.
     """

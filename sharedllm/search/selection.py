@@ -18,7 +18,8 @@ from sharedllm.displayed import Displayed
 from sharedllm.encoding.document import Document
 from sharedllm.encoding.kv import kept_count
 from sharedllm.errors import BudgetError, InputError
-from sharedllm.search.scorers import Scores, is_by_place
+from sharedllm.search.leaf_scores import Scores
+from sharedllm.search.scorers import is_by_place
 from sharedllm.text.document_text import DocumentText
 from sharedllm.text.tree import Forest
 

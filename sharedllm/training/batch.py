@@ -28,9 +28,9 @@ from sharedllm.encoding.lower_model import LowerModel, NodeRequest
 from sharedllm.generation.assemble import Plan, make_plan
 from sharedllm.generation.prompt import ABSENT, Conversation, Message, converse
 from sharedllm.hf.lora import acting, acting_role
+from sharedllm.search.bm25 import BM25
 from sharedllm.search.citations import complete_sentences
 from sharedllm.search.query import Query
-from sharedllm.search.scorers import BM25
 from sharedllm.search.selection import Selection, select
 from sharedllm.shared_llm import SharedLLM
 from sharedllm.text.tokens import Tokenizer, tokenize

@@ -27,8 +27,8 @@ from sharedllm.encoding.lower_model import unit
 from sharedllm.errors import ConfigError
 from sharedllm.hf import lora_io
 from sharedllm.memory.codes import VectorCodec
+from sharedllm.search.maxsim import token_weights
 from sharedllm.search.query import Query
-from sharedllm.search.scorers import token_weights
 from sharedllm.shared_llm import SharedLLM
 from sharedllm.text.tokens import Tokenizer, tokenize
 from sharedllm.text.tree import cut

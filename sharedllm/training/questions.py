@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sharedllm.errors import ConfigError
 from sharedllm.generation.prompt import ABSENT
+from sharedllm.text.words import STOP
 from sharedllm.training.examples import Example, Past, Span
 from sharedllm.training.streams import Row, endless
 
@@ -24,16 +25,6 @@ ABSENT_SHARE = 0.1
 MOST_OF_ONE = 64  # questions of one context
 PATIENCE = 50_000  # contexts in a row without a usable question, after which the file is refused
 ENDS = (". ", ".\n", "? ", "! ", "\n\n")  # of sentences; a single line feed may be a wrap
-STOP = frozenset(
-    (
-        "a about after all also an and any are as at be been before being between both but by can "
-        "could did do does doing during each for from had has have having he her here him his how "
-        "i if in into is it its kind list many may me mentioned more most much my name no not of "
-        "on one only or other our out over people person said she so some such tell than that the "
-        "their them then there these they this those through to type under up use used was we were "
-        "what when where which while who whom whose why will with would you your"
-    ).split()
-)
 _SUMMARY = re.compile(r"\b(?:summar(?:y|i[sz]e)|tl;?dr)\b", re.IGNORECASE)
 _UNKNOWN = re.compile(
     r"\W*(?:unanswerable|no answer|not answerable|cannotanswer|cannot be answered|unknown|"

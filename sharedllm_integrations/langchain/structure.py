@@ -70,7 +70,7 @@ def _recursive(cls: Any) -> dict[str, Any] | None:
 
 
 def _converted(convert: Callable[[Any], Any], given: Any) -> Any:
-    """What `convert` of LangChain makes of a class or function; else what pydantic makes of it."""
+    """The schema that `convert` of LangChain makes of a class or function; else pydantic's."""
     try:
         return convert(given if not is_typeddict(given) else _plain_typeddict(convert, given))
     except Exception as error:  # of any type, by what is in the annotations

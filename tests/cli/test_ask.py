@@ -168,7 +168,7 @@ def test_standard_input(
         (["--temperature", "nan"], "temperature is nan; it must be a finite number"),
         (["--temperature", "-1"], "it must be at least 0"),
         (["--temperature", "hot"], "--temperature is 'hot'"),
-        (["--scorer", "best"], "scorer is 'best'; allowed: 'maxsim'"),
+        (["--scorer", "best"], "scorer is 'best'; allowed: 'fused'"),
         (["--selection", "best"], "selection is 'best'; allowed: 'budget', 'path'"),
         (["--leaves", "best"], "leaves is 'best'; allowed: 'text', 'kv'"),
         (["--injection", "best"], "injection is 'best'; allowed: 'joint', 'cross'"),

@@ -49,7 +49,7 @@ QUESTIONS: dict[str, tuple[Any, tuple[str, ...], dict[str, Any]]] = {
         {},
     ),
     "words": ("What is the name of the sailor?", ("mayor",), {"scorer": "bm25"}),
-    "both": ("How much money does the sailor pay?", ("mayor",), {"scorer": "hybrid"}),
+    "vectors": ("How much money does the sailor pay?", ("mayor",), {"scorer": "maxsim"}),
     "kv": ("How much money does the sailor pay for Susan?", ("mayor",), {"leaves": "kv"}),
     "coarse": (
         "What colour is the daffodil?",

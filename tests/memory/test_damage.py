@@ -22,6 +22,9 @@ from sharedllm.errors import (
     TreeMemoryFormatError,
 )
 from sharedllm.memory import maintenance
+from sharedllm.memory.maintenance import _words
+from sharedllm.memory.tables import checksum
+from sharedllm.text.words import searchable
 from tests.conftest import DOCUMENTS, Make
 from tests.memory import attacks
 from tests.memory.attacks import KEYS, fill, flips, told
@@ -72,6 +75,14 @@ def test_a_flipped_bit_of_any_table_is_found_and_mended(
             memory.close()
         shutil.rmtree(full.path)
         shutil.copytree(sound, full.path)
+
+
+def test_words_are_made_again_as_they_were_written() -> None:
+    """Early memories index the text of a chunk, and their checksums are of that."""
+    text = "The e\u2011mail of\xa0Zoë"
+    assert _words(text, checksum(text)) == text
+    assert _words(text, checksum("The e-mail of Zoë")) == "The e-mail of Zoë"
+    assert _words(text, 0) == _words(text, checksum(searchable(text))) == searchable(text)
 
 
 def text_is_lost(name: str) -> bool:

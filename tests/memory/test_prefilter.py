@@ -83,10 +83,13 @@ def test_no_query_is_an_operator(large: TreeMemory, query: str) -> None:
 def test_words_are_found_as_the_index_spells_them(make: Make) -> None:
     memory = make()
     memory.add([filler(i) for i in range(6)])
-    memory.add(MemoryDocument(id="cafe", text="Le Café d'Émile, rue snake_case, Größe"))
+    memory.add(
+        MemoryDocument(id="cafe", text="Le Café d'Émile, rue snake_case, Größe, GBS-65-146,12/2021")
+    )
     with memory._database.read() as connection:
         chunk = connection.execute("SELECT max(chunk) FROM chunks").fetchone()[0]
-        for query in ("café", "CAFE", "emile", "snake", "snake_case", "größe", "(café) OR"):
+        spellings = "café|CAFE|emile|snake|snake_case|snakeCase|größe|groesse|gbs-65-146|12/2021"
+        for query in (*spellings.split("|"), "\uff23\uff21\uff26\uff25", "(café) OR"):
             assert by_words(connection, query, 3) == [chunk]
         assert by_words(connection, "zebra", 3) == []
 

@@ -21,6 +21,7 @@ from hypothesis.stateful import (
 
 from sharedllm import MemoryDocument, SharedLLM, TreeMemory
 from sharedllm.errors import DocumentError
+from sharedllm.text.words import searchable
 
 CHUNK = 64  # bytes: the tiny model has a token a byte
 BLOCKS = [f"{letter * 3} {number} ".ljust(CHUNK, letter) for number, letter in enumerate("abcde")]
@@ -104,7 +105,7 @@ class Operations(RuleBasedStateMachine):
             return
         assert {d.id: self.memory.get(d.id) for d in self.memory.list()} == self.held
         pieces = {
-            document.text[at : at + CHUNK]
+            searchable(document.text[at : at + CHUNK])
             for document in self.held.values()
             for at in range(0, len(document.text), CHUNK)
         }

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.numpy import load, save
 
-import sharedllm.search.scorers as scorers_file
+import sharedllm.search.maxsim as maxsim_file
 from sharedllm import Document, SharedLLM
 from sharedllm.encoding.lower_model import unit
 from sharedllm.errors import ConfigError, InputError
@@ -164,18 +164,18 @@ def test_a_document_with_codes_is_searched(tiny_llm: SharedLLM, story: Document)
 def test_documents_are_compared_together_as_alone(
     tiny_llm: SharedLLM, story: Document, monkeypatch: pytest.MonkeyPatch, limit: int
 ) -> None:
-    monkeypatch.setattr(scorers_file, "TOGETHER", limit)
+    monkeypatch.setattr(maxsim_file, "TOGETHER", limit)
     one, other = compact(story, tiny_llm).vectors, compact(tiny_llm.remember("b " * 40), tiny_llm)
     query = story.vectors[:5].float()
     shared = dataclasses.replace(other.vectors, codec=one.codec)
     for several in ([one, shared], [one, shared, one], [one, story.vectors], [story.vectors, one]):
-        together = list(scorers_file._similarities(query, several))
+        together = list(maxsim_file._similarities(query, several))
         assert len(together) == len(several)
         for vectors, found in zip(several, together, strict=True):
-            assert np.allclose(found, scorers_file._similarity(query, vectors), atol=1e-5)
+            assert np.allclose(found, maxsim_file._similarity(query, vectors), atol=1e-5)
 
 
-@pytest.mark.parametrize("scorer", ["embedding", "last_hidden", "hybrid"])
+@pytest.mark.parametrize("scorer", ["embedding", "last_hidden", "fused"])
 def test_other_scorers_take_codes(tiny_llm: SharedLLM, story: Document, scorer: str) -> None:
     held = compact(story, tiny_llm)
     exact, close = (tiny_llm.score("the lamp", d, scorer=scorer)[0] for d in (story, held))

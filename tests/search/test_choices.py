@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from sharedllm import Document, SearchConfig, SharedLLM, TreeConfig
 from sharedllm.config import COARSE_LEVELS, LEAVES, SCORERS, SELECTIONS
 from sharedllm.errors import ConfigError, InputError
+from sharedllm.search.leaf_scores import Scores
 from sharedllm.search.query import Query
-from sharedllm.search.scorers import Recency, Scores
+from sharedllm.search.scorers import Recency
 from tests.models import shared
 from tests.texts import FERRY, STORY
 
@@ -79,7 +80,7 @@ def test_every_choice_answers_from_what_it_cites(
     assert scores == sorted(scores, reverse=True)
 
 
-@pytest.mark.parametrize("scorer", ["bm25", "hybrid"])
+@pytest.mark.parametrize("scorer", ["fused", "bm25"])
 @pytest.mark.parametrize("selection", SELECTIONS)
 def test_what_stands_in_the_text_word_by_word_is_found(scorer: str, selection: str) -> None:
     tree = TreeConfig(chunk=128, height=2, ratios=(4, 1), root_ratio=8)
@@ -130,7 +131,7 @@ def test_an_object_may_score(llm: SharedLLM, documents: list[Document], tmp_path
     answer = llm.answer("Who?", documents, scorer=Longest(), budget=150, max_new_tokens=1)
     assert answer.citations
     assert answer.citations[0].score == llm.score("Who?", documents, scorer=Longest())[0].max()
-    with pytest.raises(ConfigError, match="scorer is 'shortest'; allowed: 'maxsim'"):
+    with pytest.raises(ConfigError, match="scorer is 'shortest'; allowed: 'fused'"):
         llm.answer("Who?", documents, scorer="shortest")
     with pytest.raises(ConfigError, match="scorer is the class Longest; give an instance"):
         llm.answer("Who?", documents, scorer=Longest)

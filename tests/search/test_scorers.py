@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 
 import numpy as np
 import torch
@@ -12,10 +11,13 @@ from hypothesis import strategies as st
 
 from sharedllm.encoding.document import Document, NodeCache
 from sharedllm.encoding.lower_model import unit
+from sharedllm.search.bm25 import BM25
+from sharedllm.search.maxsim import MaxSim
 from sharedllm.search.query import Query
-from sharedllm.search.scorers import BM25, MaxSim, Recency
+from sharedllm.search.scorers import Recency
 from sharedllm.text.tokens import tokenize
 from sharedllm.text.tree import cut, grow
+from sharedllm.text.words import parts, words
 from tests.models import make_tokenizer
 
 TOKENIZER = make_tokenizer()
@@ -81,17 +83,16 @@ def test_bm25(texts: list[str], question: list[str]) -> None:
     for document in documents:
         firsts = [int(document.tokens.spans[a, 0]) for a, _ in leaves(document)]
         bag: list[list[str]] = [[] for _ in firsts]
-        for match in re.finditer(r"\w+", document.text):
-            bag[max(i for i, at in enumerate(firsts) if at <= match.start())].append(
-                match.group().lower()
-            )
+        for word in words(document.text):
+            held = bag[max(i for i, at in enumerate(firsts) if at <= word.start)]
+            held += parts(word.text)
         bags.append(bag)
     flat = [leaf for bag in bags for leaf in bag]
     mean = max(sum(map(len, flat)) / len(flat), 1.0)
     for bag, found in zip(bags, BM25().leaf_scores(query, documents), strict=True):
         for leaf, score in zip(bag, found, strict=True):
             expected = 0.0
-            for word in {w.lower() for w in re.findall(r"\w+", query.text)}:
+            for word in {part for w in words(query.text) for part in parts(w.text)}:
                 n = sum(word in other for other in flat)
                 idf = math.log(1 + (len(flat) - n + 0.5) / (n + 0.5))
                 f = leaf.count(word)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sharedllm import MemoryDocument, SharedLLM
 from sharedllm.errors import DocumentError
-from sharedllm.search.scorers import WordIndex
+from sharedllm.search.bm25 import WordIndex
 from sharedllm.text.normalise import normalise
 from sharedllm.text.tokens import tokenize
 from tests.conftest import Make
@@ -94,5 +94,5 @@ def test_search_finds_it_and_cites_the_original(llm: SharedLLM, make: Make) -> N
 
 def test_the_index_of_words_of_a_document(tiny_llm: SharedLLM) -> None:
     words = WordIndex.of(tiny_llm.remember("x " * 100 + SHY))
-    assert {"committee", "appointed", "oslo"} <= set(words.leaves)
-    assert max(words.leaves["oslo"]) >= len(words.lengths) - 2
+    assert {"committee", "appointed", "oslo"} <= set(words.rows)
+    assert words.leaf[words.places_of("oslo")].max() >= len(words.lengths) - 2

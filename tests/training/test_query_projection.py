@@ -15,8 +15,8 @@ from sharedllm.encoding.lower_model import unit
 from sharedllm.errors import AdapterError
 from sharedllm.hf import lora_io
 from sharedllm.hf.lora import Adapter
+from sharedllm.search.maxsim import MaxSim
 from sharedllm.search.query import make_query
-from sharedllm.search.scorers import MaxSim
 from sharedllm.training import query_projection
 from sharedllm.training.query_projection import QueryProjection, Questions, Sought
 from sharedllm.training.train_config import read_config

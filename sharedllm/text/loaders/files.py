@@ -12,7 +12,7 @@ from pathlib import Path
 from sharedllm.arguments import checked
 from sharedllm.config import require_int
 from sharedllm.errors import DocumentError
-from sharedllm.text.loaders import encodings
+from sharedllm.text.loaders.encodings import decode, require_encoding
 from sharedllm.text.loaders.epub import CONTAINER, read_epub
 from sharedllm.text.loaders.html import read_html
 from sharedllm.text.loaders.mail import read_eml
@@ -35,7 +35,7 @@ Reader = Callable[[Given], Contents]
 
 def read_plain(given: Given) -> Contents:
     """Return a text as it stands: plain text, Markdown, source code."""
-    return Contents(encodings.decode(given))
+    return Contents(decode(given))
 
 
 # A format is added by one entry here: its suffixes, and the function that reads it.
@@ -109,7 +109,7 @@ def read_file(
     if limit is not None:
         require_int("limit", limit, least=1, most=MOST_BYTES)
     if encoding is not None:
-        encodings.require_encoding(encoding)
+        require_encoding(encoding)
     given = os.fspath(path)
     source = "standard input" if given == STDIN else spelled(given)
     suffix = Path(given).suffix.lower()
