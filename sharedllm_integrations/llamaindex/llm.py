@@ -36,7 +36,7 @@ from llama_index.core.tools.types import BaseTool
 from pydantic import BaseModel, PositiveInt, PrivateAttr, field_serializer
 
 from sharedllm import SharedLLMError
-from sharedllm.arguments import checked, shown
+from sharedllm.arguments import checked
 from sharedllm_integrations.engine import Engine, Run
 from sharedllm_integrations.errors import AnswerFormatError, RequestError, SetupError
 from sharedllm_integrations.llamaindex.messages import (
@@ -440,8 +440,6 @@ class LlamaIndexSharedLLM(AnswerFields, FunctionCallingLLM):
         """One call: its own options, else those of the fields."""
         if isinstance(given, str):
             messages = [Message(role="user", parts=(given,))]
-        elif isinstance(given, Sequence) and all(isinstance(one, ChatMessage) for one in given):
-            messages = request_messages(given)
         else:
-            raise SetupError(f"the model was given {shown(given)}; give a str or ChatMessages")
+            messages = request_messages(given)
         return self._request(messages, kwargs, kwargs.get("grammar", self.grammar))
