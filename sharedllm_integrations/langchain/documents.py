@@ -66,7 +66,7 @@ def passage(hit: Hit) -> Document:
         "document_id": hit.id,
         "char_start": hit.char_start,
         "char_end": hit.char_end,
-        **page_label(hit.page),
+        **page_label(hit.page, hit.end_page),
     }
     metadata = {**neutral_values(_metadata(hit)), **own}
     return Document(page_content=neutral(hit.text), metadata=metadata)
@@ -79,7 +79,7 @@ def span(citation: Citation, metadata: Mapping[str, Any]) -> Document:
         "char_end": citation.char_end,
         "tree_level": citation.level,
         "score": citation.score,
-        **page_label(citation.page),
+        **page_label(citation.page, citation.end_page),
     }
     return Document(
         page_content=neutral(citation.text), metadata={**neutral_values(metadata), **own}
@@ -95,7 +95,7 @@ def whole_documents(documents: Iterable[Document]) -> list[Document]:
     their metadata; documents without them stay as they are. Several documents of one page, as
     Unstructured's elements, are its paragraphs.
     """
-    found = whole_files(documents, lambda d: d.metadata, lambda d: d.page_content)
+    found = whole_files(Document, documents, lambda d: d.metadata, lambda d: d.page_content)
     return [
         page
         if text is None

@@ -170,7 +170,7 @@ def passage(hit: Hit) -> DocumentNode:
     return DocumentNode(
         id_=f"{hit.id}:{hit.char_start}-{hit.char_end}",
         text=hit.text,
-        extra_info={**metadata, **page_label(hit.page)},
+        extra_info={**metadata, **page_label(hit.page, hit.end_page)},
         relationships=_of(hit.id, metadata),
         start_char_idx=hit.char_start,
         end_char_idx=hit.char_end,
@@ -187,7 +187,7 @@ def span(
         "title": citation["title"],
         "source": citation["source"],
         "tree_level": citation["level"],
-        **page_label(citation["page"]),
+        **page_label(citation["page"], citation["end_page"]),
     }
     return DocumentNode(
         id_=f"{id}:{start}-{end}",
@@ -261,7 +261,7 @@ def whole_documents(documents: Iterable[Document]) -> list[Document]:
     """
     out = []
     for page, metadata, text in whole_files(
-        documents, lambda d: d.metadata, lambda d: d.get_content(MetadataMode.NONE)
+        Document, documents, lambda d: d.metadata, lambda d: d.get_content(MetadataMode.NONE)
     ):
         if text is None:
             out.append(page)
