@@ -16,7 +16,8 @@ from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
 from sharedllm import SharedLLMError
-from sharedllm_integrations.errors import DocumentValueError
+from sharedllm.arguments import shown
+from sharedllm_integrations.errors import DocumentValueError, SetupError
 
 if TYPE_CHECKING:
     from sharedllm import Citation, Hit, MemoryDocument
@@ -52,7 +53,7 @@ def place_of(found: Hit | Citation) -> dict[str, Any]:
         "char_end": found.char_end,
         "score": found.score,
         **match_of(found.match_start, found.match_end),
-        **page_label(found.page),
+        **page_label(found.page, found.end_page),
     }
 
 
@@ -61,9 +62,13 @@ def match_of(start: int | None, end: int | None) -> dict[str, int]:
     return {} if start is None or end is None else {"match_start": start, "match_end": end}
 
 
-def page_label(page: int | None) -> dict[str, str]:
-    """The page of a passage under the name that readers of both frameworks give it."""
-    return {} if page is None else {"page_label": str(page)}
+def page_label(page: int | None, end_page: int | None) -> dict[str, str]:
+    """The page of a passage under the name that readers of both frameworks give it.
+
+    Where the sentence that matches ends on a later page, that one is `end_page_label`.
+    """
+    labels = {"page_label": page, "end_page_label": end_page}
+    return {name: str(number) for name, number in labels.items() if number is not None}
 
 
 def file_name(source: str) -> str:
@@ -198,6 +203,7 @@ def _single(value: Any, document: str, field: str) -> Any:
 
 
 def whole_files(
+    kind: type[T],
     documents: Iterable[T],
     metadata_of: Callable[[T], Mapping[str, Any]],
     text_of: Callable[[T], str],
@@ -205,9 +211,19 @@ def whole_files(
     """For each file its first page, what its pages' metadata share, and its text.
 
     A document that stays as it is has None as its text.
+
+    Raises
+    ------
+    SetupError
+        If one is not of the class `kind`.
     """
     files: dict[object, list[T]] = {}
     for number, document in enumerate(documents):
+        if not isinstance(document, kind):
+            raise SetupError(
+                f"item {number} of the documents is {shown(document)}; give a "
+                f"{kind.__module__.partition('.')[0]} {kind.__name__}"
+            )
         metadata = metadata_of(document)
         source = first_text(metadata, SOURCES)
         is_page = bool(source) and any(name in metadata for name in PAGED)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sharedllm.arguments import shown
+from sharedllm.arguments import path_problem, shown
 from sharedllm_integrations.errors import SetupError
 
 if TYPE_CHECKING:
@@ -89,7 +89,8 @@ def open_given(memory: Any, *, create: bool = False, llm: SharedLLM | None = Non
 
 def open_to_read(memory: Any, *, llm: SharedLLM | None = None) -> TreeMemory | None:
     """As :func:`open_given`; None, with a warning in the log, where nothing is at a path."""
-    if isinstance(memory, str | os.PathLike) and not isinstance(memory, KeptFolder):
+    given = isinstance(memory, str | os.PathLike) and not isinstance(memory, KeptFolder)
+    if given and not path_problem(memory):  # one that cannot exist is refused below
         folder = Path(memory)
         if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
             logger.warning("nothing can be found: there is no memory in %r", str(folder))

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sharedllm.arguments import checked
+from sharedllm.arguments import checked, shown
 from sharedllm_integrations.errors import SetupError
 from sharedllm_integrations.schema_grammar import CHARACTERS_A_TOKEN, ONE_LINE, bounded
 from sharedllm_integrations.structured_output import require_schema
@@ -25,6 +25,7 @@ CHOICES = ("auto", "any", "required", "none")
 MOST_CALLS = 4  # in one answer
 CALL = 24  # tokens of a call around its arguments
 THOUGHT = 120  # characters of a ReAct agent's thought
+MOST_ARGUMENTS = 100_000
 ARGUMENTS = 48  # tokens of a ReAct call's arguments, by which texts without bounds get some
 META = frozenset("\\.+*?()|[]{}^$#&-~/")  # of regular expressions in grammars
 ANYTHING = r"(.|\n)"
@@ -396,10 +397,15 @@ def react_grammar(tools: Sequence[Any], *, arguments: int = ARGUMENTS) -> str:
     Raises
     ------
     SetupError
-        Without tools.
+        Without tools, with something else than a tool, or if `arguments` is not 1 to 100,000.
     """
     if not tools:
         raise SetupError("react_grammar() was given no tools; give those of the agent")
+    for tool in tools:
+        if not hasattr(getattr(tool, "metadata", None), "get_parameters_dict"):
+            raise SetupError(f"react_grammar() was given {shown(tool)}; give LlamaIndex's tools")
+    if not 1 <= arguments <= MOST_ARGUMENTS:
+        raise SetupError(f"arguments is {shown(arguments)}; allowed: 1 to {MOST_ARGUMENTS:,}")
     names = [f"call_{index}" for index, _ in enumerate(tools)]
     lines = [
         'start: "Thought: " thought "\\n" step',

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from sharedllm.arguments import shown
 from sharedllm.errors import ConfigError
 
 OWN = ("id", "title", "source")
@@ -46,7 +47,7 @@ def condition(given: Mapping[str, Any] | None, depth: int = 0) -> Condition:
     if given is None:
         return "1", []
     if not isinstance(given, Mapping):
-        raise ConfigError(f"filter is {given!r}; give a mapping, such as {{'year': 1902}}")
+        raise ConfigError(f"filter is {shown(given)}; give a mapping, such as {{'year': 1902}}")
     if depth > DEEPEST:
         raise ConfigError(f"filter holds filters in more than {DEEPEST} levels; allowed are fewer")
     parts, values = ["1"], list[Any]()
@@ -60,7 +61,7 @@ def condition(given: Mapping[str, Any] | None, depth: int = 0) -> Condition:
 def _conditions(field: object, wanted: Any, depth: int) -> list[Condition]:
     """The conditions that one entry of a filter sets."""
     if not isinstance(field, str):
-        raise ConfigError(f"filter names the field {field!r}; a field is a str")
+        raise ConfigError(f"filter names the field {shown(field)}; a field is a str")
     if field == NOT:
         part, values = condition(wanted, depth + 1)
         return [(f"({part}) IS NOT 1", values)]  # not NOT: a field may be missing
@@ -72,7 +73,7 @@ def _conditions(field: object, wanted: Any, depth: int) -> list[Condition]:
 
 def _joined(how: str, filters: Any, depth: int) -> Condition:
     if not isinstance(filters, list | tuple) or not filters:
-        raise ConfigError(f"filter has {how!r} with {filters!r}; give it a list of filters")
+        raise ConfigError(f"filter has {how!r} with {shown(filters)}; give it a list of filters")
     parts = [condition(one, depth + 1) for one in filters]
     joined = JOINED[how].join(f"({part})" for part, _ in parts)
     return f"({joined})", [value for _, own in parts for value in own]
@@ -94,13 +95,16 @@ def _part(field: str, operator: object, value: Any) -> Condition:
         return CONTAINS, [field, plain, plain]
     if operator == "empty":
         if not isinstance(value, bool):
-            raise ConfigError(f"filter has {field!r} 'empty' with {value!r}; give True or False")
+            raise ConfigError(
+                f"filter has {shown(field)} 'empty' with {shown(value)}; give True or False"
+            )
         part, own = (f"{column} = ''", []) if field in OWN else (EMPTY, names)
         return (part if value else f"NOT ({part})"), own
     if operator in COMPARE:
         return _compared(column, names, str(operator), field, value)
     raise ConfigError(
-        f"filter has the operator {operator!r} for {field!r}; allowed: {', '.join(OPERATORS)}"
+        f"filter has the operator {shown(operator)} for {shown(field)}; "
+        f"allowed: {', '.join(OPERATORS)}"
     )
 
 
@@ -108,7 +112,7 @@ def _compared(column: str, names: list[Any], operator: str, field: str, value: A
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number and not isinstance(value, str):
         raise ConfigError(
-            f"filter compares {field!r} with {value!r}; compare with a number or a str"
+            f"filter compares {shown(field)} with {shown(value)}; compare with a number or a str"
         )
     # numbers and texts do not compare: SQLite would call every text the larger one
     kind = "IN ('integer', 'real')" if number else "= 'text'"
@@ -127,8 +131,8 @@ def _plain(field: str, value: Any) -> Any:
     too_large = isinstance(value, int) and value not in INTEGERS
     if not isinstance(value, int | float) or too_large or not math.isfinite(value):
         raise ConfigError(
-            f"filter wants {field!r} to be {value!r}; allowed are str, booleans, finite numbers, "
-            "and integers of 64 bits"
+            f"filter wants {shown(field)} to be {shown(value)}; allowed are str, booleans, finite "
+            "numbers, and integers of 64 bits"
         )
     return value
 
@@ -138,7 +142,7 @@ def _text(field: str, value: str) -> str:
         value.encode()
     except UnicodeEncodeError as error:
         raise ConfigError(
-            f"filter has {value!r} for {field!r}: character {error.start} is half of a surrogate "
-            "pair; give valid Unicode"
+            f"filter has {shown(value)} for {shown(field)}: character {error.start} is half of a "
+            "surrogate pair; give valid Unicode"
         ) from error
     return value

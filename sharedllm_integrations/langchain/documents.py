@@ -104,7 +104,7 @@ def whole_documents(documents: Iterable[Document]) -> list[Document]:
     their metadata; documents without them stay as they are. Several documents of one page, as
     Unstructured's elements, are its paragraphs.
     """
-    found = whole_files(documents, lambda d: d.metadata, lambda d: d.page_content)
+    found = whole_files(Document, documents, lambda d: d.metadata, lambda d: d.page_content)
     return [
         page
         if text is None

@@ -302,6 +302,7 @@ class ChatSharedLLM(SharedFields, BaseChatModel):
         return {**own, "temperature": self.temperature, "max_tokens": self.max_tokens, **kwargs}
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        require_options({"stop": stop})  # before LangChain asks if it is empty
         return self._traced(
             super()._get_ls_params(stop=self._stops if stop is None else stop, **kwargs)
         )
@@ -426,6 +427,7 @@ class SharedLLMCompletion(SharedFields, BaseLLM):
         return "sharedllm-completion"
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        require_options({"stop": stop})
         return self._traced(
             super()._get_ls_params(stop=self._stops if stop is None else stop, **kwargs)
         )

@@ -490,7 +490,8 @@ class TreeMemoryIndex:
         SetupError
             If `chat_mode` is none of these.
         """
-        mode, model = str(getattr(chat_mode, "value", chat_mode)), self._over(llm or self.llm)
+        mode, model = getattr(chat_mode, "value", chat_mode), self._over(llm or self.llm)
+        mode = mode if isinstance(mode, str) else shown(mode)
         return _chat_engine(mode, self._retriever(model, options), model, options)
 
     def _over(self, llm: Any) -> LLM:
@@ -550,6 +551,8 @@ def _require_known(name: str, options: Mapping[str, Any], allowed: Sequence[str]
 
 
 def _has_text(document: BaseNode) -> bool:
+    if not isinstance(document, BaseNode):
+        raise SetupError(f"{shown(document)} is no document; give LlamaIndex's documents or nodes")
     if document.get_content().strip():
         return True
     logger.warning("document %r has no text and is left out", document.node_id)

@@ -424,10 +424,10 @@ class LlamaIndexSharedLLM(AnswerFields, FunctionCallingLLM):
             run, text = self._engine.start(request), ""
             held = run.form.held_calls()
             for piece in run:
-                shown = held.feed(piece)
-                text += shown
-                if shown:
-                    yield text, shown, None
+                new = held.feed(piece)
+                text += new
+                if new:
+                    yield text, new, None
             rest = run.form.read(held.text, run.finish_reason)[0] if held.text else ""
             yield text + rest, rest, run
 

@@ -27,7 +27,9 @@ from llama_index.core.instrumentation.events import BaseEvent
 from llama_index.core.llms.llm import ToolSelection
 from pydantic import Field
 
+from sharedllm.arguments import shown
 from sharedllm_integrations.engine import Engine, Run
+from sharedllm_integrations.errors import SetupError
 from sharedllm_integrations.report import PROVIDER
 from sharedllm_integrations.requests import (
     CalledTool,
@@ -58,7 +60,12 @@ def request_messages(messages: Sequence[ChatMessage]) -> list[Message]:
     ------
     ContentError
         If a message holds something other than text and documents.
+    SetupError
+        If these are no messages.
     """
+    given: Any = messages
+    if not isinstance(given, Sequence) or not all(isinstance(one, ChatMessage) for one in given):
+        raise SetupError(f"the model was given {shown(given)}; give a str or ChatMessages")
     out: list[Message] = []
     called: dict[str, str] = {}  # ids of calls -> names of tools
     for message in messages:

@@ -172,7 +172,7 @@ def passage(hit: Hit) -> DocumentNode:
     return DocumentNode(
         id_=f"{hit.id}:{hit.char_start}-{hit.char_end}",
         text=hit.text,
-        extra_info={**metadata, **page_label(hit.page), **match},
+        extra_info={**metadata, **page_label(hit.page, hit.end_page), **match},
         excluded_llm_metadata_keys=[*match],
         excluded_embed_metadata_keys=[*match],
         relationships=_of(hit.id, metadata),
@@ -191,7 +191,7 @@ def span(
         "title": citation["title"],
         "source": citation["source"],
         "tree_level": citation["level"],
-        **page_label(citation["page"]),
+        **page_label(citation["page"], citation["end_page"]),
     }
     match = match_of(citation["match_start"], citation["match_end"])
     return DocumentNode(
@@ -268,7 +268,7 @@ def whole_documents(documents: Iterable[Document]) -> list[Document]:
     """
     out = []
     for page, metadata, text in whole_files(
-        documents, lambda d: d.metadata, lambda d: d.get_content(MetadataMode.NONE)
+        Document, documents, lambda d: d.metadata, lambda d: d.get_content(MetadataMode.NONE)
     ):
         if text is None:
             out.append(page)

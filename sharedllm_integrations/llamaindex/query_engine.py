@@ -58,6 +58,11 @@ class TreeMemoryQueryEngine(RetrieverQueryEngine):
 
         A LlamaIndexSharedLLM is given documents of its own memory by their references, which
         nothing cuts short; every other model, and the modes that ask none, are given text.
+
+        Raises
+        ------
+        SetupError
+            If neither this call nor LlamaIndex's ``Settings`` name a model.
         """
         silent = SILENT.get(options.get("response_mode", ""))
         if options.get("response_synthesizer") is None and silent:
@@ -67,6 +72,11 @@ class TreeMemoryQueryEngine(RetrieverQueryEngine):
         if not options.get("text_qa_template"):
             options["text_qa_template"] = QUESTION
         reader = _reader(options.get("response_synthesizer"), llm)
+        if reader is None and options.get("response_synthesizer") is None:
+            raise SetupError(
+                "the engine has no model; give llm=LlamaIndexSharedLLM(memory=...), or set "
+                "LlamaIndex's Settings.llm"
+            )
         if isinstance(reader, LlamaIndexSharedLLM):
             given = options.get("node_postprocessors") or []
             options["node_postprocessors"] = [*given, Referring(reader)]

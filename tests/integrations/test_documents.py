@@ -16,6 +16,7 @@ from langchain_core.messages import AIMessage
 from llama_index.core import Document as IndexDocument
 
 from sharedllm import SharedLLM, TreeMemory
+from sharedllm.memory.retrieval import Hit
 from sharedllm_integrations import report
 from sharedllm_integrations.documents import TITLE, beginning, file_name, name_of
 from sharedllm_integrations.errors import DocumentValueError, SetupError
@@ -26,8 +27,10 @@ from sharedllm_integrations.langchain import (
     create_tree_memory_tool,
 )
 from sharedllm_integrations.langchain import whole_documents as whole_of_loader
+from sharedllm_integrations.langchain.documents import passage as passage_of_langchain
 from sharedllm_integrations.llamaindex import LlamaIndexSharedLLM, TreeMemoryIndex
 from sharedllm_integrations.llamaindex import whole_documents as whole_of_reader
+from sharedllm_integrations.llamaindex.nodes import passage as passage_of_llamaindex
 from tests.integrations.llamaindex.helpers import model
 from tests.integrations.prompts import enclosed
 from tests.texts import FERRY, GARDEN
@@ -183,6 +186,17 @@ def test_a_chain_leads_to_the_page_of_a_pdf(default_llm: SharedLLM, tmp_path: Pa
     report._kept.clear()
     with pytest.raises(SetupError, match="the last 64"):
         answer_of(message)
+
+
+@pytest.mark.parametrize(
+    ("end_page", "labels"),
+    [(None, {"page_label": "3"}), (4, {"page_label": "3", "end_page_label": "4"})],
+)
+def test_a_passage_says_on_which_pages_it_stands(end_page: int | None, labels: Any) -> None:
+    place = {"char_start": 0, "char_end": 3, "score": 1.0, "page": 3, "end_page": end_page}
+    hit = Hit(id="a", title="T", source="a.pdf", metadata={}, text="One", **place)
+    for metadata in (passage_of_langchain(hit).metadata, passage_of_llamaindex(hit).metadata):
+        assert {k: v for k, v in metadata.items() if k.endswith("page_label")} == labels
 
 
 def test_an_engine_leads_to_the_page_of_a_pdf(default_llm: SharedLLM, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -18,15 +18,26 @@ from typing import NamedTuple
 from sharedllm.text.loaders.encodings import declared_encoding, decode
 from sharedllm.text.loaders.flow import Flow
 from sharedllm.text.loaders.source import Contents, Given
-from sharedllm.text.loaders.stylesheets import Claims, Element, StyleSheets, shown_on_screen
-
-TAG = re.compile(r"<(?:(/?)([a-zA-Z][^\s/>]*)|(!--)|([!?/]))")
-ATTRIBUTE = re.compile(
-    r"[\s/]*(?:(>)|([^\s/>][^\s/>=]*)(?:\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s>]*)))?)"
+from sharedllm.text.loaders.stylesheets import (
+    Claims,
+    Element,
+    Says,
+    StyleSheets,
+    shown_on_screen,
 )
+
+# White space of HTML is less than that of Python: a no-break space is part of a name or a value.
+TAG = re.compile(r"<(?:(/?)([a-zA-Z][^ \t\n\f\r/>]*)|(!--)|([!?/]))")
+ATTRIBUTE = re.compile(
+    r"[ \t\n\f\r/]*(?:(>)|([^ \t\n\f\r/>][^ \t\n\f\r/>=]*)"
+    r"(?:[ \t\n\f\r]*=[ \t\n\f\r]*(?:\"([^\"]*)\"|'([^']*)'|([^ \t\n\f\r>]*)))?)"
+)
+COMMENT_END = re.compile("--!?>")
+SCRIPT_PART = re.compile(r"<!--|-->|<(/?)script(?=[ \t\n\f\r/>])", re.IGNORECASE)
 STYLE = re.compile("<style", re.IGNORECASE)
 CDATA = "<![CDATA["  # text in XHTML, SVG and MathML
 XML_START = re.compile(r"\s*<\?xml\b|\s*<!DOCTYPE[^>]*XHTML", re.IGNORECASE)
+DOCUMENT_TYPE = re.compile(r"\s*(?:<!--(?:(?!-->).){0,5000}-->\s*){0,9}<!doctype\s", re.I | re.S)
 LONG_NUMBER = re.compile(r"&#(?:\d{8,}|[xX][0-9a-fA-F]{8,});?")  # beyond every character
 
 RAW = frozenset(("script", "style", "textarea", "title", "xmp", "iframe", "noembed", "noframes"))
@@ -54,14 +65,28 @@ ENDED_BY = {
     "th": frozenset("td th tr tbody thead tfoot".split()),
     "tr": frozenset("tr tbody thead tfoot".split()),
     "head": frozenset(("body",)),
+    **dict.fromkeys(("tbody", "thead", "tfoot"), frozenset(("tbody", "thead", "tfoot"))),
+    "caption": frozenset("col colgroup tbody td tfoot th thead tr".split()),
+    **{name: frozenset((name,)) for name in ("a", "nobr", "button")},
 }
+HEADINGS = frozenset(("h1", "h2", "h3", "h4", "h5", "h6"))  # one directly in another ends it
+# Drawings and formulas have the rules of XML: "<title/>" is a whole element, and a title is markup.
+FOREIGN = frozenset(("svg", "math"))
+HTML_IN_DRAWING = "foreignobject"
+LEAVES_FOREIGN = frozenset(  # ends the drawing that it stands in
+    "b big blockquote body br center code dd div dl dt em embed h1 h2 h3 h4 h5 h6 head hr i img li "
+    "listing menu meta nobr ol p pre ruby s small span strong strike sub sup table tt u ul var"
+    "".split()
+)
 ENDS = {
     by: [name for name, ends in ENDED_BY.items() if by in ends]
     for by in frozenset().union(*ENDED_BY.values())
 }
 # What is open outside of one of these is not ended by what stands inside of it.
 FENCES = frozenset("table td th caption template svg math button object".split())
-ROWS = frozenset("table td th tr tbody thead tfoot caption".split())
+OF_TABLES = frozenset("td th tr tbody thead tfoot caption".split())
+FENCED = OF_TABLES | {"button"}
+ROWS = OF_TABLES | {"table"}
 LISTS = {"ul": ("li",), "ol": ("li",), "menu": ("li",), "dl": ("dd", "dt")}
 PRE = frozenset(("pre", "textarea", "listing", "xmp"))
 
@@ -73,6 +98,46 @@ class Token(NamedTuple):
     text: str = ""
     end: bool = False
     attributes: dict[str, str] = {}  # noqa: RUF012 (never changed)
+
+
+class _Foreign:
+    """The drawings and formulas that are open, and HTML in drawings.
+
+    Attributes
+    ----------
+    in_xml : the rules of XML hold: ``<title/>`` is a whole element
+    """
+
+    def __init__(self, *, xml: bool) -> None:
+        self._xml = self.in_xml = xml
+        self._open: list[str] = []
+        self._counted = Counter[str]()
+
+    def take(self, name: str, *, end: bool) -> None:
+        """Go on by one tag."""
+        if name not in FOREIGN and name != HTML_IN_DRAWING:
+            return
+        if not end:
+            self._open.append(name)
+            self._counted[name] += 1
+        elif self._counted[name]:
+            while self._pop() != name:
+                pass
+        self._look()
+
+    def leave(self) -> Iterator[str]:
+        """Close the drawings and formulas in which no HTML is open; yield their names."""
+        while self._open and self._open[-1] in FOREIGN and not self._xml:
+            yield self._pop()
+        self._look()
+
+    def _pop(self) -> str:
+        name = self._open.pop()
+        self._counted[name] -= 1
+        return name
+
+    def _look(self) -> None:
+        self.in_xml = self._xml or bool(self._open and self._open[-1] in FOREIGN)
 
 
 def read_html(given: Given) -> Contents:
@@ -90,7 +155,8 @@ def read_html(given: Given) -> Contents:
 def visible(page: str, source: str) -> Contents:
     """Return visible text and title of a page that is decoded."""
     xml = XML_START.match(page) is not None
-    reader = _Reader(source, StyleSheets(_sheets(page, xml=xml), source))
+    fold = not xml and not DOCUMENT_TYPE.match(page)
+    reader = _Reader(source, StyleSheets(_sheets(page, xml=xml), source, fold=fold))
     for token in tokens(page, xml=xml):
         reader.take(token)
     return Contents(reader.flow.text().replace("\xa0", " "), reader.title)
@@ -104,6 +170,7 @@ def tokens(page: str, *, xml: bool = False) -> Iterator[Token]:
     xml : ``<title/>`` is an element without content, not a beginning
     """
     at = 0
+    foreign = _Foreign(xml=xml)
     while True:
         found = TAG.search(page, at)
         if found is None:
@@ -113,28 +180,54 @@ def tokens(page: str, *, xml: bool = False) -> Iterator[Token]:
             yield Token("", html_text(page[at : found.start()]))
         if found[3] or found[4]:
             at = _after_declaration(page, found)
-            if xml and page.startswith(CDATA, found.start()):
+            if foreign.in_xml and page.startswith(CDATA, found.start()):
                 yield Token("", page[found.start() + len(CDATA) : at].removesuffix("]]>"))
             continue
-        name = found[2].lower()
+        name, end = found[2].lower(), bool(found[1])
         attributes, at = _attributes(page, found.end())
-        closed = xml and page.endswith("/>", found.start(), at)
         if not at:  # the page ends in the middle of a tag
             return
-        yield Token(name, end=bool(found[1]), attributes=attributes)
-        if found[1] or name not in RAW:
-            if closed and name not in VOID:
-                yield Token(name, end=True)
-            continue
-        if closed:
+        if name in LEAVES_FOREIGN and not end:
+            yield from (Token(left, end=True) for left in foreign.leave())
+        markup = foreign.in_xml and not xml  # where a title or a style is no exception
+        closed = foreign.in_xml and page.endswith("/>", found.start(), at)
+        yield Token(name, end=end, attributes=attributes)
+        if closed and name not in VOID:
             yield Token(name, end=True)
+        if not closed:
+            foreign.take(name, end=end)
+        if end or closed or markup or name not in RAW:
             continue
-        stop = re.compile(rf"</{name}(?=[\s/>])", re.IGNORECASE).search(page, at)
-        inside = page[at : stop.start() if stop else len(page)]
+        stop = _end_of_raw(page, name, at)
+        inside = page[at:stop]
         yield Token("", html_text(inside) if name in ("title", "textarea") else inside)
-        if stop is None:
+        if stop == len(page):
             return
-        at = stop.start()
+        at = stop
+
+
+def _end_of_raw(page: str, name: str, at: int) -> int:
+    """Return where the end tag of an element without markup stands, or the page's end.
+
+    A script that writes a script into a comment is ended by the second end tag.
+    """
+    if name == "script":
+        commented = inner = False
+        for found in SCRIPT_PART.finditer(page, at):
+            mark = found[0]
+            if mark == "-->":
+                commented = inner = False
+            elif mark == "<!--":
+                commented = True
+            elif not found[1]:
+                inner = commented
+            elif inner:
+                inner = False
+            else:
+                return found.start()
+        return len(page)
+    stop = re.compile(rf"</{name}(?=[ \t\n\f\r/>])", re.IGNORECASE).search(page, at)
+    return stop.start() if stop else len(page)
 
 
 def html_text(text: str) -> str:
@@ -146,9 +239,10 @@ def _after_declaration(page: str, found: re.Match[str]) -> int:
     """Return the place after a comment, declaration or odd end tag."""
     if found[3] and page.startswith((">", "->"), found.end()):
         return page.index(">", found.end()) + 1
-    mark = "-->" if found[3] else ">"
-    if page.startswith(CDATA, found.start()):
-        mark = "]]>"
+    if found[3]:
+        closing = COMMENT_END.search(page, found.end())
+        return closing.end() if closing else len(page)
+    mark = "]]>" if page.startswith(CDATA, found.start()) else ">"
     end = page.find(mark, found.end())
     return len(page) if end < 0 else end + len(mark)
 
@@ -177,11 +271,16 @@ def _sheets(page: str, *, xml: bool) -> list[str]:
     inside = False
     for token in tokens(page, xml=xml):
         if token.name:
-            media = token.attributes.get("media", "")
-            inside = token.name == "style" and not token.end and shown_on_screen(media)
+            inside = token.name == "style" and not token.end and _is_css(token.attributes)
         elif inside:
             out.append(token.text)
     return out
+
+
+def _is_css(attributes: dict[str, str]) -> bool:
+    """True for the attributes of a style element that is in force on a screen."""
+    kind = attributes.get("type", "").lower()
+    return kind in ("", "text/css") and shown_on_screen(attributes.get("media", ""))
 
 
 @dataclass(slots=True)
@@ -233,11 +332,16 @@ class _Reader:
     # -- where elements begin and end ----------------------------------------------------------
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
+        if name in OF_TABLES and not self._all["table"]:  # means nothing there, nor do its styles
+            self._break(name, attributes)
+            return
         for ended in ENDS.get(name, ()):
             if self._names[-1][ended] > self._items[ended] or (
-                ended in ("td", "th", "tr") and self._in_table(ended)
+                ended in FENCED and self._is_innermost(ended)
             ):
                 self._close_to(ended)
+        if name in HEADINGS and self._open and self._open[-1].name in HEADINGS:
+            self._close_to(self._open[-1].name)
         if name in VOID:
             if self._shown:
                 self._break(name)
@@ -257,7 +361,7 @@ class _Reader:
         self._apply(name, attributes, element)
         self._break(name, attributes)
 
-    def _in_table(self, name: str) -> bool:
+    def _is_innermost(self, name: str) -> bool:
         """True if `name` is open and belongs to the innermost open table."""
         for frame in reversed(self._open[-200:]):
             if frame.name == name:
@@ -274,6 +378,8 @@ class _Reader:
             self._close_to(name)
         elif name == "p" and self._shown:
             self.flow.part()
+        elif name in OF_TABLES and self._shown and not self._all["table"]:
+            self.flow.part(1)
 
     def _close_to(self, name: str) -> None:
         """Close the innermost open element `name` and what is open in it."""
@@ -298,13 +404,14 @@ class _Reader:
     def _apply(self, name: str, attributes: dict[str, str], element: Element) -> None:
         """Change the state to that inside of an element."""
         self._pre = self._pre or name in PRE
+        never = name in NEVER_SHOWN and "shadowrootmode" not in attributes
         if not attributes and not element.matched:  # nearly all elements
-            self._shown = self._shown and name not in NEVER_SHOWN and name not in CLICKED_OPEN
+            self._shown = self._shown and not never and name not in CLICKED_OPEN
             return
         claims = self._styles.claims(element, attributes.get("style", ""))
         hidden = attributes.get("hidden", "until-found").lower() != "until-found"
         hidden = hidden or (name in CLICKED_OPEN and "open" not in attributes)
-        hidden = _held(claims, "display", hidden) or name in NEVER_SHOWN
+        hidden = _held(claims, "display", hidden or "popover" in attributes) or never
         hidden = hidden or _held(claims, "content-visibility", False)
         self._shown = self._shown and not (hidden or _held(claims, "opacity", False))
         self._visible = not _held(claims, "visibility", not self._visible)
@@ -340,7 +447,8 @@ class _Reader:
 
 def _held(claims: Claims, name: str, otherwise: bool) -> bool:
     """Return if the claim on a property hides, or `otherwise` without one."""
-    return claims[name].hides if name in claims else otherwise
+    says = claims[name].says if name in claims else Says.AS_AROUND
+    return otherwise if says is Says.AS_AROUND else says is Says.HIDES
 
 
 def _span(given: str | None) -> int:

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Any, NamedTuple
 
 from sharedllm.errors import DocumentError
@@ -22,6 +23,34 @@ KEPT_STYLES = 10_000  # inline styles that are remembered
 MATTERS = re.compile(r"display|visib|opacity|font|\\", re.IGNORECASE)
 PROPERTIES = ("display", "visibility", "content-visibility", "opacity", "font-size", "font")
 SHOWN_MEDIA = ("all", "screen")
+LEAST_WIDTH = re.compile(r"\(\s*(min-width\s*:|width\s*>)")
+# A declaration with another word is not valid: a browser passes it over.
+KEYWORDS = {
+    "display": frozenset(
+        "none block inline inline-block flex inline-flex grid inline-grid table inline-table "
+        "table-row table-cell table-row-group table-header-group table-footer-group table-column "
+        "table-column-group table-caption list-item contents flow flow-root run-in ruby ruby-base "
+        "ruby-text ruby-base-container ruby-text-container math -webkit-box -webkit-inline-box "
+        "-webkit-flex -webkit-inline-flex".split()
+    ),
+    "visibility": frozenset(("visible", "hidden", "collapse")),
+    "content-visibility": frozenset(("visible", "hidden", "auto")),
+    "opacity": frozenset[str](),
+    "font-size": frozenset(
+        "xx-small x-small small medium large x-large xx-large xxx-large math".split()
+    ),
+}
+HIDING = frozenset(("none", "hidden", "collapse"))
+AROUND = frozenset(("inherit", "unset", "revert", "revert-layer"))  # visibility and font-size
+RELATIVE = frozenset(("em", "ex", "ch", "cap", "ic", "lh"))
+
+
+class Says(IntEnum):
+    """A value's effect."""
+
+    SHOWS = 0
+    HIDES = 1
+    AS_AROUND = 2  # as the element around it, or as without a style
 
 
 class Claim(NamedTuple):
@@ -30,7 +59,7 @@ class Claim(NamedTuple):
     important: bool
     weight: tuple[int, int, int, int]  # inline, ids, classes, tags
     order: int
-    hides: bool
+    says: Says
 
 
 Claims = dict[str, Claim]
@@ -68,6 +97,8 @@ class StyleSheets:
     ----------
     sheets : the contents of its ``<style>`` elements, in order
     source : named in errors
+    fold : True if names of classes and ids are compared without regard to case, as in pages
+        without a document type
 
     Raises
     ------
@@ -75,8 +106,8 @@ class StyleSheets:
         If they are too long, or too many for the page, to be applied in bounded time.
     """
 
-    def __init__(self, sheets: Sequence[str], source: str) -> None:
-        self._source, self._steps, self._order = source, 0, 0
+    def __init__(self, sheets: Sequence[str], source: str, *, fold: bool = False) -> None:
+        self._source, self._steps, self._order, self._fold = source, 0, 0, fold
         self._selectors: list[tuple[tuple[Compound, ...], Claims]] = []
         self._places: dict[str, list[tuple[int, int]]] = {}  # key -> (selector, position)
         self._above: Counter[tuple[int, int]] = Counter()  # parts that open elements match
@@ -104,11 +135,10 @@ class StyleSheets:
 
     def open(self, tag: str, attributes: Mapping[str, str], parent: Element | None) -> Element:
         """Enter an element; :meth:`close` leaves it."""
-        element = Element(
-            tag,
-            frozenset(attributes.get("class", "").split()),
-            frozenset([attributes["id"]] if attributes.get("id") else ()),
-        )
+        classes, own = attributes.get("class", ""), attributes.get("id", "")
+        if self._fold:
+            classes, own = classes.lower(), own.lower()
+        element = Element(tag, frozenset(classes.split()), frozenset([own] if own else ()))
         if self._selectors:
             keys = [tag, "*", *(f".{c}" for c in element.classes), *(f"#{i}" for i in element.ids)]
             for key in keys:
@@ -173,7 +203,7 @@ class StyleSheets:
         if not declared:
             return
         self._order += 1
-        for compounds in _selectors(rule.prelude):
+        for compounds in _selectors(rule.prelude, fold=self._fold):
             weight = (
                 0,
                 sum(len(c.ids) for c in compounds),
@@ -190,11 +220,10 @@ def _applies(rule: Any) -> bool:
     """True for at-rules whose content is in force on a screen."""
     import tinycss2
 
+    prelude = tinycss2.serialize(rule.prelude)
     if rule.lower_at_keyword in ("supports", "layer"):
-        return True
-    if rule.lower_at_keyword != "media":
-        return False
-    return shown_on_screen(tinycss2.serialize(rule.prelude))
+        return not prelude.strip().lower().startswith("not")
+    return rule.lower_at_keyword == "media" and shown_on_screen(prelude)
 
 
 def shown_on_screen(media: str) -> bool:
@@ -202,12 +231,12 @@ def shown_on_screen(media: str) -> bool:
 
     def holds(query: str) -> bool:
         parts = [part.strip() for part in query.strip().removeprefix("only ").split(" and ")]
-        return all(p in SHOWN_MEDIA or p.startswith("(min-width") for p in parts)
+        return all(p in SHOWN_MEDIA or LEAST_WIDTH.match(p) for p in parts)
 
     return not media.strip() or any(map(holds, media.lower().split(",")))
 
 
-def _selectors(prelude: Sequence[Any]) -> Iterator[tuple[Compound, ...]]:
+def _selectors(prelude: Sequence[Any], *, fold: bool) -> Iterator[tuple[Compound, ...]]:
     """Yield the selectors of a rule that are understood."""
     waiting: list[list[Any]] = [[]]
     for token in prelude:
@@ -216,12 +245,12 @@ def _selectors(prelude: Sequence[Any]) -> Iterator[tuple[Compound, ...]]:
         elif token.type != "comment":
             waiting[-1].append(token)
     for tokens in waiting:
-        found = _selector(tokens)
+        found = _selector(tokens, fold=fold)
         if found:
             yield found
 
 
-def _selector(tokens: Sequence[Any]) -> tuple[Compound, ...] | None:
+def _selector(tokens: Sequence[Any], *, fold: bool) -> tuple[Compound, ...] | None:
     """Read one selector; None if it has other parts than tags, classes, ids and their nesting."""
     out: list[Compound] = []
     tag, classes, ids = "", set[str](), set[str]()
@@ -237,9 +266,9 @@ def _selector(tokens: Sequence[Any]) -> tuple[Compound, ...] | None:
         if token.type == "whitespace":
             end()
         elif token.type == "hash" and not dot:
-            ids.add(token.value)
+            ids.add(token.value.lower() if fold else token.value)
         elif token.type == "ident" and dot:
-            classes.add(token.value)
+            classes.add(token.lower_value if fold else token.value)
             dot = False
         elif token.type == "ident" and not (tag or classes or ids):
             tag = token.lower_value
@@ -259,8 +288,8 @@ def _selector(tokens: Sequence[Any]) -> tuple[Compound, ...] | None:
 # -- declarations ----------------------------------------------------------------------------------
 
 
-def _declarations(content: Any) -> list[tuple[str, bool, bool]]:
-    """Return (property, important, hides) of the declarations in a style."""
+def _declarations(content: Any) -> list[tuple[str, bool, Says]]:
+    """Return (property, important, effect) of the declarations in a style."""
     import tinycss2
 
     out = []
@@ -268,40 +297,54 @@ def _declarations(content: Any) -> list[tuple[str, bool, bool]]:
         if one.type != "declaration" or one.lower_name not in PROPERTIES:
             continue
         value = [t for t in one.value if t.type not in ("whitespace", "comment")]
-        hides = _hides(one.lower_name, value)
-        if hides is not None:
+        says = _says(one.lower_name, value)
+        if says is not None:
             name = "font-size" if one.lower_name == "font" else one.lower_name
-            out.append((name, one.important, hides))
+            out.append((name, one.important, says))
     return out
 
 
-def _hides(name: str, value: Sequence[Any]) -> bool | None:
-    """True or False if the value hides or shows; None if it says nothing, or is not valid."""
+def _says(name: str, value: Sequence[Any]) -> Says | None:
+    """Return the effect of a value; None if it is not valid, or not understood."""
     if name == "font":
-        sizes = [
-            t
-            for t in value
-            if t.type in ("dimension", "percentage") or (t.type == "number" and not t.value)
-        ]
-        return sizes[0].value == 0 if sizes else None
-    if len(value) != 1:
+        if len(value) > 1:
+            value = [t for t in value if _is_size(t)][:1]
+        name = "font-size"
+    words = [t.lower_value for t in value if t.type == "ident"]
+    if len(words) < len(value):
+        (token, *more) = value
+        if more or name not in ("opacity", "font-size") or not _is_number(token):
+            return None
+        if token.value <= 0:
+            return Says.HIDES
+        relative = token.type == "percentage" or getattr(token, "lower_unit", "") in RELATIVE
+        return Says.AS_AROUND if name == "font-size" and relative else Says.SHOWS
+    if len(words) == 1 and words[0] in AROUND | {"initial", "smaller", "larger"}:
+        inherited = name in ("visibility", "font-size") or words[0].startswith("revert")
+        return Says.AS_AROUND if inherited and words[0] != "initial" else Says.SHOWS
+    if not words or any(word not in KEYWORDS[name] for word in words):
         return None
-    (token,) = value
-    if name in ("opacity", "font-size"):
-        if token.type in ("number", "percentage", "dimension"):
-            return bool(token.value <= 0)
-        return None if token.type != "ident" or token.lower_value == "inherit" else False
-    if token.type != "ident" or token.lower_value in ("inherit", "unset", "revert"):
-        return None
-    hidden = {"display": ("none",), "visibility": ("hidden", "collapse")}.get(name, ("hidden",))
-    return token.lower_value in hidden
+    if len(words) > 1:  # "inline flex"
+        return Says.SHOWS if name == "display" and "none" not in words else None
+    return Says.HIDES if words[0] in HIDING else Says.SHOWS
+
+
+def _is_number(token: Any) -> bool:
+    return token.type in ("number", "percentage", "dimension")
+
+
+def _is_size(token: Any) -> bool:
+    """True for what is a size in the shorthand of fonts; other numbers there are weights."""
+    if token.type == "ident":
+        return token.lower_value in KEYWORDS["font-size"]
+    return token.type in ("dimension", "percentage") or (token.type == "number" and not token.value)
 
 
 def _claims(
-    declared: Sequence[tuple[str, bool, bool]], weight: tuple[int, int, int, int], order: int
+    declared: Sequence[tuple[str, bool, Says]], weight: tuple[int, int, int, int], order: int
 ) -> Claims:
     out: Claims = {}
-    for at, (name, important, hides) in enumerate(declared):
-        claim = Claim(important, weight, order * 1_000 + min(at, 999), hides)
+    for at, (name, important, says) in enumerate(declared):
+        claim = Claim(important, weight, order * 1_000 + min(at, 999), says)
         out[name] = max(out.get(name, claim), claim)
     return out
