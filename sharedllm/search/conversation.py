@@ -1,7 +1,7 @@
 """What a follow-up question refers to: the turns before it are searched for as well.
 
 "Was it successful?" has no word by which its evidence could be found. Of 103 follow-ups among 163
-documents the evidence was found within 1,024 tokens for 33 % of the questions alone, and for 82 %
+documents the evidence was found within 1,024 tokens for 36 % of the questions alone, and for 82 %
 of them with the turns before; a question that stands alone after a turn about something else would
 lose half of its evidence with those, so a rule tells the two apart (docs/experiments.md, 37).
 """

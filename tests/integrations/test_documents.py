@@ -16,7 +16,7 @@ from langchain_core.messages import AIMessage
 from llama_index.core import Document as IndexDocument
 
 from sharedllm import SharedLLM, TreeMemory
-from sharedllm.memory.retrieval import Hit
+from sharedllm.memory.hits import Hit
 from sharedllm_integrations import report
 from sharedllm_integrations.documents import TITLE, beginning, file_name, name_of
 from sharedllm_integrations.errors import DocumentValueError, SetupError
