@@ -9,6 +9,7 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
+from sharedllm.arguments import checked
 from sharedllm_integrations.errors import SetupError
 from sharedllm_integrations.langchain.documents import retrieved
 from sharedllm_integrations.langchain.retriever import TreeMemoryRetriever
@@ -46,6 +47,7 @@ class TreeMemoryVectorStore(VectorStore):
         Of the core, if the memory cannot be used.
     """
 
+    @checked(error=SetupError)
     def __init__(
         self, memory: Any = None, *, filter: Mapping[str, Any] | None = None, llm: Any = None
     ) -> None:
@@ -58,6 +60,7 @@ class TreeMemoryVectorStore(VectorStore):
 
     # -- keeping -------------------------------------------------------------------------------
 
+    @checked(error=SetupError)
     def add_documents(self, documents: list[Document], **kwargs: Any) -> list[str]:
         """Read documents, or change those that are there under their ids.
 
@@ -86,6 +89,7 @@ class TreeMemoryVectorStore(VectorStore):
                 )
         return list(self._retriever.upsert(documents)["succeeded"])
 
+    @checked(error=SetupError)
     def add_texts(
         self,
         texts: Iterable[str],
@@ -133,6 +137,7 @@ class TreeMemoryVectorStore(VectorStore):
         made.add_documents(documents, ids=ids)
         return made
 
+    @checked(error=SetupError)
     def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:
         """Delete documents; those that are not there are passed over.
 
@@ -150,6 +155,7 @@ class TreeMemoryVectorStore(VectorStore):
 
     # -- finding -------------------------------------------------------------------------------
 
+    @checked(error=SetupError)
     def similarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
         """The documents that match `query` best, whole, best first.
 
@@ -159,6 +165,7 @@ class TreeMemoryVectorStore(VectorStore):
         """
         return [document for document, _ in self.similarity_search_with_score(query, k, **kwargs)]
 
+    @checked(error=SetupError)
     def similarity_search_with_score(
         self, query: str, k: int = 4, filter: Mapping[str, Any] | None = None, **kwargs: Any
     ) -> list[tuple[Document, float]]:

@@ -17,6 +17,7 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQueryResult,
 )
 
+from sharedllm.arguments import checked
 from sharedllm_integrations.engine import Engine
 from sharedllm_integrations.errors import SetupError
 from sharedllm_integrations.llamaindex.nodes import PART_OF, to_memory, where, whole
@@ -72,6 +73,7 @@ class TreeMemoryVectorStore(ModelFields, BasePydanticVectorStore):
 
     # -- keeping -------------------------------------------------------------------------------
 
+    @checked(error=SetupError)
     def add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
         """Read LlamaIndex nodes, or change those that are there under their ids."""
         memory, ids = self.client, []
@@ -80,10 +82,12 @@ class TreeMemoryVectorStore(ModelFields, BasePydanticVectorStore):
             ids.append(document.id)
         return ids
 
+    @checked(error=SetupError)
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """Delete a document, and all parts of it; nothing, if it is not there."""
         delete_with_parts(self.client, ref_doc_id)
 
+    @checked(error=SetupError)
     def delete_nodes(
         self,
         node_ids: list[str] | None = None,
@@ -109,6 +113,7 @@ class TreeMemoryVectorStore(ModelFields, BasePydanticVectorStore):
         if len(memory):
             memory.delete([one.id for one in memory.list()])
 
+    @checked(error=SetupError)
     def get_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
     ) -> list[BaseNode]:

@@ -156,6 +156,9 @@ def asking(at: Place) -> dict[str, Target]:
         "SharedLLM.select": Target(
             llm.select, {"query": query, "context": document, "scores": scores, "budget": 100}
         ),
+        "SharedLLM.passages": Target(
+            llm.passages, {"query": query, "context": document, "k": 2, "scorer": "bm25"}
+        ),
         "SharedLLM.encode": Target(
             llm.encode, {"document": document, "progress": None, "background": False}
         ),
@@ -268,6 +271,7 @@ def langchain(at: Place) -> dict[str, Target]:
     completion = {name: value for name, value in fields.items() if name != "streaming"}
     chat = lc.ChatSharedLLM(**own)
     retriever = lc.TreeMemoryRetriever(memory=memory)
+    store = lc.TreeMemoryVectorStore(memory)
     compressor = lc.TreeMemoryCompressor(llm=llm, memory=memory)
     one = LangChainDocument(FERRY, id="added")
     finding = {"memory": memory, "k": 2, "filter": None, "tenant": ""}
@@ -300,6 +304,17 @@ def langchain(at: Place) -> dict[str, Target]:
         ),
         "TreeMemoryRetriever.delete": Target(retriever.delete, {"ids": ["ferry"]}, True),
         "TreeMemoryRetriever.get": Target(lambda ids: retriever.get(ids), {"ids": ["ferry"]}),
+        "langchain TreeMemoryVectorStore": Target(
+            lambda **f: lc.TreeMemoryVectorStore(**f).similarity_search(question),
+            {"memory": memory, "filter": None, "llm": llm},
+        ),
+        "TreeMemoryVectorStore.add_texts": Target(
+            store.add_texts, {"texts": [FERRY], "metadatas": [{"year": 1}], "ids": ["a"]}, True
+        ),
+        "TreeMemoryVectorStore.delete": Target(store.delete, {"ids": ["ferry"]}, True),
+        "TreeMemoryVectorStore.similarity_search": Target(
+            store.similarity_search, {"query": question, "k": 1, "filter": None}
+        ),
         "TreeMemoryCompressor": Target(
             lambda **f: lc.TreeMemoryCompressor(**f).compress_documents([one], question),
             {**MODEL, "llm": llm, "memory": memory, "budget": 100, "search": {}},
@@ -324,6 +339,7 @@ def llamaindex(at: Place) -> dict[str, Target]:
     index = li.TreeMemoryIndex(memory, llm=model)
     retriever = li.TreeMemoryRetriever(memory, similarity_top_k=1)
     one = LlamaIndexDocument(text=FERRY, id_="added")
+    store = li.TreeMemoryVectorStore(memory=memory, llm=llm)
     node = NodeWithScore(node=TextNode(text=FERRY, id_="n"), score=1.0)
     question = "Who kept the light?"
     post = li.TreeMemoryPostprocessor(llm=llm, memory=memory)
@@ -376,6 +392,14 @@ def llamaindex(at: Place) -> dict[str, Target]:
         ),
         "llamaindex TreeMemoryRetriever.retrieve": Target(
             retriever.retrieve, {"str_or_query_bundle": question}
+        ),
+        "llamaindex TreeMemoryVectorStore": Target(
+            lambda **f: li.TreeMemoryVectorStore(**f).get_nodes(["ferry"]),
+            {**MODEL, "llm": llm, "memory": memory},
+        ),
+        "llamaindex TreeMemoryVectorStore.add": Target(store.add, {"nodes": [one]}, True),
+        "llamaindex TreeMemoryVectorStore.delete": Target(
+            store.delete, {"ref_doc_id": "ferry"}, True
         ),
         "TreeMemoryPostprocessor": Target(
             lambda **f: li.TreeMemoryPostprocessor(**f).postprocess_nodes(**found),
