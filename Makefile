@@ -48,7 +48,7 @@ $(VENV)/.all: $(VENV)/.test
 demo: $(VENV)/.main
 	$(BIN)/sharedllm ask $(BOOK) \
 	  -q "How much money does the sailor pay for Susan?" \
-	  -q "What did Henchard sell at the fair?"
+	  -q "What does the furmity woman put into the furmity?"
 
 install: $(VENV)/.all
 
