@@ -86,6 +86,8 @@ OTHER_USER = """
 import os, sys
 from sharedllm import TreeMemory
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
+if not os.access(os.path.dirname(sys.argv[1]), os.R_OK | os.X_OK):
+    sys.exit(77)
 with TreeMemory(sys.argv[1], create=False) as memory:
     assert len(memory) == 3 and memory.verify().clean
 try:
@@ -107,7 +109,9 @@ def test_another_user_reads(memory: TreeMemory, tmp_path_factory: pytest.TempPat
         shared.chmod(0o755)
         command = [sys.executable, "-c", OTHER_USER, str(shared / "closed"), str(shared / "left")]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        assert done.returncode == 1
+        if done.returncode == 77:
+            pytest.skip("another user cannot look into the folder of temporary files here")
+        assert done.returncode == 1, done.stderr
         assert "TreeMemoryError: the memory in" in done.stderr
         assert "was not closed when it was last written" in done.stderr
     finally:
