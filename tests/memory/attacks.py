@@ -43,7 +43,6 @@ KEYS = {  # columns by which a row of a table is found
     "vectors": ("chunk",),
     "kv": ("row",),
     "codecs": ("made_by", "name"),
-    "dropped": ("chunk",),
     "words_content": ("id",),
     "words_data": ("id",),
     "words_docsize": ("id",),
@@ -206,8 +205,9 @@ def _both(*steps: Callable[[Path], None]) -> Callable[[Path], None]:
 ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) "
 SCHEMAS = {
     "a view in the place of a table": (
-        "DROP TABLE dropped",
-        f"CREATE VIEW dropped (chunk, generation, checksum) AS {ENDLESS} SELECT x, x, x FROM n",
+        "DROP TABLE codecs",
+        f"CREATE VIEW codecs (made_by, name, shape, data, checksum) AS {ENDLESS} "
+        "SELECT x, x, x, x, x FROM n",
     ),
     "a view of documents": (
         "ALTER TABLE documents RENAME TO other",
@@ -293,7 +293,7 @@ MANIFESTS: tuple[tuple[str, Any], ...] = (
     ("loads.injection", []),
     ("loads.named", True),
     ("settings.keep", "code"),
-    ("settings.embedder", "os.system"),
+    ("settings.vectors", "os.system"),
     ("settings", []),
     ("made_by.tree", None),
     ("made_by", "x"),
