@@ -15,6 +15,7 @@ package instead.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 import resource
@@ -123,13 +124,14 @@ class Mean:
     """The cosine of the means of search vectors."""
 
     def __init__(self, chunks: Chunks, llm: SharedLLM) -> None:
-        self._llm, codec = llm, chunks.codec
-        rows = [codec.decode(torch.from_numpy(codes.copy())).mean(0) for codes in chunks.codes()]
-        self._rows = unit(torch.stack(rows)).numpy()
+        self._llm, self._codec = llm, chunks.codec
+        levels = self._codec.levels.numpy()
+        rows = [_signs(codes, None).mean(0) * levels for codes in chunks.codes()]
+        self._rows = unit(torch.from_numpy(np.stack(rows))).numpy()
 
     def __call__(self, question: str) -> list[int]:
         query = make_query(question, self._llm.tokenizer, self._llm.encoder.lower)
-        return best(self._rows @ unit(query.vectors.mean(0)).numpy())
+        return best(self._rows @ (query.vectors.mean(0) @ self._codec.projection).numpy())
 
 
 class Centroids:
@@ -201,6 +203,7 @@ def rankings(
     def stored(found: Sequence[int]) -> list[int]:
         return [chunks.rank[chunk] for chunk in found if chunk in chunks.rank]
 
+    @functools.lru_cache(1)
     def words(question: str) -> list[int]:
         with memory._database.read() as connection:
             return stored(by_words(connection, question, DEEPEST))

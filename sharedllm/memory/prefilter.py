@@ -64,7 +64,7 @@ def candidates_of(
     """The `k` chunks that an exact search is to look at, best first.
 
     A quarter are the best by the question's own words, the others those that near words find;
-    where all that is found are fewer, the newest chunks fill up.
+    where all that is found are fewer, the ends of the newest documents fill up.
     """
     own = by_words(connection, query, k, given)
     wider = by_near_words(connection, query, near, k, given)
@@ -72,7 +72,9 @@ def candidates_of(
     if len(found) < k:
         where, values = condition(given)
         newest = connection.execute(
-            f"{_CHUNKS} WHERE {where} GROUP BY p.chunk ORDER BY p.chunk DESC LIMIT ?", (*values, k)
+            f"{_CHUNKS} WHERE {where} GROUP BY p.chunk ORDER BY max(d.document) DESC, "
+            "max(p.ordinal) DESC LIMIT ?",
+            (*values, k),
         )
         found |= dict.fromkeys(int(row[0]) for row in newest)
     return list(found)[:k]
@@ -174,7 +176,8 @@ def _places(found: NDArray[np.int64], chunks: NDArray[np.int64]) -> NDArray[np.i
     at = np.searchsorted(found, chunks)
     inside = at < len(found)
     at, chunks = at[inside], chunks[inside]
-    return at[found[at] == chunks]
+    places: NDArray[np.int64] = at[found[at] == chunks]
+    return places
 
 
 def _count(connection: sqlite3.Connection) -> int:

@@ -234,7 +234,6 @@ def _statements(given: tuple[str, ...]) -> Callable[[Path], None]:
 
 
 OWN_NAMES = ("memory.sqlite-wal", "memory.sqlite-journal", "memory.sqlite-shm", "writer.json")
-INDEX_FILE = "index/chunks.faiss"
 
 
 def things(outside: Path) -> Iterator[Attack]:
@@ -258,12 +257,11 @@ def things(outside: Path) -> Iterator[Attack]:
         "a link to itself": lambda path: path.symlink_to(path.name),
         "an endless file": lambda path: (path.touch(), os.truncate(path, 1 << 40)),
     }
-    for name in (*OWN_NAMES, INDEX_FILE, "index", "memory.sqlite"):
+    for name in (*OWN_NAMES, "memory.sqlite"):
         for what, maker in makers.items():
             if name == "memory.sqlite" and what == "an endless file":
                 continue  # a file of that size is not one of SQLite's: it has no header
             yield f"{what} as {name}", _placed(name, maker)
-    yield "a garbled index", _placed(INDEX_FILE, lambda p: p.write_bytes(b'{"a": 1}\n' + bytes(99)))
 
 
 def _placed(name: str, maker: Callable[[Path], Any]) -> Callable[[Path], None]:

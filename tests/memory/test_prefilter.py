@@ -132,7 +132,7 @@ def test_words_are_found_as_the_index_spells_them(make: Make) -> None:
 
 
 def test_a_question_without_known_words_is_answered(large: TreeMemory, llm: SharedLLM) -> None:
-    """The newest chunks fill up what words do not find."""
+    """The newest documents fill up what words do not find."""
     for query in ("zzz qqq", "poppies zzz", "\u6f22\u5b57"):
         parts = large.documents_for(query, llm)
         assert sum(len(part.forest.roots) for part in parts) == 8
