@@ -27,6 +27,7 @@ MOST_WORDS = 64  # of a query
 COMMON = 3  # a word that every third chunk holds tells little, and takes long to look up
 MOST_ROWS = 8_000  # that are looked up for a query's own words, the rarest first
 MOST_NEAR_ROWS = 60_000  # that are looked up for them and the words near them
+NEAR = 0.7  # of what a word counts, the nearest other word counts at most
 FIRST_BY_WORDS = 4  # of all candidates this part are the best by BM25
 
 
@@ -114,13 +115,17 @@ def by_near_words(
 ) -> list[int]:
     """The `k` chunks that hold the words of `query`, or words near them, best first.
 
-    score(chunk) = sum over the query's words of idf^2 * nearness of the nearest word in the chunk;
-    a word itself has the nearness 1, and a word that no chunk holds the idf of the rarest.
+    score(chunk) = sum over the query's words of idf^2 * nearness of the nearest word in the chunk:
+    1 for the word itself, 0.7 * cosine for another. A word that no chunk holds has the idf of the
+    rarest.
     """
     asked = Asked.of(query)
     terms = [term for term in asked.terms if term in asked.content][:MOST_WORDS]
     around = {term: near.of(term) if term not in asked.exact else {} for term in terms}
-    sought = {term: {term: 1.0, **around[term]} for term in terms}
+    sought = {
+        term: {term: 1.0} | {word: NEAR * cosine for word, cosine in around[term].items()}
+        for term in terms
+    }
     held = _held(connection, {word for words in sought.values() for word in words})
     chunks = _count(connection)
     wanted = _affordable(sought, held, chunks)
