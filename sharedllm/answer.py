@@ -44,6 +44,8 @@ class Usage:
         Tokens per KV entry of the unexpanded chunks; None without a coarse level.
     left_out_chunks : int
         Chunks from which nothing was selected.
+    search_rounds : int
+        The last round of search that found something that was selected; 0 without documents.
     """
 
     context_tokens: int
@@ -53,6 +55,7 @@ class Usage:
     new_tokens: int
     coarse_ratio: float | None
     left_out_chunks: int
+    search_rounds: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -267,6 +270,7 @@ def _answer(prepared: Prepared, row: Row, watch: _Stopwatch, load_s: float) -> A
             new_tokens=len(row.ids),
             coarse_ratio=selection.root_ratio if selection else None,
             left_out_chunks=selection.left_out if selection else 0,
+            search_rounds=selection.rounds if selection else 0,
         ),
         timings=Timings(
             load_s=load_s,
