@@ -23,7 +23,7 @@ from sharedllm.search.sentences import sentences
 from sharedllm.text.words import POINT, parts, wholes, words
 
 SCORER = "fused"  # whose scores are log-odds, so that a difference says how much surer one is
-SURE = 2.0  # leaves so near the best come before what later rounds find
+SURE = 3.0  # leaves so near the best come before what later rounds find
 STEP = 1e-3  # between the scores of those, which stand in order
 MOST_HELD = 2  # other leaves that hold a link; of one name or compound, one
 MOST_FOUND = 4  # leaves in a round
