@@ -45,7 +45,7 @@ from sharedllm.injection.upper_model import UpperModel
 from sharedllm.memory.hits import Hits, best_passages
 from sharedllm.memory.resolve import Context, per_question, resolve, resolve_some
 from sharedllm.progress import Progress
-from sharedllm.search import citations
+from sharedllm.search import citations, rounds
 from sharedllm.search.leaf_scores import Scores
 from sharedllm.search.scorers import Embedder, Scorer, require_scores, score
 from sharedllm.search.selection import Selection, group_by_document, select
@@ -448,7 +448,8 @@ class SharedLLM:
             {"id": one.id, "title": one.title, "source": one.source, "metadata": {}}
             for one in documents
         ]
-        return best_passages(query, k, documents, names, scores)
+        most = self.search.rounds if (scorer or self.search.scorer) == rounds.SCORER else 1
+        return best_passages(query, k, documents, names, scores, rounds=most)
 
     @checked("context")
     def select(
@@ -490,6 +491,10 @@ class SharedLLM:
             scores = score(query, documents, self.encoder, search.scorer, self._embedder)
         else:
             require_scores(scores, documents, "scores has")
+        follows = search.scorer == rounds.SCORER and search.selection == "budget"
+        followed = rounds.look_again(
+            query, documents, scores, most=search.rounds if follows else 1, widen=widen
+        )
         selection = select(
             [d.forest for d in documents],
             scores,
@@ -498,6 +503,7 @@ class SharedLLM:
             overhead=citations.window_overheads(documents, self.tokenizer),
             ready=lambda d, node, ratio: documents[d].request(node, ratio) in documents[d].nodes,
             widen=widen,
+            followed=followed,
         )
         shown = group_by_document(documents, scores, selection.nodes, query)
         return replace(selection, searched=shown)
