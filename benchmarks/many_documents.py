@@ -279,6 +279,7 @@ def speed(args: argparse.Namespace, memory: TreeMemory, texts: Sequence[Text]) -
             candidates_of(connection, question, memory.encoder.near_words, DEEPEST)
 
     out: dict[str, Any] = {"documents": len(texts), "questions": len(asked)}
+    before = _resident()
     steps: dict[str, Callable[[str], Any]] = {"prefilter": candidates, "search": memory.search}
     for name, step in steps.items():
         step(asked[0])
@@ -292,8 +293,14 @@ def speed(args: argparse.Namespace, memory: TreeMemory, texts: Sequence[Text]) -
         ]
         medians = [statistics.median(column) for column in zip(*spent, strict=True)]
         out[name] = {"median wall, cpu": medians, "95 %": ends}
-    out["peak MB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    out["MB added by searches"] = _resident() - before
     return out
+
+
+def _resident() -> int:
+    """Megabytes of this process in memory."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * resource.getpagesize() >> 20
 
 
 def main() -> None:
