@@ -15,7 +15,7 @@ from sharedllm.display import console, html, page, views
 from sharedllm.display.picture import Answered, Pictures
 from sharedllm.displayed import Displayed, View, view
 from sharedllm.generation.assemble import Prepared
-from sharedllm.generation.decoding import Decoder
+from sharedllm.generation.decoding import UNSURE, Decoder
 from sharedllm.generation.logits_processors import Row
 from sharedllm.search.citations import Citation
 from sharedllm.search.selection import Selection
@@ -44,6 +44,11 @@ class Usage:
         Tokens per KV entry of the unexpanded chunks; None without a coarse level.
     left_out_chunks : int
         Chunks from which nothing was selected.
+    budget : int or None
+        The token budget that was taken; None without documents.
+    looks : int
+        Selections that were read: 2 if a second, larger look was made (``budget="auto"``), whose
+        figures these are; 0 without documents.
     """
 
     context_tokens: int
@@ -53,13 +58,15 @@ class Usage:
     new_tokens: int
     coarse_ratio: float | None
     left_out_chunks: int
+    budget: int | None = None
+    looks: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Timings:
     """Seconds for loading the model, reading the documents, and the stages of this answer.
 
-    `prefill_s` includes encoding the nodes that were not encoded before.
+    `prefill_s` includes encoding the nodes that were not encoded before, and a second look.
     """
 
     load_s: float
@@ -190,13 +197,20 @@ class AnswerStream(Iterator[str]):
         self, decoder: Decoder, prepared: Prepared, generation: GenerationConfig, load_s: float
     ) -> None:
         self._prepared, self._load_s = prepared, load_s
-        self._row = Row()
+        self._row = Row(tentative=prepared.again is not None)
         self._watch = _Stopwatch()
-        self._parts = decoder.run([prepared.prompt], generation, [self._row])
+        self._parts = self._looking(decoder, generation)
+
+    def _looking(self, decoder: Decoder, generation: GenerationConfig) -> Iterator[tuple[int, str]]:
+        """Yield what the decoder does; a look about which the model is unsure gives no text."""
+        yield from decoder.run([self._prepared.prompt], generation, [self._row])
+        if self._row.finish_reason == UNSURE and self._prepared.again:
+            self._prepared, self._row = self._prepared.again(), Row()
+            yield from decoder.run([self._prepared.prompt], generation, [self._row])
 
     @property
     def citations(self) -> tuple[Citation, ...]:
-        """The selected evidence; known before the first part."""
+        """The selected evidence; before the first part, that of the first look."""
         return self._prepared.citations
 
     def __next__(self) -> str:
@@ -205,8 +219,7 @@ class AnswerStream(Iterator[str]):
                 self._watch.split()
                 continue
             return part
-        if len(self._watch.splits) < 2:
-            self._watch.split()
+        self._watch.stop()
         raise StopIteration
 
     @property
@@ -220,24 +233,32 @@ class AnswerStream(Iterator[str]):
 def answer_all(
     decoder: Decoder, prepared: Sequence[Prepared], generation: GenerationConfig, load_s: float
 ) -> list[Answer]:
-    """Run prepared questions in two batches: those with documents, then those without.
+    """Run prepared questions in batches: those with documents, those without, and second looks.
 
     An adapter plays the upper role only where there are documents, so the two cannot share a pass.
     """
     out: dict[int, Answer] = {}
-    for reads in (True, False):
-        group = [i for i, p in enumerate(prepared) if p.prompt.reads == reads]
-        if not group:
-            continue
-        rows = [Row() for _ in group]
+    reading = [i for i, p in enumerate(prepared) if p.prompt.reads]
+    plain = [i for i, p in enumerate(prepared) if not p.prompt.reads]
+    looks = list(prepared)
+    for group in filter(None, (reading, plain)):
         watch = _Stopwatch()
-        for index, _ in decoder.run([prepared[i].prompt for i in group], generation, rows):
-            if index < 0:
-                watch.split()
-        watch.split()
-        for i, row in zip(group, rows, strict=True):
-            out[i] = _answer(prepared[i], row, watch, load_s)
+        while group:
+            rows = [Row(tentative=looks[i].again is not None) for i in group]
+            for index, _ in decoder.run([looks[i].prompt for i in group], generation, rows):
+                if index < 0:
+                    watch.split()
+            watch.split()
+            ended = dict(zip(group, rows, strict=True))
+            out |= {i: _answer(looks[i], row, watch, load_s) for i, row in ended.items()}
+            group = [i for i, row in ended.items() if row.finish_reason == UNSURE]
+            for i in group:
+                looks[i] = _next_look(looks[i])
     return [out[i] for i in range(len(prepared))]
+
+
+def _next_look(prepared: Prepared) -> Prepared:
+    return prepared.again() if prepared.again else prepared
 
 
 class _Stopwatch:
@@ -245,6 +266,7 @@ class _Stopwatch:
 
     def __init__(self) -> None:
         self._last = time.perf_counter()
+        self._stopped = False
         self.splits: list[float] = []
 
     def split(self) -> None:
@@ -252,9 +274,15 @@ class _Stopwatch:
         self.splits.append(now - self._last)
         self._last = now
 
+    def stop(self) -> None:
+        """Make the last split; further calls change nothing."""
+        if not self._stopped:
+            self.split()
+        self._stopped = True
+
 
 def _answer(prepared: Prepared, row: Row, watch: _Stopwatch, load_s: float) -> Answer:
-    prefill_s, decode_s = watch.splits[0], watch.splits[1]
+    *prefills, decode_s = watch.splits
     selection = prepared.selection
     return Answer(
         text=row.text.strip(),
@@ -267,12 +295,14 @@ def _answer(prepared: Prepared, row: Row, watch: _Stopwatch, load_s: float) -> A
             new_tokens=len(row.ids),
             coarse_ratio=selection.root_ratio if selection else None,
             left_out_chunks=selection.left_out if selection else 0,
+            budget=selection.budget if selection else None,
+            looks=prepared.looks if selection else 0,
         ),
         timings=Timings(
             load_s=load_s,
             remember_s=prepared.remember_s,
             search_s=prepared.search_s,
-            prefill_s=prepared.encode_s + prefill_s,
+            prefill_s=prepared.encode_s + sum(prefills),
             decode_s=decode_s,
         ),
         finish_reason=row.finish_reason or "length",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ from sharedllm.memory.hits import Hits, best_passages
 from sharedllm.memory.resolve import Context, per_question, resolve, resolve_some
 from sharedllm.progress import Progress
 from sharedllm.search import citations
+from sharedllm.search.budget import Looks, decide
 from sharedllm.search.leaf_scores import Scores
 from sharedllm.search.scorers import Embedder, Scorer, require_scores, score
 from sharedllm.search.selection import Selection, group_by_document, select
@@ -336,14 +337,22 @@ class SharedLLM:
         asked = parse(question)
         documents = resolve(context, self.encoder, asked.sought)
         conversation = converse(asked, documents, self.tokenizer)
-        require_window(conversation, self.tokenizer, self.window, new_tokens)
+        room = require_window(conversation, self.tokenizer, self.window, new_tokens)
         found = conversation.documents  # those of the messages, too
-        selection = self._select(conversation.query, found, scores, search) if found else None
+        selection, larger = None, None
+        if found:
+            selection, larger = self._look(conversation.query, found, scores, search, room)
         searched = time.perf_counter()
-        prepared = self.assemble(conversation, selection, new_tokens, progress)
-        return replace(
-            prepared, search_s=searched - started, encode_s=time.perf_counter() - searched
-        )
+        first = self.assemble(conversation, selection, new_tokens, progress)
+        first = replace(first, search_s=searched - started, encode_s=time.perf_counter() - searched)
+        if larger is None:
+            return first
+
+        def again() -> Prepared:
+            seen = self.assemble(conversation, larger(), new_tokens, progress)
+            return replace(seen, looks=2, search_s=first.search_s, encode_s=first.encode_s)
+
+        return replace(first, again=again)
 
     def assemble(
         self,
@@ -461,6 +470,9 @@ class SharedLLM:
     ) -> Selection:
         """Select the nodes that match `query` best under the token budget.
 
+        Nothing is read, so that ``budget="auto"`` cannot tell if a first look is enough: it takes
+        the budget of a second one.
+
         Parameters
         ----------
         scores : one array per document, as :meth:`score` returns them; None computes them
@@ -470,26 +482,78 @@ class SharedLLM:
         InputError, ConfigError, BudgetError
         """
         documents = resolve_some(context, self.encoder, query)
-        return self._select(query, documents, scores, self._settings(options)[0])
+        search = self._settings(options)[0]
+        scores = self._scores(query, documents, scores, search)
+        looks = self._looks(query, documents, scores, search, self.window)
+        budget = looks.second or looks.first
+        return self._select(query, documents, scores, search.replace(budget=budget))
 
-    def _select(
+    def _look(
         self,
         query: str,
         documents: Sequence[Document],
         scores: Sequence[Scores] | None,
         search: SearchConfig,
+        room: int,
+    ) -> tuple[Selection, Callable[[], Selection] | None]:
+        """Select for a first look; return that and what selects for a second, if there is more."""
+        scores = self._scores(query, documents, scores, search)
+        looks = self._looks(query, documents, scores, search, room)
+        first = self._select(query, documents, scores, search.replace(budget=looks.first))
+        leaves = sum(len(document.forest.leaves) for document in documents)
+        if looks.second is None or sum(node.fine for node in first.nodes) == leaves:
+            return first, None
+        larger = search.replace(budget=looks.second)
+        return first, partial(self._select, query, documents, scores, larger)
+
+    def _scores(
+        self,
+        query: str,
+        documents: Sequence[Document],
+        scores: Sequence[Scores] | None,
+        search: SearchConfig,
+    ) -> Sequence[Scores]:
+        """Score the nodes of `documents`, or check the `scores` that were given."""
+        for document in documents:
+            self.encoder.require_own(document)
+        if scores is None:
+            return score(query, documents, self.encoder, search.scorer, self._embedder)
+        require_scores(scores, documents, "scores has")
+        return scores
+
+    def _looks(
+        self,
+        query: str,
+        documents: Sequence[Document],
+        scores: Sequence[Scores],
+        search: SearchConfig,
+        room: int,
+    ) -> Looks:
+        """Decide the budget of a question, once, from its words and scores."""
+        overhead = max(citations.window_overheads(documents, self.tokenizer))
+        forests = [document.forest for document in documents]
+        asked = documents if search.coarse == "ready" else ()
+        compressed = search.coarse == "all" or any(
+            document.request(int(root), self.tree.root_ratio) in document.nodes
+            for document in asked
+            for root in document.forest.roots
+        )
+        return decide(
+            query, forests, scores, search, overhead=overhead, room=room, compressed=compressed
+        )
+
+    def _select(
+        self,
+        query: str,
+        documents: Sequence[Document],
+        scores: Sequence[Scores],
+        search: SearchConfig,
     ) -> Selection:
-        """Score and select nodes of `documents`, of which there is at least one."""
+        """Select nodes of `documents`, of which there is at least one."""
 
         def widen(index: int, node: int) -> tuple[int, int]:
             return citations.complete_sentences(documents[index], node, search.sentences)
 
-        for document in documents:
-            self.encoder.require_own(document)
-        if scores is None:
-            scores = score(query, documents, self.encoder, search.scorer, self._embedder)
-        else:
-            require_scores(scores, documents, "scores has")
         selection = select(
             [d.forest for d in documents],
             scores,
