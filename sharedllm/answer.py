@@ -162,10 +162,11 @@ class Answer(Displayed):
         option : name of the option to raise where the answer was cut off
         """
         used, took = self.usage, self.timings
+        again = " in a second look" if used.looks > 1 else ""
         cut = f", cut there: raise {option}" if self.finish_reason == "length" else ""
         return (
-            f"{used.context_tokens:,} tokens searched, {used.evidence_tokens:,} given as text, "
-            f"{used.injected_tokens:,} injected; prompt {used.prompt_tokens:,}, "
+            f"{used.context_tokens:,} tokens searched, {used.evidence_tokens:,} given as text"
+            f"{again}, {used.injected_tokens:,} injected; prompt {used.prompt_tokens:,}, "
             f"answer {used.new_tokens:,}{cut}\n"
             f"load {took.load_s:.1f} s, read {took.remember_s:.1f} s, "
             f"search {took.search_s:.1f} s, prefill {took.prefill_s:.1f} s, "

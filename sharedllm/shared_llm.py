@@ -341,7 +341,7 @@ class SharedLLM:
         found = conversation.documents  # those of the messages, too
         selection, larger = None, None
         if found:
-            selection, larger = self._look(conversation.query, found, scores, search, room)
+            selection, larger = self._look(conversation, scores, search, room)
         searched = time.perf_counter()
         first = self.assemble(conversation, selection, new_tokens, progress)
         first = replace(first, search_s=searched - started, encode_s=time.perf_counter() - searched)
@@ -490,15 +490,15 @@ class SharedLLM:
 
     def _look(
         self,
-        query: str,
-        documents: Sequence[Document],
+        conversation: Conversation,
         scores: Sequence[Scores] | None,
         search: SearchConfig,
         room: int,
     ) -> tuple[Selection, Callable[[], Selection] | None]:
         """Select for a first look; return that and what selects for a second, if there is more."""
+        query, documents = conversation.query, conversation.documents
         scores = self._scores(query, documents, scores, search)
-        looks = self._looks(query, documents, scores, search, room)
+        looks = self._looks(conversation.question, documents, scores, search, room)
         first = self._select(query, documents, scores, search.replace(budget=looks.first))
         leaves = sum(len(document.forest.leaves) for document in documents)
         if looks.second is None or sum(node.fine for node in first.nodes) == leaves:
@@ -523,7 +523,7 @@ class SharedLLM:
 
     def _looks(
         self,
-        query: str,
+        question: str,
         documents: Sequence[Document],
         scores: Sequence[Scores],
         search: SearchConfig,
@@ -539,7 +539,7 @@ class SharedLLM:
             for root in document.forest.roots
         )
         return decide(
-            query, forests, scores, search, overhead=overhead, room=room, compressed=compressed
+            question, forests, scores, search, overhead=overhead, room=room, compressed=compressed
         )
 
     def _select(

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import re
 import time
@@ -28,7 +29,7 @@ import numpy as np
 import torch
 
 from benchmarks.default_adapter.evaluate import judge, to_messages
-from benchmarks.quality.budgets_table import show
+from benchmarks.quality.budgets_table import AUTO, SEVERAL, show
 from benchmarks.quality.chunk_stores import BM25Chunks, chunks
 from benchmarks.quality.halves import REPORT
 from benchmarks.quality.items import normal
@@ -49,6 +50,7 @@ from sharedllm.generation.logits_processors import Row
 from sharedllm.generation.prompt import ABSENT, converse, parse, part_ids
 from sharedllm.injection.positions import Prompt
 from sharedllm.search import citations
+from sharedllm.search.budget import Looks, decide, is_unsure
 from sharedllm.search.leaf_scores import Scores
 from sharedllm.search.selection import Selection, select, with_neighbours
 
@@ -62,8 +64,9 @@ OWN = {"yesno": "yes/no", "extractive": "extractive", "list": "lists", "unanswer
 LEAST, LARGEST = 300, 12_000  # characters of a context that is asked alone
 RULER = {"niah_multivalue": "several values", "niah_multiquery": "several questions"}
 RULER_TOKENS = 8_192
-SEVERAL = ("chains", "lists", "identifiers in code", *RULER.values())
+WINDOW = 6_000  # tokens for evidence, more than any budget takes
 BETWEEN = citations.BETWEEN
+LONGEST = 40  # characters of an answer
 SEPARATOR = re.compile(r"[,;]\s*(?![^\[(]*[\])])")
 
 
@@ -114,6 +117,8 @@ def alone(sources: Sources, n: int) -> Iterator[Collection]:
         own = [row for row in rows if row["kind"] == given]
         if given != "extractive":  # those contexts are short
             own.sort(key=lambda row: len(row["context"]) < 1500)
+        else:
+            own = [row for row in own if len(str(row["answer"][0])) <= LONGEST]
         for row in own[:n]:
             name = f"qa2-{zlib.crc32((row['context'] + row['question']).encode()):08x}"
             answers = tuple(str(a).strip() for a in row["answer"] if str(a).strip())
@@ -125,6 +130,13 @@ def alone(sources: Sources, n: int) -> Iterator[Collection]:
             sought = Sought(kind=kind, question=question, evidence=(), answers=answers)
             documents = (document(name, row["context"].strip()),)
             yield Collection(name=name, documents=documents, sought=(sought,))
+
+
+def is_judged(sought: Sought) -> bool:
+    """Tell questions whose answers are short enough to be looked for in what the model says."""
+    if not sought.answers or sought.kind.startswith(("spelling", "quoted")):
+        return False
+    return sought.kind in SEVERAL or min(map(len, sought.answers)) <= LONGEST
 
 
 def collections(sources: Sources, n: int, llm: SharedLLM) -> Iterator[Collection]:
@@ -140,7 +152,7 @@ def collections(sources: Sources, n: int, llm: SharedLLM) -> Iterator[Collection
             for one in collection.sought:
                 most = -(-n // 3) if records else n  # in each of three layouts
                 full = taken.get(one.kind, 0) >= n or here.get(one.kind, 0) >= most
-                if not one.answers or full or one.kind.startswith(("spelling", "quoted")):
+                if full or not is_judged(one):
                     continue
                 taken[one.kind] = taken.get(one.kind, 0) + 1
                 here[one.kind] = here.get(one.kind, 0) + 1
@@ -224,6 +236,17 @@ class Asking:
         self.new_tokens = LONG if sought.kind in SEVERAL else SHORT
         self.conversation = converse(sought.question, place.documents, self.llm.tokenizer)
 
+    @property
+    def decided(self) -> Looks:
+        """The product's own budgets."""
+        documents = self.place.documents
+        overhead = max(citations.window_overheads(documents, self.llm.tokenizer))
+        forests = [document.forest for document in documents]
+        question = parse(self.sought.question).query
+        return decide(
+            question, forests, self.scores, SearchConfig(), overhead=overhead, room=WINDOW
+        )
+
     def features(self) -> dict[str, Any]:
         """Return what a rule may decide by: the best scores, as selection ranks them."""
         forests = [document.forest for document in self.place.documents]
@@ -304,11 +327,13 @@ class Asking:
             tokens=len(text),
         )
 
-    def looks(self, systems: Sequence[str], budgets: Sequence[int]) -> Iterator[Look]:
+    def looks(
+        self, systems: Sequence[str], budgets: Sequence[int], cut: Sequence[int]
+    ) -> Iterator[Look]:
         if "ours" in systems:
             yield from (self.ours(budget) for budget in budgets)
         if "cut" in systems:
-            yield from (self.ours(budget, cut=True) for budget in CUT)
+            yield from (self.ours(budget, cut=True) for budget in cut)
         if "bm25" in systems:
             yield from (self.bm25(budget) for budget in budgets)
 
@@ -401,6 +426,61 @@ class Rows:
             out.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
+Wanted = tuple[str, Asking, Look]  # a question's key, the question and one of its prompts
+
+
+def read_all(reader: Reader, rows: Rows, wanted: Sequence[Wanted]) -> None:
+    """Read the prompts that have not been read."""
+    for new_tokens in (SHORT, LONG):
+        prompts = {
+            key_of(look.prepared.prompt, new_tokens): look.prepared.prompt
+            for _, asking, look in wanted
+            if asking.new_tokens == new_tokens
+        }
+        left = [prompt for key, prompt in prompts.items() if key not in rows.readings]
+        for batch in batches(left):
+            for prompt, reading in zip(batch, reader(batch, new_tokens), strict=True):
+                rows.readings[key_of(prompt, new_tokens)] = reading
+
+
+def row_of(rows: Rows, key: str, asking: Asking, look: Look) -> dict[str, Any]:
+    prompt = key_of(look.prepared.prompt, asking.new_tokens)
+    reading = rows.readings[prompt]
+    return {
+        "key": key,
+        "kind": asking.sought.kind,
+        "system": look.system,
+        "budget": look.budget,
+        "right": right(asking.sought, reading["answer"]),
+        "evidence": look.evidence,
+        "tokens": look.tokens,
+        "refused": normal(ABSENT) in normal(reading["answer"]),
+        "prompt": prompt,
+        **reading,
+        "gold": asking.sought.answers[:6],
+    }
+
+
+def look_twice(reader: Reader, rows: Rows, askings: Sequence[tuple[str, Asking]]) -> None:
+    """Add rows of the product's own budget: a first look, and a second where that is unsure."""
+    firsts = [(key, asking, asking.ours(asking.decided.first)) for key, asking in askings]
+    read_all(reader, rows, firsts)
+    taken: list[tuple[Wanted, int]] = []
+    for key, asking, look in firsts:
+        reading = rows.readings[key_of(look.prepared.prompt, asking.new_tokens)]
+        chances = math.exp(reading["best"][0]), math.exp(reading["refusal"] or -math.inf)
+        if asking.decided.second is not None and is_unsure(*chances):
+            second = asking.ours(asking.decided.second)
+            taken.append(((key, asking, second), second.tokens + look.tokens))
+        else:
+            taken.append(((key, asking, look), look.tokens))
+    read_all(reader, rows, [wanted for wanted, _ in taken])
+    for (key, asking, look), tokens in taken:
+        looks = 1 if tokens == look.tokens else 2
+        own = {"budget": AUTO, "taken": look.budget, "tokens": tokens, "looks": looks}
+        rows.add({**row_of(rows, key, asking, look), **own})
+
+
 def ask_all(
     place: Place, llm: SharedLLM, reader: Reader, rows: Rows, args: argparse.Namespace
 ) -> None:
@@ -410,44 +490,25 @@ def ask_all(
     pieces = chunks(volumes, llm.tokenizer) if "bm25" in args.systems else []
     windows = BM25Chunks(chunks=pieces, k=9)
     for at in range(0, len(collection.sought), GROUP):
-        group = collection.sought[at : at + GROUP]
-        looks: list[tuple[str, Sought, int, Look]] = []
-        for sought in group:
+        askings = []
+        for sought in collection.sought[at : at + GROUP]:
             key = f"{collection.key}/{sought.key}"
-            asking = Asking(place, sought, windows)
+            askings.append((key, Asking(place, sought, windows)))
             if (key, "", "") not in rows.done:
-                rows.add({"key": key, "kind": sought.kind, **asking.features()})
-            for look in asking.looks(args.systems, args.budgets):
-                if (key, look.system, look.budget) not in rows.done:
-                    looks.append((key, sought, asking.new_tokens, look))
-        for new_tokens in (SHORT, LONG):
-            wanted = {
-                key_of(look.prepared.prompt, new_tokens): look.prepared.prompt
-                for _, _, n, look in looks
-                if n == new_tokens
-            }
-            left = [p for key, p in wanted.items() if key not in rows.readings]
-            for batch in batches(left):
-                for prompt, reading in zip(batch, reader(batch, new_tokens), strict=True):
-                    rows.readings[key_of(prompt, new_tokens)] = reading
-        for key, sought, new_tokens, look in looks:
-            prompt = key_of(look.prepared.prompt, new_tokens)
-            reading = rows.readings[prompt]
-            rows.add(
-                {
-                    "key": key,
-                    "kind": sought.kind,
-                    "system": look.system,
-                    "budget": look.budget,
-                    "right": right(sought, reading["answer"]),
-                    "evidence": look.evidence,
-                    "tokens": look.tokens,
-                    "refused": normal(ABSENT) in normal(reading["answer"]),
-                    "prompt": prompt,
-                    **reading,
-                    "gold": sought.answers[:6],
-                }
-            )
+                features = askings[-1][1].features()
+                rows.add({"key": key, "kind": sought.kind, **features})
+        looks = [
+            (key, asking, look)
+            for key, asking in askings
+            for look in asking.looks(args.systems, args.budgets, args.cut)
+            if (key, look.system, look.budget) not in rows.done
+        ]
+        read_all(reader, rows, looks)
+        for key, asking, look in looks:
+            rows.add(row_of(rows, key, asking, look))
+        if AUTO in args.systems:
+            left = [one for one in askings if (one[0], "ours", AUTO) not in rows.done]
+            look_twice(reader, rows, left)
 
 
 def measure(args: argparse.Namespace) -> None:
@@ -474,9 +535,10 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("runs/search"))
     parser.add_argument("--half", type=int, choices=(0, 1), default=REPORT)
     parser.add_argument("--items", type=int, default=25, help="questions of a kind")
-    parser.add_argument("--systems", nargs="+", default=["ours", "bm25"])
+    parser.add_argument("--systems", nargs="+", default=["ours", AUTO, "bm25"])
     parser.add_argument("--budgets", nargs="+", type=int, default=FIXED)
-    parser.add_argument("--kinds", nargs="+", default=[])
+    parser.add_argument("--cut", nargs="+", type=int, default=CUT, help='budgets of "cut"')
+    parser.add_argument("--kinds", nargs="+", default=[], help="beginnings of their names")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--table", type=Path, help="show the rows of this file")
     args = parser.parse_args()

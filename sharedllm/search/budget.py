@@ -23,12 +23,14 @@ FIXED = 1024  # where scores say nothing of what is needed
 CLOSE = 0.5  # share of the best leaf's lead over the mean from which a leaf counts as close to it
 PLACES = 3  # leaves that are close to the best one, from which none stands out
 REFUSED = 0.5  # probability of the refusal's first token
+_PLURAL = r"(?!(?:does|has|is|was|this|his|its)\b)\w{2,}(?<![sui'])s\b"
+_AUXILIARY = r"(?= (?:are|were|do|does|did|have|can|could|will|would|may|must|should)\b)"
 SEVERAL = re.compile(
     r"\b(?:all|every|each|both|list|enumerate)\b"
     r"|\b(?:what|which|who) (?:are|were)\b"
-    r"|\b(?:which|what) (?:\w+ ){0,2}?\w{2,}(?<![suia'])s\b(?! (?:is|was|does|did|has)\b)"
+    rf"|\bwhich {_PLURAL}|\b(?:which|what) (?:\w+ )?{_PLURAL}{_AUXILIARY}"
     r"|\?.*\?|,[^,]+, (?:and|or) ",
-    re.IGNORECASE,
+    re.IGNORECASE | re.DOTALL,
 )
 
 
