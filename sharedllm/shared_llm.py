@@ -539,7 +539,14 @@ class SharedLLM:
             for root in document.forest.roots
         )
         return decide(
-            question, forests, scores, search, overhead=overhead, room=room, compressed=compressed
+            question,
+            forests,
+            scores,
+            search,
+            room=room,
+            overhead=overhead,
+            twice=self.decoder.refusal_id is not None,
+            compressed=compressed,
         )
 
     def _select(

@@ -468,8 +468,7 @@ def look_twice(reader: Reader, rows: Rows, askings: Sequence[tuple[str, Asking]]
     taken: list[tuple[Wanted, int]] = []
     for key, asking, look in firsts:
         reading = rows.readings[key_of(look.prepared.prompt, asking.new_tokens)]
-        chances = math.exp(reading["best"][0]), math.exp(reading["refusal"] or -math.inf)
-        if asking.decided.second is not None and is_unsure(*chances):
+        if asking.decided.second is not None and is_unsure(math.exp(reading["refusal"])):
             second = asking.ours(asking.decided.second)
             taken.append(((key, asking, second), second.tokens + look.tokens))
         else:

@@ -108,11 +108,10 @@ class Decoder:
         return choose
 
     def _judge(self, logits: Tensor, rows: Sequence[Row]) -> None:
-        """End the tentative rows about whose first token the model is unsure; `logits` (B, V)."""
+        """End the tentative rows for which the model would abstain; `logits` (B, V)."""
         for index in [index for index, row in enumerate(rows) if row.tentative]:
             chances = logits[index].float().softmax(-1)
-            refused = 0.0 if self.refusal_id is None else float(chances[self.refusal_id])
-            if is_unsure(float(chances.max()), refused):
+            if self.refusal_id is not None and is_unsure(float(chances[self.refusal_id])):
                 rows[index].finish_reason = UNSURE
 
     def _with_graphs(self, config: GenerationConfig) -> bool:

@@ -1,8 +1,9 @@
 """The budget that follows the question: how much a first look shows, and how much a second.
 
-A small reader loses more to what stands beside the evidence than search loses by showing less, so
-a first look shows little. It shows more where the question asks for several things, or where no
-place stands out. Where the model is unsure after its first look, a second one shows more.
+A small reader loses more to what stands beside the evidence than search loses by showing less. So a
+first look shows as many leaves as are close to the best one, one to three, and more only where the
+question asks for several things. Where the model, having read that, would abstain, a second look
+shows more before anything is given out (docs/experiments.md, 39).
 """
 
 from __future__ import annotations
@@ -13,16 +14,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sharedllm.config import SearchConfig
+from sharedllm.config import AUTO, SearchConfig
 from sharedllm.search.leaf_scores import Scores
 from sharedllm.search.scorers import is_by_place
+from sharedllm.search.selection import with_neighbours
 from sharedllm.text.tree import Forest
 
-FEW, SOME, MANY = 192, 512, 1024  # tokens
-FIXED = 1024  # where scores say nothing of what is needed
-CLOSE = 0.5  # share of the best leaf's lead over the mean from which a leaf counts as close to it
-PLACES = 3  # leaves that are close to the best one, from which none stands out
-REFUSED = 0.5  # probability of the refusal's first token
+FEW, SOME, MORE, MANY = 192, 384, 512, 1024  # tokens: one leaf, two, three, seven
+FIXED = MANY  # where scores say nothing of what is needed
+CLOSE = 0.8  # share of the best leaf's lead over the mean from which another is close to it
+REFUSED = 0.3  # probability of the refusal's first token from which a look is not enough
+LONG = 40  # words of a question, of which only the last sentence asks
+_YES_NO = r"^(?:is|are|was|were|do|does|did|has|have|had|can|could|should|would|will|may|must)\b"
 _PLURAL = r"(?!(?:does|has|is|was|this|his|its)\b)\w{2,}(?<![sui'])s\b"
 _AUXILIARY = r"(?= (?:are|were|do|does|did|have|can|could|will|would|may|must|should)\b)"
 SEVERAL = re.compile(
@@ -56,51 +59,66 @@ def decide(
     scores: Sequence[Scores],
     search: SearchConfig,
     *,
-    overhead: int = 0,
     room: int,
+    overhead: int = 0,
+    twice: bool = True,
     compressed: bool = False,
 ) -> Looks:
     """Decide the budget of a question from its words and the scores of all nodes.
 
-    A fixed ``search.budget`` stays what it is. "auto" compares scores by rank and by shares of the
-    best one's lead only, so that it works for every scorer with one exception: ``recency`` ranks by
-    place, and gets 1,024 tokens. So do leaves as KV, ``selection="path"`` and a coarse level, which
-    takes a share of any budget: for these no budget was measured to be better.
+    A fixed ``search.budget`` stays what it is. "auto" compares the leads of leaves over the mean,
+    as shares of the best one's: that works for every scorer, and for a user's own, whose scores
+    have no unit. ``recency`` ranks by place, which says nothing, and gets 1,024 tokens. So do
+    leaves as KV, ``selection="path"`` and a coarse level, which takes a share of any budget: for
+    these, smaller budgets were not measured.
 
     Parameters
     ----------
     forests, scores : one each per document
-    overhead : tokens that a leaf costs at most besides its own
     room : tokens that the trained window leaves for evidence
+    overhead : tokens that a leaf costs at most besides its own
+    twice : the model can tell that a look was not enough; one that cannot is shown more at once
     compressed : a coarse level takes its share of the budget
     """
-    if search.budget != "auto":
-        return Looks(first=search.budget)
+    if search.budget != AUTO:
+        return Looks(first=search.fixed_budget)
     least = overhead + max(int((f.end - f.start)[f.leaves].max()) for f in forests)
     most = max(1, min(search.max_budget, room - room // 8))  # an eighth stands between documents
     plain = search.leaves == "text" and search.selection == "budget" and not compressed
-    if not plain or is_by_place(search.scorer):
-        return Looks(first=min(max(FIXED, least), most))
-    several = asks_for_several(question)
-    spread = count_close([s[f.leaves] for f, s in zip(forests, scores, strict=True)]) >= PLACES
-    first = MANY if several else SOME if spread else FEW
-    second = search.max_budget if several else MANY
+    first, second = FIXED, 0
+    if plain and not is_by_place(search.scorer):
+        leaves = [s[f.leaves] for f, s in zip(forests, scores, strict=True)]
+        close = count_close(leaves, search.neighbours)
+        first, second = ((FEW, MORE), (SOME, MORE), (MORE, MANY))[min(close, 3) - 1]
+        if asks_for_several(question):
+            first, second = MANY, search.max_budget
+        elif not twice:
+            first = MORE if close == 1 else MANY
     first, second = (min(max(tokens, least), most) for tokens in (first, second))
-    return Looks(first=first, second=second if second > first else None)
+    return Looks(first=first, second=second if twice and second > first else None)
 
 
 def asks_for_several(question: str) -> bool:
     """Tell a question for several things: "all", "list", a plural, two questions (English)."""
-    return bool(SEVERAL.search(question))
+    if len(question.split()) > LONG:
+        question = re.split(r"(?<=[.!?:])\s+", question.strip())[-1]
+    return bool(SEVERAL.search(question)) and not re.match(_YES_NO, question, re.IGNORECASE)
 
 
-def count_close(scores: Sequence[Scores]) -> int:
-    """Count the leaves whose lead over the mean is close to the best leaf's."""
-    flat = np.concatenate(scores)
-    lead = flat - flat.mean()
-    return int((lead >= CLOSE * lead.max()).sum()) if lead.max() > 0 else len(flat)
+def count_close(scores: Sequence[Scores], neighbours: Sequence[float]) -> int:
+    """Count the leaves that are close to the best one, which is one of them.
+
+    Parameters
+    ----------
+    scores : of the leaves of each document
+    neighbours : shares of the neighbours' scores, which count as they do for the selection
+    """
+    neutral = float(np.concatenate(scores).mean())
+    near = np.concatenate([with_neighbours(own, neighbours, neutral) for own in scores])
+    lead = near.astype(np.float64) - near.mean(dtype=np.float64)
+    return int((lead >= CLOSE * lead.max()).sum())
 
 
-def is_unsure(best: float, refused: float) -> bool:
-    """Tell if the model is unsure, by the chances of its first token and of the refusal's."""
-    return refused >= REFUSED or best < 0
+def is_unsure(refused: float) -> bool:
+    """Tell if a look was not enough, by the probability of the refusal's first token."""
+    return refused >= REFUSED

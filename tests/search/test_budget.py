@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,19 @@ def test_one_place_that_stands_out_gets_few_tokens_and_a_second_look_more() -> N
     assert looks.first == FEW
     assert looks.second is not None
     assert looks.second > FEW
+
+
+@pytest.mark.parametrize(("leaves", "first"), [(1, 192), (2, 384), (3, 512), (9, 512)])
+def test_as_many_leaves_are_shown_as_are_close_to_the_best(leaves: int, first: int) -> None:
+    far_apart = [9.0 if at % 4 == 0 and at < 4 * leaves else 0.0 for at in range(32)]
+    assert decided(ONE, far_apart[:32] if leaves <= 8 else [1.0] * 32).first == first
+
+
+def test_a_model_that_cannot_abstain_is_shown_more_at_once() -> None:
+    one = forest()
+    for best, first in (([9.0], 512), ([9.0, 0, 0, 0] * 4, MANY)):
+        looks = decide(ONE, [one], [scored(one, best)], SearchConfig(), room=ROOM, twice=False)
+        assert looks == Looks(first=first)
 
 
 def test_several_things_get_more_than_one() -> None:
@@ -133,8 +146,8 @@ def test_questions_for_one_thing(question: str) -> None:
 
 
 def test_a_refusal_is_unsure_and_a_sure_answer_is_not() -> None:
-    assert is_unsure(0.9, 0.9)
-    assert not is_unsure(0.95, 0.01)
+    assert is_unsure(0.9)
+    assert not is_unsure(0.01)
 
 
 @pytest.mark.parametrize("value", ["Auto", "automatic", "", "512", 0, -1, True, None, 1.5, []])
@@ -157,8 +170,12 @@ def test_selecting_needs_the_number() -> None:
 
 
 @pytest.fixture(scope="module")
-def llm() -> SharedLLM:
-    return shared("llama", sizes={"max_position_embeddings": 8192})
+def llm() -> Iterator[SharedLLM]:
+    """A model that can abstain, as adapters do."""
+    made = shared("llama", sizes={"max_position_embeddings": 8192})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(made.decoder, "refusal_id", 7)
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +183,7 @@ def document(llm: SharedLLM) -> Document:
     return llm.remember(LONG, title="Keepers")
 
 
-Patch = Callable[[Callable[[float, float], bool]], None]
+Patch = Callable[[Callable[[float], bool]], None]
 
 
 @pytest.fixture
@@ -179,19 +196,19 @@ QUICK: dict[str, Any] = {"max_new_tokens": 4, "scorer": "bm25"}
 
 
 def test_a_sure_first_look_is_the_answer(llm: SharedLLM, document: Document, unsure: Patch) -> None:
-    unsure(lambda best, refused: False)
-    answer = llm.answer(ONE, document, **QUICK)
+    unsure(lambda refused: False)
+    answer = llm.answer("Who had 7 lamps?", document, **QUICK)
     assert answer.usage.looks == 1
     assert answer.usage.budget == FEW
     assert answer.usage.evidence_tokens <= FEW
-    fixed = llm.answer(ONE, document, budget=FEW, **QUICK)
+    fixed = llm.answer("Who had 7 lamps?", document, budget=FEW, **QUICK)
     assert (answer.text, answer.citations) == (fixed.text, fixed.citations)
 
 
 def test_an_unsure_one_is_read_again_and_nothing_of_it_is_given_out(
     llm: SharedLLM, document: Document, unsure: Patch
 ) -> None:
-    unsure(lambda best, refused: True)
+    unsure(lambda refused: True)
     second = llm.select(ONE, document, scorer="bm25")
     fixed = llm.answer(ONE, document, budget=second.budget, **QUICK)
     stream = llm.stream(ONE, document, **QUICK)
@@ -213,7 +230,7 @@ def test_only_the_unsure_questions_of_a_batch_are_read_again(
 ) -> None:
     questions = [ONE, "Who has 7 lamps?", "Where is the ferry?", "Who has 9 lamps?"]
     judged = iter([True, False, True, False])
-    unsure(lambda best, refused: next(judged))
+    unsure(lambda refused: next(judged))
     answers = llm.answer_batch(questions, document, **QUICK)
     assert [answer.usage.looks for answer in answers] == [2, 1, 2, 1]
     assert [answer.question for answer in answers] == questions
@@ -225,7 +242,7 @@ def test_only_the_unsure_questions_of_a_batch_are_read_again(
 def test_there_is_no_second_look_at_everything_and_under_a_fixed_budget(
     llm: SharedLLM, document: Document, unsure: Patch
 ) -> None:
-    unsure(lambda best, refused: True)
+    unsure(lambda refused: True)
     short = llm.remember(FERRY[:200])
     assert llm.answer(ONE, short, **QUICK).usage.looks == 1
     assert llm.answer(ONE, document, budget=100, **QUICK).usage.looks == 1
@@ -235,9 +252,10 @@ def test_there_is_no_second_look_at_everything_and_under_a_fixed_budget(
     assert [answer.usage.looks for answer in mixed] == [2, 0, 1]
 
 
-def test_the_budget_fits_a_small_window(unsure: Patch) -> None:
-    unsure(lambda best, refused: True)
+def test_the_budget_fits_a_small_window(monkeypatch: pytest.MonkeyPatch, unsure: Patch) -> None:
+    unsure(lambda refused: True)
     small = shared("llama")
+    monkeypatch.setattr(small.decoder, "refusal_id", 7)
     documents = [small.remember(text) for text in (LONG, FERRY, GARDEN)]
     for question in (ONE, ALL):
         answer = small.answer(question, documents, **QUICK)
