@@ -60,7 +60,13 @@ CACHED = {0: 100, 1: 200}  # questions of a kind of the bench of search, whose e
 GROUP = 6  # questions whose prompts are read together
 BATCH, MOST = 8, 6_000  # rows and tokens of one batch
 LONG, SHORT = 48, 24  # new tokens where several things are asked for, and otherwise
-OWN = {"yesno": "yes/no", "extractive": "extractive", "list": "lists", "unanswerable": "absent"}
+OWN = {  # kinds of qa2
+    "yesno": "yes/no",
+    "extractive": "extractive",
+    "code": "code",
+    "list": "lists",
+    "unanswerable": "absent",
+}
 LEAST, LARGEST = 300, 12_000  # characters of a context that is asked alone
 RULER = {"niah_multivalue": "several values", "niah_multiquery": "several questions"}
 RULER_TOKENS = 8_192
@@ -117,7 +123,7 @@ def alone(sources: Sources, n: int) -> Iterator[Collection]:
         own = [row for row in rows if row["kind"] == given]
         if given != "extractive":  # those contexts are short
             own.sort(key=lambda row: len(row["context"]) < 1500)
-        else:
+        if given in ("extractive", "code"):
             own = [row for row in own if len(str(row["answer"][0])) <= LONGEST]
         for row in own[:n]:
             name = f"qa2-{zlib.crc32((row['context'] + row['question']).encode()):08x}"
@@ -328,14 +334,18 @@ class Asking:
         )
 
     def looks(
-        self, systems: Sequence[str], budgets: Sequence[int], cut: Sequence[int]
+        self,
+        systems: Sequence[str],
+        budgets: Sequence[int],
+        cut: Sequence[int],
+        windows: Sequence[int],
     ) -> Iterator[Look]:
         if "ours" in systems:
             yield from (self.ours(budget) for budget in budgets)
         if "cut" in systems:
             yield from (self.ours(budget, cut=True) for budget in cut)
         if "bm25" in systems:
-            yield from (self.bm25(budget) for budget in budgets)
+            yield from (self.bm25(budget) for budget in windows)
 
 
 # -- reading ---------------------------------------------------------------------------------------
@@ -499,7 +509,9 @@ def ask_all(
         looks = [
             (key, asking, look)
             for key, asking in askings
-            for look in asking.looks(args.systems, args.budgets, args.cut)
+            for look in asking.looks(
+                args.systems, args.budgets, args.cut, args.windows or args.budgets
+            )
             if (key, look.system, look.budget) not in rows.done
         ]
         read_all(reader, rows, looks)
@@ -536,6 +548,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=25, help="questions of a kind")
     parser.add_argument("--systems", nargs="+", default=["ours", AUTO, "bm25"])
     parser.add_argument("--budgets", nargs="+", type=int, default=FIXED)
+    parser.add_argument("--windows", nargs="+", type=int, help="budgets of bm25; as --budgets")
     parser.add_argument("--cut", nargs="+", type=int, default=CUT, help='budgets of "cut"')
     parser.add_argument("--kinds", nargs="+", default=[], help="beginnings of their names")
     parser.add_argument("--threads", type=int, default=1)

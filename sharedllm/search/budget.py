@@ -23,7 +23,7 @@ from sharedllm.text.tree import Forest
 FEW, SOME, MORE, MANY = 192, 384, 512, 1024  # tokens: one leaf, two, three, seven
 FIXED = MANY  # where scores say nothing of what is needed
 CLOSE = 0.8  # share of the best leaf's lead over the mean from which another is close to it
-REFUSED = 0.3  # probability of the refusal's first token from which a look is not enough
+REFUSED = 0.4  # probability of the refusal's first token from which a look is not enough
 LONG = 40  # words of a question, of which only the last sentence asks
 _YES_NO = r"^(?:is|are|was|were|do|does|did|has|have|had|can|could|should|would|will|may|must)\b"
 _PLURAL = r"(?!(?:does|has|is|was|this|his|its)\b)\w{2,}(?<![sui'])s\b"
