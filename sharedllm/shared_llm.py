@@ -485,8 +485,7 @@ class SharedLLM:
         search = self._settings(options)[0]
         scores = self._scores(query, documents, scores, search)
         looks = self._looks(query, documents, scores, search, self.window)
-        budget = looks.second or looks.first
-        return self._select(query, documents, scores, search.replace(budget=budget))
+        return self._select(query, documents, scores, search, looks, looks.second or looks.first)
 
     def _look(
         self,
@@ -499,12 +498,12 @@ class SharedLLM:
         query, documents = conversation.query, conversation.documents
         scores = self._scores(query, documents, scores, search)
         looks = self._looks(conversation.question, documents, scores, search, room)
-        first = self._select(query, documents, scores, search.replace(budget=looks.first))
+        at = partial(self._select, query, documents, scores, search, looks)
+        first = at(looks.first)
         leaves = sum(len(document.forest.leaves) for document in documents)
         if looks.second is None or sum(node.fine for node in first.nodes) == leaves:
             return first, None
-        larger = search.replace(budget=looks.second)
-        return first, partial(self._select, query, documents, scores, larger)
+        return first, partial(at, looks.second)
 
     def _scores(
         self,
@@ -555,16 +554,21 @@ class SharedLLM:
         documents: Sequence[Document],
         scores: Sequence[Scores],
         search: SearchConfig,
+        looks: Looks,
+        budget: int,
     ) -> Selection:
-        """Select nodes of `documents`, of which there is at least one."""
+        """Select nodes of `documents`, of which there is at least one, for a look of `budget`."""
 
         def widen(index: int, node: int) -> tuple[int, int]:
-            return citations.complete_sentences(documents[index], node, search.sentences)
+            document = documents[index]
+            if looks.several:
+                return citations.sentences_around_match(document, node, search.sentences, query)
+            return citations.complete_sentences(document, node, search.sentences)
 
         selection = select(
             [d.forest for d in documents],
             scores,
-            search,
+            search.replace(budget=budget),
             self.tree,
             overhead=citations.window_overheads(documents, self.tokenizer),
             ready=lambda d, node, ratio: documents[d].request(node, ratio) in documents[d].nodes,

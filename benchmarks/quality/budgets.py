@@ -4,9 +4,9 @@
     python -m benchmarks.quality.budgets --data DEV --out rows.jsonl --half 0  the half to choose by
     python -m benchmarks.quality.budgets --table rows.jsonl
 
-DEV holds books, code, qa and qa2 (.jsonl.xz). Systems: "ours" at fixed budgets and "auto"; "cut",
-which reads whole sentences around the best match of each leaf instead of the leaf; and "bm25",
-windows of 256 tokens read by the same weights, the best one last. A prompt is read once however
+DEV holds books, code, qa and qa2 (.jsonl.xz). Systems: "ours" at fixed budgets, and "auto"; "cut",
+which always reads the sentences around the best match of each leaf, and "whole", which never does;
+and "bm25", windows of 256 tokens read by the same weights, the best one last. A prompt is read once however
 many budgets lead to it, and what `--out` holds already is not read again.
 """
 
@@ -21,7 +21,7 @@ import time
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,6 @@ from benchmarks.quality.search.sought import Collection, Sought, document
 from benchmarks.quality.search.systems import Store, fused
 from sharedllm import SharedLLM
 from sharedllm.config import GenerationConfig, SearchConfig
-from sharedllm.encoding.document import Document
 from sharedllm.evaluation.filler import Filler
 from sharedllm.evaluation.metrics import string_match_all
 from sharedllm.generation.assemble import Plan, Prepared
@@ -204,19 +203,6 @@ Place = Stored | Remembered
 # -- prompts ---------------------------------------------------------------------------------------
 
 
-def cut_to_match(document: Document, node: int, query: str) -> tuple[int, int]:
-    """Return the tokens of whole sentences around the best match in `node`, as it is cited."""
-    start, end = citations.complete_sentences(document, node, SearchConfig().sentences)
-    window = citations.Window(start=start, end=end, level=0, score=0.0, as_text=True)
-    [passage] = citations.cited_passages(document, window, query)
-    first, last = (passage.start - document.offset, passage.end - document.offset)
-    spans = document.tokens.spans
-    return (
-        int(np.searchsorted(spans[:, 1], first, side="right")),
-        int(np.searchsorted(spans[:, 0], last, side="left")),
-    )
-
-
 def found(sought: Sought, spans: Spans) -> float | None:
     """Return the share of the needed statements that `spans` hold."""
     needed = sought.evidence
@@ -242,7 +228,7 @@ class Asking:
         self.new_tokens = LONG if sought.kind in SEVERAL else SHORT
         self.conversation = converse(sought.question, place.documents, self.llm.tokenizer)
 
-    @property
+    @cached_property
     def decided(self) -> Looks:
         """The product's own budgets."""
         documents = self.place.documents
@@ -274,13 +260,14 @@ class Asking:
             "question": parse(self.sought.question).query,
         }
 
-    def ours(self, budget: int, *, cut: bool = False) -> Look:
-        documents = self.place.documents
+    def ours(self, budget: int, system: str = "ours") -> Look:
+        documents, reach = self.place.documents, SearchConfig().sentences
+        cut = system == "cut" or (system == "ours" and self.decided.several)
 
         def widen(index: int, node: int) -> tuple[int, int]:
             if cut:
-                return cut_to_match(documents[index], node, self.query)
-            return citations.complete_sentences(documents[index], node, SearchConfig().sentences)
+                return citations.sentences_around_match(documents[index], node, reach, self.query)
+            return citations.complete_sentences(documents[index], node, reach)
 
         selection = select(
             [d.forest for d in documents],
@@ -292,7 +279,7 @@ class Asking:
         )
         prepared = self.llm.assemble(self.conversation, selection, self.new_tokens)
         return Look(
-            system="cut" if cut else "ours",
+            system=system,
             budget=str(budget),
             prepared=prepared,
             evidence=found(self.sought, spans_of(self.place, selection)),
@@ -342,8 +329,8 @@ class Asking:
     ) -> Iterator[Look]:
         if "ours" in systems:
             yield from (self.ours(budget) for budget in budgets)
-        if "cut" in systems:
-            yield from (self.ours(budget, cut=True) for budget in cut)
+        for system in sorted({"cut", "whole"}.intersection(systems)):
+            yield from (self.ours(budget, system) for budget in cut)
         if "bm25" in systems:
             yield from (self.bm25(budget) for budget in windows)
 
@@ -553,9 +540,10 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", default=[], help="beginnings of their names")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--table", type=Path, help="show the rows of this file")
+    parser.add_argument("--json", type=Path, help="write what the table is of")
     args = parser.parse_args()
     if args.table:
-        show(args.table)
+        show(args.table, args.json)
         return
     if not (args.data and args.out):
         parser.error("give --data and --out, or --table")

@@ -13,6 +13,7 @@ from benchmarks.quality.search.table import paired
 
 SEVERAL = ("chains", "lists", "identifiers in code", "several values", "several questions")
 UNANSWERABLE = "absent"
+MEASURES = ("right", "evidence", "tokens")
 AUTO, TODAY = "auto", "1024"
 Items = dict[str, dict[tuple[str, str], dict[str, Any]]]  # key -> (system, budget) -> row
 
@@ -75,15 +76,36 @@ def best_of(items: Items, keys: Sequence[str], system: str) -> str | None:
     )
 
 
-def show(path: Path) -> None:
+def save(path: Path, items: Items) -> None:
+    """Write "right evidence tokens" of every question, in one row a kind, system and budget."""
+    kinds = {kind: keys for kind, keys in kinds_of(items).items() if not kind.startswith("all ")}
+    rows: dict[str, dict[str, list[str]]] = {}
+    for kind, keys in kinds.items():
+        for of in sorted({of for key in keys for of in items[key]}):
+            rows.setdefault(kind, {})[" ".join(of)] = [
+                " ".join(_short(items[key][of].get(what)) for what in MEASURES)
+                if of in items[key]
+                else ""
+                for key in keys
+            ]
+    path.write_text(json.dumps(rows, separators=(",", ":")) + "\n", encoding="utf-8")
+
+
+def _short(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}" if value < 1 else f"{value:g}"
+
+
+def show(path: Path, out: Path | None = None) -> None:
     """Print right answers (%) by kind, system and budget, evidence selected, and tokens read."""
     items = read(path)
+    if out is not None:
+        save(out, items)
     kinds = kinds_of(items)
     columns = sorted(
         {of for rows in items.values() for of in rows},
         key=lambda of: (of[0] != "ours", of[0], of[1] == AUTO, int(of[1]) if of[1] != AUTO else 0),
     )
-    for what in ("right", "evidence", "tokens"):
+    for what in MEASURES:
         print(f"\n{what}\n")
         print("| kind | n | " + " | ".join(f"{s} {b}" for s, b in columns) + " |")
         print("|" + "---|" * (len(columns) + 2))

@@ -1,9 +1,10 @@
 """The budget that follows the question: how much a first look shows, and how much a second.
 
 A small reader loses more to what stands beside the evidence than search loses by showing less. So a
-first look shows as many leaves as are close to the best one, one to three, and more only where the
-question asks for several things. Where the model, having read that, would abstain, a second look
-shows more before anything is given out (docs/experiments.md, 39).
+first look shows as many leaves as are close to the best one, one to three. Where the question asks
+for several things, it shows many places, of each the sentences around the best match. Where the
+model, having read that, would abstain, a second look shows more before anything is given out
+(docs/experiments.md, 39).
 """
 
 from __future__ import annotations
@@ -47,10 +48,14 @@ class Looks:
         Tokens of the first look.
     second : int or None
         Tokens of a second look, for where the model is unsure after the first; None is no second.
+    several : bool
+        The question asks for several things: of each leaf only the sentences around its best match
+        are shown, so that more places fit.
     """
 
     first: int = FIXED
     second: int | None = None
+    several: bool = False
 
 
 def decide(
@@ -80,8 +85,9 @@ def decide(
     twice : the model can tell that a look was not enough; one that cannot is shown more at once
     compressed : a coarse level takes its share of the budget
     """
+    several = asks_for_several(question)
     if search.budget != AUTO:
-        return Looks(first=search.fixed_budget)
+        return Looks(first=search.fixed_budget, several=several)
     least = overhead + max(int((f.end - f.start)[f.leaves].max()) for f in forests)
     most = max(1, min(search.max_budget, room - room // 8))  # an eighth stands between documents
     plain = search.leaves == "text" and search.selection == "budget" and not compressed
@@ -90,12 +96,13 @@ def decide(
         leaves = [s[f.leaves] for f, s in zip(forests, scores, strict=True)]
         close = count_close(leaves, search.neighbours)
         first, second = ((FEW, MORE), (SOME, MORE), (MORE, MANY))[min(close, 3) - 1]
-        if asks_for_several(question):
-            first, second = MANY, search.max_budget
-        elif not twice:
-            first = MORE if close == 1 else MANY
+        if several:
+            first, second = MORE, MANY
+        if not twice:
+            first = MORE if close == 1 and not several else MANY
     first, second = (min(max(tokens, least), most) for tokens in (first, second))
-    return Looks(first=first, second=second if twice and second > first else None)
+    more = second if twice and second > first else None
+    return Looks(first=first, second=more, several=several)
 
 
 def asks_for_several(question: str) -> bool:

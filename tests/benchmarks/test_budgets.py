@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.quality import budgets_table as table
-from benchmarks.quality.budgets import BATCH, MOST, batches, cut_to_match, is_judged, right
+from benchmarks.quality.budgets import BATCH, MOST, batches, is_judged, right
 from benchmarks.quality.search.kinds import arguments_of
 from benchmarks.quality.search.sought import Sought
-from sharedllm import SharedLLM
 from sharedllm.injection.positions import Prompt
 
 
@@ -60,19 +59,6 @@ def test_batches_hold_every_prompt_once_and_are_bounded() -> None:
         longest = max(p.text_tokens for p in batch)
         assert len(batch) <= BATCH
         assert len(batch) == 1 or len(batch) * longest <= MOST
-
-
-def test_a_leaf_is_cut_to_the_sentences_around_the_match(tiny_llm: SharedLLM) -> None:
-    before = "It rained on the hill. Nobody came by. " * 6
-    document = tiny_llm.remember(before + "The keeper of the lamp was Olga. " + before)
-    for node in document.forest.leaves:
-        start, end = cut_to_match(document, int(node), "Who was the keeper of the lamp?")
-        text = document.text_of(start, end)
-        if "keeper of the lamp was Olga" in text:
-            assert text.strip().endswith(".")
-            break
-    else:
-        raise AssertionError("no leaf shows the sentence")
 
 
 def rows(path: Path) -> Path:
