@@ -6,8 +6,8 @@
 
 DEV holds books, code, qa and qa2 (.jsonl.xz). Systems: "ours" at fixed budgets, and "auto"; "cut",
 which always reads the sentences around the best match of each leaf, and "whole", which never does;
-and "bm25", windows of 256 tokens read by the same weights, the best one last. A prompt is read once however
-many budgets lead to it, and what `--out` holds already is not read again.
+and "bm25", windows of 256 tokens read by the same weights, the best one last. A prompt is read once
+however many budgets lead to it, and what `--out` holds already is not read again.
 """
 
 from __future__ import annotations

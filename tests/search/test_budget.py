@@ -41,8 +41,8 @@ def decided(question: str, best: Sequence[float], room: int = ROOM, **search: An
 
 
 def test_a_fixed_budget_stays_what_it_is() -> None:
-    for question in (ONE, ALL):
-        assert decided(question, [9.0], budget=777) == Looks(first=777)
+    assert decided(ONE, [9.0], budget=777) == Looks(first=777)
+    assert decided(ALL, [9.0], budget=777) == Looks(first=777, several=True)
     assert decided(ONE, [9.0], budget=5000, max_budget=100) == Looks(first=5000)
 
 
@@ -69,7 +69,8 @@ def test_a_model_that_cannot_abstain_is_shown_more_at_once() -> None:
 def test_several_things_get_more_than_one() -> None:
     one, several = decided(ONE, [9.0]), decided(ALL, [9.0])
     assert several.first > one.first
-    assert several.first >= MANY
+    assert several.several
+    assert not one.several
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_scores_have_no_unit(leaves: list[float], offset: float, scale: float) -
 
 def test_limits() -> None:
     assert decided(ONE, [9.0], max_budget=100) == Looks(first=100)
-    assert decided(ALL, [9.0], max_budget=300) == Looks(first=300)
+    assert decided(ALL, [9.0], max_budget=300) == Looks(first=300, several=True)
     narrow = decided(ONE, [9.0], room=160)
     assert narrow.first <= 160
     assert narrow.second is None
@@ -262,6 +263,19 @@ def test_the_budget_fits_a_small_window(monkeypatch: pytest.MonkeyPatch, unsure:
         used = answer.usage
         assert used.prompt_tokens + QUICK["max_new_tokens"] <= small.window
         assert answer.citations
+
+
+def test_questions_for_several_things_read_more_places_of_each_less(
+    llm: SharedLLM, document: Document
+) -> None:
+    whole = llm.select("Who has lamps?", document, budget=200, scorer="bm25")
+    cut = llm.select("List all who have lamps.", document, budget=200, scorer="bm25")
+    assert len(cut.nodes) > len(whole.nodes)
+    for node in cut.nodes:
+        assert document.text_of(node.start, node.end).strip()
+    injected = llm.select("List all who have lamps.", document, budget=200, leaves="kv")
+    leaf = document.forest
+    assert all((n.start, n.end) == (leaf.start[n.node], leaf.end[n.node]) for n in injected.nodes)
 
 
 @pytest.mark.parametrize("scorer", ["fused", "maxsim", "bm25", "embedding", "recency"])
