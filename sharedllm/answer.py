@@ -197,22 +197,14 @@ class AnswerStream(Iterator[str]):
     def __init__(
         self, decoder: Decoder, prepared: Prepared, generation: GenerationConfig, load_s: float
     ) -> None:
-        self._prepared, self._load_s = prepared, load_s
-        self._row = Row(tentative=prepared.again is not None)
+        self._look, self._load_s = _Look(prepared), load_s
         self._watch = _Stopwatch()
-        self._parts = self._looking(decoder, generation)
-
-    def _looking(self, decoder: Decoder, generation: GenerationConfig) -> Iterator[tuple[int, str]]:
-        """Yield what the decoder does; a look about which the model is unsure gives no text."""
-        yield from decoder.run([self._prepared.prompt], generation, [self._row])
-        if self._row.finish_reason == UNSURE and self._prepared.again:
-            self._prepared, self._row = self._prepared.again(), Row()
-            yield from decoder.run([self._prepared.prompt], generation, [self._row])
+        self._parts = _read(self._look, decoder, generation)
 
     @property
     def citations(self) -> tuple[Citation, ...]:
         """The selected evidence; before the first part, that of the first look."""
-        return self._prepared.citations
+        return self._look.prepared.citations
 
     def __next__(self) -> str:
         for row, part in self._parts:
@@ -228,7 +220,25 @@ class AnswerStream(Iterator[str]):
         """The whole answer; generates the parts that have not been read yet."""
         for _ in self:
             pass
-        return _answer(self._prepared, self._row, self._watch, self._load_s)
+        return _answer(self._look.prepared, self._look.row, self._watch, self._load_s)
+
+
+class _Look:
+    """A look, and the answer that grows from it; the second one takes the first one's place."""
+
+    def __init__(self, prepared: Prepared) -> None:
+        self.prepared, self.row = prepared, Row(tentative=prepared.again is not None)
+
+
+def _read(look: _Look, decoder: Decoder, generation: GenerationConfig) -> Iterator[tuple[int, str]]:
+    """Yield what the decoder does; a look after which the model would abstain gives no text.
+
+    It knows nothing of the stream: dropping that ends it at once, and gives back the model lock.
+    """
+    yield from decoder.run([look.prepared.prompt], generation, [look.row])
+    if look.row.finish_reason == UNSURE and look.prepared.again:
+        look.prepared, look.row = look.prepared.again(), Row()
+        yield from decoder.run([look.prepared.prompt], generation, [look.row])
 
 
 def answer_all(

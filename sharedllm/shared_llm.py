@@ -485,7 +485,8 @@ class SharedLLM:
         search = self._settings(options)[0]
         scores = self._scores(query, documents, scores, search)
         looks = self._looks(query, documents, scores, search, self.window)
-        return self._select(query, documents, scores, search, looks, looks.second or looks.first)
+        search = search.replace(budget=looks.second or looks.first)
+        return self._select(query, documents, scores, search, around_match=looks.several)
 
     def _look(
         self,
@@ -498,12 +499,13 @@ class SharedLLM:
         query, documents = conversation.query, conversation.documents
         scores = self._scores(query, documents, scores, search)
         looks = self._looks(conversation.question, documents, scores, search, room)
-        at = partial(self._select, query, documents, scores, search, looks)
-        first = at(looks.first)
+        shown = search.replace(budget=looks.first)
+        first = self._select(query, documents, scores, shown, around_match=looks.several)
         leaves = sum(len(document.forest.leaves) for document in documents)
         if looks.second is None or sum(node.fine for node in first.nodes) == leaves:
             return first, None
-        return first, partial(at, looks.second)
+        larger = search.replace(budget=looks.second)
+        return first, partial(self._select, query, documents, scores, larger, around_match=True)
 
     def _scores(
         self,
@@ -554,21 +556,26 @@ class SharedLLM:
         documents: Sequence[Document],
         scores: Sequence[Scores],
         search: SearchConfig,
-        looks: Looks,
-        budget: int,
+        *,
+        around_match: bool,
     ) -> Selection:
-        """Select nodes of `documents`, of which there is at least one, for a look of `budget`."""
+        """Select nodes of `documents`, of which there is at least one.
+
+        Parameters
+        ----------
+        around_match : show of each leaf only the sentences around its best match
+        """
 
         def widen(index: int, node: int) -> tuple[int, int]:
             document = documents[index]
-            if looks.several:
+            if around_match:
                 return citations.sentences_around_match(document, node, search.sentences, query)
             return citations.complete_sentences(document, node, search.sentences)
 
         selection = select(
             [d.forest for d in documents],
             scores,
-            search.replace(budget=budget),
+            search,
             self.tree,
             overhead=citations.window_overheads(documents, self.tokenizer),
             ready=lambda d, node, ratio: documents[d].request(node, ratio) in documents[d].nodes,

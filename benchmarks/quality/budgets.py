@@ -466,14 +466,20 @@ def look_twice(reader: Reader, rows: Rows, askings: Sequence[tuple[str, Asking]]
     for key, asking, look in firsts:
         reading = rows.readings[key_of(look.prepared.prompt, asking.new_tokens)]
         if asking.decided.second is not None and is_unsure(math.exp(reading["refusal"])):
-            second = asking.ours(asking.decided.second)
+            second = asking.ours(asking.decided.second, "cut")
             taken.append(((key, asking, second), second.tokens + look.tokens))
         else:
             taken.append(((key, asking, look), look.tokens))
     read_all(reader, rows, [wanted for wanted, _ in taken])
     for (key, asking, look), tokens in taken:
         looks = 1 if tokens == look.tokens else 2
-        own = {"budget": AUTO, "taken": look.budget, "tokens": tokens, "looks": looks}
+        own = {
+            "system": "ours",
+            "budget": AUTO,
+            "taken": look.budget,
+            "tokens": tokens,
+            "looks": looks,
+        }
         rows.add({**row_of(rows, key, asking, look), **own})
 
 

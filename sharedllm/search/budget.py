@@ -3,8 +3,8 @@
 A small reader loses more to what stands beside the evidence than search loses by showing less. So a
 first look shows as many leaves as are close to the best one, one to three. Where the question asks
 for several things, it shows many places, of each the sentences around the best match. Where the
-model, having read that, would abstain, a second look shows more before anything is given out
-(docs/experiments.md, 39).
+model, having read that, would abstain, a second look shows more places in this form, before
+anything is given out (docs/experiments.md, 39).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Looks:
         Tokens of a second look, for where the model is unsure after the first; None is no second.
     several : bool
         The question asks for several things: of each leaf only the sentences around its best match
-        are shown, so that more places fit.
+        are shown, so that more places fit. A second look does so always.
     """
 
     first: int = FIXED

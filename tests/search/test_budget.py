@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -210,20 +213,40 @@ def test_an_unsure_one_is_read_again_and_nothing_of_it_is_given_out(
     llm: SharedLLM, document: Document, unsure: Patch
 ) -> None:
     unsure(lambda refused: True)
-    second = llm.select(ONE, document, scorer="bm25")
-    fixed = llm.answer(ONE, document, budget=second.budget, **QUICK)
+    prepared = llm.prepare(ONE, document, **QUICK)
+    assert prepared.again is not None
+    larger = prepared.again()
+    assert larger.again is None
+    [expected] = llm.generate([larger], max_new_tokens=4)
     stream = llm.stream(ONE, document, **QUICK)
     first = stream.citations
+    assert first == prepared.citations
     parts = list(stream)
     for answer in (stream.answer, llm.answer(ONE, document, **QUICK)):
-        assert (answer.text, answer.citations) == (fixed.text, fixed.citations)
-        assert (answer.usage.looks, answer.usage.budget) == (2, second.budget)
+        assert (answer.text, answer.citations) == (expected.text, larger.citations)
+        assert (answer.usage.looks, answer.usage.budget) == (2, larger.selection.budget)
         assert answer.finish_reason in ("stop", "length")
         assert answer.timings.prefill_s > 0 < answer.timings.decode_s
-    assert "".join(parts).strip() == fixed.text
-    assert stream.citations == fixed.citations
-    assert len(first) < len(fixed.citations)
+    assert "".join(parts).strip() == expected.text
+    assert stream.citations == larger.citations
+    assert len(first) < len(larger.citations)
     assert "second look" in stream.answer.summary()
+    assert stream.answer == stream.answer
+
+
+def test_a_dropped_stream_gives_back_the_model_at_once(
+    llm: SharedLLM, document: Document, unsure: Patch
+) -> None:
+    unsure(lambda refused: True)
+    gc.disable()  # a cycle of references would keep it
+    try:
+        stream = llm.stream(ONE, document, **QUICK)
+        next(stream)
+        alive = weakref.ref(stream._parts)
+        del stream
+        assert alive() is None
+    finally:
+        gc.enable()
 
 
 def test_only_the_unsure_questions_of_a_batch_are_read_again(
@@ -236,7 +259,11 @@ def test_only_the_unsure_questions_of_a_batch_are_read_again(
     assert [answer.usage.looks for answer in answers] == [2, 1, 2, 1]
     assert [answer.question for answer in answers] == questions
     for question, answer in zip(questions, answers, strict=True):
-        alone = llm.answer(question, document, budget=answer.usage.budget, **QUICK)
+        prepared = llm.prepare(question, document, **QUICK)
+        if answer.usage.looks == 2:
+            assert prepared.again is not None
+            prepared = prepared.again()
+        [alone] = llm.generate([replace(prepared, again=None)], max_new_tokens=4)
         assert (answer.text, answer.citations) == (alone.text, alone.citations)
 
 
