@@ -531,7 +531,6 @@ class SharedLLM:
         room: int,
     ) -> Looks:
         """Decide the budget of a question, once, from its words and scores."""
-        overhead = max(citations.window_overheads(documents, self.tokenizer))
         forests = [document.forest for document in documents]
         asked = documents if search.coarse == "ready" else ()
         compressed = search.coarse == "all" or any(
@@ -545,7 +544,7 @@ class SharedLLM:
             scores,
             search,
             room=room,
-            overhead=overhead,
+            overhead=citations.window_overheads(documents, self.tokenizer),
             twice=self.decoder.refusal_id is not None,
             compressed=compressed,
         )

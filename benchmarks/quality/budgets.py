@@ -232,7 +232,7 @@ class Asking:
     def decided(self) -> Looks:
         """The product's own budgets."""
         documents = self.place.documents
-        overhead = max(citations.window_overheads(documents, self.llm.tokenizer))
+        overhead = citations.window_overheads(documents, self.llm.tokenizer)
         forests = [document.forest for document in documents]
         question = parse(self.sought.question).query
         return decide(

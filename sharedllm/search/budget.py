@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sharedllm.config import AUTO, SearchConfig
 from sharedllm.search.leaf_scores import Scores
@@ -65,7 +66,7 @@ def decide(
     search: SearchConfig,
     *,
     room: int,
-    overhead: int = 0,
+    overhead: Sequence[int] | None = None,
     twice: bool = True,
     compressed: bool = False,
 ) -> Looks:
@@ -81,28 +82,36 @@ def decide(
     ----------
     forests, scores : one each per document
     room : tokens that the trained window leaves for evidence
-    overhead : tokens that a leaf costs at most besides its own
+    overhead : tokens that a leaf costs besides its own, for each document; None is 0
     twice : the model can tell that a look was not enough; one that cannot is shown more at once
     compressed : a coarse level takes its share of the budget
     """
     several = asks_for_several(question)
     if search.budget != AUTO:
         return Looks(first=search.fixed_budget, several=several)
-    least = overhead + max(int((f.end - f.start)[f.leaves].max()) for f in forests)
     most = max(1, min(search.max_budget, room - room // 8))  # an eighth stands between documents
+    costs = _costs(forests, overhead)
     plain = search.leaves == "text" and search.selection == "budget" and not compressed
-    first, second = FIXED, 0
-    if plain and not is_by_place(search.scorer):
-        leaves = [s[f.leaves] for f, s in zip(forests, scores, strict=True)]
-        close = count_close(leaves, search.neighbours)
-        first, second = ((FEW, MORE), (SOME, MORE), (MORE, MANY))[min(close, 3) - 1]
-        if several:
-            first, second = MORE, MANY
-        if not twice:
-            first = MORE if close == 1 and not several else MANY
+    if not plain or is_by_place(search.scorer):
+        return Looks(first=min(max(FIXED, int(costs.max())), most), several=several)
+    lead = leads([s[f.leaves] for f, s in zip(forests, scores, strict=True)], search.neighbours)
+    close = int((lead >= CLOSE * lead.max()).sum())
+    first, second = ((FEW, MORE), (SOME, MORE), (MORE, MANY))[min(close, 3) - 1]
+    if several:
+        first, second = MORE, MANY
+    if not twice:
+        first = MORE if close == 1 and not several else MANY
+    least = int(costs[lead.argmax()])  # the best leaf fits
     first, second = (min(max(tokens, least), most) for tokens in (first, second))
     more = second if twice and second > first else None
     return Looks(first=first, second=more, several=several)
+
+
+def _costs(forests: Sequence[Forest], overhead: Sequence[int] | None) -> NDArray[np.int64]:
+    """Return the tokens that each leaf of all documents takes, without sentences around it."""
+    besides = overhead or [0] * len(forests)
+    own = [(f.end - f.start)[f.leaves] + more for f, more in zip(forests, besides, strict=True)]
+    return np.concatenate(own).astype(np.int64)
 
 
 def asks_for_several(question: str) -> bool:
@@ -112,18 +121,19 @@ def asks_for_several(question: str) -> bool:
     return bool(SEVERAL.search(question)) and not re.match(_YES_NO, question, re.IGNORECASE)
 
 
-def count_close(scores: Sequence[Scores], neighbours: Sequence[float]) -> int:
-    """Count the leaves that are close to the best one, which is one of them.
+def leads(scores: Sequence[Scores], neighbours: Sequence[float]) -> NDArray[np.float64]:
+    """Return how far each leaf is ahead of the mean, by the scores that the selection ranks by.
 
     Parameters
     ----------
     scores : of the leaves of each document
-    neighbours : shares of the neighbours' scores, which count as they do for the selection
+    neighbours : shares of the neighbours' scores that are added
     """
-    neutral = float(np.concatenate(scores).mean())
-    near = np.concatenate([with_neighbours(own, neighbours, neutral) for own in scores])
-    lead = near.astype(np.float64) - near.mean(dtype=np.float64)
-    return int((lead >= CLOSE * lead.max()).sum())
+    wide = [own.astype(np.float64) for own in scores]
+    neutral = float(np.concatenate(wide).mean())
+    parts = [with_neighbours(own, neighbours, neutral) for own in wide]
+    near: NDArray[np.float64] = np.concatenate(parts)
+    return near - near.mean()
 
 
 def is_unsure(refused: float) -> bool:

@@ -10,8 +10,10 @@ import functools
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sharedllm.config import SearchConfig, TreeConfig
 from sharedllm.displayed import Displayed
@@ -296,7 +298,7 @@ def budget_search(searcher: _Searcher) -> None:
             break
 
 
-def with_neighbours(scores: Scores, shares: Sequence[float], neutral: float) -> Scores:
+def with_neighbours(scores: NDArray[Any], shares: Sequence[float], neutral: float) -> NDArray[Any]:
     """Add to each leaf's score `shares` of the scores at distance 1, 2, ... on either side.
 
     A leaf's edge often cuts the passage that answers a question; the part with fewer matches then

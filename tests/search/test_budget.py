@@ -91,7 +91,7 @@ def test_a_coarse_level_takes_its_share_of_a_fixed_budget() -> None:
     assert looks == Looks(first=FIXED)
 
 
-@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6, 1e37])
 @pytest.mark.parametrize("offset", [-3.0, 0.0, 3.0])
 @pytest.mark.parametrize("leaves", [[9.0], [9.0, 8.5, 8.5, 8.0], [1.0] * 32, []])
 def test_scores_have_no_unit(leaves: list[float], offset: float, scale: float) -> None:
@@ -108,6 +108,10 @@ def test_limits() -> None:
     assert narrow.first <= 160
     assert narrow.second is None
     assert decided(ONE, [9.0], room=1).first == 1
+    titled = decide(
+        ONE, [forest()], [scored(forest(), [9.0])], SearchConfig(), room=ROOM, overhead=[400]
+    )
+    assert titled.first == 528
     large = forest(8192, chunk=4096, height=1, ratios=(1,))  # leaves of 2,048 tokens
     looks = decide(ONE, [large], [scored(large, [9.0])], SearchConfig(max_budget=4096), room=9000)
     assert looks.first >= 2048
