@@ -131,9 +131,9 @@ def leads(scores: Sequence[Scores], neighbours: Sequence[float]) -> NDArray[np.f
     """
     wide = [own.astype(np.float64) for own in scores]
     neutral = float(np.concatenate(wide).mean())
-    parts = [with_neighbours(own, neighbours, neutral) for own in wide]
-    near: NDArray[np.float64] = np.concatenate(parts)
-    return near - near.mean()
+    near = np.concatenate([with_neighbours(own, neighbours, neutral) for own in wide])
+    lead: NDArray[np.float64] = near - near.mean()
+    return lead
 
 
 def is_unsure(refused: float) -> bool:
