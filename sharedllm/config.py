@@ -256,7 +256,7 @@ class SearchConfig(_Config):
         require_int("sentences", self.sentences, least=0)
         try:
             require_int("max_budget", self.max_budget, least=1)
-            if self.budget != AUTO:
+            if not isinstance(self.budget, str) or self.budget != AUTO:
                 require_int("budget", self.budget, least=1)
         except ConfigError as error:
             also = f", or {AUTO!r}" if str(error).startswith("budget") else ""

@@ -158,7 +158,9 @@ def test_a_refusal_is_unsure_and_a_sure_answer_is_not() -> None:
     assert not is_unsure(0.01)
 
 
-@pytest.mark.parametrize("value", ["Auto", "automatic", "", "512", 0, -1, True, None, 1.5, []])
+@pytest.mark.parametrize(
+    "value", ["Auto", "automatic", "", "512", 0, -1, True, None, 1.5, [], np.ones(2)]
+)
 def test_other_budgets_are_refused(value: Any) -> None:
     with pytest.raises(BudgetError, match=r"budget is .*'auto'"):
         SearchConfig(budget=value)
