@@ -49,6 +49,8 @@ class Usage:
     looks : int
         Selections that were read: 2 if a second, larger look was made (``budget="auto"``), whose
         figures these are; 0 without documents.
+    search_rounds : int
+        The last round of search that found something that was selected; 0 without documents.
     """
 
     context_tokens: int
@@ -58,8 +60,9 @@ class Usage:
     new_tokens: int
     coarse_ratio: float | None
     left_out_chunks: int
-    budget: int | None = None
-    looks: int = 0
+    budget: int | None
+    looks: int
+    search_rounds: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -162,12 +165,13 @@ class Answer(Displayed):
         option : name of the option to raise where the answer was cut off
         """
         used, took = self.usage, self.timings
+        rounds = f" in {used.search_rounds} rounds" if used.search_rounds > 1 else ""
         again = " in a second look" if used.looks > 1 else ""
         cut = f", cut there: raise {option}" if self.finish_reason == "length" else ""
         return (
-            f"{used.context_tokens:,} tokens searched, {used.evidence_tokens:,} given as text"
-            f"{again}, {used.injected_tokens:,} injected; prompt {used.prompt_tokens:,}, "
-            f"answer {used.new_tokens:,}{cut}\n"
+            f"{used.context_tokens:,} tokens searched{rounds}, "
+            f"{used.evidence_tokens:,} given as text{again}, {used.injected_tokens:,} injected; "
+            f"prompt {used.prompt_tokens:,}, answer {used.new_tokens:,}{cut}\n"
             f"load {took.load_s:.1f} s, read {took.remember_s:.1f} s, "
             f"search {took.search_s:.1f} s, prefill {took.prefill_s:.1f} s, "
             f"decode {took.decode_s:.1f} s"
@@ -308,6 +312,7 @@ def _answer(prepared: Prepared, row: Row, watch: _Stopwatch, load_s: float) -> A
             left_out_chunks=selection.left_out if selection else 0,
             budget=selection.budget if selection else None,
             looks=prepared.looks if selection else 0,
+            search_rounds=selection.rounds if selection else 0,
         ),
         timings=Timings(
             load_s=load_s,

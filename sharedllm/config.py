@@ -228,6 +228,10 @@ class SearchConfig(_Config):
     neighbours : tuple of float
         Shares of the scores of the leaves at distance 1, 2, ... that are added to a leaf's own
         ("budget" selection).
+    rounds : int
+        Rounds of search, at most. After the first, the names and codes that the best passage holds
+        are searched for as well (:mod:`sharedllm.search.rounds`), where the scorer is "fused" and
+        the selection "budget". 1 searches once.
     sentences : int
         A leaf pasted as text is completed to whole sentences by at most this many tokens on either
         side.
@@ -241,6 +245,7 @@ class SearchConfig(_Config):
     coarse: Coarse = "none"
     coarse_share: float = 0.5
     neighbours: tuple[float, ...] = (0.5, 0.25)
+    rounds: int = 8
     sentences: int = 32
 
     def __post_init__(self) -> None:
@@ -253,6 +258,7 @@ class SearchConfig(_Config):
         object.__setattr__(self, "neighbours", as_tuple("neighbours", self.neighbours))
         for distance, share in enumerate(self.neighbours, start=1):
             require_number(f"the neighbours' share at distance {distance}", share, least=0, most=1)
+        require_int("rounds", self.rounds, least=1)
         require_int("sentences", self.sentences, least=0)
         try:
             require_int("max_budget", self.max_budget, least=1)

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ from sharedllm.injection.upper_model import UpperModel
 from sharedllm.memory.hits import Hits, best_passages
 from sharedllm.memory.resolve import Context, per_question, resolve, resolve_some
 from sharedllm.progress import Progress
-from sharedllm.search import citations
+from sharedllm.search import citations, rounds
 from sharedllm.search.budget import Looks, decide
 from sharedllm.search.leaf_scores import Scores
 from sharedllm.search.scorers import Embedder, Scorer, require_scores, score
@@ -457,7 +457,8 @@ class SharedLLM:
             {"id": one.id, "title": one.title, "source": one.source, "metadata": {}}
             for one in documents
         ]
-        return best_passages(query, k, documents, names, scores)
+        most = self.search.rounds if (scorer or self.search.scorer) == rounds.SCORER else 1
+        return best_passages(query, k, documents, names, scores, rounds=most)
 
     @checked("context")
     def select(
@@ -483,10 +484,9 @@ class SharedLLM:
         """
         documents = resolve_some(context, self.encoder, query)
         search = self._settings(options)[0]
-        scores = self._scores(query, documents, scores, search)
-        looks = self._looks(query, documents, scores, search, self.window)
-        search = search.replace(budget=looks.second or looks.first)
-        return self._select(query, documents, scores, search, around_match=looks.several)
+        found = self._find(query, query, documents, scores, search, self.window)
+        budget, several = found.looks.second or found.looks.first, found.looks.several
+        return self._select(query, documents, found, search, budget, around_match=several)
 
     def _look(
         self,
@@ -497,64 +497,72 @@ class SharedLLM:
     ) -> tuple[Selection, Callable[[], Selection] | None]:
         """Select for a first look; return that and what selects for a second, if there is more."""
         query, documents = conversation.query, conversation.documents
-        scores = self._scores(query, documents, scores, search)
-        looks = self._looks(conversation.question, documents, scores, search, room)
-        shown = search.replace(budget=looks.first)
-        first = self._select(query, documents, scores, shown, around_match=looks.several)
+        found = self._find(query, conversation.question, documents, scores, search, room)
+        at, looks = partial(self._select, query, documents, found, search), found.looks
+        first = at(looks.first, around_match=looks.several)
         leaves = sum(len(document.forest.leaves) for document in documents)
         if looks.second is None or sum(node.fine for node in first.nodes) == leaves:
             return first, None
-        larger = search.replace(budget=looks.second)
-        return first, partial(self._select, query, documents, scores, larger, around_match=True)
+        return first, partial(at, looks.second, around_match=True)
 
-    def _scores(
+    def _find(
         self,
         query: str,
+        question: str,
         documents: Sequence[Document],
         scores: Sequence[Scores] | None,
         search: SearchConfig,
-    ) -> Sequence[Scores]:
-        """Score the nodes of `documents`, or check the `scores` that were given."""
+        room: int,
+    ) -> _Found:
+        """Score the nodes of `documents`, unless `scores` are given; follow what the best names.
+
+        Then the budget is decided, once for all looks.
+        """
         for document in documents:
             self.encoder.require_own(document)
         if scores is None:
-            return score(query, documents, self.encoder, search.scorer, self._embedder)
-        require_scores(scores, documents, "scores has")
-        return scores
-
-    def _looks(
-        self,
-        question: str,
-        documents: Sequence[Document],
-        scores: Sequence[Scores],
-        search: SearchConfig,
-        room: int,
-    ) -> Looks:
-        """Decide the budget of a question, once, from its words and scores."""
-        forests = [document.forest for document in documents]
-        asked = documents if search.coarse == "ready" else ()
-        compressed = search.coarse == "all" or any(
-            document.request(int(root), self.tree.root_ratio) in document.nodes
-            for document in asked
-            for root in document.forest.roots
+            scores = score(query, documents, self.encoder, search.scorer, self._embedder)
+        else:
+            require_scores(scores, documents, "scores has")
+        follows = search.scorer == rounds.SCORER and search.selection == "budget"
+        followed = rounds.look_again(
+            query,
+            documents,
+            scores,
+            most=search.rounds if follows else 1,
+            widen=lambda index, node: citations.complete_sentences(
+                documents[index], node, search.sentences
+            ),
         )
-        return decide(
+        looks = decide(
             question,
-            forests,
+            [document.forest for document in documents],
             scores,
             search,
             room=room,
             overhead=citations.window_overheads(documents, self.tokenizer),
             twice=self.decoder.refusal_id is not None,
-            compressed=compressed,
+            compressed=self._is_compressed(documents, search),
+            followed=len(followed),
+        )
+        return _Found(scores=scores, followed=followed, looks=looks)
+
+    def _is_compressed(self, documents: Sequence[Document], search: SearchConfig) -> bool:
+        """Tell if a coarse level takes its share of the budget."""
+        asked = documents if search.coarse == "ready" else ()
+        return search.coarse == "all" or any(
+            document.request(int(root), self.tree.root_ratio) in document.nodes
+            for document in asked
+            for root in document.forest.roots
         )
 
     def _select(
         self,
         query: str,
         documents: Sequence[Document],
-        scores: Sequence[Scores],
+        found: _Found,
         search: SearchConfig,
+        budget: int,
         *,
         around_match: bool,
     ) -> Selection:
@@ -562,27 +570,40 @@ class SharedLLM:
 
         Parameters
         ----------
-        around_match : show of each leaf only the sentences around its best match
+        around_match : show of each leaf only the sentences around its best match, with what a
+            later round searched for where that found it
         """
+        sought = {(one.document, one.node): one.sought for one in found.followed}
 
         def widen(index: int, node: int) -> tuple[int, int]:
-            document = documents[index]
-            if around_match:
-                return citations.sentences_around_match(document, node, search.sentences, query)
-            return citations.complete_sentences(document, node, search.sentences)
+            document, reach = documents[index], search.sentences
+            if not around_match:
+                return citations.complete_sentences(document, node, reach)
+            match = sought.get((index, node), query)
+            return citations.sentences_around_match(document, node, reach, match)
 
         selection = select(
             [d.forest for d in documents],
-            scores,
-            search,
+            found.scores,
+            search.replace(budget=budget),
             self.tree,
             overhead=citations.window_overheads(documents, self.tokenizer),
             ready=lambda d, node, ratio: documents[d].request(node, ratio) in documents[d].nodes,
             widen=widen,
+            followed=found.followed,
         )
-        shown = group_by_document(documents, scores, selection.nodes, query)
+        shown = group_by_document(documents, found.scores, selection.nodes, query)
         return replace(selection, searched=shown)
 
     def _settings(self, options: dict[str, Any]) -> tuple[SearchConfig, GenerationConfig]:
         """Return the settings of one question: the model's, with `options` changed."""
         return with_options(self.search, self.generation, options)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Found:
+    """The scores of a question, what later rounds of search found, and the budgets of its looks."""
+
+    scores: Sequence[Scores]
+    followed: Sequence[rounds.Followed]
+    looks: Looks

@@ -52,14 +52,18 @@ def place_of(found: Hit | Citation) -> dict[str, Any]:
         "char_start": found.char_start,
         "char_end": found.char_end,
         "score": found.score,
-        **match_of(found.match_start, found.match_end),
+        **match_of(found.match_start, found.match_end, found.round, found.sought),
         **page_label(found.page, found.end_page),
     }
 
 
-def match_of(start: int | None, end: int | None) -> dict[str, int]:
-    """The sentence of a passage that matches the question best, in characters of its document."""
-    return {} if start is None or end is None else {"match_start": start, "match_end": end}
+def match_of(start: int | None, end: int | None, number: int, sought: str) -> dict[str, Any]:
+    """The sentence of a passage that matches best, in characters of its document.
+
+    And the round of search that found it, with what that searched for, if it is a later one.
+    """
+    match = {} if start is None or end is None else {"match_start": start, "match_end": end}
+    return match | ({"round": number, "sought": sought} if number > 1 else {})
 
 
 def page_label(page: int | None, end_page: int | None) -> dict[str, str]:

@@ -67,6 +67,9 @@ def test_an_answer_as_plain_values() -> None:
         new_tokens=5,
         coarse_ratio=None,
         left_out_chunks=6,
+        budget=None,
+        looks=0,
+        search_rounds=2,
     )
     timings = Timings(load_s=1, remember_s=2, search_s=3, prefill_s=4, decode_s=5)
     answer = Answer(
@@ -77,7 +80,8 @@ def test_an_answer_as_plain_values() -> None:
     assert values["answer"] == str(answer) == "yes"
     (cited,) = values["citations"]
     assert list(cited)[:6] == ["source", "char_start", "char_end", "level", "score", "text"]
-    assert list(cited)[6:] == ["document", "title", "page", "end_page", "match_start", "match_end"]
+    places = ["document", "title", "page", "end_page", "match_start", "match_end"]
+    assert list(cited)[6:] == [*places, "round", "sought"]
     needed = ["context_tokens", "injected_tokens", "evidence_tokens", "prompt_tokens", "new_tokens"]
     assert list(values["usage"])[:5] == needed
     assert list(values["timings"]) == ["load_s", "remember_s", "search_s", "prefill_s", "decode_s"]

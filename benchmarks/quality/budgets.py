@@ -48,7 +48,7 @@ from sharedllm.generation.decoding import Decoder
 from sharedllm.generation.logits_processors import Row
 from sharedllm.generation.prompt import ABSENT, converse, parse, part_ids
 from sharedllm.injection.positions import Prompt
-from sharedllm.search import citations
+from sharedllm.search import citations, rounds
 from sharedllm.search.budget import Looks, decide, is_unsure
 from sharedllm.search.leaf_scores import Scores
 from sharedllm.search.selection import Selection, select, with_neighbours
@@ -229,6 +229,18 @@ class Asking:
         self.conversation = converse(sought.question, place.documents, self.llm.tokenizer)
 
     @cached_property
+    def followed(self) -> list[rounds.Followed]:
+        """Leaves of later rounds of search."""
+        documents, config = self.place.documents, SearchConfig()
+
+        def whole(index: int, node: int) -> tuple[int, int]:
+            return citations.complete_sentences(documents[index], node, config.sentences)
+
+        return rounds.look_again(
+            self.query, documents, self.scores, most=config.rounds, widen=whole
+        )
+
+    @cached_property
     def decided(self) -> Looks:
         """The product's own budgets."""
         documents = self.place.documents
@@ -236,7 +248,13 @@ class Asking:
         forests = [document.forest for document in documents]
         question = parse(self.sought.question).query
         return decide(
-            question, forests, self.scores, SearchConfig(), overhead=overhead, room=WINDOW
+            question,
+            forests,
+            self.scores,
+            SearchConfig(),
+            overhead=overhead,
+            room=WINDOW,
+            followed=len(self.followed),
         )
 
     def features(self) -> dict[str, Any]:
@@ -264,9 +282,12 @@ class Asking:
         documents, reach = self.place.documents, SearchConfig().sentences
         cut = system == "cut" or (system == "ours" and self.decided.several)
 
+        sought = {(one.document, one.node): one.sought for one in self.followed}
+
         def widen(index: int, node: int) -> tuple[int, int]:
             if cut:
-                return citations.sentences_around_match(documents[index], node, reach, self.query)
+                match = sought.get((index, node), self.query)
+                return citations.sentences_around_match(documents[index], node, reach, match)
             return citations.complete_sentences(documents[index], node, reach)
 
         selection = select(
@@ -276,6 +297,7 @@ class Asking:
             self.llm.tree,
             overhead=citations.window_overheads(documents, self.llm.tokenizer),
             widen=widen,
+            followed=self.followed,
         )
         prepared = self.llm.assemble(self.conversation, selection, self.new_tokens)
         return Look(

@@ -38,6 +38,8 @@ class Span:
         "fine" (selected for its score), "coarse" (brought along as the rest) or "".
     match_start, match_end : int or None
         Characters of the sentence within that matches the question best; None: there is none.
+    sought : str
+        What a later round of search searched for, where it found this.
     """
 
     start: int
@@ -48,6 +50,7 @@ class Span:
     page: int | None = None
     match_start: int | None = None
     match_end: int | None = None
+    sought: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -85,9 +85,10 @@ def _cut(line: str, most: int) -> str:
 
 
 def place(span: Span, unit: str = "characters") -> str:
-    """The place, level and score of a passage or node."""
+    """The place, level and score of a passage or node, and what found it besides the question."""
     score = f", score {scored(span.score)}" if span.score is not None else ""
-    return f"{unit} {span.start:,} to {span.end:,}, level {span.level}{score}"
+    by = f", found by \u201c{one_line(span.sought)}\u201d" if span.sought else ""
+    return f"{unit} {span.start:,} to {span.end:,}, level {span.level}{score}{by}"
 
 
 def told(one: Ranked) -> str:

@@ -128,9 +128,7 @@ def _apart(one: Searched) -> Iterator[Passage]:
     """The passages that a memory's hits are."""
     for node in one.nodes:
         level = int(one.document.forest.level[node.node])
-        yield whole_passage(
-            one.document, node.start, node.end, one.query, level=level, score=node.score
-        )
+        yield whole_passage(one.document, node, one.query, level=level)
 
 
 def _passage(passage: Passage) -> Span:
@@ -143,6 +141,7 @@ def _passage(passage: Passage) -> Span:
         page=passage.page,
         match_start=passage.match_start,
         match_end=passage.match_end,
+        sought=passage.sought,
     )
 
 

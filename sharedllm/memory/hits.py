@@ -12,6 +12,7 @@ from sharedllm.displayed import Displayed, View, view
 from sharedllm.encoding.document import Document
 from sharedllm.search.citations import complete_sentences, whole_passage
 from sharedllm.search.leaf_scores import Scores
+from sharedllm.search.rounds import look_again
 from sharedllm.search.selection import Searched, SelectedNode, group_by_document
 
 
@@ -26,7 +27,7 @@ class Hit:
         Characters [char_start, char_end) of the document's text.
     score : float
         Higher is better; scores of one search compare.
-    page, end_page, match_start, match_end : int or None
+    page, end_page, match_start, match_end, round, sought
         As those of :class:`sharedllm.search.citations.Citation`.
     """
 
@@ -42,6 +43,8 @@ class Hit:
     end_page: int | None = None
     match_start: int | None = None
     match_end: int | None = None
+    round: int = 1
+    sought: str = ""
 
 
 class Hits(Displayed, list[Hit]):
@@ -69,6 +72,8 @@ def best_passages(
     documents: Sequence[Document],
     names: Sequence[Mapping[str, Any]],
     scores: Sequence[Scores],
+    *,
+    rounds: int,
 ) -> Hits:
     """Return the passages of the `k` leaves with the best scores.
 
@@ -76,38 +81,47 @@ def best_passages(
     ----------
     names : id, title, source and metadata of each document
     scores : of the nodes of each document
+    rounds : of search, at most
     """
-    leaves = [
-        (-float(value), index, int(leaf))
-        for index, (document, values) in enumerate(zip(documents, scores, strict=True))
-        for leaf, value in zip(document.forest.leaves, values[document.forest.leaves], strict=True)
-    ]
-    best = [
-        _node(index, leaf, -value, documents[index]) for value, index, leaf in sorted(leaves)[:k]
-    ]
+
+    def widen(index: int, leaf: int) -> tuple[int, int]:
+        return complete_sentences(documents[index], leaf, SearchConfig().sentences)
+
+    found = {
+        (one.document, one.node): one
+        for one in look_again(query, documents, scores, most=rounds, widen=widen)
+    }
+    places = [(i, int(leaf)) for i, one in enumerate(documents) for leaf in one.forest.leaves]
+
+    def score(place: tuple[int, int]) -> float:
+        return found[place].score if place in found else float(scores[place[0]][place[1]])
+
+    best = []
+    for index, leaf in sorted(places, key=lambda place: (-score(place), place))[:k]:
+        start, end = widen(index, leaf)
+        followed = found.get((index, leaf))
+        node = SelectedNode(
+            document=index,
+            node=leaf,
+            start=start,
+            end=end,
+            ratio=1.0,
+            as_text=True,
+            fine=True,
+            score=score((index, leaf)),
+            round=followed.round if followed else 1,
+            sought=followed.sought if followed else "",
+        )
+        best.append(node)
     hits = [_hit(documents[node.document], names[node.document], node, query) for node in best]
     in_order = sorted(best, key=lambda node: (node.document, node.node))
-    found = group_by_document(documents, scores, in_order, query)
-    return Hits(hits, tuple(one for one in found if one.nodes))
-
-
-def _node(index: int, leaf: int, score: float, document: Document) -> SelectedNode:
-    start, end = complete_sentences(document, leaf, SearchConfig().sentences)
-    return SelectedNode(
-        document=index,
-        node=leaf,
-        start=start,
-        end=end,
-        ratio=1.0,
-        as_text=True,
-        fine=True,
-        score=score,
-    )
+    shown = group_by_document(documents, scores, in_order, query)
+    return Hits(hits, tuple(one for one in shown if one.nodes))
 
 
 def _hit(document: Document, names: Mapping[str, Any], node: SelectedNode, query: str) -> Hit:
     level = int(document.forest.level[node.node])
-    passage = whole_passage(document, node.start, node.end, query, level=level, score=node.score)
+    passage = whole_passage(document, node, query, level=level)
     return Hit(
         **names,
         text=passage.text,
@@ -118,4 +132,6 @@ def _hit(document: Document, names: Mapping[str, Any], node: SelectedNode, query
         end_page=passage.end_page,
         match_start=passage.match_start,
         match_end=passage.match_end,
+        round=passage.round,
+        sought=passage.sought,
     )

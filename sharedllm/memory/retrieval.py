@@ -79,8 +79,10 @@ class Retrieval:
         """The passages of the `k` leaves with the best scores."""
         parts = self._found(query, encoder, given)
         documents = [document for document, _ in parts]
-        scores = score(query, documents, encoder, SearchConfig().scorer)
-        return best_passages(query, k, documents, [names for _, names in parts], scores)
+        default = SearchConfig()
+        scores = score(query, documents, encoder, default.scorer)
+        names = [names for _, names in parts]
+        return best_passages(query, k, documents, names, scores, rounds=default.rounds)
 
     def _found(
         self, query: str, encoder: DocumentEncoder, given: Mapping[str, Any] | None

@@ -23,6 +23,7 @@ _QUOTED = re.compile(
     r'"([^"\n]+)"|\u201c([^\u201d\n]+)\u201d|\u00ab([^\u00bb\n]+)\u00bb|\u201e([^\u201c\u201d\n]+)[\u201c\u201d]'
     r"|`([^`\n]+)`|(?<!\w)['\u2018]([^'\u2019\n]+)['\u2019](?!\w)"
 )
+_BETWEEN_NAMES = re.compile(r"\s+|\.\s+|\s*[-\u2010-\u2013]\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,8 @@ class Asked:
         Parts and wholes of words, in the compared spelling.
     exact : frozenset of str
         Those that belong to a number, a code or an identifier.
+    compounds : frozenset of str
+        Those that are wholes of several parts.
     content : frozenset of str
         Those that are not stop words; all of them where there is nothing else.
     pairs : tuple of (str, str)
@@ -48,6 +51,7 @@ class Asked:
 
     terms: tuple[str, ...]
     exact: frozenset[str]
+    compounds: frozenset[str]
     content: frozenset[str]
     pairs: tuple[tuple[str, str], ...]
     names: tuple[tuple[str, ...], ...]
@@ -56,12 +60,13 @@ class Asked:
     @classmethod
     def of(cls, text: str) -> Asked:
         terms: dict[str, None] = {}
-        exact: set[str] = set()
+        exact, compounds = set[str](), set[str]()
         row: list[str] = []
         for word in words(text):
             own, whole = parts(word.text), wholes(word.text)
             row += own
             terms |= dict.fromkeys((*own, *whole))
+            compounds.update(whole)
             if is_exact(word.text):
                 numbers = [part for part in own if any(map(str.isdigit, part)) or len(own) == 1]
                 exact.update(whole or numbers)
@@ -74,6 +79,7 @@ class Asked:
         return cls(
             terms=tuple(terms),
             exact=frozenset(exact),
+            compounds=frozenset(compounds),
             content=frozenset(content),
             pairs=tuple(pairs),
             names=tuple(dict.fromkeys(_names(text))),
@@ -82,13 +88,23 @@ class Asked:
 
 
 def _names(text: str) -> Iterator[tuple[str, ...]]:
-    """Yield runs of words that begin with a capital letter and are no stop words."""
-    runs = itertools.groupby(enumerate(words(text)), key=lambda at: _is_name(at[1].text))
-    for is_name, run in runs:
-        found = list(run)
-        if is_name and (len(found) > 1 or found[0][0] > 0):
-            own = [part for _, word in found for part in parts(word.text)]
+    """Yield runs of words that begin with a capital letter and are no stop words.
+
+    Only white space, a hyphen or the point of an abbreviation stands between the words of a name.
+    """
+    every = list(words(text))
+    first = 0
+    while first < len(every):
+        last = first
+        while last < len(every) and _is_name(every[last].text):
+            end = every[last].start + len(every[last].text)
+            last += 1
+            if last < len(every) and not _BETWEEN_NAMES.fullmatch(text, end, every[last].start):
+                break
+        if last - first > 1 or (last > first > 0):
+            own = [part for word in every[first:last] for part in parts(word.text)]
             yield tuple(own[:-1] if own[-1] == "s" and len(own) > 1 else own)
+        first = max(last, first + 1)
 
 
 def _is_name(word: str) -> bool:

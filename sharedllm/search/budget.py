@@ -50,8 +50,9 @@ class Looks:
     second : int or None
         Tokens of a second look, for where the model is unsure after the first; None is no second.
     several : bool
-        The question asks for several things: of each leaf only the sentences around its best match
-        are shown, so that more places fit. A second look does so always.
+        The question asks for several things, or needs what its evidence names: of each leaf only
+        the sentences around its best match are shown, so that more places fit. A second look does
+        so always.
     """
 
     first: int = FIXED
@@ -69,6 +70,7 @@ def decide(
     overhead: Sequence[int] | None = None,
     twice: bool = True,
     compressed: bool = False,
+    followed: int = 0,
 ) -> Looks:
     """Decide the budget of a question from its words and the scores of all nodes.
 
@@ -85,8 +87,9 @@ def decide(
     overhead : tokens that a leaf costs besides its own, for each document; None is 0
     twice : the model can tell that a look was not enough; one that cannot is shown more at once
     compressed : a coarse level takes its share of the budget
+    followed : leaves that later rounds of search found; then the answer needs several places, too
     """
-    several = asks_for_several(question)
+    several = followed > 0 or asks_for_several(question)
     if search.budget != AUTO:
         return Looks(first=search.fixed_budget, several=several)
     most = max(1, min(search.max_budget, room - room // 8))  # an eighth stands between documents
@@ -98,7 +101,7 @@ def decide(
     close = int((lead >= CLOSE * lead.max()).sum())
     first, second = ((FEW, MORE), (SOME, MORE), (MORE, MANY))[min(close, 3) - 1]
     if several:
-        first, second = MORE, MANY
+        first, second = MORE, search.max_budget if followed else MANY
     if not twice:
         first = MORE if close == 1 and not several else MANY
     least = int(costs[lead.argmax()])  # the best leaf fits

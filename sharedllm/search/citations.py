@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
@@ -59,6 +59,12 @@ class Citation:
         it is the page on which the citation begins.
     end_page : int or None
         The page on which that sentence, or citation, ends, where it is a later one.
+    match_start, match_end : int or None
+        Characters of that sentence.
+    round : int
+        The round of search that found it; 1 is the question's own.
+    sought : str
+        What a later round searched for.
     """
 
     source: str
@@ -73,6 +79,8 @@ class Citation:
     end_page: int | None = None
     match_start: int | None = None
     match_end: int | None = None
+    round: int = 1
+    sought: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -256,7 +264,7 @@ class Passage:
     level : int
         Tree level.
     score : float
-    page, end_page : int or None
+    page, end_page, round, sought
         See :class:`Citation`.
     text : str
     """
@@ -270,6 +278,8 @@ class Passage:
     page: int | None
     end_page: int | None
     text: str
+    round: int = 1
+    sought: str = ""
 
 
 def cite(document: Document, found: Sequence[Window], query: str) -> Iterator[Citation]:
@@ -289,18 +299,18 @@ def cite(document: Document, found: Sequence[Window], query: str) -> Iterator[Ci
                 end_page=passage.end_page,
                 match_start=passage.match_start,
                 match_end=passage.match_end,
+                round=passage.round,
+                sought=passage.sought,
             )
 
 
-def whole_passage(
-    document: DocumentText, start: int, end: int, query: str, *, level: int, score: float
-) -> Passage:
-    """Make a passage of the tokens [`start`, `end`)."""
-    first, last = document.tokens.characters(start, end)
+def whole_passage(document: DocumentText, node: SelectedNode, query: str, *, level: int) -> Passage:
+    """Make a passage of all tokens of `node`, which was selected for `query`."""
+    first, last = document.tokens.characters(node.start, node.end)
     text = document.text[first:last]
-    match = matching_sentence(text, query)
-    place = trimmed(text, 0, len(text))
-    return _passage(document, first, place, match, level, score)
+    match = matching_sentence(text, f"{query} {node.sought}")
+    passage = _passage(document, first, trimmed(text, 0, len(text)), match, level, node.score)
+    return replace(passage, round=node.round, sought=node.sought)
 
 
 def cited_passages(document: DocumentText, window: Window, query: str) -> Iterator[Passage]:
@@ -311,20 +321,22 @@ def cited_passages(document: DocumentText, window: Window, query: str) -> Iterat
     first, last = document.tokens.characters(window.start, window.end)
     text = document.text[first:last]
     spans = sentences(text)
-    scores = matches(text, spans, query)
     nodes = window.nodes
     starts = [document.tokens.characters(s, s + 1)[0] - first for s in map(_own(document), nodes)]
     owners = [bisect.bisect_right(starts, (a + b) // 2, lo=1) - 1 for a, b in spans]
     for owner, group in groupby(range(len(spans)), key=lambda at: max(owners[at], 0)):
         own = list(group)
+        node = nodes[owner] if nodes else None
+        scores = matches(text, spans, f"{query} {node.sought}" if node else query)
         best = max(own, key=lambda at: scores[at])
         level, score = window.level, window.score
-        if nodes:
-            level, score = int(document.forest.level[nodes[owner].node]), nodes[owner].score
+        if node:
+            level, score = int(document.forest.level[node.node]), node.score
         place, match = (spans[own[0]][0], spans[own[-1]][1]), None
         if scores[best]:
             place, match = _around(spans, own, best), trimmed(text, *spans[best])
-        yield _passage(document, first, trimmed(text, *place), match, level, score)
+        passage = _passage(document, first, trimmed(text, *place), match, level, score)
+        yield replace(passage, round=node.round, sought=node.sought) if node else passage
 
 
 def _own(document: DocumentText) -> Callable[[SelectedNode], int]:

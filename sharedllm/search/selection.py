@@ -21,6 +21,7 @@ from sharedllm.encoding.document import Document
 from sharedllm.encoding.kv import kept_count
 from sharedllm.errors import BudgetError, InputError
 from sharedllm.search.leaf_scores import Scores
+from sharedllm.search.rounds import SURE, Followed, Widen
 from sharedllm.search.scorers import is_by_place
 from sharedllm.text.document_text import DocumentText
 from sharedllm.text.tree import Forest
@@ -46,6 +47,10 @@ class SelectedNode:
     fine : bool
         Selected for its score, rather than kept as part of the coarse level.
     score : float
+    round : int
+        The round of search that found it; 1 is the question's own.
+    sought : str
+        What a later round searched for.
     """
 
     document: int
@@ -56,6 +61,8 @@ class SelectedNode:
     as_text: bool
     fine: bool
     score: float
+    round: int = 1
+    sought: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -94,6 +101,8 @@ class Selection(Displayed):
         Tokens per KV entry of unexpanded roots; None without a coarse level.
     left_out : int
         Chunks from which nothing was selected.
+    rounds : int
+        The last round of search that found a selected node.
     searched : tuple of Searched
         The documents and scores, added by :meth:`sharedllm.SharedLLM.select`.
     """
@@ -103,6 +112,7 @@ class Selection(Displayed):
     spent: int
     root_ratio: float | None
     left_out: int
+    rounds: int = 1
     searched: tuple[Searched, ...] = field(default=(), repr=False, compare=False)
 
 
@@ -128,7 +138,6 @@ def group_by_document(
 
 
 Ready = Callable[[int, int, float], bool]  # document, node, ratio -> True if its KV is encoded
-Widen = Callable[[int, int], tuple[int, int]]  # document, node -> tokens [start, end) to paste
 
 
 class _Searcher:
@@ -143,6 +152,7 @@ class _Searcher:
         overhead: Sequence[int],
         ready: Ready,
         widen: Widen | None,
+        followed: Sequence[Followed],
     ) -> None:
         self.forests, self.scores, self.search, self.tree = forests, scores, search, tree
         self.budget = search.fixed_budget
@@ -150,6 +160,7 @@ class _Searcher:
         self.matched = not is_by_place(search.scorer)
         self.overhead, self.ready = overhead, ready
         self.widen = functools.cache(widen) if widen and self.matched else None
+        self.followed = {(one.document, one.node): one for one in followed}
         self.chunks: dict[tuple[int, int], list[SelectedNode]] = {}  # (document, root) -> nodes
         self.spent = 0
         self.found = False  # True once a node was selected for its score
@@ -171,6 +182,7 @@ class _Searcher:
         as_text = fine and self.search.leaves == "text"
         extent = self.widen if as_text and self.widen else self.own
         start, end = extent(document, node)
+        found = self.followed.get((document, node)) if fine else None
         return SelectedNode(
             document=document,
             node=node,
@@ -179,7 +191,9 @@ class _Searcher:
             ratio=1.0 if as_text else ratio,
             as_text=as_text,
             fine=fine,
-            score=float(self.scores[document][node]),
+            score=found.score if found else float(self.scores[document][node]),
+            round=found.round if found else 1,
+            sought=found.sought if found else "",
         )
 
     def put(self, document: int, root: int, nodes: list[SelectedNode]) -> bool:
@@ -271,6 +285,7 @@ class _Searcher:
             root_ratio=self.root_ratio,
             left_out=sum(len(f.roots) for f in self.forests)
             - sum(bool(chunk) for chunk in self.chunks.values()),
+            rounds=max(node.round for node in nodes),
         )
 
 
@@ -284,6 +299,8 @@ def budget_search(searcher: _Searcher) -> None:
         near = with_neighbours(scores, shares, neutral)
         ranked += [(-float(s), document, int(n)) for s, n in zip(near, forest.leaves, strict=True)]
     ranked.sort()
+    if searcher.followed:
+        ranked = _with_followed(searcher, ranked)
     chosen: dict[tuple[int, int], set[int]] = {}
     misses = 0
     for _, document, leaf in ranked:
@@ -296,6 +313,18 @@ def budget_search(searcher: _Searcher) -> None:
         misses += 1
         if misses > 8 and chosen:  # the rest of the budget is smaller than a leaf
             break
+
+
+def _with_followed(
+    searcher: _Searcher, ranked: Sequence[tuple[float, int, int]]
+) -> list[tuple[float, int, int]]:
+    """Put the leaves of later rounds behind those that the first one is nearly as sure of."""
+    scores = searcher.scores
+    bound = max(float(values.max()) for values in scores) - SURE
+    sure = [one for one in ranked if scores[one[1]][one[2]] >= bound]
+    found = [(-one.score, one.document, one.node) for one in searcher.followed.values()]
+    placed = {one[1:] for one in (*sure, *found)}
+    return [*sure, *found, *(one for one in ranked if one[1:] not in placed)]
 
 
 def with_neighbours(scores: NDArray[Any], shares: Sequence[float], neutral: float) -> NDArray[Any]:
@@ -361,6 +390,7 @@ def select(
     overhead: Sequence[int] | None = None,
     ready: Ready = lambda document, node, ratio: False,
     widen: Widen | None = None,
+    followed: Sequence[Followed] = (),
 ) -> Selection:
     """Select nodes of `forests` by `scores` under ``search.budget``.
 
@@ -370,6 +400,7 @@ def select(
     overhead : tokens that a leaf pasted as text costs besides its own, for each document
     ready : returns True for a node that is encoded already, for ``coarse="ready"``
     widen : returns the tokens to paste for a node; None pastes its own
+    followed : leaves that later rounds of search found ("budget" selection)
 
     Raises
     ------
@@ -380,7 +411,7 @@ def select(
         if not np.isfinite(array).all():
             raise InputError("the scorer returned a score that is not a finite number")
     costs = overhead or [0] * len(forests)
-    searcher = _Searcher(forests, scores, search, tree, costs, ready, widen)
+    searcher = _Searcher(forests, scores, search, tree, costs, ready, widen, followed)
     searcher.start_coarse()
     SELECTIONS[search.selection](searcher)
     return searcher.result()

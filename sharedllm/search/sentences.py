@@ -46,6 +46,7 @@ LONGEST = 600  # characters of a sentence; what is longer is cut at lines, else 
 _IDEOGRAPHS = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uac00-\ud7af"
 WORD = re.compile(rf"[{_IDEOGRAPHS}]|[^\W_{_IDEOGRAPHS}]+")
 STEM = 6  # characters
+CODE = 3  # words that one with a digit is worth
 # words that say nothing of what is asked for
 EMPTY = STOP | frozenset(
     (
@@ -165,11 +166,18 @@ def matching_sentence(text: str, query: str) -> Span | None:
 
 
 def matches(text: str, spans: list[Span], query: str) -> list[float]:
-    """Score the sentences `spans` of `text`: each word counts the more, the fewer hold it."""
+    """Score the sentences `spans` of `text`: each word counts the more, the fewer hold it.
+
+    A number or code counts as several words: it is what was asked about.
+    """
     held = [_stems(text[start:end]) for start, end in spans]
     number = Counter(stem for stems in held for stem in stems)
     sought = {stem(word) for word in content_words(normalise(query).text.lower())}
-    return [sum(1 / number[stem] for stem in stems & sought) for stems in held]
+    worth = {
+        one: (CODE if any(map(str.isdigit, one)) else 1) / number[one]
+        for one in sought & set(number)
+    }
+    return [sum(worth[one] for one in stems & sought) for stems in held]
 
 
 def trimmed(text: str, start: int, end: int) -> Span:

@@ -168,7 +168,7 @@ def whole(document: MemoryDocument, scope: Scope, *, refers: bool) -> DocumentNo
 def passage(hit: Hit) -> DocumentNode:
     """A passage that was found, with its place in its document and the sentence that matches."""
     metadata, _ = _origin(hit.id, hit.metadata)
-    match = match_of(hit.match_start, hit.match_end)
+    match = match_of(hit.match_start, hit.match_end, hit.round, hit.sought)
     return DocumentNode(
         id_=f"{hit.id}:{hit.char_start}-{hit.char_end}",
         text=hit.text,
@@ -193,7 +193,7 @@ def span(
         "tree_level": citation["level"],
         **page_label(citation["page"], citation["end_page"]),
     }
-    match = match_of(citation["match_start"], citation["match_end"])
+    match = match_of(*(citation[key] for key in ("match_start", "match_end", "round", "sought")))
     return DocumentNode(
         id_=f"{id}:{start}-{end}",
         text=citation["text"],

@@ -388,9 +388,12 @@ def test_summary_says_when_an_answer_was_cut() -> None:
             new_tokens=7,
             coarse_ratio=None,
             left_out_chunks=0,
+            budget=None,
+            looks=0,
+            search_rounds=3,
         ),
         timings=Timings(load_s=1, remember_s=2, search_s=3, prefill_s=4, decode_s=5),
         finish_reason="length",
     )
-    assert "1,234 tokens searched" in answer.summary()
+    assert "1,234 tokens searched in 3 rounds" in answer.summary()
     assert "raise --max-new-tokens" in answer.summary("--max-new-tokens")

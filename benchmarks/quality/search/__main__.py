@@ -22,7 +22,7 @@ from typing import Any
 from benchmarks.quality.halves import REPORT
 from benchmarks.quality.search.kinds import KINDS, Sources
 from benchmarks.quality.search.sought import Place, Sought
-from benchmarks.quality.search.systems import SYSTEMS, Flat, Store
+from benchmarks.quality.search.systems import SYSTEMS, Found, Store
 from benchmarks.quality.search.table import BUDGETS, show
 from sharedllm import SharedLLM
 from sharedllm.generation.prompt import parse
@@ -53,14 +53,14 @@ def touches(places: Sequence[Place], spans: Spans) -> bool:
     )
 
 
-def judge(store: Store, sought: Sought, scores: Flat) -> dict[str, Any]:
+def judge(store: Store, sought: Sought, given: Found) -> dict[str, Any]:
     """Return the share of statements selected under each budget, and if the first leaf has one."""
     needed = sought.evidence
     found = {
         str(budget): sum(covers(places, spans) for places in needed) / len(needed)
-        for budget, spans in ((b, store.selected(scores, b)) for b in BUDGETS)
+        for budget, spans in ((b, store.selected(given, b)) for b in BUDGETS)
     }
-    best = int(scores.argmax())
+    best = int(given.scores.argmax())
     first = {store.documents[store.document_of(best)].id: [store.characters(best)]}
     return {"found": found, "first": any(touches(places, first) for places in needed)}
 

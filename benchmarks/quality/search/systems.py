@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from sharedllm.search.fused import Fused
 from sharedllm.search.leaf_scores import LeafScorer, Scores
 from sharedllm.search.maxsim import MaxSim
 from sharedllm.search.query import Query, make_query
+from sharedllm.search.rounds import Followed, look_again
 from sharedllm.search.selection import select
 
 ALL_CHUNKS = 1 << 20  # candidates: nothing is left out before scores are compared
@@ -37,6 +39,14 @@ class Known(LeafScorer):
     def leaf_scores(self, query: Query, documents: Sequence[Document]) -> list[Scores]:
         bounds = np.cumsum([len(document.forest.leaves) for document in documents])
         return list(np.split(self._scores, bounds[:-1]))
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a system found: a score per leaf, and leaves that later rounds added."""
+
+    scores: Flat
+    followed: Sequence[Followed] = ()
 
 
 class Store:
@@ -93,16 +103,27 @@ class Store:
             int(document.forest.start[node]), int(document.forest.end[node])
         )
 
-    def selected(self, scores: Flat, budget: int) -> dict[str, list[tuple[int, int]]]:
+    def looked_again(self, query: Query, scores: Flat) -> list[Followed]:
+        """Return what later rounds find, as the product does."""
+        documents, rounds = self.documents, SearchConfig().rounds
+        of_nodes = self._of_nodes(scores)
+        return look_again(query.text, documents, of_nodes, most=rounds, widen=self._widen)
+
+    def _of_nodes(self, scores: Flat) -> list[Scores]:
+        pairs = zip(self.documents, self.divided(scores), strict=True)
+        return [document.forest.from_leaves(own) for document, own in pairs]
+
+    def selected(self, found: Found, budget: int) -> dict[str, list[tuple[int, int]]]:
         """Return the characters that the product's selection pastes, by document."""
         documents = self.documents
         chosen = select(
             [d.forest for d in documents],
-            [d.forest.from_leaves(s) for d, s in zip(documents, self.divided(scores), strict=True)],
+            self._of_nodes(found.scores),
             SearchConfig(budget=budget),
             self.llm.tree,
             overhead=self._overhead,
             widen=self._widen,
+            followed=found.followed,
         )
         spans: dict[str, list[tuple[int, int]]] = {}
         for node in chosen.nodes:
@@ -180,11 +201,21 @@ def fused(store: Store, query: Query) -> Flat:
     return np.concatenate(scorer.leaf_scores(query, store.documents))
 
 
-SYSTEMS: dict[str, Callable[[Store, Query], Flat]] = {
-    "maxsim": lambda store, query: store.maxsim(query),
-    "bm25": bm25,
-    "hybrid": hybrid,
-    "rrf": rrf,
-    "MiniLM": minilm,
-    "fused": fused,
+def rounds(store: Store, query: Query) -> Found:
+    scores = fused(store, query)
+    return Found(scores, store.looked_again(query, scores))
+
+
+def once(score: Callable[[Store, Query], Flat]) -> Callable[[Store, Query], Found]:
+    return lambda store, query: Found(score(store, query))
+
+
+SYSTEMS: dict[str, Callable[[Store, Query], Found]] = {
+    "maxsim": once(lambda store, query: store.maxsim(query)),
+    "bm25": once(bm25),
+    "hybrid": once(hybrid),
+    "rrf": once(rrf),
+    "MiniLM": once(minilm),
+    "fused": once(fused),
+    "rounds": rounds,
 }

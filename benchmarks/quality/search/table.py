@@ -11,7 +11,7 @@ from pathlib import Path
 
 BUDGETS = (512, 1024, 2048)
 MEASURES = (*map(str, BUDGETS), "first")
-PARTS, OURS = ("maxsim", "bm25"), "fused"
+PARTS, ONCE, OURS = ("maxsim", "bm25"), "fused", "rounds"
 Values = dict[str, dict[str, list[float]]]  # system -> measure -> a value per question, in order
 
 
@@ -56,8 +56,9 @@ def better_part(values: Values, measure: str) -> str:
     return max(PARTS, key=lambda part: statistics.fmean(values[part][measure]))
 
 
-def gap(values: Values, measure: str) -> str:
-    part = better_part(values, measure)
+def gap(values: Values, measure: str, other: str = "") -> str:
+    """Show what ours gains over `other`, or over its better part."""
+    part = other or better_part(values, measure)
     mean, half = paired(values[OURS][measure], values[part][measure])
     mark = " !" if mean + half < 0 else ""
     return f"{mean:+.1f} ± {half:.1f}{mark}"
@@ -76,13 +77,17 @@ def show(path: Path, out: Path | None = None) -> None:
                 everything[system][measure] += values[system][measure]
     print("Evidence selected at 512 / 1,024 / 2,048 tokens; in the first passage (%)\n")
     head = ["kind", "n", *systems]
-    compared = {OURS, *PARTS} <= set(systems)
-    head += [f"{OURS} - better part, {m}" for m in MEASURES] if compared else []
+    compared = {OURS, ONCE, *PARTS} <= set(systems)
+    if compared:
+        head += [f"{OURS} - better part, {m}" for m in MEASURES]
+        head += [f"{OURS} - {ONCE}, {b}" for b in BUDGETS]
     print("| " + " | ".join(head) + " |\n|" + "---|" * len(head))
     for kind, values in (*sorted(kinds.items()), ("all questions", everything)):
         cells = [kind, str(len(values[systems[0]]["first"]))]
         for system in systems:
             means = [statistics.fmean(values[system][measure]) for measure in MEASURES]
             cells.append(" / ".join(f"{x:.1f}" for x in means[:-1]) + f"; {means[-1]:.1f}")
-        cells += [gap(values, m) for m in MEASURES] if compared else []
+        if compared:
+            cells += [gap(values, m) for m in MEASURES]
+            cells += [gap(values, str(b), ONCE) for b in BUDGETS]
         print("| " + " | ".join(cells) + " |")

@@ -117,8 +117,9 @@ def test_chat_engines(index: TreeMemoryIndex, mode: str) -> None:
 
 
 async def test_chat_engines_asynchronously_and_streaming(index: TreeMemoryIndex) -> None:
-    whole = await index.as_chat_engine().achat(QUESTION)
-    stream = await index.as_chat_engine().astream_chat(QUESTION)
+    question = "Who keeps the lamp?"
+    whole = await index.as_chat_engine().achat(question)
+    stream = await index.as_chat_engine().astream_chat(question)
     text = "".join([token async for token in stream.async_response_gen()])
     assert text.strip() == str(whole).strip()
 
