@@ -101,6 +101,14 @@ def test_scores_have_no_unit(leaves: list[float], offset: float, scale: float) -
     assert decide(ONE, [one], [moved], SearchConfig(), room=ROOM) == plain
 
 
+def test_what_later_rounds_found_needs_several_places() -> None:
+    one = forest()
+    looks = decide(
+        ONE, [one], [scored(one, [9.0])], SearchConfig(max_budget=1500), room=ROOM, followed=2
+    )
+    assert looks == Looks(first=512, second=1500, several=True)
+
+
 def test_limits() -> None:
     assert decided(ONE, [9.0], max_budget=100) == Looks(first=100)
     assert decided(ALL, [9.0], max_budget=300) == Looks(first=300, several=True)
@@ -309,6 +317,19 @@ def test_questions_for_several_things_read_more_places_of_each_less(
     injected = llm.select("List all who have lamps.", document, budget=200, leaves="kv")
     leaf = document.forest
     assert all((n.start, n.end) == (leaf.start[n.node], leaf.end[n.node]) for n in injected.nodes)
+
+
+def test_the_sentence_that_a_later_round_searched_for_is_shown(llm: SharedLLM) -> None:
+    rain = "It rained on the hill, and nobody came by. " * 12
+    said = "The teacher of Anna Lund was Olga Brandt."
+    then = "In her youth Olga Brandt had come down from Penmor."
+    document = llm.remember(f"{rain}{said} {rain}{rain}{then} {rain}", title="Hill")
+    question = "From which town did the teacher of Anna Lund come?"
+    chosen = llm.select(question, document, budget=300)
+    assert chosen.rounds == 2
+    found = {node.round: document.text_of(node.start, node.end) for node in chosen.nodes}
+    assert "Olga Brandt" in found[2]
+    assert any("Olga" in document.text_of(n.start, n.end) for n in chosen.nodes if n.round == 1)
 
 
 @pytest.mark.parametrize("scorer", ["fused", "maxsim", "bm25", "embedding", "recency"])
