@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, replace
-from functools import cached_property
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ from sharedllm.memory.hits import Hits, best_passages
 from sharedllm.memory.resolve import Context, per_question, resolve, resolve_some
 from sharedllm.progress import Progress
 from sharedllm.search import citations, rounds
+from sharedllm.search.budget import Looks, decide
 from sharedllm.search.leaf_scores import Scores
 from sharedllm.search.scorers import Embedder, Scorer, require_scores, score
 from sharedllm.search.selection import Selection, group_by_document, select
@@ -336,14 +337,22 @@ class SharedLLM:
         asked = parse(question)
         documents = resolve(context, self.encoder, asked.sought)
         conversation = converse(asked, documents, self.tokenizer)
-        require_window(conversation, self.tokenizer, self.window, new_tokens)
+        room = require_window(conversation, self.tokenizer, self.window, new_tokens)
         found = conversation.documents  # those of the messages, too
-        selection = self._select(conversation.query, found, scores, search) if found else None
+        selection, larger = None, None
+        if found:
+            selection, larger = self._look(conversation, scores, search, room)
         searched = time.perf_counter()
-        prepared = self.assemble(conversation, selection, new_tokens, progress)
-        return replace(
-            prepared, search_s=searched - started, encode_s=time.perf_counter() - searched
-        )
+        first = self.assemble(conversation, selection, new_tokens, progress)
+        first = replace(first, search_s=searched - started, encode_s=time.perf_counter() - searched)
+        if larger is None:
+            return first
+
+        def again() -> Prepared:
+            seen = self.assemble(conversation, larger(), new_tokens, progress)
+            return replace(seen, looks=2, search_s=first.search_s, encode_s=first.encode_s)
+
+        return replace(first, again=again)
 
     def assemble(
         self,
@@ -462,6 +471,9 @@ class SharedLLM:
     ) -> Selection:
         """Select the nodes that match `query` best under the token budget.
 
+        Nothing is read, so that ``budget="auto"`` cannot tell if a first look is enough: it takes
+        the budget of a second one.
+
         Parameters
         ----------
         scores : one array per document, as :meth:`score` returns them; None computes them
@@ -471,20 +483,41 @@ class SharedLLM:
         InputError, ConfigError, BudgetError
         """
         documents = resolve_some(context, self.encoder, query)
-        return self._select(query, documents, scores, self._settings(options)[0])
+        search = self._settings(options)[0]
+        found = self._find(query, query, documents, scores, search, self.window)
+        budget, several = found.looks.second or found.looks.first, found.looks.several
+        return self._select(query, documents, found, search, budget, around_match=several)
 
-    def _select(
+    def _look(
+        self,
+        conversation: Conversation,
+        scores: Sequence[Scores] | None,
+        search: SearchConfig,
+        room: int,
+    ) -> tuple[Selection, Callable[[], Selection] | None]:
+        """Select for a first look; return that and what selects for a second, if there is more."""
+        query, documents = conversation.query, conversation.documents
+        found = self._find(query, conversation.question, documents, scores, search, room)
+        at, looks = partial(self._select, query, documents, found, search), found.looks
+        first = at(looks.first, around_match=looks.several)
+        leaves = sum(len(document.forest.leaves) for document in documents)
+        if looks.second is None or sum(node.fine for node in first.nodes) == leaves:
+            return first, None
+        return first, partial(at, looks.second, around_match=True)
+
+    def _find(
         self,
         query: str,
+        question: str,
         documents: Sequence[Document],
         scores: Sequence[Scores] | None,
         search: SearchConfig,
-    ) -> Selection:
-        """Score and select nodes of `documents`, of which there is at least one."""
+        room: int,
+    ) -> _Found:
+        """Score the nodes of `documents`, unless `scores` are given; follow what the best names.
 
-        def widen(index: int, node: int) -> tuple[int, int]:
-            return citations.complete_sentences(documents[index], node, search.sentences)
-
+        Then the budget is decided, once for all looks.
+        """
         for document in documents:
             self.encoder.require_own(document)
         if scores is None:
@@ -493,21 +526,84 @@ class SharedLLM:
             require_scores(scores, documents, "scores has")
         follows = search.scorer == rounds.SCORER and search.selection == "budget"
         followed = rounds.look_again(
-            query, documents, scores, most=search.rounds if follows else 1, widen=widen
+            query,
+            documents,
+            scores,
+            most=search.rounds if follows else 1,
+            widen=lambda index, node: citations.complete_sentences(
+                documents[index], node, search.sentences
+            ),
         )
-        selection = select(
-            [d.forest for d in documents],
+        looks = decide(
+            question,
+            [document.forest for document in documents],
             scores,
             search,
+            room=room,
+            overhead=citations.window_overheads(documents, self.tokenizer),
+            twice=self.decoder.refusal_id is not None,
+            compressed=self._is_compressed(documents, search),
+            followed=len(followed),
+        )
+        return _Found(scores=scores, followed=followed, looks=looks)
+
+    def _is_compressed(self, documents: Sequence[Document], search: SearchConfig) -> bool:
+        """Tell if a coarse level takes its share of the budget."""
+        asked = documents if search.coarse == "ready" else ()
+        return search.coarse == "all" or any(
+            document.request(int(root), self.tree.root_ratio) in document.nodes
+            for document in asked
+            for root in document.forest.roots
+        )
+
+    def _select(
+        self,
+        query: str,
+        documents: Sequence[Document],
+        found: _Found,
+        search: SearchConfig,
+        budget: int,
+        *,
+        around_match: bool,
+    ) -> Selection:
+        """Select nodes of `documents`, of which there is at least one.
+
+        Parameters
+        ----------
+        around_match : show of each leaf only the sentences around its best match, with what a
+            later round searched for where that found it
+        """
+        sought = {(one.document, one.node): one.sought for one in found.followed}
+
+        def widen(index: int, node: int) -> tuple[int, int]:
+            document, reach = documents[index], search.sentences
+            if not around_match:
+                return citations.complete_sentences(document, node, reach)
+            match = sought.get((index, node), query)
+            return citations.sentences_around_match(document, node, reach, match)
+
+        selection = select(
+            [d.forest for d in documents],
+            found.scores,
+            search.replace(budget=budget),
             self.tree,
             overhead=citations.window_overheads(documents, self.tokenizer),
             ready=lambda d, node, ratio: documents[d].request(node, ratio) in documents[d].nodes,
             widen=widen,
-            followed=followed,
+            followed=found.followed,
         )
-        shown = group_by_document(documents, scores, selection.nodes, query)
+        shown = group_by_document(documents, found.scores, selection.nodes, query)
         return replace(selection, searched=shown)
 
     def _settings(self, options: dict[str, Any]) -> tuple[SearchConfig, GenerationConfig]:
         """Return the settings of one question: the model's, with `options` changed."""
         return with_options(self.search, self.generation, options)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Found:
+    """The scores of a question, what later rounds of search found, and the budgets of its looks."""
+
+    scores: Sequence[Scores]
+    followed: Sequence[rounds.Followed]
+    looks: Looks

@@ -311,6 +311,8 @@ class Engine:
         if not trees:
             return []
         prepared = self.llm.prepare(query, trees, max_new_tokens=1, **options)
+        if prepared.again is not None:  # nothing is read here that could tell if more is needed
+            prepared = prepared.again()
         return [(citation, first[citation.document]) for citation in prepared.citations]
 
     def count(self, text: str) -> list[int]:
