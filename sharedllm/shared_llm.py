@@ -43,11 +43,13 @@ from sharedllm.hf.loading import end_ids
 from sharedllm.hf.lora import Adapter
 from sharedllm.injection.upper_model import UpperModel
 from sharedllm.memory.hits import Hits, best_passages
-from sharedllm.memory.resolve import Context, per_question, resolve, resolve_some
+from sharedllm.memory.resolve import Context, leaves_out, per_question, require_some, resolve
 from sharedllm.progress import Progress
-from sharedllm.search import citations, rounds
+from sharedllm.search import citations
 from sharedllm.search.budget import Looks, decide
+from sharedllm.search.finding import find_in_rounds, follow, rounds_of
 from sharedllm.search.leaf_scores import Scores
+from sharedllm.search.rounds import Followed
 from sharedllm.search.scorers import Embedder, Scorer, require_scores, score
 from sharedllm.search.selection import Selection, group_by_document, select
 
@@ -335,10 +337,12 @@ class SharedLLM:
         new_tokens = generation.max_new_tokens
 
         asked = parse(question)
-        documents = resolve(context, self.encoder, asked.sought)
+        documents, known = self._resolve(asked.sought, context, search)
         conversation = converse(asked, documents, self.tokenizer)
         room = require_window(conversation, self.tokenizer, self.window, new_tokens)
         found = conversation.documents  # those of the messages, too
+        if scores is None and (list(found), conversation.query) == (documents, asked.sought):
+            scores = known
         selection, larger = None, None
         if found:
             selection, larger = self._look(conversation, scores, search, room)
@@ -426,7 +430,8 @@ class SharedLLM:
         list of float32 arrays (nodes,)
             One per document, in the order of its forest.
         """
-        documents = resolve_some(context, self.encoder, query)
+        documents = resolve(context, self.encoder, query)
+        require_some(documents)
         return score(query, documents, self.encoder, scorer or self.search.scorer, self._embedder)
 
     @checked("context", "k")
@@ -451,14 +456,16 @@ class SharedLLM:
         InputError, ConfigError
         """
         require_int("k", k, least=1)
-        documents = resolve_some(context, self.encoder, query)
-        scores = self.score(query, documents, scorer=scorer)
+        search = self.search.replace(scorer=scorer or self.search.scorer)
+        documents, known = self._resolve(query, context, search)
+        require_some(documents)
+        scores = known or self.score(query, documents, scorer=search.scorer)
         names = [
             {"id": one.id, "title": one.title, "source": one.source, "metadata": {}}
             for one in documents
         ]
-        most = self.search.rounds if (scorer or self.search.scorer) == rounds.SCORER else 1
-        return best_passages(query, k, documents, names, scores, rounds=most)
+        followed = follow(query, documents, scores, search).followed
+        return best_passages(query, k, documents, names, scores, followed)
 
     @checked("context")
     def select(
@@ -482,11 +489,32 @@ class SharedLLM:
         ------
         InputError, ConfigError, BudgetError
         """
-        documents = resolve_some(context, self.encoder, query)
         search = self._settings(options)[0]
+        documents, known = self._resolve(query, context, search)
+        require_some(documents)
+        scores = known if scores is None else scores
         found = self._find(query, query, documents, scores, search, self.window)
         budget, several = found.looks.second or found.looks.first, found.looks.several
         return self._select(query, documents, found, search, budget, around_match=several)
+
+    def _resolve(
+        self, query: str, context: Context, search: SearchConfig
+    ) -> tuple[list[Document], Sequence[Scores] | None]:
+        """Find the documents to search; of a large memory also what the best of them name.
+
+        For that they have to be scored; without it there are no scores yet.
+        """
+        if rounds_of(search) < 2 or not leaves_out(context):
+            return resolve(context, self.encoder, query), None
+
+        def find(names: Sequence[str]) -> tuple[list[Document], list[Scores]]:
+            documents = resolve(context, self.encoder, query, names)
+            scorer = search.scorer
+            return documents, score(query, documents, self.encoder, scorer, self._embedder)
+
+        return find_in_rounds(
+            find, lambda found: follow(query, *found, search).unfound, search.rounds
+        )
 
     def _look(
         self,
@@ -524,16 +552,7 @@ class SharedLLM:
             scores = score(query, documents, self.encoder, search.scorer, self._embedder)
         else:
             require_scores(scores, documents, "scores has")
-        follows = search.scorer == rounds.SCORER and search.selection == "budget"
-        followed = rounds.look_again(
-            query,
-            documents,
-            scores,
-            most=search.rounds if follows else 1,
-            widen=lambda index, node: citations.complete_sentences(
-                documents[index], node, search.sentences
-            ),
-        )
+        followed = follow(query, documents, scores, search).followed
         looks = decide(
             question,
             [document.forest for document in documents],
@@ -605,5 +624,5 @@ class _Found:
     """The scores of a question, what later rounds of search found, and the budgets of its looks."""
 
     scores: Sequence[Scores]
-    followed: Sequence[rounds.Followed]
+    followed: Sequence[Followed]
     looks: Looks
