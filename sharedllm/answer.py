@@ -15,7 +15,7 @@ from sharedllm.display import console, html, page, views
 from sharedllm.display.picture import Answered, Pictures
 from sharedllm.displayed import Displayed, View, view
 from sharedllm.generation.assemble import Prepared
-from sharedllm.generation.decoding import Decoder
+from sharedllm.generation.decoding import UNSURE, Decoder
 from sharedllm.generation.logits_processors import Row
 from sharedllm.search.citations import Citation
 from sharedllm.search.selection import Selection
@@ -44,6 +44,11 @@ class Usage:
         Tokens per KV entry of the unexpanded chunks; None without a coarse level.
     left_out_chunks : int
         Chunks from which nothing was selected.
+    budget : int or None
+        The token budget that was taken; None without documents.
+    looks : int
+        Selections that were read: 2 if a second, larger look was made (``budget="auto"``), whose
+        figures these are; 0 without documents.
     search_rounds : int
         The last round of search that found something that was selected; 0 without documents.
     """
@@ -55,6 +60,8 @@ class Usage:
     new_tokens: int
     coarse_ratio: float | None
     left_out_chunks: int
+    budget: int | None
+    looks: int
     search_rounds: int
 
 
@@ -62,7 +69,7 @@ class Usage:
 class Timings:
     """Seconds for loading the model, reading the documents, and the stages of this answer.
 
-    `prefill_s` includes encoding the nodes that were not encoded before.
+    `prefill_s` includes encoding the nodes that were not encoded before, and a second look.
     """
 
     load_s: float
@@ -159,10 +166,11 @@ class Answer(Displayed):
         """
         used, took = self.usage, self.timings
         rounds = f" in {used.search_rounds} rounds" if used.search_rounds > 1 else ""
+        again = " in a second look" if used.looks > 1 else ""
         cut = f", cut there: raise {option}" if self.finish_reason == "length" else ""
         return (
             f"{used.context_tokens:,} tokens searched{rounds}, "
-            f"{used.evidence_tokens:,} given as text, {used.injected_tokens:,} injected; "
+            f"{used.evidence_tokens:,} given as text{again}, {used.injected_tokens:,} injected; "
             f"prompt {used.prompt_tokens:,}, answer {used.new_tokens:,}{cut}\n"
             f"load {took.load_s:.1f} s, read {took.remember_s:.1f} s, "
             f"search {took.search_s:.1f} s, prefill {took.prefill_s:.1f} s, "
@@ -193,15 +201,14 @@ class AnswerStream(Iterator[str]):
     def __init__(
         self, decoder: Decoder, prepared: Prepared, generation: GenerationConfig, load_s: float
     ) -> None:
-        self._prepared, self._load_s = prepared, load_s
-        self._row = Row()
+        self._look, self._load_s = _Look(prepared), load_s
         self._watch = _Stopwatch()
-        self._parts = decoder.run([prepared.prompt], generation, [self._row])
+        self._parts = _read(self._look, decoder, generation)
 
     @property
     def citations(self) -> tuple[Citation, ...]:
-        """The selected evidence; known before the first part."""
-        return self._prepared.citations
+        """The selected evidence; before the first part, that of the first look."""
+        return self._look.prepared.citations
 
     def __next__(self) -> str:
         for row, part in self._parts:
@@ -209,8 +216,7 @@ class AnswerStream(Iterator[str]):
                 self._watch.split()
                 continue
             return part
-        if len(self._watch.splits) < 2:
-            self._watch.split()
+        self._watch.stop()
         raise StopIteration
 
     @property
@@ -218,30 +224,56 @@ class AnswerStream(Iterator[str]):
         """The whole answer; generates the parts that have not been read yet."""
         for _ in self:
             pass
-        return _answer(self._prepared, self._row, self._watch, self._load_s)
+        return _answer(self._look.prepared, self._look.row, self._watch, self._load_s)
+
+
+class _Look:
+    """A look, and the answer that grows from it; the second one takes the first one's place."""
+
+    def __init__(self, prepared: Prepared) -> None:
+        self.prepared, self.row = prepared, Row(tentative=prepared.again is not None)
+
+
+def _read(look: _Look, decoder: Decoder, generation: GenerationConfig) -> Iterator[tuple[int, str]]:
+    """Yield what the decoder does; a look after which the model would abstain gives no text.
+
+    It knows nothing of the stream: dropping that ends it at once, and gives back the model lock.
+    """
+    yield from decoder.run([look.prepared.prompt], generation, [look.row])
+    if look.row.finish_reason == UNSURE and look.prepared.again:
+        look.prepared, look.row = look.prepared.again(), Row()
+        yield from decoder.run([look.prepared.prompt], generation, [look.row])
 
 
 def answer_all(
     decoder: Decoder, prepared: Sequence[Prepared], generation: GenerationConfig, load_s: float
 ) -> list[Answer]:
-    """Run prepared questions in two batches: those with documents, then those without.
+    """Run prepared questions in batches: those with documents, those without, and second looks.
 
     An adapter plays the upper role only where there are documents, so the two cannot share a pass.
     """
     out: dict[int, Answer] = {}
-    for reads in (True, False):
-        group = [i for i, p in enumerate(prepared) if p.prompt.reads == reads]
-        if not group:
-            continue
-        rows = [Row() for _ in group]
+    reading = [i for i, p in enumerate(prepared) if p.prompt.reads]
+    plain = [i for i, p in enumerate(prepared) if not p.prompt.reads]
+    looks = list(prepared)
+    for group in filter(None, (reading, plain)):
         watch = _Stopwatch()
-        for index, _ in decoder.run([prepared[i].prompt for i in group], generation, rows):
-            if index < 0:
-                watch.split()
-        watch.split()
-        for i, row in zip(group, rows, strict=True):
-            out[i] = _answer(prepared[i], row, watch, load_s)
+        while group:
+            rows = [Row(tentative=looks[i].again is not None) for i in group]
+            for index, _ in decoder.run([looks[i].prompt for i in group], generation, rows):
+                if index < 0:
+                    watch.split()
+            watch.split()
+            ended = dict(zip(group, rows, strict=True))
+            out |= {i: _answer(looks[i], row, watch, load_s) for i, row in ended.items()}
+            group = [i for i, row in ended.items() if row.finish_reason == UNSURE]
+            for i in group:
+                looks[i] = _next_look(looks[i])
     return [out[i] for i in range(len(prepared))]
+
+
+def _next_look(prepared: Prepared) -> Prepared:
+    return prepared.again() if prepared.again else prepared
 
 
 class _Stopwatch:
@@ -249,6 +281,7 @@ class _Stopwatch:
 
     def __init__(self) -> None:
         self._last = time.perf_counter()
+        self._stopped = False
         self.splits: list[float] = []
 
     def split(self) -> None:
@@ -256,9 +289,15 @@ class _Stopwatch:
         self.splits.append(now - self._last)
         self._last = now
 
+    def stop(self) -> None:
+        """Make the last split; further calls change nothing."""
+        if not self._stopped:
+            self.split()
+        self._stopped = True
+
 
 def _answer(prepared: Prepared, row: Row, watch: _Stopwatch, load_s: float) -> Answer:
-    prefill_s, decode_s = watch.splits[0], watch.splits[1]
+    *prefills, decode_s = watch.splits
     selection = prepared.selection
     return Answer(
         text=row.text.strip(),
@@ -271,13 +310,15 @@ def _answer(prepared: Prepared, row: Row, watch: _Stopwatch, load_s: float) -> A
             new_tokens=len(row.ids),
             coarse_ratio=selection.root_ratio if selection else None,
             left_out_chunks=selection.left_out if selection else 0,
+            budget=selection.budget if selection else None,
+            looks=prepared.looks if selection else 0,
             search_rounds=selection.rounds if selection else 0,
         ),
         timings=Timings(
             load_s=load_s,
             remember_s=prepared.remember_s,
             search_s=prepared.search_s,
-            prefill_s=prepared.encode_s + prefill_s,
+            prefill_s=prepared.encode_s + sum(prefills),
             decode_s=decode_s,
         ),
         finish_reason=row.finish_reason or "length",

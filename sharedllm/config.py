@@ -25,6 +25,7 @@ POSITIONS = ("ordinal", "chunk")
 LEAVES = ("text", "kv")
 COARSE_LEVELS = ("none", "ready", "all")
 SELECTIONS = ("budget", "path")
+AUTO = "auto"  # the budget that follows the question
 ROLES = ("lower", "upper")
 LARGEST = 2**31 - 1  # of counts: tokens are counted in 32 bits
 SCORERS = ("fused", "maxsim", "bm25", "embedding", "last_hidden", "recency")
@@ -211,9 +212,12 @@ class SearchConfig(_Config):
     scorer : str or object
         One of :data:`SCORERS`, or an object with the method of
         :class:`sharedllm.search.scorers.Scorer`.
-    budget : int
+    budget : int or "auto"
         Token budget: tokens pasted as evidence plus injected KV entries. The rest of the prompt
-        does not count.
+        does not count. "auto" follows the question and the scores, and looks a second time where
+        the first look is refused or unsure (:mod:`sharedllm.search.budget`).
+    max_budget : int
+        The most that "auto" takes; a fixed budget may be larger.
     leaves : {"text", "kv"}
         Selected leaves enter the prompt as text, or as injected KV.
     coarse : {"none", "ready", "all"}
@@ -235,7 +239,8 @@ class SearchConfig(_Config):
 
     selection: Literal["budget", "path"] = "budget"
     scorer: Any = "fused"
-    budget: int = 512
+    budget: int | Literal["auto"] = "auto"
+    max_budget: int = 2048
     leaves: Leaves = "text"
     coarse: Coarse = "none"
     coarse_share: float = 0.5
@@ -256,9 +261,21 @@ class SearchConfig(_Config):
         require_int("rounds", self.rounds, least=1)
         require_int("sentences", self.sentences, least=0)
         try:
-            require_int("budget", self.budget, least=1)
+            require_int("max_budget", self.max_budget, least=1)
+            if not isinstance(self.budget, str) or self.budget != AUTO:
+                require_int("budget", self.budget, least=1)
         except ConfigError as error:
-            raise BudgetError(str(error)) from None
+            also = f", or {AUTO!r}" if str(error).startswith("budget") else ""
+            raise BudgetError(f"{error}{also}") from None
+
+    @property
+    def fixed_budget(self) -> int:
+        """The budget in tokens; "auto" has to be decided first, from a question and its scores."""
+        if not isinstance(self.budget, int):
+            raise ConfigError(
+                f"budget is {AUTO!r}, and tokens are needed here; give a whole number"
+            )
+        return self.budget
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +43,12 @@ from sharedllm.hf.loading import end_ids
 from sharedllm.hf.lora import Adapter
 from sharedllm.injection.upper_model import UpperModel
 from sharedllm.memory.hits import Hits, best_passages
-from sharedllm.memory.resolve import Context, per_question, resolve, resolve_some
+from sharedllm.memory.resolve import Context, leaves_out, per_question, require_some, resolve
 from sharedllm.progress import Progress
-from sharedllm.search import citations, rounds
+from sharedllm.search.finding import Found, find, find_in_rounds, follow, rounds_of
 from sharedllm.search.leaf_scores import Scores
 from sharedllm.search.scorers import Embedder, Scorer, require_scores, score
-from sharedllm.search.selection import Selection, group_by_document, select
+from sharedllm.search.selection import Selection
 
 
 class SharedLLM:
@@ -334,16 +334,26 @@ class SharedLLM:
         new_tokens = generation.max_new_tokens
 
         asked = parse(question)
-        documents = resolve(context, self.encoder, asked.sought)
+        documents, known = self._resolve(asked.sought, context, search)
         conversation = converse(asked, documents, self.tokenizer)
-        require_window(conversation, self.tokenizer, self.window, new_tokens)
+        room = require_window(conversation, self.tokenizer, self.window, new_tokens)
         found = conversation.documents  # those of the messages, too
-        selection = self._select(conversation.query, found, scores, search) if found else None
+        if scores is None and (list(found), conversation.query) == (documents, asked.sought):
+            scores = known
+        selection, larger = None, None
+        if found:
+            selection, larger = self._look(conversation, scores, search, room)
         searched = time.perf_counter()
-        prepared = self.assemble(conversation, selection, new_tokens, progress)
-        return replace(
-            prepared, search_s=searched - started, encode_s=time.perf_counter() - searched
-        )
+        first = self.assemble(conversation, selection, new_tokens, progress)
+        first = replace(first, search_s=searched - started, encode_s=time.perf_counter() - searched)
+        if larger is None:
+            return first
+
+        def again() -> Prepared:
+            seen = self.assemble(conversation, larger(), new_tokens, progress)
+            return replace(seen, looks=2, search_s=first.search_s, encode_s=first.encode_s)
+
+        return replace(first, again=again)
 
     def assemble(
         self,
@@ -417,7 +427,8 @@ class SharedLLM:
         list of float32 arrays (nodes,)
             One per document, in the order of its forest.
         """
-        documents = resolve_some(context, self.encoder, query)
+        documents = resolve(context, self.encoder, query)
+        require_some(documents)
         return score(query, documents, self.encoder, scorer or self.search.scorer, self._embedder)
 
     @checked("context", "k")
@@ -442,14 +453,16 @@ class SharedLLM:
         InputError, ConfigError
         """
         require_int("k", k, least=1)
-        documents = resolve_some(context, self.encoder, query)
-        scores = self.score(query, documents, scorer=scorer)
+        search = self.search.replace(scorer=scorer or self.search.scorer)
+        documents, known = self._resolve(query, context, search)
+        require_some(documents)
+        scores = known or self.score(query, documents, scorer=search.scorer)
         names = [
             {"id": one.id, "title": one.title, "source": one.source, "metadata": {}}
             for one in documents
         ]
-        most = self.search.rounds if (scorer or self.search.scorer) == rounds.SCORER else 1
-        return best_passages(query, k, documents, names, scores, rounds=most)
+        followed = follow(query, documents, scores, search).followed
+        return best_passages(query, k, documents, names, scores, followed)
 
     @checked("context")
     def select(
@@ -462,6 +475,9 @@ class SharedLLM:
     ) -> Selection:
         """Select the nodes that match `query` best under the token budget.
 
+        Nothing is read, so that ``budget="auto"`` cannot tell if a first look is enough: it takes
+        the budget of a second one.
+
         Parameters
         ----------
         scores : one array per document, as :meth:`score` returns them; None computes them
@@ -470,43 +486,76 @@ class SharedLLM:
         ------
         InputError, ConfigError, BudgetError
         """
-        documents = resolve_some(context, self.encoder, query)
-        return self._select(query, documents, scores, self._settings(options)[0])
+        search = self._settings(options)[0]
+        documents, known = self._resolve(query, context, search)
+        require_some(documents)
+        scores = known if scores is None else scores
+        found = self._find(query, documents, scores, search, self.window, asked=query)
+        looks = found.looks
+        return found.select(looks.second or looks.first, around_match=looks.several)
 
-    def _select(
+    def _resolve(
+        self, query: str, context: Context, search: SearchConfig
+    ) -> tuple[list[Document], Sequence[Scores] | None]:
+        """Find the documents to search; of a large memory also what the best of them name.
+
+        For that they have to be scored; without it there are no scores yet.
+        """
+        if rounds_of(search) < 2 or not leaves_out(context):
+            return resolve(context, self.encoder, query), None
+
+        def scored(names: Sequence[str]) -> tuple[list[Document], list[Scores]]:
+            documents = resolve(context, self.encoder, query, names)
+            scorer = search.scorer
+            return documents, score(query, documents, self.encoder, scorer, self._embedder)
+
+        return find_in_rounds(
+            scored, lambda found: follow(query, *found, search).unfound, search.rounds
+        )
+
+    def _look(
+        self,
+        conversation: Conversation,
+        scores: Sequence[Scores] | None,
+        search: SearchConfig,
+        room: int,
+    ) -> tuple[Selection, Callable[[], Selection] | None]:
+        """Select for a first look; return that and what selects for a second, if there is more."""
+        query, documents = conversation.query, conversation.documents
+        found = self._find(query, documents, scores, search, room, asked=conversation.question)
+        first = found.select(found.looks.first, around_match=found.looks.several)
+        leaves = sum(len(document.forest.leaves) for document in documents)
+        if found.looks.second is None or sum(node.fine for node in first.nodes) == leaves:
+            return first, None
+        return first, partial(found.select, found.looks.second, around_match=True)
+
+    def _find(
         self,
         query: str,
         documents: Sequence[Document],
         scores: Sequence[Scores] | None,
         search: SearchConfig,
-    ) -> Selection:
-        """Score and select nodes of `documents`, of which there is at least one."""
-
-        def widen(index: int, node: int) -> tuple[int, int]:
-            return citations.complete_sentences(documents[index], node, search.sentences)
-
+        room: int,
+        *,
+        asked: str,
+    ) -> Found:
+        """Score `documents`, unless `scores` are given, and decide what is to be shown of them."""
         for document in documents:
             self.encoder.require_own(document)
         if scores is None:
             scores = score(query, documents, self.encoder, search.scorer, self._embedder)
         else:
             require_scores(scores, documents, "scores has")
-        follows = search.scorer == rounds.SCORER and search.selection == "budget"
-        followed = rounds.look_again(
-            query, documents, scores, most=search.rounds if follows else 1, widen=widen
-        )
-        selection = select(
-            [d.forest for d in documents],
+        return find(
+            query,
+            documents,
             scores,
             search,
-            self.tree,
-            overhead=citations.window_overheads(documents, self.tokenizer),
-            ready=lambda d, node, ratio: documents[d].request(node, ratio) in documents[d].nodes,
-            widen=widen,
-            followed=followed,
+            self.encoder,
+            asked=asked,
+            room=room,
+            twice=self.decoder.refusal_id is not None,
         )
-        shown = group_by_document(documents, scores, selection.nodes, query)
-        return replace(selection, searched=shown)
 
     def _settings(self, options: dict[str, Any]) -> tuple[SearchConfig, GenerationConfig]:
         """Return the settings of one question: the model's, with `options` changed."""

@@ -111,13 +111,16 @@ def details(answer: Answer, report: Report) -> dict[str, Any]:
     """A record of the documents of a request that has been answered.
 
     ``documents``, ``refused`` and ``question_repeated`` are those of :class:`Report`, ``citations``
-    the selected evidence, best first, ``answer_id`` what :func:`answer_of` finds the answer by.
+    the selected evidence, best first, ``budget`` and ``looks`` those of the core's ``Usage``,
+    ``answer_id`` what :func:`answer_of` finds the answer by.
     """
     return {
         "documents": [asdict(document) for document in report.documents],
         "refused": [asdict(mark) for mark in report.refused],
         "question_repeated": report.question_repeated,
         "citations": [asdict(citation) for citation in answer.citations],
+        "budget": answer.usage.budget,
+        "looks": answer.usage.looks,
         "answer_id": _keep(answer),
     }
 

@@ -148,11 +148,11 @@ class SelectionFields(ModelFields):
 
     Attributes
     ----------
-    budget : tokens of all passages together; None is the model's
+    budget : tokens of all passages together, or "auto"; None is the model's
     search : other fields of SearchConfig
     """
 
-    budget: int | None = None
+    budget: int | Literal["auto"] | None = None
     search: Mapping[str, Any] = Field(default_factory=dict)
 
     @property

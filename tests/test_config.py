@@ -31,6 +31,7 @@ BAD: list[tuple[type, str, list[Any]]] = [
     (SearchConfig, "leaves", ["KV", None]),
     (SearchConfig, "coarse", ["some", True]),
     (SearchConfig, "budget", NOT_WHOLE),
+    (SearchConfig, "max_budget", NOT_WHOLE),
     (SearchConfig, "coarse_share", [1.01, *NOT_NUMBER]),
     (SearchConfig, "neighbours", [(1.01,), (0.5, NAN), (True,), ("1",), 0.3, None]),
     (SearchConfig, "sentences", [-1, 1.5, True, None]),

@@ -80,7 +80,7 @@ def test_documents_in_several_messages(tiny_llm: SharedLLM) -> None:
     for leaves in ("kv", "text"):
         stream = tiny_llm.stream(messages, leaves=leaves, **{**QUICK, "budget": 400})
         assert {c.source for c in stream.citations} == {FERRY[:8], GARDEN[:8]}
-        places = len(stream._prepared.prompt.memory)
+        places = len(stream._look.prepared.prompt.memory)
         assert places == (2 if leaves == "kv" else 0)
     with_context = tiny_llm.answer(messages, tiny_llm.remember(STORY), **QUICK)
     assert with_context.usage.context_tokens == len((STORY + FERRY + GARDEN).encode())
@@ -94,12 +94,12 @@ def test_several_documents_are_told_apart_by_their_titles(tiny_llm: SharedLLM) -
     ferry = tiny_llm.remember(FERRY, title="The ferry")
     garden = tiny_llm.remember(GARDEN, title="The garden")
     both = tiny_llm.stream("Poppies?", [ferry, garden], budget=900, max_new_tokens=1)
-    shown = tiny_llm.tokenizer.decode([i for ids in both._prepared.prompt.text for i in ids])
+    shown = tiny_llm.tokenizer.decode([i for ids in both._look.prepared.prompt.text for i in ids])
     assert "The ferry\n" in shown
     assert "The garden\n" in shown
     assert FERRY in shown
     alone = tiny_llm.stream("Poppies?", garden, budget=900, max_new_tokens=1)
-    shown = tiny_llm.tokenizer.decode([i for ids in alone._prepared.prompt.text for i in ids])
+    shown = tiny_llm.tokenizer.decode([i for ids in alone._look.prepared.prompt.text for i in ids])
     assert "The garden\n" not in shown
 
 

@@ -67,6 +67,8 @@ def test_an_answer_as_plain_values() -> None:
         new_tokens=5,
         coarse_ratio=None,
         left_out_chunks=6,
+        budget=None,
+        looks=0,
         search_rounds=2,
     )
     timings = Timings(load_s=1, remember_s=2, search_s=3, prefill_s=4, decode_s=5)

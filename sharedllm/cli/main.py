@@ -35,6 +35,7 @@ from sharedllm.cli.options import (
 from sharedllm.cli.terminal import Screen
 from sharedllm.cli.training import app as training
 from sharedllm.config import (
+    AUTO,
     INJECTION_MODES,
     SCORERS,
     GenerationConfig,
@@ -127,8 +128,9 @@ Memory = Annotated[
 Budget = Annotated[
     str | None,
     typer.Option(
-        metavar="N",
-        help="Token budget: evidence pasted as text, plus injected KV entries.",
+        metavar="N|auto",
+        help="Token budget: evidence pasted as text, plus injected KV entries. auto follows the "
+        "question.",
         show_default=default_of("budget"),
     ),
 ]
@@ -202,7 +204,7 @@ def ask(
     """
     paths = paths or []
     _check(paths, folder, questions, scorer, injection, html)
-    tokens = _parsed("budget", budget, int)
+    tokens = AUTO if budget == AUTO else _parsed("budget", budget, int)
     longest = _parsed("max-new-tokens", max_new_tokens, int)
     heat = _parsed("temperature", temperature, float)
     selecting = _given(scorer=scorer, selection=selection, budget=tokens, leaves=leaves)
@@ -298,9 +300,10 @@ def _require_room(
     """Refuse a budget for which no prompt has room, before a long document is read."""
     window, new = llm.window, generation.max_new_tokens
     asked = max(len(llm.tokenizer(question, verbose=False)["input_ids"]) for question in questions)
-    if search.budget + asked + new > window:
+    budget = search.budget if isinstance(search.budget, int) else 0  # auto takes what room there is
+    if budget + asked + new > window:
         raise WindowError(
-            f"the budget of {search.budget:,} tokens, a question of {asked:,} tokens and an "
+            f"the budget of {budget:,} tokens, a question of {asked:,} tokens and an "
             f"answer of up to {new:,} need more than the {window:,} positions that the model was "
             "trained on: lower --budget or --max-new-tokens, or shorten the question"
         )

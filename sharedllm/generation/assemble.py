@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from sharedllm.encoding.document import Document
 from sharedllm.encoding.document_encoder import DocumentEncoder
@@ -38,6 +38,11 @@ class Prepared:
         Seconds spent so far.
     question : str
         The question in the last user message.
+    looks : int
+        Selections made so far; 2 after a second, larger look.
+    again : callable or None
+        Makes a second, larger look, for when the model is unsure after this one; None if there is
+        none to make.
     """
 
     prompt: Prompt
@@ -49,6 +54,8 @@ class Prepared:
     search_s: float = 0.0
     encode_s: float = 0.0
     question: str = ""
+    looks: int = 1
+    again: Callable[[], Prepared] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -163,8 +170,8 @@ def make_plan(
 
 def require_window(
     conversation: Conversation, tokenizer: Tokenizer, window: int, new_tokens: int
-) -> None:
-    """Refuse a question that leaves no room for any evidence, before searching for it.
+) -> int:
+    """Return the tokens of room for evidence; refuse a question that leaves none.
 
     Parameters
     ----------
@@ -178,7 +185,7 @@ def require_window(
     texts = [part for part in conversation.parts if not isinstance(part, Document)]
     own = sum(len(part_ids(part, tokenizer)) for part in texts)
     if own + new_tokens < window:
-        return
+        return window - own - new_tokens
     room = f"the answer takes up to {new_tokens} and the model was trained on {window}"
     last = len(part_ids(Literal(conversation.last), tokenizer)) if conversation.last.strip() else 0
     if conversation.messages > 1 and last + new_tokens < window and 2 * last < own:

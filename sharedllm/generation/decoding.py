@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from torch import Tensor
+
 from sharedllm.config import GenerationConfig
 from sharedllm.encoding.document_encoder import ModelLock
 from sharedllm.generation.cuda_graph import StepGraph, StepGraphs
 from sharedllm.generation.logits_processors import Grammars, Lists, Row, TokenChooser
 from sharedllm.injection.positions import Prompt
 from sharedllm.injection.upper_model import UpperModel
+from sharedllm.search.budget import is_unsure
 from sharedllm.text.tokens import Tokenizer
 
 LEAST_GRAPHED = 16  # max_new_tokens from which capturing a CUDA graph pays
+UNSURE = "unsure"  # the reason why a tentative row ends
 UNFINISHED = "\ufffd"  # decoded for the first bytes of a character that is not complete
 
 
@@ -51,7 +55,8 @@ class Decoder:
     ) -> Iterator[tuple[int, str]]:
         """Fill `rows`, yielding (index of the row, new text) as it comes.
 
-        The first pair is ``(-1, "")``, once the prompts are prefilled.
+        The first pair is ``(-1, "")``, once the prompts are prefilled; rows that end as unsure
+        have ended then.
         """
         with self._lock.question():
             yield from self._run(prompts, config, rows)
@@ -59,18 +64,15 @@ class Decoder:
     def _run(
         self, prompts: Sequence[Prompt], config: GenerationConfig, rows: list[Row]
     ) -> Iterator[tuple[int, str]]:
-        choose = TokenChooser(config, self._lists)
-        if self.refusal_id is not None:
-            choose.refusal_id = self.refusal_id
-            choose.taught = [i for i, prompt in enumerate(prompts) if prompt.reads]
-            choose.brief = frozenset(i for i, prompt in enumerate(prompts) if prompt.brief)
-            for index in choose.taught:
-                rows[index].lead = self.lead
+        choose = self._chooser(prompts, config, rows)
         step_graph = None
         graphs = self._with_graphs(config)
         with self._lock.forward:
             session = self._upper.start(prompts)
+        self._judge(session.logits, rows)
         yield -1, ""
+        if all(row.finish_reason for row in rows):
+            return
         if config.grammar:
             width = session.logits.shape[-1]
             choose.constraints = [self._grammars.start(config.grammar, width) for _ in rows]
@@ -92,6 +94,25 @@ class Decoder:
                     self._upper.step(session, tokens)
                 else:
                     step_graph.step(tokens)
+
+    def _chooser(
+        self, prompts: Sequence[Prompt], config: GenerationConfig, rows: list[Row]
+    ) -> TokenChooser:
+        choose = TokenChooser(config, self._lists)
+        if self.refusal_id is not None:
+            choose.refusal_id = self.refusal_id
+            choose.taught = [i for i, prompt in enumerate(prompts) if prompt.reads]
+            choose.brief = frozenset(i for i, prompt in enumerate(prompts) if prompt.brief)
+            for index in choose.taught:
+                rows[index].lead = self.lead
+        return choose
+
+    def _judge(self, logits: Tensor, rows: Sequence[Row]) -> None:
+        """End the tentative rows for which the model would abstain; `logits` (B, V)."""
+        for index in [index for index, row in enumerate(rows) if row.tentative]:
+            chances = logits[index].float().softmax(-1)
+            if self.refusal_id is not None and is_unsure(float(chances[self.refusal_id])):
+                rows[index].finish_reason = UNSURE
 
     def _with_graphs(self, config: GenerationConfig) -> bool:
         if config.graphs:

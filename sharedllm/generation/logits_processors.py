@@ -44,7 +44,9 @@ class Row:
         New tokens, without the one that ended the answer.
     text : str
         The text that has been given out.
-    finish_reason : "stop", "length" or None while it grows
+    finish_reason : "stop", "length", "unsure" or None while it grows
+    tentative : bool
+        True to end with "unsure", before the first token, where the model is.
     lead : str
         Text at the beginning that is not given out (``AdapterConfig.answer_lead``).
     settled : str
@@ -56,6 +58,7 @@ class Row:
     ids: list[int] = field(default_factory=list)
     text: str = ""
     finish_reason: str | None = None
+    tentative: bool = False
     lead: str = ""
     settled: str = ""
     overlap: str = ""

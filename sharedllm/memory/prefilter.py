@@ -28,6 +28,7 @@ COMMON = 3  # a word that every third chunk holds tells little, and takes long t
 MOST_ROWS = 8_000  # that are looked up for a query's own words, the rarest first
 MOST_NEAR_ROWS = 60_000  # that are looked up for them and the words near them
 NEAR = 0.7  # of what a word counts, the nearest other word counts at most
+MOST_NAMING = 4  # chunks that hold what a later round of search searches for
 FIRST_BY_WORDS = 4  # of all candidates this part are the best by BM25
 
 
@@ -79,6 +80,26 @@ def candidates_of(
         )
         found |= dict.fromkeys(int(row[0]) for row in newest)
     return list(found)[:k]
+
+
+def naming(
+    connection: sqlite3.Connection, names: Iterable[str], given: Mapping[str, Any] | None
+) -> list[int]:
+    """The chunks that hold all words of one of `names`, of those that few hold."""
+    where, values = condition(given)
+    out: dict[int, None] = {}
+    for name in names:
+        asked = " AND ".join(f'"{term}"' for term in Asked.of(name).terms)
+        if not asked:
+            continue
+        rows = connection.execute(
+            f"SELECT rowid FROM words WHERE words MATCH ? AND rowid IN ({_CHUNKS} WHERE {where}) "
+            "LIMIT ?",
+            (asked, *values, MOST_NAMING + 1),
+        ).fetchall()
+        if len(rows) <= MOST_NAMING:
+            out |= dict.fromkeys(int(row[0]) for row in rows)
+    return list(out)
 
 
 def runs_of(

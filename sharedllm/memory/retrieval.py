@@ -6,6 +6,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,22 @@ from sharedllm.memory.codes import VectorCodec
 from sharedllm.memory.database import Database
 from sharedllm.memory.hits import Hits, best_passages
 from sharedllm.memory.manifest import Manifest
-from sharedllm.memory.prefilter import candidates_of, every_text, is_large, runs_of
+from sharedllm.memory.prefilter import candidates_of, every_text, is_large, naming, runs_of
 from sharedllm.memory.stored_documents import Run, StoredDocuments
+from sharedllm.search.finding import find_in_rounds, follow
+from sharedllm.search.leaf_scores import Scores
+from sharedllm.search.rounds import Looked
 from sharedllm.search.scorers import score
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Scored:
+    """What a round found: documents with names and metadata, scores, and what is followed."""
+
+    documents: list[Document]
+    names: list[dict[str, Any]]
+    scores: list[Scores]
+    looked: Looked
 
 
 class Retrieval:
@@ -47,9 +61,17 @@ class Retrieval:
         self._lock = threading.RLock()
 
     def documents_for(
-        self, query: str, encoder: DocumentEncoder, given: Mapping[str, Any] | None
+        self,
+        query: str,
+        encoder: DocumentEncoder,
+        given: Mapping[str, Any] | None,
+        names: Sequence[str] = (),
     ) -> Sequence[Document]:
         """Find what to search for `query`, the best part last.
+
+        Parameters
+        ----------
+        names : what a later round of search searches for besides
 
         Raises
         ------
@@ -58,27 +80,41 @@ class Retrieval:
         InputError
             If there is no document, or none that the filter lets through.
         """
-        return [document for document, _ in self._found(query, encoder, given)]
+        return [document for document, _ in self._found(query, encoder, given, names)]
 
     def search(
         self, query: str, k: int, encoder: DocumentEncoder, given: Mapping[str, Any] | None
     ) -> Hits:
         """The passages of the `k` leaves with the best scores."""
-        parts = self._found(query, encoder, given)
-        documents = [document for document, _ in parts]
         default = SearchConfig()
-        scores = score(query, documents, encoder, default.scorer)
-        names = [names for _, names in parts]
-        return best_passages(query, k, documents, names, scores, rounds=default.rounds)
+
+        def find(also: Sequence[str]) -> _Scored:
+            parts = self._found(query, encoder, given, also)
+            documents = [document for document, _ in parts]
+            scores = score(query, documents, encoder, default.scorer)
+            looked = follow(query, documents, scores, default)
+            return _Scored(documents, [names for _, names in parts], scores, looked)
+
+        with self._database.read() as connection:
+            large = is_large(connection, given, self._candidates)
+        most = default.rounds if large else 1
+        found = find_in_rounds(find, lambda one: one.looked.unfound, most)
+        return best_passages(
+            query, k, found.documents, found.names, found.scores, found.looked.followed
+        )
 
     def _found(
-        self, query: str, encoder: DocumentEncoder, given: Mapping[str, Any] | None
+        self,
+        query: str,
+        encoder: DocumentEncoder,
+        given: Mapping[str, Any] | None,
+        names: Sequence[str],
     ) -> list[tuple[Document, dict[str, Any]]]:
         """Documents to search, each with the names and metadata of its stored document."""
         stored = self._stored_for(encoder)
         self._look()
         with self._lock, self._database.read() as connection:
-            runs = self._runs(connection, query, encoder, given)
+            runs = self._runs(connection, query, encoder, given, names)
             # text by text: a long one is unpacked once for all of its runs
             made = {
                 run: stored.document(connection, run) for run in sorted(runs, key=lambda r: r.text)
@@ -121,12 +157,13 @@ class Retrieval:
         query: str,
         encoder: DocumentEncoder,
         given: Mapping[str, Any] | None,
+        names: Sequence[str],
     ) -> list[Run]:
         """All texts of a small memory; of a large one those stretches that the prefilter finds."""
         if not is_large(connection, given, self._candidates):
             return every_text(connection, given)
         chunks = candidates_of(connection, query, encoder.near_words, self._candidates, given)
-        return runs_of(connection, chunks, given)
+        return runs_of(connection, [*chunks, *naming(connection, names, given)], given)
 
 
 def codec_of(

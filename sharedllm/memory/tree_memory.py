@@ -23,6 +23,7 @@ from sharedllm.memory.filters import condition
 from sharedllm.memory.hits import Hits
 from sharedllm.memory.ingest import Ingest
 from sharedllm.memory.manifest import Manifest, MemorySettings
+from sharedllm.memory.prefilter import is_large
 from sharedllm.memory.retrieval import Retrieval, codec_of
 from sharedllm.progress import Progress
 
@@ -279,10 +280,18 @@ class TreeMemory:
         query: str,
         llm: HasEncoder,
         filter: Mapping[str, Any] | None = None,
+        *,
+        names: Sequence[str] = (),
     ) -> Sequence[Document]:
         """Find what to search to answer `query`: ``llm.answer(query, memory)`` calls it.
 
         All documents of a small memory; of a large one, the parts that the prefilter finds.
+
+        Parameters
+        ----------
+        filter : as that of :meth:`search`
+        names : what a later round of search searches for: in a large memory, parts that hold all
+            words of one of these are found, too, where there are few
 
         Raises
         ------
@@ -296,7 +305,12 @@ class TreeMemory:
                 own = Manifest.of(encoder, self._manifest.settings)
                 self._manifest.require(own, self.path)
                 self._encoder = encoder
-        return self._working.retrieval.documents_for(query, encoder, filter)
+        return self._working.retrieval.documents_for(query, encoder, filter, names)
+
+    def leaves_out(self, filter: Mapping[str, Any] | None = None) -> bool:
+        """Return True where a search looks at a part of the documents only."""
+        with self._database.read() as connection:
+            return is_large(connection, filter, self._candidates)
 
     def require_documents(self) -> None:
         """Refuse to search a memory of nothing, before a model is loaded for it.

@@ -110,6 +110,28 @@ def complete_sentences(document: Document, node: int, reach: int) -> tuple[int, 
     return _before(document, start, reach), _after(document, end, reach)
 
 
+def sentences_around_match(
+    document: Document, node: int, reach: int, query: str
+) -> tuple[int, int]:
+    """Return the tokens of whole sentences around the one of `node` that matches `query` best.
+
+    They have about :data:`NEAR` characters. Without a match, or with a `reach` of 0, it is what
+    :func:`complete_sentences` returns.
+    """
+    start, end = complete_sentences(document, node, reach)
+    first, last = document.tokens.characters(start, end)
+    text = document.text[first:last]
+    spans = sentences(text)
+    scores = matches(text, spans, query)
+    best = max(range(len(spans)), key=scores.__getitem__)
+    if not reach or not scores[best]:
+        return start, end
+    left, right = trimmed(text, *_around(spans, range(len(spans)), best))
+    own = document.tokens.spans[start:end]
+    before = int(np.searchsorted(own[:, 1], first + left, side="right"))
+    return start + before, start + int(np.searchsorted(own[:, 0], first + right, side="left"))
+
+
 def _before(document: Document, at: int, reach: int) -> int:
     """Return the best place to cut among tokens [at - reach, at]."""
     first = max(at - reach, 0)

@@ -10,8 +10,10 @@ import functools
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sharedllm.config import SearchConfig, TreeConfig
 from sharedllm.displayed import Displayed
@@ -153,6 +155,7 @@ class _Searcher:
         followed: Sequence[Followed],
     ) -> None:
         self.forests, self.scores, self.search, self.tree = forests, scores, search, tree
+        self.budget = search.fixed_budget
         # recency ranks by place alone: a leaf's edge cuts no match
         self.matched = not is_by_place(search.scorer)
         self.overhead, self.ready = overhead, ready
@@ -199,7 +202,7 @@ class _Searcher:
         The first nodes of all are taken without whole sentences if these do not fit.
         """
         old = self.cost(self.chunks.get((document, root), []))
-        room = self.search.budget - self.spent + old
+        room = self.budget - self.spent + old
         if not self.found and self.cost(nodes) > room:
             nodes = [self.as_cut(node) for node in nodes]
         cost = self.cost(nodes)
@@ -229,7 +232,7 @@ class _Searcher:
         """
         if self.search.coarse == "none":
             return
-        share = int(self.search.budget * self.search.coarse_share)
+        share = int(self.budget * self.search.coarse_share)
         roots = [(d, int(r)) for d, forest in enumerate(self.forests) for r in forest.roots]
         ratio = float(self.tree.root_ratio)
         if self.search.coarse == "ready":
@@ -271,13 +274,13 @@ class _Searcher:
         )
         if not nodes:
             raise BudgetError(
-                f"budget is {self.search.budget}, too small for any node: the smallest choice "
+                f"budget is {self.budget}, too small for any node: the smallest choice "
                 f"takes {self.least} tokens. Allow at least that, or make leaves smaller "
                 "(tree.height, tree.chunk)"
             )
         return Selection(
             nodes=tuple(nodes),
-            budget=self.search.budget,
+            budget=self.budget,
             spent=self.spent,
             root_ratio=self.root_ratio,
             left_out=sum(len(f.roots) for f in self.forests)
@@ -324,7 +327,7 @@ def _with_followed(
     return [*sure, *found, *(one for one in ranked if one[1:] not in placed)]
 
 
-def with_neighbours(scores: Scores, shares: Sequence[float], neutral: float) -> Scores:
+def with_neighbours(scores: NDArray[Any], shares: Sequence[float], neutral: float) -> NDArray[Any]:
     """Add to each leaf's score `shares` of the scores at distance 1, 2, ... on either side.
 
     A leaf's edge often cuts the passage that answers a question; the part with fewer matches then

@@ -137,7 +137,7 @@ class Chooser:
         if evidence and self._rng.random() >= self._config.miss:
             ranked = np.sort(scores)[::-1]
             share = 1 - settings.coarse_share if settings.coarse == "all" else 1
-            room = share * settings.budget / (self._tree.leaf + OVERHEAD)
+            room = share * settings.fixed_budget / (self._tree.leaf + OVERHEAD)
             for leaves in evidence:
                 rank = int(room * self._rng.random())
                 scores[leaves] = ranked[min(rank, len(ranked) - 1)] + 1e-3

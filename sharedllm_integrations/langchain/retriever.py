@@ -223,7 +223,7 @@ class TreeMemoryCompressor(SelectionFields, BaseDocumentCompressor):
 
     Parameters
     ----------
-    budget : tokens of all passages together; None is the model's
+    budget : tokens of all passages together, or "auto"; None is the model's
     memory : TreeMemory or path; documents that it holds are not read again
     model, adapter, device, dtype, llm, tenant, search : as for ``ChatSharedLLM``
 

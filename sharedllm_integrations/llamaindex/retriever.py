@@ -148,7 +148,7 @@ class TreeMemoryPostprocessor(SelectionFields, BaseNodePostprocessor):
         document is read; others stay the text that they are, which is held for the process.
         "passages": the passages
         of all nodes that answer the query, best first, for another model.
-    budget : tokens of all passages together; None is the model's
+    budget : tokens of all passages together, or "auto"; None is the model's
     memory : TreeMemory or path
     model, adapter, device, dtype, llm, tenant, search : as for LlamaIndexSharedLLM
 

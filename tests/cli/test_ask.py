@@ -252,10 +252,10 @@ def test_help_states_the_defaults_of_the_settings(
     monkeypatch.setenv("COLUMNS", "200")
     _, out, _ = run(["ask", "--help"], capsys)
     search, generation = SearchConfig(), GenerationConfig()
-    for default in (search.scorer, search.selection, search.leaves, generation.max_new_tokens):
+    assert lora_io.Manifest.read(options.SHIPPED).search["budget"] == search.budget == "auto"
+    shown = (search.scorer, search.selection, search.leaves, search.budget)
+    for default in (*shown, generation.max_new_tokens):
         assert f"[default: ({default})]" in out
-    shipped = SearchConfig.from_dict(lora_io.Manifest.read(options.SHIPPED).search)
-    assert f"{shipped.budget} with the default adapter, {search.budget} without one" in out
     assert "bfloat16 where the device multiplies it, else float32" in " ".join(out.split())
 
 
@@ -388,6 +388,8 @@ def test_summary_says_when_an_answer_was_cut() -> None:
             new_tokens=7,
             coarse_ratio=None,
             left_out_chunks=0,
+            budget=None,
+            looks=0,
             search_rounds=3,
         ),
         timings=Timings(load_s=1, remember_s=2, search_s=3, prefill_s=4, decode_s=5),

@@ -5,19 +5,21 @@ from itertools import pairwise
 
 import pytest
 
-from sharedllm import Document, SharedLLM
+from sharedllm import Document, SharedLLM, TreeConfig
 from sharedllm.search.citations import (
     BETWEEN,
     NEAR,
     Window,
     cite,
+    complete_sentences,
     heading_of,
     join_windows,
     paste,
+    sentences_around_match,
     window_overhead,
 )
 from sharedllm.search.selection import SelectedNode
-from tests.models import make_tokenizer
+from tests.models import make_tokenizer, shared
 from tests.texts import STORY
 
 TOKENIZER = make_tokenizer()
@@ -166,3 +168,46 @@ def test_every_node_of_a_window_is_cited_once(tiny_llm: SharedLLM) -> None:
     found = sorted((c.char_start, c.char_end) for c in made.citations)
     assert len(found) > 1
     assert all(end <= start for (_, end), (start, _) in pairwise(found))
+
+
+@pytest.fixture(scope="module")
+def wide() -> SharedLLM:
+    """Leaves of 512 characters, a token each."""
+    return shared("llama", tree=TreeConfig(chunk=512, height=0, ratios=()))
+
+
+KEPT = "The keeper of the lamp was Olga."
+
+
+@pytest.mark.parametrize("at", [0, 5, 11])
+def test_only_sentences_around_the_match_are_shown(wide: SharedLLM, at: int) -> None:
+    around = [f"It rained on the {n}th hill all day." for n in range(12)]
+    text = " ".join([*around[:at], KEPT, *around[at:]])
+    document = wide.remember(text)
+    [node] = document.forest.leaves
+    start, end = sentences_around_match(document, int(node), 32, "Who was keeper of the lamp?")
+    shown = document.text_of(start, end).strip()
+    assert KEPT in shown
+    assert NEAR <= len(shown) < NEAR + 80
+    assert shown[0] == "I" if at else shown.startswith(KEPT)
+    assert shown.endswith(".")
+
+
+@pytest.mark.parametrize(("reach", "query"), [(0, "Who was keeper of the lamp?"), (32, "Why?")])
+def test_without_a_match_or_sentences_a_leaf_is_shown_whole(
+    wide: SharedLLM, reach: int, query: str
+) -> None:
+    document = wide.remember("It rained on the hill. " * 12 + KEPT)
+    [node] = document.forest.leaves
+    own = complete_sentences(document, int(node), reach)
+    assert sentences_around_match(document, int(node), reach, query) == own
+
+
+def test_a_record_is_shown_as_a_whole(wide: SharedLLM) -> None:
+    rows = "\n".join(f"{n},lamp {n},Penmor,{n * 7}" for n in range(10, 28))
+    document = wide.remember(f"number,thing,town,price\n{rows}\n")
+    [node] = document.forest.leaves
+    start, end = sentences_around_match(document, int(node), 32, "What is the price of lamp 19?")
+    lines = document.text_of(start, end).strip().splitlines()
+    assert "19,lamp 19,Penmor,133" in lines
+    assert set(lines) <= {"number,thing,town,price", *rows.splitlines()}

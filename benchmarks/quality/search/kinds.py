@@ -134,7 +134,12 @@ def in_texts(
                 places = evidence_spans(text, item, start, end)
                 evidence = tuple((title, *span) for span in places)
                 sought.append(
-                    Sought(kind=f"{kind}, {name}", question=item.question, evidence=(evidence,))
+                    Sought(
+                        kind=f"{kind}, {name}",
+                        question=item.question,
+                        evidence=(evidence,),
+                        answers=item.answers,
+                    )
                 )
             if "quoted" in extra:
                 sought += quoted(rng, title, text, count)
@@ -235,30 +240,31 @@ class Record:
     item: str
 
 
-KEYS: dict[str, tuple[str, ...]] = {
+Ask = tuple[str, str]  # a question, and the field that answers it
+KEYS: dict[str, tuple[Ask, ...]] = {
     "number": (
-        "What is the amount of {noun} {key}?",
-        "Which town does {noun} no. {key} go to?",
-        "{noun} {key}: what was ordered?",
-        "Who is named in {key}?",
+        ("What is the amount of {noun} {key}?", "amount"),
+        ("Which town does {noun} no. {key} go to?", "town"),
+        ("{noun} {key}: what was ordered?", "item"),
+        ("Who is named in {key}?", "name"),
     ),
     "code": (
-        "What is the amount under reference {key}?",
-        "Which item has the reference {key}?",
-        "Who is behind {key}?",
-        "reference {key} town",
+        ("What is the amount under reference {key}?", "amount"),
+        ("Which item has the reference {key}?", "item"),
+        ("Who is behind {key}?", "name"),
+        ("reference {key} town", "town"),
     ),
     "date": (
-        "Which {noun} is dated {key}?",
-        "What was ordered on {key}?",
-        "Who ordered on {key}?",
-        "What is the amount of the {noun} of {key}?",
+        ("Which {noun} is dated {key}?", "number"),
+        ("What was ordered on {key}?", "item"),
+        ("Who ordered on {key}?", "name"),
+        ("What is the amount of the {noun} of {key}?", "amount"),
     ),
     "name": (
-        "What did {key} order?",
-        "What is the amount that {key} owes?",
-        "In which town does {key} live?",
-        "Which {noun} belongs to {key}?",
+        ("What did {key} order?", "item"),
+        ("What is the amount that {key} owes?", "amount"),
+        ("In which town does {key} live?", "town"),
+        ("Which {noun} belongs to {key}?", "number"),
     ),
 }
 NOUNS = ("delivery note", "work order", "permit", "receipt", "reservation", "complaint")
@@ -350,11 +356,13 @@ def records(sources: Sources, n: int) -> Iterator[Collection]:
             sought = [
                 Sought(
                     kind=f"records by {field}",
-                    question=rng.choice(asks).format(noun=noun, key=getattr(made[at], field)),
+                    question=ask.format(noun=noun, key=getattr(made[at], field)),
                     evidence=((places[at],),),
+                    answers=(getattr(made[at], answer),),
                 )
                 for field, asks in KEYS.items()
                 for at in rng.sample(range(RECORDS), min(per, RECORDS))
+                for ask, answer in (rng.choice(asks),)
             ]
             yield Collection(
                 name=f"records-{layout}-{seed}", documents=documents, sought=tuple(sought)
@@ -384,6 +392,15 @@ def spelt_as_words(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name.replace("_", " ")).strip().lower()
 
 
+def arguments_of(text: str, at: int) -> tuple[str, ...]:
+    """Return the names of up to six arguments in the parentheses at `at`; none if it is unclear."""
+    found = re.compile(r"\(([^()\[\]]*)\)").match(text, at)
+    parts = [part.strip() for part in found[1].split(",")] if found else []
+    names = [re.match(r"\*{0,2}([A-Za-z_]\w*)(?=\s*(?:[:=]|$))", part) for part in parts if part]
+    own = [one[1] for one in names if one and one[1] not in ("self", "cls")]
+    return tuple(own) if all(names) and 1 <= len(own) <= 6 else ()
+
+
 def identifiers(sources: Sources, n: int) -> Iterator[Collection]:
     """Ask for what is defined once in the sources of packages, by name or spelt as words."""
     texts = sources.texts("code")
@@ -398,8 +415,14 @@ def identifiers(sources: Sources, n: int) -> Iterator[Collection]:
             spaced = spelt_as_words(one[1])
             ask = rng.choice(CODE_ASKS if " " in spaced else CODE_ASKS[:3])
             question = ask.format(name=one[1], spaced=spaced)
-            evidence = (((name, *one.span(1)),),)
-            sought.append(Sought(kind="identifiers in code", question=question, evidence=evidence))
+            sought.append(
+                Sought(
+                    kind="identifiers in code",
+                    question=question,
+                    evidence=(((name, *one.span(1)),),),
+                    answers=arguments_of(text, one.end()) if "arguments" in ask else (),
+                )
+            )
     yield Collection(name=f"code-{sources.half}", documents=tuple(documents), sought=tuple(sought))
 
 
@@ -412,7 +435,7 @@ def hops(sources: Sources, n: int) -> Iterator[Collection]:
         seed = seed_of(sources.half, part)
         rng = random.Random(f"hops {seed}")
         past = Past(sources.filler(rng, SHORT), gap="\n")
-        asked: list[tuple[str, str, int]] = []
+        asked: list[tuple[str, str, int, tuple[str, ...]]] = []
         people = [f"{a} {b}" for a in FIRST for b in LAST]
         rng.shuffle(people)
         letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -423,7 +446,7 @@ def hops(sources: Sources, n: int) -> Iterator[Collection]:
             for old, new in itertools.pairwise(names):
                 past.put(f"VAR {new} = VAR {old}", rng.random())
             question = f"Find all variables that are assigned the value {number}."
-            asked.append(("chains", question, 5))
+            asked.append(("chains", question, 5, tuple(names)))
         for _ in range(min(PER_TEXT, n - part * PER_TEXT)):
             first, second, town = people.pop(), people.pop(), rng.choice(PLACES)
             third, thing = rng.choice(people), f"{rng.choice(COLOURS)} {rng.choice(THINGS)}"
@@ -431,7 +454,8 @@ def hops(sources: Sources, n: int) -> Iterator[Collection]:
             values = {"p": first, "q": second, "l": town, "t": thing, "o": third}
             past.put(said.format(**values), rng.random())
             past.put(then.format(**values), rng.random())
-            asked.append(("two hops", about.format(who=ask.format(**values)), 2))
+            answer = town if "{l}" in then else thing
+            asked.append(("two hops", about.format(who=ask.format(**values)), 2, (answer,)))
             if len(people) < 2:
                 break
         text, spans = past.build()
@@ -441,8 +465,9 @@ def hops(sources: Sources, n: int) -> Iterator[Collection]:
                 kind=kind,
                 question=question,
                 evidence=tuple((("hops", *span),) for span in itertools.islice(left, count)),
+                answers=answers,
             )
-            for kind, question, count in asked
+            for kind, question, count, answers in asked
         ]
         yield Collection(
             name=f"hops-{seed}", documents=(document("hops", text),), sought=tuple(sought)
@@ -479,6 +504,7 @@ def short_documents(sources: Sources, n: int) -> Iterator[Collection]:
                 kind="one-sentence documents",
                 question=item.question,
                 evidence=(((d.id, 0, len(d.text)),),),
+                answers=item.answers,
             )
             for d, item in zip(documents, items, strict=True)
         ]
@@ -501,7 +527,12 @@ def passages(sources: Sources, n: int) -> Iterator[Collection]:
                 spans = evidence_spans(passage, item, 0, len(passage))
                 evidence = tuple((name, *span) for span in spans)
                 sought.append(
-                    Sought(kind="real, passages", question=item.question, evidence=(evidence,))
+                    Sought(
+                        kind="real, passages",
+                        question=item.question,
+                        evidence=(evidence,),
+                        answers=item.answers,
+                    )
                 )
         yield Collection(
             name=f"passages-{sources.half}-{part}",
@@ -528,7 +559,10 @@ def conversations(sources: Sources, n: int) -> Iterator[Collection]:
         ]
         messages.append({"role": "user", "content": row["question"]})
         evidence = tuple((name, *span) for span in spans)
-        sought.append(Sought(kind="follow-ups", question=messages, evidence=(evidence,)))
+        answers = tuple(answer.strip() for answer in row["answer"])
+        sought.append(
+            Sought(kind="follow-ups", question=messages, evidence=(evidence,), answers=answers)
+        )
     if sought:
         texts = tuple(document(name, context) for context, name in documents.items())
         yield Collection(

@@ -23,11 +23,15 @@ class Sought:
     question : str or chat messages
     evidence : tuple of tuple of Place
         Statements that are needed; any one of its places gives a statement.
+    answers : tuple of str
+        What is right: any one of them, or all where several statements are asked for. Empty where
+        no short answer can be told to be right.
     """
 
     kind: str
     question: Question
     evidence: tuple[tuple[Place, ...], ...]
+    answers: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:

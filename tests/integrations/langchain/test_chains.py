@@ -244,6 +244,10 @@ def test_the_compressor_takes_any_documents(llm: SharedLLM) -> None:
     given = [Document(FERRY, metadata={"page": 3}), Document(" "), Document(FERRY)]
     spans = own.compress_documents(given, QUESTION)
     assert {one.page_content in FERRY for one in spans} == {True}
+    auto = TreeMemoryCompressor(llm=llm, budget="auto").compress_documents(given, QUESTION)
+    assert len(auto) >= len(spans)
+    with pytest.raises(ValidationError):
+        TreeMemoryCompressor(llm=llm, budget="automatic")
     assert own.compress_documents([], QUESTION) == []
 
 

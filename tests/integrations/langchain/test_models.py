@@ -21,6 +21,7 @@ from langchain_core.runnables import Runnable
 from pydantic import ValidationError
 
 from sharedllm import SharedLLM, SharedLLMError
+from sharedllm.generation import decoding
 from sharedllm_integrations.errors import (
     AnswerTimeoutError,
     ContentError,
@@ -226,6 +227,21 @@ def test_options_of_a_call_go_first(chat: ChatSharedLLM) -> None:
     assert used["output_tokens"] <= 3
     found = chat.bind(budget=64).invoke(PROMPT).response_metadata["sharedllm"]["citations"]
     assert 0 < sum(one["char_end"] - one["char_start"] for one in found) <= 64
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_the_budget_that_follows_the_question(
+    llm: SharedLLM, monkeypatch: pytest.MonkeyPatch, streamed: bool
+) -> None:
+    monkeypatch.setattr(llm.decoder, "refusal_id", 7)
+    monkeypatch.setattr(decoding, "is_unsure", lambda refused: True)
+    chat = ChatSharedLLM(llm=llm, max_tokens=3).bind(budget="auto", scorer="bm25")
+    prompt = f"Read:\n{enclosed(STORY * 3)}\n\nWhen does the ferry leave?"
+    message = joined(list(chat.stream(prompt))) if streamed else chat.invoke(prompt)
+    said = message.response_metadata["sharedllm"]
+    assert (said["looks"], said["budget"]) in ((2, 512), (2, 1024))
+    with pytest.raises(SharedLLMError, match="or 'auto'"):
+        chat.bind(budget="automatic").invoke(prompt)
 
 
 def test_stop_texts(llm: SharedLLM) -> None:

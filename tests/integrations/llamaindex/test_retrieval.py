@@ -288,6 +288,8 @@ def test_spans_for_another_model(llm: SharedLLM) -> None:
     assert found
     assert sum(len(n.get_content()) for n in found) <= 80
     assert [n.metadata["number"] for n in found] == list(range(1, len(found) + 1))
+    auto = TreeMemoryPostprocessor(returns="passages", budget="auto", llm=llm)
+    assert len(auto.postprocess_nodes(nodes, query_str=QUESTION)) >= len(found)
     texts = {n.node_id: n.get_content() for n in nodes}
     for n in found:
         whole = texts[n.node.ref_doc_id or ""]
