@@ -43,9 +43,8 @@ def rss_mib() -> float:
 
 def sizes(folder: Path) -> dict[str, int]:
     """Bytes on disk."""
-    index = sum(path.stat().st_size for path in (folder / "index").glob("*"))
     own = sum(path.stat().st_size for path in folder.glob("memory.sqlite*"))
-    return {"sqlite": own, "index": index}
+    return {"sqlite": own}
 
 
 def parts(folder: Path) -> dict[str, int]:
@@ -55,7 +54,6 @@ def parts(folder: Path) -> dict[str, int]:
     kinds = {
         "texts": "SELECT sum(length(body)) FROM texts",
         "tokens": "SELECT sum(length(layout)) FROM chunks",
-        "embeddings": "SELECT sum(length(embedding)) FROM chunks",
         "words": "SELECT sum(length(block)) FROM words_data",
         "words' text": "SELECT sum(length(c0)) FROM words_content",
         "search vectors": "SELECT sum(length(data)) FROM vectors",

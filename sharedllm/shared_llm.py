@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -43,13 +43,12 @@ from sharedllm.hf.loading import end_ids
 from sharedllm.hf.lora import Adapter
 from sharedllm.injection.upper_model import UpperModel
 from sharedllm.memory.hits import Hits, best_passages
-from sharedllm.memory.resolve import Context, per_question, resolve, resolve_some
+from sharedllm.memory.resolve import Context, leaves_out, per_question, require_some, resolve
 from sharedllm.progress import Progress
-from sharedllm.search import citations, rounds
-from sharedllm.search.budget import Looks, decide
+from sharedllm.search.finding import Found, find, find_in_rounds, follow, rounds_of
 from sharedllm.search.leaf_scores import Scores
 from sharedllm.search.scorers import Embedder, Scorer, require_scores, score
-from sharedllm.search.selection import Selection, group_by_document, select
+from sharedllm.search.selection import Selection
 
 
 class SharedLLM:
@@ -335,10 +334,12 @@ class SharedLLM:
         new_tokens = generation.max_new_tokens
 
         asked = parse(question)
-        documents = resolve(context, self.encoder, asked.sought)
+        documents, known = self._resolve(asked.sought, context, search)
         conversation = converse(asked, documents, self.tokenizer)
         room = require_window(conversation, self.tokenizer, self.window, new_tokens)
         found = conversation.documents  # those of the messages, too
+        if scores is None and (list(found), conversation.query) == (documents, asked.sought):
+            scores = known
         selection, larger = None, None
         if found:
             selection, larger = self._look(conversation, scores, search, room)
@@ -426,7 +427,8 @@ class SharedLLM:
         list of float32 arrays (nodes,)
             One per document, in the order of its forest.
         """
-        documents = resolve_some(context, self.encoder, query)
+        documents = resolve(context, self.encoder, query)
+        require_some(documents)
         return score(query, documents, self.encoder, scorer or self.search.scorer, self._embedder)
 
     @checked("context", "k")
@@ -451,14 +453,16 @@ class SharedLLM:
         InputError, ConfigError
         """
         require_int("k", k, least=1)
-        documents = resolve_some(context, self.encoder, query)
-        scores = self.score(query, documents, scorer=scorer)
+        search = self.search.replace(scorer=scorer or self.search.scorer)
+        documents, known = self._resolve(query, context, search)
+        require_some(documents)
+        scores = known or self.score(query, documents, scorer=search.scorer)
         names = [
             {"id": one.id, "title": one.title, "source": one.source, "metadata": {}}
             for one in documents
         ]
-        most = self.search.rounds if (scorer or self.search.scorer) == rounds.SCORER else 1
-        return best_passages(query, k, documents, names, scores, rounds=most)
+        followed = follow(query, documents, scores, search).followed
+        return best_passages(query, k, documents, names, scores, followed)
 
     @checked("context")
     def select(
@@ -482,11 +486,32 @@ class SharedLLM:
         ------
         InputError, ConfigError, BudgetError
         """
-        documents = resolve_some(context, self.encoder, query)
         search = self._settings(options)[0]
-        found = self._find(query, query, documents, scores, search, self.window)
-        budget, several = found.looks.second or found.looks.first, found.looks.several
-        return self._select(query, documents, found, search, budget, around_match=several)
+        documents, known = self._resolve(query, context, search)
+        require_some(documents)
+        scores = known if scores is None else scores
+        found = self._find(query, documents, scores, search, self.window, asked=query)
+        looks = found.looks
+        return found.select(looks.second or looks.first, around_match=looks.several)
+
+    def _resolve(
+        self, query: str, context: Context, search: SearchConfig
+    ) -> tuple[list[Document], Sequence[Scores] | None]:
+        """Find the documents to search; of a large memory also what the best of them name.
+
+        For that they have to be scored; without it there are no scores yet.
+        """
+        if rounds_of(search) < 2 or not leaves_out(context):
+            return resolve(context, self.encoder, query), None
+
+        def scored(names: Sequence[str]) -> tuple[list[Document], list[Scores]]:
+            documents = resolve(context, self.encoder, query, names)
+            scorer = search.scorer
+            return documents, score(query, documents, self.encoder, scorer, self._embedder)
+
+        return find_in_rounds(
+            scored, lambda found: follow(query, *found, search).unfound, search.rounds
+        )
 
     def _look(
         self,
@@ -497,113 +522,41 @@ class SharedLLM:
     ) -> tuple[Selection, Callable[[], Selection] | None]:
         """Select for a first look; return that and what selects for a second, if there is more."""
         query, documents = conversation.query, conversation.documents
-        found = self._find(query, conversation.question, documents, scores, search, room)
-        at, looks = partial(self._select, query, documents, found, search), found.looks
-        first = at(looks.first, around_match=looks.several)
+        found = self._find(query, documents, scores, search, room, asked=conversation.question)
+        first = found.select(found.looks.first, around_match=found.looks.several)
         leaves = sum(len(document.forest.leaves) for document in documents)
-        if looks.second is None or sum(node.fine for node in first.nodes) == leaves:
+        if found.looks.second is None or sum(node.fine for node in first.nodes) == leaves:
             return first, None
-        return first, partial(at, looks.second, around_match=True)
+        return first, partial(found.select, found.looks.second, around_match=True)
 
     def _find(
         self,
         query: str,
-        question: str,
         documents: Sequence[Document],
         scores: Sequence[Scores] | None,
         search: SearchConfig,
         room: int,
-    ) -> _Found:
-        """Score the nodes of `documents`, unless `scores` are given; follow what the best names.
-
-        Then the budget is decided, once for all looks.
-        """
+        *,
+        asked: str,
+    ) -> Found:
+        """Score `documents`, unless `scores` are given, and decide what is to be shown of them."""
         for document in documents:
             self.encoder.require_own(document)
         if scores is None:
             scores = score(query, documents, self.encoder, search.scorer, self._embedder)
         else:
             require_scores(scores, documents, "scores has")
-        follows = search.scorer == rounds.SCORER and search.selection == "budget"
-        followed = rounds.look_again(
+        return find(
             query,
             documents,
             scores,
-            most=search.rounds if follows else 1,
-            widen=lambda index, node: citations.complete_sentences(
-                documents[index], node, search.sentences
-            ),
-        )
-        looks = decide(
-            question,
-            [document.forest for document in documents],
-            scores,
             search,
+            self.encoder,
+            asked=asked,
             room=room,
-            overhead=citations.window_overheads(documents, self.tokenizer),
             twice=self.decoder.refusal_id is not None,
-            compressed=self._is_compressed(documents, search),
-            followed=len(followed),
         )
-        return _Found(scores=scores, followed=followed, looks=looks)
-
-    def _is_compressed(self, documents: Sequence[Document], search: SearchConfig) -> bool:
-        """Tell if a coarse level takes its share of the budget."""
-        asked = documents if search.coarse == "ready" else ()
-        return search.coarse == "all" or any(
-            document.request(int(root), self.tree.root_ratio) in document.nodes
-            for document in asked
-            for root in document.forest.roots
-        )
-
-    def _select(
-        self,
-        query: str,
-        documents: Sequence[Document],
-        found: _Found,
-        search: SearchConfig,
-        budget: int,
-        *,
-        around_match: bool,
-    ) -> Selection:
-        """Select nodes of `documents`, of which there is at least one.
-
-        Parameters
-        ----------
-        around_match : show of each leaf only the sentences around its best match, with what a
-            later round searched for where that found it
-        """
-        sought = {(one.document, one.node): one.sought for one in found.followed}
-
-        def widen(index: int, node: int) -> tuple[int, int]:
-            document, reach = documents[index], search.sentences
-            if not around_match:
-                return citations.complete_sentences(document, node, reach)
-            match = sought.get((index, node), query)
-            return citations.sentences_around_match(document, node, reach, match)
-
-        selection = select(
-            [d.forest for d in documents],
-            found.scores,
-            search.replace(budget=budget),
-            self.tree,
-            overhead=citations.window_overheads(documents, self.tokenizer),
-            ready=lambda d, node, ratio: documents[d].request(node, ratio) in documents[d].nodes,
-            widen=widen,
-            followed=found.followed,
-        )
-        shown = group_by_document(documents, found.scores, selection.nodes, query)
-        return replace(selection, searched=shown)
 
     def _settings(self, options: dict[str, Any]) -> tuple[SearchConfig, GenerationConfig]:
         """Return the settings of one question: the model's, with `options` changed."""
         return with_options(self.search, self.generation, options)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Found:
-    """The scores of a question, what later rounds of search found, and the budgets of its looks."""
-
-    scores: Sequence[Scores]
-    followed: Sequence[rounds.Followed]
-    looks: Looks

@@ -346,9 +346,14 @@ class _Filtered:
     memory: TreeMemory
     filter: Mapping[str, Any]
 
-    def documents_for(self, query: str, llm: SharedLLM) -> Sequence[Document]:
-        """The documents that `llm` should search for `query`."""
-        return self.memory.documents_for(query, llm, self.filter)
+    def documents_for(
+        self, query: str, llm: SharedLLM, *, names: Sequence[str] = ()
+    ) -> Sequence[Document]:
+        """The documents that `llm` should search for `query`, and some that hold one of `names`."""
+        return self.memory.documents_for(query, llm, self.filter, names=names)
+
+    def leaves_out(self) -> bool:
+        return self.memory.leaves_out(self.filter)
 
 
 def _require_some(memory: TreeMemory, filter: Mapping[str, Any] | None) -> None:

@@ -48,9 +48,11 @@ from sharedllm.generation.decoding import Decoder
 from sharedllm.generation.logits_processors import Row
 from sharedllm.generation.prompt import ABSENT, converse, parse, part_ids
 from sharedllm.injection.positions import Prompt
-from sharedllm.search import citations, rounds
+from sharedllm.search import citations
 from sharedllm.search.budget import Looks, decide, is_unsure
+from sharedllm.search.finding import follow
 from sharedllm.search.leaf_scores import Scores
+from sharedllm.search.rounds import Followed
 from sharedllm.search.selection import Selection, select, with_neighbours
 
 FIXED = (128, 192, 256, 384, 512, 1024, 2048)
@@ -229,16 +231,9 @@ class Asking:
         self.conversation = converse(sought.question, place.documents, self.llm.tokenizer)
 
     @cached_property
-    def followed(self) -> list[rounds.Followed]:
+    def followed(self) -> list[Followed]:
         """Leaves of later rounds of search."""
-        documents, config = self.place.documents, SearchConfig()
-
-        def whole(index: int, node: int) -> tuple[int, int]:
-            return citations.complete_sentences(documents[index], node, config.sentences)
-
-        return rounds.look_again(
-            self.query, documents, self.scores, most=config.rounds, widen=whole
-        )
+        return follow(self.query, self.place.documents, self.scores, SearchConfig()).followed
 
     @cached_property
     def decided(self) -> Looks:

@@ -4,7 +4,8 @@
 
 DEV holds qa2 (.jsonl.xz). All contexts of one half are searched together: the even half serves to
 choose the rule, the odd half to report. Questions that stand alone are asked after the turns of
-another conversation.
+another conversation. A third set is generated: two facts about each of 100 people in a text of 128K
+tokens; the second one is asked for after the first, with a pronoun, and written out.
 """
 
 from __future__ import annotations
@@ -17,13 +18,29 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.quality.halves import half_of
-from benchmarks.quality.items import read_jsonl
+from benchmarks.quality.items import FACTS, FIRST, LAST, facts, read_jsonl
+from benchmarks.quality.search.kinds import BOOK, Sources, seed_of
 from sharedllm import Document, SharedLLM
 from sharedllm.generation.prompt import parse
+from sharedllm.training.examples import Past
 
 KINDS = ("extractive", "number", "date", "list", "table", "contract")  # that stand alone
 ALONE, SEED, BUDGET = 110, 2, 1024
 Span = tuple[int, int]
+NAMES = [f"{first} {last}" for first in FIRST for last in LAST]
+PEOPLE = 100
+SECOND = (  # the questions of FACTS after one about the same person
+    "And which password did he choose for the archive?",
+    "In which town did he hide it?",
+    "And his telephone number?",
+    "In which town was he born?",
+    "What is his favourite instrument?",
+    "How many guineas did he pay at the auction?",
+    "What is the secret ingredient of the soup that he cooks?",
+    "And the name of the ship that he commanded?",
+    "Who was his teacher?",
+    "Where does he work as a clockmaker?",
+)
 
 
 def spans_of(context: str, answers: Sequence[str]) -> list[Span]:
@@ -71,6 +88,31 @@ def found(
         yield out[0], out[1]
 
 
+def fact_about(rng: random.Random, number: int, name: str) -> tuple[str, str, str]:
+    """Draw a statement about `name`, the question that it answers, and the answer."""
+    item = facts(rng.choice(("literal", "reworded")), len(FACTS), rng.randrange(1 << 20))[number]
+    own = next(other for other in NAMES if other in item.question)
+    return item.passage.replace(own, name), item.question.replace(own, name), item.answers[0]
+
+
+def written_out(data: Path, half: int) -> list[tuple[dict, str]]:
+    """Return follow-ups about people, each with the same question written out."""
+    rng = random.Random(f"follow-ups {seed_of(half, 0)}")
+    past = Past(Sources(data, half).filler(rng, BOOK), gap="\n\n")
+    asked = []
+    for name in rng.sample(NAMES, PEOPLE):
+        one, other = rng.sample(range(len(FACTS)), 2)
+        first, second = fact_about(rng, one, name), fact_about(rng, other, name)
+        past.put(first[0], rng.random())
+        past.put(second[0], rng.random())
+        asked.append(({"question": SECOND[other], "history": [first[1:]]}, second[1]))
+    text, spans = past.build()
+    return [
+        ({**row, "context": text, "answer": [text[slice(*span)]]}, question)
+        for (row, question), span in zip(asked, spans[1::2], strict=True)
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -84,16 +126,28 @@ def main() -> None:
     texts = dict.fromkeys(row["context"].strip() for rows in kinds for row in rows)
     documents = {text: llm.remember(text, title="text") for text in texts}
     print(f"{len(documents)} documents, evidence within {BUDGET} tokens, % of questions")
+    scorer = args.scorer or llm.search.scorer
     for name, rows in zip(("follow-ups", "alone"), kinds, strict=True):
-        pairs = list(found(llm, documents, rows, args.scorer or llm.search.scorer))
-        gain = [100.0 * (after - before) for before, after in pairs]
-        error = 1.96 * statistics.stdev(gain) / len(gain) ** 0.5
-        alone, turns = (100 * statistics.mean(pair[i] for pair in pairs) for i in (0, 1))
-        print(
-            f"{name}, {len(rows)}: alone {alone:.1f}, with turns {turns:.1f}, "
-            f"{statistics.mean(gain):+.1f} ± {error:.1f}",
-            flush=True,
-        )
+        show(name, ("alone", "with turns"), list(found(llm, documents, rows, scorer)))
+    pairs = written_out(args.data, args.half)
+    text = pairs[0][0]["context"].strip()
+    book = {text: llm.remember(text, title="text")}
+    after = [with_turns for _, with_turns in found(llm, book, [row for row, _ in pairs], scorer)]
+    out = [{**row, "question": question, "history": []} for row, question in pairs]
+    written = [found_so for _, found_so in found(llm, book, out, scorer)]
+    show("generated", ("written out", "with turns"), list(zip(written, after, strict=True)))
+
+
+def show(name: str, columns: tuple[str, str], pairs: Sequence[tuple[bool, bool]]) -> None:
+    """Print the shares of both columns, and what the second one gains."""
+    gain = [100.0 * (after - before) for before, after in pairs]
+    error = 1.96 * statistics.stdev(gain) / len(gain) ** 0.5
+    before, after = (100 * statistics.mean(pair[i] for pair in pairs) for i in (0, 1))
+    print(
+        f"{name}, {len(pairs)}: {columns[0]} {before:.1f}, {columns[1]} {after:.1f}, "
+        f"{statistics.mean(gain):+.1f} ± {error:.1f}",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

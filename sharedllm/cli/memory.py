@@ -47,14 +47,6 @@ Form = Annotated[
         show_default="the memory's, or bf16",
     ),
 ]
-Embedder = Annotated[
-    str | None,
-    typer.Option(
-        metavar="states|minilm",
-        help="Embedder of chunks for the prefilter; minilm needs the extra embed.",
-        show_default="the memory's, or states",
-    ),
-]
 Rebuild = Annotated[
     bool, typer.Option("--rebuild", help="Encode all again if model or settings differ.")
 ]
@@ -68,7 +60,6 @@ def index(
     adapter: MemoryAdapter = None,
     keep: Keep = None,
     kv: Form = None,
-    embedder: Embedder = None,
     rebuild: Rebuild = False,
     encoding: Encoding = None,
     device: Device = None,
@@ -93,7 +84,7 @@ def index(
         memory = opened(
             folder,
             {"model": model, "adapter": adapter, **place},
-            {"keep": keep, "kv": kv, "embedder": embedder},
+            {"keep": keep, "kv": kv},
             rebuild=rebuild,
             create=True,
         )

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
 from weakref import WeakKeyDictionary
@@ -28,6 +29,7 @@ from sharedllm.config import InjectionConfig, SearchConfig, TreeConfig
 from sharedllm.encoding.document import Document, NodeCache, document_id
 from sharedllm.encoding.kv import NodeKV
 from sharedllm.encoding.lower_model import LowerModel, NodeRequest
+from sharedllm.encoding.near_words import NearWords
 from sharedllm.errors import DocumentError, InputError
 from sharedllm.hf import cross, lora_io
 from sharedllm.hf.architectures import inspect
@@ -192,6 +194,11 @@ class DocumentEncoder:
     def encoder(self) -> DocumentEncoder:
         """The encoder itself, so that it can stand in for a SharedLLM."""
         return self
+
+    @cached_property
+    def near_words(self) -> NearWords:
+        """Words near each other in the model's vocabulary; made when they are first needed."""
+        return NearWords(self.model.get_input_embeddings().weight, self.tokenizer)
 
     def adapt(self, adapter: Adapter) -> None:
         """Register `adapter`, which is on this model already. Documents read before are refused."""

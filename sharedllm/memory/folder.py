@@ -20,8 +20,7 @@ from sharedllm.memory import MEMORY_FILE as FILE
 
 WAL, SHM, JOURNAL = (f"{FILE}-{ending}" for ending in ("wal", "shm", "journal"))
 WRITER = "writer.json"  # names who holds the write lock, or held it last: for messages only
-INDEX = "index"  # folder of the prefilter's FAISS index
-OWN = (FILE, WAL, SHM, JOURNAL, WRITER, INDEX)
+OWN = (FILE, WAL, SHM, JOURNAL, WRITER)
 NOTE_BYTES = 4096
 LONGEST_NAME = 255  # bytes of a folder's name, on all common systems
 
@@ -86,8 +85,7 @@ def kind_of(folder: Path) -> int | None:
 
 
 def _require_plain(name: str, status: os.stat_result, where: str) -> None:
-    plain = stat.S_ISDIR if name == INDEX else stat.S_ISREG
-    if not plain(status.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         kind = "a link" if stat.S_ISLNK(status.st_mode) else "something else"
         raise TreeMemoryFormatError(
             f"{name} is {kind} in {where}, and a memory keeps to its own folder; link to the "

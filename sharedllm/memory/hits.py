@@ -12,7 +12,7 @@ from sharedllm.displayed import Displayed, View, view
 from sharedllm.encoding.document import Document
 from sharedllm.search.citations import complete_sentences, whole_passage
 from sharedllm.search.leaf_scores import Scores
-from sharedllm.search.rounds import look_again
+from sharedllm.search.rounds import Followed
 from sharedllm.search.selection import Searched, SelectedNode, group_by_document
 
 
@@ -72,8 +72,7 @@ def best_passages(
     documents: Sequence[Document],
     names: Sequence[Mapping[str, Any]],
     scores: Sequence[Scores],
-    *,
-    rounds: int,
+    followed: Sequence[Followed],
 ) -> Hits:
     """Return the passages of the `k` leaves with the best scores.
 
@@ -81,16 +80,9 @@ def best_passages(
     ----------
     names : id, title, source and metadata of each document
     scores : of the nodes of each document
-    rounds : of search, at most
+    followed : what later rounds of search found
     """
-
-    def widen(index: int, leaf: int) -> tuple[int, int]:
-        return complete_sentences(documents[index], leaf, SearchConfig().sentences)
-
-    found = {
-        (one.document, one.node): one
-        for one in look_again(query, documents, scores, most=rounds, widen=widen)
-    }
+    found = {(one.document, one.node): one for one in followed}
     places = [(i, int(leaf)) for i, one in enumerate(documents) for leaf in one.forest.leaves]
 
     def score(place: tuple[int, int]) -> float:
@@ -98,8 +90,8 @@ def best_passages(
 
     best = []
     for index, leaf in sorted(places, key=lambda place: (-score(place), place))[:k]:
-        start, end = widen(index, leaf)
-        followed = found.get((index, leaf))
+        start, end = complete_sentences(documents[index], leaf, SearchConfig().sentences)
+        later = found.get((index, leaf))
         node = SelectedNode(
             document=index,
             node=leaf,
@@ -109,8 +101,8 @@ def best_passages(
             as_text=True,
             fine=True,
             score=score((index, leaf)),
-            round=followed.round if followed else 1,
-            sought=followed.sought if followed else "",
+            round=later.round if later else 1,
+            sought=later.sought if later else "",
         )
         best.append(node)
     hits = [_hit(documents[node.document], names[node.document], node, query) for node in best]

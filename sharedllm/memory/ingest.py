@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sharedllm.encoding.document_encoder import DocumentEncoder
 from sharedllm.encoding.kv import NodeKV
-from sharedllm.encoding.lower_model import NodeRequest, unit
+from sharedllm.encoding.lower_model import NodeRequest
 from sharedllm.errors import DocumentError, TreeMemoryDamagedError
 from sharedllm.memory import tables
 from sharedllm.memory.codes import (
@@ -32,11 +32,8 @@ from sharedllm.memory.codes import (
 from sharedllm.memory.database import Database
 from sharedllm.memory.documents import MemoryDocument, metadata_json
 from sharedllm.memory.manifest import Manifest
-from sharedllm.memory.prefilter import Embedder
 from sharedllm.memory.tables import ChunkRows, Place
 from sharedllm.progress import Progress, Reporter, reporter
-from sharedllm.text.normalise import normalise
-from sharedllm.text.tree import Chunk, grow_trees
 from sharedllm.text.words import searchable
 
 KEY_BYTES = 20
@@ -98,7 +95,6 @@ class Ingest:
     Parameters
     ----------
     codec : of search vectors; None keeps them whole
-    embedder : for the prefilter; None takes the mean of a piece's search vectors
     """
 
     def __init__(
@@ -107,10 +103,9 @@ class Ingest:
         manifest: Manifest,
         encoder: DocumentEncoder,
         codec: VectorCodec | None,
-        embedder: Embedder | None,
     ) -> None:
         self._database, self._encoder, self._manifest = database, encoder, manifest
-        self._codec, self._embedder = codec, embedder
+        self._codec = codec
         self._batch_tokens = max(BATCH_TOKENS, encoder.lower.batch_tokens)
 
     # -- adding and updating -------------------------------------------------------------------
@@ -336,20 +331,16 @@ class Ingest:
             [_moved(request, start) for request in self._kept(end - start)] for start, end in spans
         ]
         nodes = self._nodes(ids, [request for own in requests for request in own])
-        embeddings = self._embeddings(pieces, vectors, spans)
         return [
             ChunkRows(
                 key=piece.key,
                 tokens=len(piece),
                 layout=layout_to_bytes(piece.ids, piece.spans),
-                embedding=embedding.astype("<f2").tobytes(),
                 words=searchable(piece.text),
                 vectors=vectors_to_bytes(vectors[start:end], self._codec),
                 nodes=tuple(kv_to_bytes(nodes[one], self._manifest.settings.kv) for one in own),
             )
-            for piece, (start, end), own, embedding in zip(
-                pieces, spans, requests, embeddings, strict=True
-            )
+            for piece, (start, end), own in zip(pieces, spans, requests, strict=True)
         ]
 
     def _kept(self, length: int) -> tuple[NodeRequest, ...]:
@@ -365,32 +356,6 @@ class Ingest:
             for request, kv in self._encoder.node_kv(ids, requests)
         }
         copies.wait()
-        return out
-
-    def _embeddings(
-        self, pieces: Sequence[Piece], vectors: Tensor, spans: Sequence[tuple[int, int]]
-    ) -> NDArray[np.float16]:
-        """One row of unit length a piece; (pieces, dims)."""
-        if self._embedder is None:
-            means = torch.stack([vectors[start:end].float().mean(0) for start, end in spans])
-            return np.asarray(unit(means).half().cpu().numpy())
-        texts, counts = [], []
-        for piece in pieces:
-            own = self._leaf_texts(piece)
-            texts += own
-            counts.append(len(own))
-        rows = self._embedder.texts(texts)
-        sums = np.add.reduceat(rows, np.cumsum([0, *counts[:-1]]), axis=0)
-        lengths = np.linalg.norm(sums, axis=1, keepdims=True)
-        return np.asarray(sums / np.maximum(lengths, 1e-12), np.float16)
-
-    def _leaf_texts(self, piece: Piece) -> list[str]:
-        """The texts of the piece's leaves: embedders read a few hundred words at most."""
-        forest = grow_trees([Chunk(index=0, start=0, end=len(piece))], self._encoder.tree)
-        out = []
-        for node in forest.leaves:
-            own = piece.spans[forest.start[node] : forest.end[node]]
-            out.append(normalise(piece.text[int(own[:, 0].min()) : int(own[:, 1].max())]).text)
         return out
 
 

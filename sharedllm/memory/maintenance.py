@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -26,8 +27,6 @@ from sharedllm.text.words import searchable
 AGAIN = "delete it and add it again"
 CHUNKS_AT_ONCE = 16  # that are copied in one transaction
 FTS5_IN_INTEGRITY_CHECK = (3, 44)  # https://sqlite.org/releaselog/3_44_0.html
-MOST_GENERATIONS = 10**15
-UNKNOWN_GENERATIONS = 1_000_000  # more than were made since the last one that is known
 
 
 # -- verify ----------------------------------------------------------------------------------------
@@ -131,8 +130,6 @@ class _Findings:
             self.sound(row, f"the manifest's {row[0]}", "manifest")
         if self.connection.execute("SELECT count(*) FROM manifest").fetchone()[0] < 2:
             self.note(f"the count of changes is missing: {REPAIR}", "manifest")
-        for row in self.connection.execute("SELECT * FROM dropped"):
-            self.sound(row, "a chunk that was dropped", "dropped")
 
     def codecs(self) -> None:
         rows = self.connection.execute("SELECT * FROM codecs").fetchall()
@@ -314,7 +311,7 @@ def repair(
 
 def _cleared(connection: sqlite3.Connection, found: _Findings) -> list[int]:
     """Remove broken rows, and give the texts that have to be placed again."""
-    if any(problem.table in ("manifest", "dropped") for problem in found.problems):
+    if any(problem.table == "manifest" for problem in found.problems):
         _renumber(connection)
     broken = set(found.broken)
     if found.codec:  # codes mean nothing without it
@@ -334,16 +331,8 @@ def _cleared(connection: sqlite3.Connection, found: _Findings) -> list[int]:
 
 
 def _renumber(connection: sqlite3.Connection) -> None:
-    """Count changes from a number on that no index has seen, so that indexes are made anew."""
-    known = connection.execute(
-        "SELECT max(generation) FROM dropped WHERE typeof(generation) = 'integer' "
-        "AND generation < ?",
-        (MOST_GENERATIONS,),
-    ).fetchone()[0]
-    now = int(known or 0) + UNKNOWN_GENERATIONS
-    connection.execute("DELETE FROM dropped")
-    for name in ("generation", "trimmed"):
-        tables.set_value(connection, name, str(now))
+    """Count changes from a number on that no process has seen: the microseconds since 1970."""
+    tables.set_value(connection, "generation", str(time.time_ns() // 1000))
 
 
 def _index_again(connection: sqlite3.Connection) -> set[int]:
@@ -384,13 +373,11 @@ def compact(database: Database) -> None:
         for row in connection.execute("SELECT * FROM placed"):
             what = f"Nothing was changed; {REPAIR}, then compact: a chunk's place"
             tables.checked(row, "placed", what)
-        now = tables.bump(connection)
+        tables.bump(connection)
         idle = connection.execute(
             "SELECT chunk FROM chunks WHERE chunk NOT IN (SELECT chunk FROM placed)"
         )
         tables.drop_chunks(connection, [chunk for (chunk,) in idle.fetchall()])
-        connection.execute("DELETE FROM dropped")
-        tables.set_value(connection, "trimmed", str(now))
         connection.execute("INSERT INTO words (words) VALUES ('optimize')")
     database.vacuum()
 

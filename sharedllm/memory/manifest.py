@@ -34,14 +34,11 @@ class MemorySettings:
         How KV is stored; "exact" in the model's own type.
     vectors : {"compact", "exact"}
         How search vectors are stored: as codes of 64 bytes a token, or whole in float16.
-    embedder : str
-        The name of what embeds chunks for the prefilter; "states" is the model itself.
     """
 
     keep: str = "text"
     kv: str = "bf16"
     vectors: str = "compact"
-    embedder: str = "states"
 
     def __post_init__(self) -> None:
         require_one_of("keep", self.keep, KEEPS)

@@ -28,12 +28,33 @@ class Searchable(Protocol):
         ...
 
 
+@runtime_checkable
+class Large(Protocol):
+    """Something searchable that may leave out documents, and finds more by what they name."""
+
+    def leaves_out(self) -> bool:
+        """Return True where a search looks at a part of the documents only."""
+        ...
+
+    def documents_for(
+        self, query: str, llm: HasEncoder, *, names: Sequence[str] = ()
+    ) -> Sequence[Document]:
+        """Find what to search for `query`, and few documents that hold one of `names`."""
+        ...
+
+
 Source = Document | Searchable
 Context = Source | str | os.PathLike[str] | Sequence[Source | str | os.PathLike[str]]
 
 
-def resolve(context: Context, encoder: DocumentEncoder, query: str) -> list[Document]:
+def resolve(
+    context: Context, encoder: DocumentEncoder, query: str, names: Sequence[str] = ()
+) -> list[Document]:
     """Give the documents of `context`, in each memory's place those that it finds for `query`.
+
+    Parameters
+    ----------
+    names : that a large memory finds documents by, too
 
     Raises
     ------
@@ -45,24 +66,30 @@ def resolve(context: Context, encoder: DocumentEncoder, query: str) -> list[Docu
         if isinstance(source, Document):
             out[_name(source)] = source
         else:
-            found = source.documents_for(query, encoder)
+            if names and isinstance(source, Large):
+                found = source.documents_for(query, encoder, names=names)
+            else:
+                found = source.documents_for(query, encoder)
             out |= {_name(document): document for document in found}
     for document in out.values():
         encoder.require_own(document)
     return list(out.values())
 
 
-def resolve_some(context: Context, encoder: DocumentEncoder, query: str) -> list[Document]:
-    """As :func:`resolve`, where there must be a document.
+def leaves_out(context: Context) -> bool:
+    """Return True where a search looks at a part of some memory only."""
+    return any(isinstance(one, Large) and one.leaves_out() for one in per_question(context, 1)[0])
+
+
+def require_some(documents: Sequence[Document]) -> None:
+    """Refuse to search nothing.
 
     Raises
     ------
     InputError
     """
-    documents = resolve(context, encoder, query)
     if not documents:
         raise InputError("there is no document to search; give what remember() returned")
-    return documents
 
 
 @checked()

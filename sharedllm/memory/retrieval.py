@@ -6,29 +6,36 @@ import json
 import sqlite3
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from torch import Tensor
 
 from sharedllm.config import SearchConfig
 from sharedllm.encoding.document import Document
 from sharedllm.encoding.document_encoder import DocumentEncoder
-from sharedllm.encoding.lower_model import unit
 from sharedllm.errors import InputError, TreeMemoryDamagedError
 from sharedllm.memory import tables
 from sharedllm.memory.codes import VectorCodec
 from sharedllm.memory.database import Database
 from sharedllm.memory.hits import Hits, best_passages
 from sharedllm.memory.manifest import Manifest
-from sharedllm.memory.prefilter import DenseIndex, Embedder, Prefilter, every_text, is_large
+from sharedllm.memory.prefilter import candidates_of, every_text, is_large, naming, runs_of
 from sharedllm.memory.stored_documents import Run, StoredDocuments
-from sharedllm.search.query import make_query
+from sharedllm.search.finding import find_in_rounds, follow
+from sharedllm.search.leaf_scores import Scores
+from sharedllm.search.rounds import Looked
 from sharedllm.search.scorers import score
 
-# chunks by words, and the query's embedding where it is needed; None in a small memory
-_Ranked = tuple[list[int], NDArray[np.float32] | None] | None
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Scored:
+    """What a round found: documents with names and metadata, scores, and what is followed."""
+
+    documents: list[Document]
+    names: list[dict[str, Any]]
+    scores: list[Scores]
+    looked: Looked
 
 
 class Retrieval:
@@ -37,8 +44,6 @@ class Retrieval:
     Parameters
     ----------
     codec : of search vectors; None where they are stored whole
-    embedder : for the prefilter
-    prefilter : {"words", "hybrid", "dense"}
     candidates : chunks that the exact search looks at
     """
 
@@ -47,22 +52,26 @@ class Retrieval:
         database: Database,
         manifest: Manifest,
         codec: VectorCodec | None,
-        embedder: Embedder | None,
-        prefilter: str,
         candidates: int,
     ) -> None:
         self._database, self._manifest, self._codec = database, manifest, codec
-        self._embedder, self._candidates = embedder, candidates
-        dense = DenseIndex(database.folder, manifest.digest)
-        self._prefilter = Prefilter(dense, prefilter, candidates)
+        self._candidates = candidates
         self._stored: dict[tuple[object, ...], StoredDocuments] = {}
         self._looked = False
         self._lock = threading.RLock()
 
     def documents_for(
-        self, query: str, encoder: DocumentEncoder, given: Mapping[str, Any] | None
+        self,
+        query: str,
+        encoder: DocumentEncoder,
+        given: Mapping[str, Any] | None,
+        names: Sequence[str] = (),
     ) -> Sequence[Document]:
         """Find what to search for `query`, the best part last.
+
+        Parameters
+        ----------
+        names : what a later round of search searches for besides
 
         Raises
         ------
@@ -71,28 +80,41 @@ class Retrieval:
         InputError
             If there is no document, or none that the filter lets through.
         """
-        return [document for document, _ in self._found(query, encoder, given)]
+        return [document for document, _ in self._found(query, encoder, given, names)]
 
     def search(
         self, query: str, k: int, encoder: DocumentEncoder, given: Mapping[str, Any] | None
     ) -> Hits:
         """The passages of the `k` leaves with the best scores."""
-        parts = self._found(query, encoder, given)
-        documents = [document for document, _ in parts]
         default = SearchConfig()
-        scores = score(query, documents, encoder, default.scorer)
-        names = [names for _, names in parts]
-        return best_passages(query, k, documents, names, scores, rounds=default.rounds)
+
+        def find(also: Sequence[str]) -> _Scored:
+            parts = self._found(query, encoder, given, also)
+            documents = [document for document, _ in parts]
+            scores = score(query, documents, encoder, default.scorer)
+            looked = follow(query, documents, scores, default)
+            return _Scored(documents, [names for _, names in parts], scores, looked)
+
+        with self._database.read() as connection:
+            large = is_large(connection, given, self._candidates)
+        most = default.rounds if large else 1
+        found = find_in_rounds(find, lambda one: one.looked.unfound, most)
+        return best_passages(
+            query, k, found.documents, found.names, found.scores, found.looked.followed
+        )
 
     def _found(
-        self, query: str, encoder: DocumentEncoder, given: Mapping[str, Any] | None
+        self,
+        query: str,
+        encoder: DocumentEncoder,
+        given: Mapping[str, Any] | None,
+        names: Sequence[str],
     ) -> list[tuple[Document, dict[str, Any]]]:
         """Documents to search, each with the names and metadata of its stored document."""
         stored = self._stored_for(encoder)
         self._look()
-        ranked = self._ranked(query, encoder, given)
         with self._lock, self._database.read() as connection:
-            runs = self._runs(connection, ranked, given)
+            runs = self._runs(connection, query, encoder, given, names)
             # text by text: a long one is unpacked once for all of its runs
             made = {
                 run: stored.document(connection, run) for run in sorted(runs, key=lambda r: r.text)
@@ -129,37 +151,19 @@ class Retrieval:
                 self._stored[key] = StoredDocuments(self._database, settings, encoder, codec)
             return self._stored[key]
 
-    def _ranked(
-        self, query: str, encoder: DocumentEncoder, given: Mapping[str, Any] | None
-    ) -> _Ranked:
-        """Rank chunks of a large memory; the model is not waited for while the file is held."""
-        with self._database.read() as connection:
-            if not is_large(connection, given, self._candidates):
-                return None
-            found = self._prefilter.by_words(connection, query, given)
-        needed = self._prefilter.needs_embedding(found)
-        return found, self._embedding(query, encoder) if needed else None
-
     def _runs(
-        self, connection: sqlite3.Connection, ranked: _Ranked, given: Mapping[str, Any] | None
+        self,
+        connection: sqlite3.Connection,
+        query: str,
+        encoder: DocumentEncoder,
+        given: Mapping[str, Any] | None,
+        names: Sequence[str],
     ) -> list[Run]:
         """All texts of a small memory; of a large one those stretches that the prefilter finds."""
-        if ranked is None:
+        if not is_large(connection, given, self._candidates):
             return every_text(connection, given)
-        return self._prefilter.runs(connection, *ranked, given)
-
-    def _embedding(self, query: str, encoder: DocumentEncoder) -> NDArray[np.float32]:
-        """The embedding of a query; (dims,)."""
-        if self._embedder is not None:
-            return self._embedder.query(query)
-        with encoder.lock.question(), encoder.lock.forward:
-            sought = make_query(query, encoder.tokenizer, encoder.lower)
-        return mean_vector(sought.vectors)
-
-
-def mean_vector(vectors: Tensor) -> NDArray[np.float32]:
-    """The embedding that search vectors give by themselves: their mean, of unit length."""
-    return np.asarray(unit(vectors.float().mean(0)).cpu().numpy(), np.float32)
+        chunks = candidates_of(connection, query, encoder.near_words, self._candidates, given)
+        return runs_of(connection, [*chunks, *naming(connection, names, given)], given)
 
 
 def codec_of(

@@ -10,14 +10,14 @@ from pathlib import Path
 from sharedllm.errors import TreeMemoryFormatError
 
 APPLICATION_ID = 0x53_4C_4C_4D  # "SLLM", in the header of the file
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 WORDS = """CREATE VIRTUAL TABLE words USING fts5 (
         text, detail=none, tokenize='unicode61 remove_diacritics 2'
     )"""
 # A text is kept once, whatever documents have it; a chunk once, whatever texts hold it. Row numbers
-# are never used again (AUTOINCREMENT), so that an index that is behind cannot mistake a new chunk
-# for an old one.
+# are never used again (AUTOINCREMENT), so that what a search holds in memory cannot mistake a new
+# chunk for an old one.
 SCHEMA = (
     """CREATE TABLE manifest (
         name TEXT PRIMARY KEY, value TEXT NOT NULL, checksum INTEGER NOT NULL
@@ -45,7 +45,6 @@ SCHEMA = (
         key BLOB NOT NULL UNIQUE,        -- a hash of its tokens, its text and its makers
         tokens INTEGER NOT NULL,
         layout BLOB NOT NULL,            -- token ids and character spans, deflated
-        embedding BLOB NOT NULL,         -- float16, for the prefilter
         words INTEGER NOT NULL,          -- checksum of its row in the table words
         checksum INTEGER NOT NULL
     )""",
@@ -82,23 +81,17 @@ SCHEMA = (
         checksum INTEGER NOT NULL,
         PRIMARY KEY (made_by, name)
     ) WITHOUT ROWID""",
-    # Chunks that went away, for an index that has to catch up.
-    """CREATE TABLE dropped (
-        chunk INTEGER PRIMARY KEY, generation INTEGER NOT NULL, checksum INTEGER NOT NULL
-    )""",
-    "CREATE INDEX dropped_by_generation ON dropped (generation)",
     WORDS,
 )
 KINDS: dict[str, tuple[type, ...]] = {  # of the values in a row, its checksum left out
     "manifest": (str, str),
     "texts": (int, bytes, int, int),  # the body, which its hash checks, is left out as well
     "documents": (str, str, str, str, int),  # as they are read: without their own number
-    "chunks": (int, bytes, int, bytes, bytes, int),
+    "chunks": (int, bytes, int, bytes, int),
     "placed": (int, int, int, int, int),
     "vectors": (int, bytes),
     "kv": (int, int, bytes),
     "codecs": (bytes, str, str, bytes),
-    "dropped": (int, int),
 }
 
 

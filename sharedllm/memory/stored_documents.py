@@ -193,7 +193,7 @@ class StoredDocuments:
         ids, spans, chunks, at = [], [], [], 0
         known = self._encoder.model.get_input_embeddings().num_embeddings
         for chunk, first, last in placed:
-            _, _, count, layout, _, _ = tables.chunk_row(connection, chunk)
+            _, _, count, layout, _ = tables.chunk_row(connection, chunk)
             try:
                 own_ids, own_spans = layout_from_bytes(layout, count, last - first, known)
             except ValueError as error:

@@ -58,7 +58,6 @@ class ChunkRows:
     key: bytes
     tokens: int
     layout: bytes
-    embedding: bytes
     words: str
     vectors: bytes
     nodes: tuple[bytes, ...]
@@ -153,7 +152,7 @@ def set_value(connection: sqlite3.Connection, name: str, value: str) -> None:
 
 
 def generation(connection: sqlite3.Connection) -> int:
-    """The number of changes so far; an index knows by it whether it is behind."""
+    """The number of changes so far."""
     return number_of(connection, "generation")
 
 
@@ -378,10 +377,9 @@ def insert_chunks(connection: sqlite3.Connection, new: Sequence[ChunkRows]) -> d
 
 
 def _insert_chunk(connection: sqlite3.Connection, new: ChunkRows) -> int:
-    values = (new.key, new.tokens, new.layout, new.embedding, checksum(new.words))
+    values = (new.key, new.tokens, new.layout, checksum(new.words))
     chunk = connection.execute(
-        "INSERT INTO chunks (key, tokens, layout, embedding, words, checksum) "
-        "VALUES (?, ?, ?, ?, ?, 0)",
+        "INSERT INTO chunks (key, tokens, layout, words, checksum) VALUES (?, ?, ?, ?, 0)",
         values,
     ).lastrowid
     connection.execute(  # its checksum takes in its row number
@@ -412,7 +410,7 @@ def chunk_rows(connection: sqlite3.Connection, chunk: int) -> ChunkRows:
     TreeMemoryDamagedError
         If something of it is missing, or is not what was written.
     """
-    _, key, tokens, layout, embedding, check = chunk_row(connection, chunk)
+    _, key, tokens, layout, check = chunk_row(connection, chunk)
     words = connection.execute("SELECT text FROM words WHERE rowid = ?", (chunk,)).fetchone()
     if words is None or checksum(words[0]) != check:
         raise damaged_chunk(connection, chunk, "its words are not what was written")
@@ -422,7 +420,6 @@ def chunk_rows(connection: sqlite3.Connection, chunk: int) -> ChunkRows:
         key=key,
         tokens=tokens,
         layout=layout,
-        embedding=embedding,
         words=words[0],
         vectors=vectors_of(connection, [chunk])[chunk],
         nodes=tuple(node for node in nodes if node is not None),
@@ -430,7 +427,7 @@ def chunk_rows(connection: sqlite3.Connection, chunk: int) -> ChunkRows:
 
 
 def chunk_row(connection: sqlite3.Connection, chunk: int) -> tuple[Any, ...]:
-    """Chunk, key, number of tokens, layout, embedding and the checksum of its words.
+    """Chunk, key, number of tokens, layout and the checksum of its words.
 
     Raises
     ------
@@ -505,14 +502,10 @@ def drop_idle_chunks(connection: sqlite3.Connection, chunks: Iterable[int]) -> N
 
 def drop_chunks(connection: sqlite3.Connection, chunks: Iterable[int]) -> None:
     """Remove everything that is stored of `chunks`."""
-    now = generation(connection)
     for chunk in chunks:
         for table in ("chunks", "vectors", "kv"):
             connection.execute(f"DELETE FROM {table} WHERE chunk = ?", (chunk,))
         connection.execute("DELETE FROM words WHERE rowid = ?", (chunk,))
-        connection.execute(
-            "INSERT OR REPLACE INTO dropped VALUES (?, ?, ?)", (chunk, now, checksum(chunk, now))
-        )
 
 
 # -- documents -------------------------------------------------------------------------------------
@@ -616,7 +609,7 @@ def stored_documents(
         f"""SELECT {DOCUMENT}, t.text, t.hash, t.characters, t.tokens, t.checksum,
         (SELECT count(*) FROM placed p WHERE p.text = d.text),
         length(t.body) + coalesce((SELECT sum(
-            length(c.layout) + length(c.embedding) + coalesce(length(v.data), 0)
+            length(c.layout) + coalesce(length(v.data), 0)
             + coalesce((SELECT sum(length(k.data)) FROM kv k WHERE k.chunk = c.chunk), 0))
         FROM chunks c LEFT JOIN vectors v ON v.chunk = c.chunk
         WHERE c.chunk IN (SELECT chunk FROM placed p WHERE p.text = d.text)), 0)

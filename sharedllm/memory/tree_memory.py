@@ -12,10 +12,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from sharedllm.arguments import checked, shown, unicode_problem
-from sharedllm.config import require_int, require_number, require_one_of
+from sharedllm.config import require_int, require_number
 from sharedllm.encoding.document import Document
 from sharedllm.encoding.document_encoder import DocumentEncoder, HasEncoder, loaded_encoder
-from sharedllm.errors import ConfigError, InputError, TreeMemoryError, TreeMemoryMismatchError
+from sharedllm.errors import ConfigError, InputError, TreeMemoryError
 from sharedllm.memory import maintenance, tables
 from sharedllm.memory.database import Database
 from sharedllm.memory.documents import MemoryDocument, Report, StoredDocument
@@ -23,7 +23,7 @@ from sharedllm.memory.filters import condition
 from sharedllm.memory.hits import Hits
 from sharedllm.memory.ingest import Ingest
 from sharedllm.memory.manifest import Manifest, MemorySettings
-from sharedllm.memory.prefilter import MINILM, STATES, Embedder, embedder_of
+from sharedllm.memory.prefilter import is_large
 from sharedllm.memory.retrieval import Retrieval, codec_of
 from sharedllm.progress import Progress
 
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 Documents = list[StoredDocument]
 CANDIDATES = 128
-PREFILTERS = ("words", "hybrid", "dense")
-NAMED_EMBEDDERS = (STATES, MINILM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +62,6 @@ class TreeMemory:
     vectors : {"compact", "exact"} or None
         How it stores search vectors: in 64 bytes a token, or as they are (2 bytes a number). None
         is what the memory has, and "compact" for a new one.
-    embedder : for the prefilter: a function of a list of texts, LangChain's Embeddings,
-        LlamaIndex's BaseEmbedding, "minilm" (needs the extra "embed"), or None for the model itself
-    prefilter : {"words", "hybrid", "dense"} or None
-        What chooses the chunks of a large memory: words (BM25), embeddings, or both. None is both
-        where the memory has an embedder, and words where the model itself would embed.
     candidates : int
         Chunks that a question's exact search looks at; a memory with more is prefiltered.
     rebuild : encode all documents again where model or settings differ, rather than refuse
@@ -94,20 +87,16 @@ class TreeMemory:
         keep: str | None = None,
         kv: str | None = None,
         vectors: str | None = None,
-        embedder: Any = None,
-        prefilter: str | None = None,
         candidates: int = CANDIDATES,
         rebuild: bool = False,
         create: bool = True,
         busy_s: float = 30.0,
     ) -> None:
-        self.path, self._embedder = Path(path), embedder
+        self.path = Path(path)
         self._encoder = None if llm is None else llm.encoder
-        if prefilter is not None:
-            require_one_of("prefilter", prefilter, PREFILTERS)
         require_int("candidates", candidates, least=1)
-        self._prefilter, self._candidates = prefilter, candidates
-        named = {"keep": keep, "kv": kv, "vectors": vectors, "embedder": _name_of(embedder)}
+        self._candidates = candidates
+        named = {"keep": keep, "kv": kv, "vectors": vectors}
         given = {name: value for name, value in named.items() if value is not None}
         MemorySettings(**given)  # refuses wrong values before a folder is made
         self._busy_s = _seconds("busy_s", busy_s)
@@ -291,10 +280,18 @@ class TreeMemory:
         query: str,
         llm: HasEncoder,
         filter: Mapping[str, Any] | None = None,
+        *,
+        names: Sequence[str] = (),
     ) -> Sequence[Document]:
         """Find what to search to answer `query`: ``llm.answer(query, memory)`` calls it.
 
         All documents of a small memory; of a large one, the parts that the prefilter finds.
+
+        Parameters
+        ----------
+        filter : as that of :meth:`search`
+        names : what a later round of search searches for: in a large memory, parts that hold all
+            words of one of these are found, too, where there are few
 
         Raises
         ------
@@ -308,7 +305,12 @@ class TreeMemory:
                 own = Manifest.of(encoder, self._manifest.settings)
                 self._manifest.require(own, self.path)
                 self._encoder = encoder
-        return self._working.retrieval.documents_for(query, encoder, filter)
+        return self._working.retrieval.documents_for(query, encoder, filter, names)
+
+    def leaves_out(self, filter: Mapping[str, Any] | None = None) -> bool:
+        """Return True where a search looks at a part of the documents only."""
+        with self._database.read() as connection:
+            return is_large(connection, filter, self._candidates)
 
     def require_documents(self) -> None:
         """Refuse to search a memory of nothing, before a model is loaded for it.
@@ -493,25 +495,11 @@ class TreeMemory:
             if self._held is None:
                 codec = codec_of(self._database, self._manifest, self.encoder)
                 own = (self._database, self._manifest)
-                embedder = self._own_embedder()
-                settings = self._manifest.settings
-                # a mean of the model's own states finds next to nothing (docs/experiments.md, 11)
-                kind = self._prefilter or ("words" if settings.embedder == STATES else "hybrid")
                 self._held = _Working(
-                    ingest=Ingest(*own, self.encoder, codec, embedder),
-                    retrieval=Retrieval(*own, codec, embedder, kind, self._candidates),
+                    ingest=Ingest(*own, self.encoder, codec),
+                    retrieval=Retrieval(*own, codec, self._candidates),
                 )
             return self._held
-
-    def _own_embedder(self) -> Embedder | None:
-        """The embedder that was given, or the one of the memory if its name is known."""
-        name = self._manifest.settings.embedder
-        if self._embedder is None and name not in NAMED_EMBEDDERS:
-            raise TreeMemoryMismatchError(
-                f"the memory in {str(self.path)!r} was made with the embedder {name}; open it with "
-                "TreeMemory(path, embedder=...)"
-            )
-        return embedder_of(name if self._embedder is None else self._embedder)
 
 
 def _several(documents: MemoryDocument | Iterable[MemoryDocument]) -> list[MemoryDocument]:
@@ -527,23 +515,6 @@ def _several(documents: MemoryDocument | Iterable[MemoryDocument]) -> list[Memor
                 "MemoryDocument(text=...), or several. Nothing was changed"
             )
     return given
-
-
-def _name_of(embedder: Any) -> str | None:
-    """The name that the manifest has for an embedder of the user's.
-
-    Raises
-    ------
-    ConfigError
-    """
-    if embedder is None or (isinstance(embedder, str) and embedder in NAMED_EMBEDDERS):
-        return embedder
-    if isinstance(embedder, str):
-        raise ConfigError(
-            f"embedder is {shown(embedder)}; allowed are 'states', 'minilm', a function of a list "
-            "of texts, LangChain's Embeddings and LlamaIndex's BaseEmbedding"
-        )
-    return Embedder(embedder).name
 
 
 def _seconds(name: str, value: object) -> float:

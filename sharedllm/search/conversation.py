@@ -24,6 +24,15 @@ PRONOUNS = frozenset(
         "these those latter former"
     ).split()
 )
+PERSONAL = frozenset("he she him her hers his himself herself".split())
+# words that "he" or "she" can stand for: by their endings, or from the list
+PERSON = re.compile(
+    r"\w{2,}(?:er|or|ist|ian|man|woman|ess|eur|ee)s?"
+    r"|(?:student|agent|president|resident|servant|assistant|merchant|man|men|woman|women|fellow|lad|lass|maid|king|queen|boy|girl|child|baby|son|prince|wife|husband|aunt|uncle|niece|nephew|cousin|lady|"
+    r"lord|guy|friend|hero|heroine|patient|nurse|chief|judge|priest|monk|nun|pope|saint|god|devil|"
+    r"ghost|witch|giant|dwarf|fox|wolf|bear|lion|cat|dog|horse|bird|someone|anyone|everyone|"
+    r"somebody|person|victim|guest|host|pilot|captain|spouse|who|employee|individual|human)s?"
+)
 _OWN = r"(?! (?:agreement|contract|document|text|table|page|book|story|statement)\b)"
 FIRST = re.compile(  # cues in a question of any length
     r"^\W*(?:and|but|or|so|also|then|(?:what|how) about|how so|how come|why not|go on)\b"
@@ -73,15 +82,29 @@ def refers_back(question: str, earlier: Sequence[tuple[str, str]]) -> bool:
         return True
     if len(words) > LONG:
         return False
-    if CUE.search(low) or _has_open_pronoun(low):
+    if CUE.search(low) or _has_open_pronoun(question):
         return True
     held = {stem(word) for turn in earlier for part in turn for word in content_words(part.lower())}
     return any(len(word) >= SHARED and stem(word) in held for word in own)
 
 
-def _has_open_pronoun(low: str) -> bool:
+def _has_open_pronoun(question: str) -> bool:
     """Tell a pronoun that stands in front of what it could refer to within its own question."""
+    low = question.lower()
     for match in WORD.finditer(low):
-        if match.group() in PRONOUNS and len(content_words(low[: match.start()])) < FEW:
+        if match.group() not in PRONOUNS:
+            continue
+        before = question[: match.start()]
+        if len(content_words(before.lower())) < FEW:
             return match.group() != "it" or not EXPLETIVE.search(low)
+        if match.group() in PERSONAL and not _names_somebody(before):
+            return True
     return False
+
+
+def _names_somebody(text: str) -> bool:
+    """Tell a name or another word for a person; a capital letter may begin the text."""
+    found = [match.group() for match in WORD.finditer(text)]
+    return any(word[0].isupper() for word in found[1:]) or any(
+        PERSON.fullmatch(word.lower()) for word in found
+    )

@@ -60,6 +60,23 @@ class Followed:
 
 
 @dataclass(frozen=True, slots=True)
+class Looked:
+    """What looking again found.
+
+    Attributes
+    ----------
+    followed : list of Followed
+        By round, the surest first.
+    unfound : tuple of str
+        Names and codes that were searched for and stand in none of the other leaves: a large memory
+        may have them in chunks that were not searched.
+    """
+
+    followed: list[Followed]
+    unfound: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class _Link:
     """A name, number, code or compound: its words, how it is written, and who else may hold it."""
 
@@ -97,7 +114,7 @@ def look_again(
     *,
     most: int,
     widen: Widen,
-) -> list[Followed]:
+) -> Looked:
     """Follow what the best leaf names.
 
     Parameters
@@ -105,14 +122,9 @@ def look_again(
     scores : for the question, of the nodes of each document
     most : rounds, the question's own included
     widen : returns the tokens of a node with the sentences that its edges cut
-
-    Returns
-    -------
-    list of Followed
-        By round, the surest first.
     """
     if most < 2:
-        return []
+        return Looked([], ())
     named = _Named(documents, widen)
     flat = np.concatenate([s[d.forest.leaves] for d, s in zip(documents, scores, strict=True)])
     best, bound = int(flat.argmax()), float(flat.max()) - SURE
@@ -132,7 +144,7 @@ def look_again(
             out.append(
                 Followed(document=document, node=node, round=number, sought=sought, score=score)
             )
-    return out
+    return Looked(out, tuple(dict.fromkeys(named.unfound)))
 
 
 class _Named:
@@ -141,6 +153,7 @@ class _Named:
     def __init__(self, documents: Sequence[Document], widen: Widen) -> None:
         self._documents, self._widen = documents, widen
         self._leaves = Leaves(documents)
+        self.unfound: list[str] = []
 
     def place(self, leaf: int) -> tuple[int, int]:
         """Return the document and node of a leaf."""
@@ -177,6 +190,8 @@ class _Named:
             for sentence in source.sentences:
                 for link in _links(sentence, known):
                     others = self._elsewhere(link, source)
+                    if not others and link.most > 1:
+                        self.unfound.append(link.written)
                     sure = source.sure / max(1, len(others))
                     if len(others) > link.most or sure < LEAST:
                         continue

@@ -64,8 +64,7 @@ STRUCT = "tree_memory"  # its kind in LlamaIndex's storage
 # what LlamaIndex's indices take that means nothing here
 WITHOUT_MEANING = ("callback_manager", "insert_batch_size", "use_async", "store_nodes_override")
 INSTEAD = {  # what to write in place of LlamaIndex's arguments and attributes
-    "embed_model": "it searches without embeddings: leave embed_model out (a large memory can have "
-    "an embedder for its prefilter: memory=TreeMemory(folder, embedder=...))",
+    "embed_model": "it searches without embeddings: leave embed_model out",
     "service_context": "LlamaIndex has no ServiceContext any more: give llm=",
     "docstore": "its documents are those of index.memory: index.memory.get(id), "
     "index.memory.list()",

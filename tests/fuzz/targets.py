@@ -195,8 +195,8 @@ def files(at: Place) -> dict[str, Target]:
 
 def memories(at: Place) -> dict[str, Target]:
     memory, llm = at.memory, at.llm
-    opening = {"llm": llm, "keep": "text", "kv": "bf16", "vectors": "compact", "embedder": None}
-    opening |= {"prefilter": None, "candidates": 128, "rebuild": False, "create": True}
+    opening = {"llm": llm, "keep": "text", "kv": "bf16", "vectors": "compact"}
+    opening |= {"candidates": 128, "rebuild": False, "create": True}
     made = MemoryDocument(id="added", text=FERRY)
     changed = MemoryDocument(id="story", text=STORY, title="changed")
     query = {"query": "Who kept the light?", "filter": {"year": 1871}}

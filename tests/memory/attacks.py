@@ -43,7 +43,6 @@ KEYS = {  # columns by which a row of a table is found
     "vectors": ("chunk",),
     "kv": ("row",),
     "codecs": ("made_by", "name"),
-    "dropped": ("chunk",),
     "words_content": ("id",),
     "words_data": ("id",),
     "words_docsize": ("id",),
@@ -206,8 +205,9 @@ def _both(*steps: Callable[[Path], None]) -> Callable[[Path], None]:
 ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) "
 SCHEMAS = {
     "a view in the place of a table": (
-        "DROP TABLE dropped",
-        f"CREATE VIEW dropped (chunk, generation, checksum) AS {ENDLESS} SELECT x, x, x FROM n",
+        "DROP TABLE codecs",
+        f"CREATE VIEW codecs (made_by, name, shape, data, checksum) AS {ENDLESS} "
+        "SELECT x, x, x, x, x FROM n",
     ),
     "a view of documents": (
         "ALTER TABLE documents RENAME TO other",
@@ -234,7 +234,6 @@ def _statements(given: tuple[str, ...]) -> Callable[[Path], None]:
 
 
 OWN_NAMES = ("memory.sqlite-wal", "memory.sqlite-journal", "memory.sqlite-shm", "writer.json")
-INDEX_FILE = "index/chunks.faiss"
 
 
 def things(outside: Path) -> Iterator[Attack]:
@@ -258,12 +257,11 @@ def things(outside: Path) -> Iterator[Attack]:
         "a link to itself": lambda path: path.symlink_to(path.name),
         "an endless file": lambda path: (path.touch(), os.truncate(path, 1 << 40)),
     }
-    for name in (*OWN_NAMES, INDEX_FILE, "index", "memory.sqlite"):
+    for name in (*OWN_NAMES, "memory.sqlite"):
         for what, maker in makers.items():
             if name == "memory.sqlite" and what == "an endless file":
                 continue  # a file of that size is not one of SQLite's: it has no header
             yield f"{what} as {name}", _placed(name, maker)
-    yield "a garbled index", _placed(INDEX_FILE, lambda p: p.write_bytes(b'{"a": 1}\n' + bytes(99)))
 
 
 def _placed(name: str, maker: Callable[[Path], Any]) -> Callable[[Path], None]:
@@ -293,7 +291,7 @@ MANIFESTS: tuple[tuple[str, Any], ...] = (
     ("loads.injection", []),
     ("loads.named", True),
     ("settings.keep", "code"),
-    ("settings.embedder", "os.system"),
+    ("settings.vectors", "os.system"),
     ("settings", []),
     ("made_by.tree", None),
     ("made_by", "x"),

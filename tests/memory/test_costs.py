@@ -49,7 +49,7 @@ def test_a_question_touches_the_candidates_alone(
         return vectors_of(connection, chunks)
 
     monkeypatch.setattr(tables, "vectors_of", counted)
-    with TreeMemory(thousand, llm=llm, candidates=10, prefilter="words") as memory:
+    with TreeMemory(thousand, llm=llm, candidates=10) as memory:
         hits = memory.search("note 289", k=1)
     assert hits[0].id == "17"
     assert len(read) == 10

@@ -272,7 +272,7 @@ def test_hostile_names_are_data(make: Make, tmp_path: Path, name: str) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["inner"]
     assert sorted(path.name for path in (tmp_path / "inner").iterdir()) == ["copy", "memory"]
     inside = {path.name for path in memory.path.iterdir()}
-    own = ("memory.sqlite", "memory.sqlite-wal", "memory.sqlite-shm", "writer.json", "index")
+    own = ("memory.sqlite", "memory.sqlite-wal", "memory.sqlite-shm", "writer.json")
     assert inside <= set(own)
 
 
@@ -282,7 +282,7 @@ def test_links_and_pipes_in_place_of_files_are_refused(make: Make, tmp_path: Pat
     outside.write_text("precious")
     memory = make()
     memory.close()
-    for name in ("index", "writer.json", "memory.sqlite-wal"):
+    for name in ("writer.json", "memory.sqlite-wal"):
         (memory.path / name).unlink(missing_ok=True)
         (memory.path / name).symlink_to(outside)
         with pytest.raises(TreeMemoryFormatError, match=f"{name} is a link"):

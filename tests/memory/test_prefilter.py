@@ -1,22 +1,41 @@
-"""The prefilter of large memories: embeddings and words, filters, and an index that keeps up."""
+"""The prefilter of large memories: words, words near them, filters, and an index that keeps up."""
 
 from __future__ import annotations
 
+import multiprocessing
 import random
+import sqlite3
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from sharedllm import MemoryDocument, SharedLLM, TreeMemory
-from sharedllm.errors import ConfigError, TreeMemoryMismatchError
+from sharedllm.errors import ConfigError, TreeMemoryFormatError
 from sharedllm.memory import prefilter
-from sharedllm.memory.prefilter import DenseIndex, Embedder, by_words, fused
+from sharedllm.memory.prefilter import by_near_words, by_words, candidates_of
 from tests.conftest import Make
+from tests.models import shared
 from tests.texts import GARDEN
 
 WORDS = "lamp reef tide rope mast keel fog bell dawn gull salt oar net star wind".split()
 QUICK: dict[str, Any] = {"max_new_tokens": 2, "budget": 200}
+ASKED = "Who grew blue poppies behind the chapel?"
+
+
+class Synonyms:
+    """Near words as a test wants them."""
+
+    def __init__(self, near: Mapping[str, Mapping[str, float]]) -> None:
+        self._near = near
+
+    def of(self, word: str) -> Mapping[str, float]:
+        return self._near.get(word, {})
+
+
+NONE: Any = Synonyms({})
+SHIPS: Any = Synonyms({"vessel": {"boat": 0.5, "lamp": 0.4}, "purchased": {"bought": 0.6}})
 
 
 def filler(number: int) -> MemoryDocument:
@@ -25,35 +44,51 @@ def filler(number: int) -> MemoryDocument:
     return MemoryDocument(id=f"filler {number}", text=text, metadata={"even": number % 2 == 0})
 
 
-def letters(texts: list[str]) -> np.ndarray[Any, Any]:
-    """An embedder: how often each letter stands in a text."""
-    rows = [[text.lower().count(chr(97 + i)) + 0.01 for i in range(26)] for text in texts]
-    return np.asarray(rows, np.float32)
-
-
 @pytest.fixture
 def large(make: Make) -> TreeMemory:
-    memory = make(candidates=8, embedder=letters)
+    memory = make(candidates=8)
     memory.add([filler(i) for i in range(20)])
     memory.add(MemoryDocument(id="garden", text=GARDEN, title="Garden", metadata={"even": True}))
     return memory
 
 
-@pytest.mark.parametrize("prefilter", ["hybrid", "dense", "words"])
-def test_what_matters_gets_through(
-    large: TreeMemory, make: Make, llm: SharedLLM, prefilter: str
-) -> None:
-    memory = make(candidates=8, embedder=letters, prefilter=prefilter)
-    parts = memory.documents_for("Who grew blue poppies behind the chapel?", llm)
+@pytest.fixture
+def ships(make: Make) -> TreeMemory:
+    memory = make()
+    memory.add([filler(i) for i in range(12)])
+    memory.add(MemoryDocument(id="ship", text="Ida bought a boat", metadata={"even": True}))
+    memory.add(MemoryDocument(id="half", text="a boat on a beach"))
+    return memory
+
+
+def names(memory: TreeMemory, chunks: list[int]) -> list[str]:
+    with memory._database.read() as connection:
+        return [
+            connection.execute(
+                "SELECT d.id FROM placed p JOIN documents d ON d.text = p.text WHERE p.chunk = ?",
+                (chunk,),
+            ).fetchone()[0]
+            for chunk in chunks
+        ]
+
+
+def near(memory: TreeMemory, query: str, k: int = 3, filter: Any = None) -> list[str]:
+    with memory._database.read() as connection:
+        found = by_near_words(connection, query, SHIPS, k, filter)
+    return names(memory, found)
+
+
+def test_what_matters_gets_through(large: TreeMemory, llm: SharedLLM) -> None:
+    parts = large.documents_for(ASKED, llm)
     assert sum(len(part.forest.roots) for part in parts) <= 8
     assert "garden" in {part.id for part in parts}
     for part in parts:
-        whole = memory.get(part.id).text
+        whole = large.get(part.id).text
         assert whole[part.offset : part.offset + len(part.text)] == part.text
         assert part.text_of(0, len(part)).strip() == part.text.strip()
-    answer = llm.answer("Who grew blue poppies behind the chapel?", memory, **QUICK)
+    answer = llm.answer(ASKED, large, **QUICK)
     for cited in answer.citations:
-        assert memory.get(cited.document).text[cited.char_start : cited.char_end] == cited.text
+        assert large.get(cited.document).text[cited.char_start : cited.char_end] == cited.text
 
 
 def test_the_best_part_stands_last(large: TreeMemory, llm: SharedLLM) -> None:
@@ -61,10 +96,11 @@ def test_the_best_part_stands_last(large: TreeMemory, llm: SharedLLM) -> None:
     assert parts[-1].id == "garden"
 
 
-def test_filters_hold_in_both_rankings(large: TreeMemory, llm: SharedLLM) -> None:
-    parts = large.documents_for("lamp reef tide", llm, {"even": False})
-    assert parts
-    assert all(large.get(part.id).metadata["even"] is False for part in parts)
+def test_filters_hold_in_every_ranking(large: TreeMemory, llm: SharedLLM) -> None:
+    for query in ("lamp reef tide", "zzz qqq"):
+        parts = large.documents_for(query, llm, {"even": False})
+        assert parts
+        assert all(large.get(part.id).metadata["even"] is False for part in parts)
     hits = large.search("lamp reef tide", k=3, filter={"even": True})
     assert all(hit.metadata["even"] is True for hit in hits)
 
@@ -75,8 +111,8 @@ def test_filters_hold_in_both_rankings(large: TreeMemory, llm: SharedLLM) -> Non
 )
 def test_no_query_is_an_operator(large: TreeMemory, query: str) -> None:
     with large._database.read() as connection:
-        found = by_words(connection, query, 5)
-    assert len(found) <= 5
+        assert len(by_words(connection, query, 5)) <= 5
+        assert len(by_near_words(connection, query, SHIPS, 5)) <= 5
     assert large.search(f"{query} x", k=1)
 
 
@@ -91,150 +127,165 @@ def test_words_are_found_as_the_index_spells_them(make: Make) -> None:
         spellings = "café|CAFE|emile|snake|snake_case|snakeCase|größe|groesse|gbs-65-146|12/2021"
         for query in (*spellings.split("|"), "\uff23\uff21\uff26\uff25", "(café) OR"):
             assert by_words(connection, query, 3) == [chunk]
-        assert by_words(connection, "zebra", 3) == []
+            assert by_near_words(connection, query, NONE, 3) == [chunk]
+        assert by_words(connection, "zebra", 3) == by_near_words(connection, "zebra", NONE, 3) == []
 
 
-def test_a_question_without_known_words_is_answered(
-    large: TreeMemory, make: Make, llm: SharedLLM
-) -> None:
-    """Embeddings fill up what words do not find."""
-    with make(candidates=8, embedder=letters, prefilter="words") as memory:
-        for query in ("zzz qqq", "poppies zzz"):
-            parts = memory.documents_for(query, llm)
-            assert sum(len(part.forest.roots) for part in parts) == 8
-        assert parts[-1].id == "garden"
+def test_a_question_without_known_words_is_answered(large: TreeMemory, llm: SharedLLM) -> None:
+    """The newest documents fill up what words do not find."""
+    for query in ("zzz qqq", "poppies zzz", "\u6f22\u5b57"):
+        parts = large.documents_for(query, llm)
+        assert sum(len(part.forest.roots) for part in parts) == 8
+    assert large.documents_for("poppies zzz", llm)[-1].id == "garden"
 
 
 def test_common_words_are_not_looked_up(large: TreeMemory) -> None:
     with large._database.read() as connection:
-        assert prefilter._rare(connection, "lamp reef poppies") == ["poppies"]
-        assert len(prefilter._rare(connection, "lamp reef")) >= 1
+        assert prefilter._rare(connection, ["lamp", "reef", "poppies"]) == ["poppies"]
+        assert len(prefilter._rare(connection, ["lamp", "reef"])) == 1
 
 
-def test_ranks_are_joined() -> None:
-    scores = fused([([1, 2, 3], 1), ([3, 4], 1)])
-    assert max(scores, key=scores.__getitem__) == 3
-    assert scores[1] > scores[2] > 0
-    assert fused([([1], 2), ([2], 1)]) == {1: 2 / 61, 2: 1 / 61}
-    assert set(scores) == {1, 2, 3, 4}
-    assert fused([]) == {}
+# -- words near the question's ---------------------------------------------------------------------
 
 
-def nearest(memory: TreeMemory, index: DenseIndex, text: str, k: int = 3) -> list[float]:
-    """The similarities of what the index finds: chunks may be equally near."""
-    with memory._database.read() as connection:
-        found = index.search(connection, Embedder(letters).query(text), k)
-    score = similarities(memory, text)
-    return [score[chunk] for chunk in found]
+def test_other_words_of_the_same_meaning_are_found(ships: TreeMemory) -> None:
+    assert near(ships, "Who purchased that vessel?") == ["ship", "half"]
+    with ships._database.read() as connection:
+        assert by_words(connection, "Who purchased that vessel?", 3) == []
+        found = candidates_of(connection, "Who purchased that vessel?", SHIPS, 4)
+    assert names(ships, found)[:2] == ["ship", "half"]
+    assert len(set(found)) == 4
 
 
-def exact(memory: TreeMemory, text: str, k: int = 3) -> list[float]:
-    return sorted(similarities(memory, text).values(), reverse=True)[:k]
+def test_the_word_itself_counts_more(ships: TreeMemory) -> None:
+    ships.add(MemoryDocument(id="own", text="an old vessel"))
+    assert near(ships, "vessel", k=1) == ["own"]
+    assert set(near(ships, "vessel")) == {"own", "ship", "half"}
 
 
-def similarities(memory: TreeMemory, text: str) -> dict[int, float]:
-    with memory._database.read() as connection:
-        rows = connection.execute("SELECT chunk, embedding FROM chunks").fetchall()
-    query = Embedder(letters).query(text)
-    return {chunk: float(np.frombuffer(e, "<f2").astype(np.float32) @ query) for chunk, e in rows}
+def test_common_words_near_a_word_tell_nothing(ships: TreeMemory) -> None:
+    assert all("filler" not in name for name in near(ships, "vessel", k=10))  # "lamp" is in most
 
 
-@pytest.mark.parametrize("flat", [True, False])
-def test_the_index_keeps_up_with_changes(
-    large: TreeMemory, monkeypatch: pytest.MonkeyPatch, flat: bool
-) -> None:
-    if not flat:  # clustered, every cluster searched
-        monkeypatch.setattr(prefilter, "FLAT_UP_TO", 40)
-    index = DenseIndex(large.path, b"x")
-    for change in (
-        lambda: large.add([filler(i) for i in range(100, 110)]),
-        lambda: large.delete(["garden", "filler 3"]),
-        lambda: large.update(MemoryDocument(id="filler 5", text="gull " * 50)),
-        large.compact,
-        lambda: large.delete([f"filler {i}" for i in range(100, 110)]),
-        lambda: large.add([filler(i) for i in range(200, 270)]),
-    ):
-        change()
-        for text in ("lamp lamp lamp", "gull", "poppies"):
-            assert nearest(large, index, text) == pytest.approx(exact(large, text), abs=1e-3)
-    assert hasattr(index._index, "nlist") is not flat
+def test_numbers_and_codes_have_no_near_words(ships: TreeMemory) -> None:
+    alike: Any = Synonyms({"48013": {"boat": 0.9}, "ab-12": {"boat": 0.9}, "ab12": {"boat": 0.9}})
+    with ships._database.read() as connection:
+        for query in ("48013", "AB-12"):
+            assert by_near_words(connection, query, alike, 3) == []
 
 
-def test_the_saved_index_is_used_and_a_broken_one_made_anew(
-    large: TreeMemory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(prefilter, "SAVED_FROM", 10)
-    first = DenseIndex(large.path, b"x")
-    expected = nearest(large, first, "poppies")
-    file = large.path / "index" / "chunks.faiss"
-    assert file.is_file()
-    made: list[str] = []
-    make_anew = DenseIndex._make
-    monkeypatch.setattr(
-        DenseIndex, "_make", lambda self, c: (made.append("made"), make_anew(self, c))[1]
+def test_filters_hold_for_near_words(ships: TreeMemory) -> None:
+    assert near(ships, "Who purchased that vessel?", filter={"even": True}) == ["ship"]
+    assert near(ships, "Who purchased that vessel?", filter={"even": "never"}) == []
+
+
+def test_rows_are_bounded(ships: TreeMemory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prefilter, "MOST_NEAR_ROWS", 1)
+    looked_up: list[int] = []
+    holding = prefilter._holding
+
+    def counted(connection: sqlite3.Connection, word: str) -> Any:
+        rows = holding(connection, word)
+        looked_up.append(len(rows))
+        return rows
+
+    monkeypatch.setattr(prefilter, "_holding", counted)
+    assert near(ships, "Who purchased that vessel?") == ["ship"]
+    assert sum(looked_up) == 1  # "bought", and not "boat", which is in two
+
+
+def test_every_change_is_found_at_once(ships: TreeMemory) -> None:
+    changes = (
+        (lambda: ships.delete("half"), ["ship"]),
+        (lambda: ships.update(MemoryDocument(id="ship", text="gull " * 30)), []),
+        (lambda: ships.add(MemoryDocument(id="third", text="the boat")), ["third"]),
+        (ships.compact, ["third"]),
+        (lambda: ships.add(MemoryDocument(id="copy", text="the boat")), ["third"]),
     )
-    assert nearest(large, DenseIndex(large.path, b"x"), "poppies") == expected
-    assert made == []
-    assert nearest(large, DenseIndex(large.path, b"another model"), "poppies") == expected
-    assert made == ["made"]
-    data = bytearray(file.read_bytes())
-    data[-100] ^= 1
-    file.write_bytes(bytes(data))
-    assert nearest(large, DenseIndex(large.path, b"another model"), "poppies") == expected
-    assert made == ["made", "made"]
-    assert "made anew" in caplog.text
+    for change, expected in changes:
+        change()
+        assert near(ships, "Who purchased that vessel?") == expected
+    assert ships.verify().clean
 
 
-class LangChainLike:
-    model = "letters-1"
-
-    def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        return [list(map(float, row)) for row in letters(texts)]
-
-    def embed_query(self, text: str) -> list[float]:
-        return self.embed_documents([text])[0]
+def test_another_writer_is_seen(ships: TreeMemory, make: Make) -> None:
+    other = make()
+    other.add(MemoryDocument(id="late", text="a boat was bought late"))
+    assert set(near(ships, "Who purchased that vessel?", k=2)) == {"late", "ship"}
+    other.delete(["late", "ship"])
+    assert near(ships, "Who purchased that vessel?") == ["half"]
 
 
-class LlamaIndexLike:
-    model_name = "letters-2"
-
-    def get_text_embedding_batch(self, texts: list[str]) -> list[list[float]]:
-        return LangChainLike().embed_documents(texts)
-
-    def get_query_embedding(self, text: str) -> list[float]:
-        return LangChainLike().embed_query(text)
+def asked_in(path: str, answers: Any) -> None:
+    llm = shared("llama", sizes={"max_position_embeddings": 8192})
+    with TreeMemory(path, llm=llm) as memory:
+        answers.put(near(memory, "Who purchased that vessel?"))
 
 
-@pytest.mark.parametrize("given", [letters, LangChainLike(), LlamaIndexLike()])
-def test_embedders_of_every_kind(make: Make, llm: SharedLLM, given: Any) -> None:
-    memory = make(candidates=4, embedder=given)
-    memory.add([filler(i) for i in range(8)])
-    memory.add(MemoryDocument(id="garden", text=GARDEN))
-    assert memory.search("blue poppies behind the chapel", k=1)[0].id == "garden"
-    memory.close()
-    assert memory._manifest.settings.embedder == Embedder(given).name
-    with pytest.raises(TreeMemoryMismatchError, match="was made with the embedder"):
-        make(candidates=4).search("poppies")
-    with pytest.raises(TreeMemoryMismatchError, match="embedder"):
-        make(embedder="states")
+def test_another_process_finds_the_same(ships: TreeMemory) -> None:
+    context = multiprocessing.get_context("spawn")
+    answers = context.Queue()
+    other = context.Process(target=asked_in, args=(str(ships.path), answers))
+    other.start()
+    try:
+        assert answers.get(timeout=120) == near(ships, "Who purchased that vessel?")
+    finally:
+        other.join(60)
 
 
-def test_the_model_itself_embeds_by_default(make: Make) -> None:
-    memory = make(candidates=4)
-    memory.add([filler(i) for i in range(8)])
-    memory.add(MemoryDocument(id="garden", text=GARDEN))
-    assert memory.search("Aunt Odile grew blue poppies behind the chapel", k=1)[0].id == "garden"
+def test_a_memory_that_cannot_be_written_is_searched(ships: TreeMemory, make: Make) -> None:
+    path = ships.path
+    ships.close()
+    held = [path, *path.iterdir()]
+    for place in held:
+        place.chmod(0o555 if place.is_dir() else 0o444)
+    try:
+        memory = make()
+        assert near(memory, "Who purchased that vessel?") == ["ship", "half"]
+        memory.close()
+    finally:
+        for place in held:
+            if place.exists():
+                place.chmod(0o755 if place.is_dir() else 0o644)
 
 
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        ("best", "embedder is 'best'; allowed are"),
-        (3, "embedder is 3; allowed"),
-        (lambda texts: np.zeros((1, 2)), "must return 4 rows"),
-        (lambda texts: np.full((len(texts), 2), np.nan), "finite"),
-    ],
-)
-def test_embedders_that_are_none(make: Make, given: Any, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
-        make("new", embedder=given).add(MemoryDocument(text="a" * 40))
+@pytest.fixture
+def broken(ships: TreeMemory) -> TreeMemory:
+    """Its index of words lacks a chunk."""
+    with ships._database.write() as connection:
+        chunk = connection.execute("SELECT max(chunk) FROM chunks").fetchone()[0]
+        connection.execute("DELETE FROM words WHERE rowid = ?", (chunk,))
+    return ships
+
+
+def test_a_broken_index_of_words_is_made_anew_from_the_texts(broken: TreeMemory) -> None:
+    assert near(broken, "Who purchased that vessel?") == ["ship"]
+    assert not broken.verify().clean
+    assert broken.verify(repair=True).clean
+    assert near(broken, "Who purchased that vessel?") == ["ship", "half"]
+
+
+def test_rows_of_a_strangers_index_lead_nowhere(ships: TreeMemory, llm: SharedLLM) -> None:
+    """An index may name chunks that are not there, under any number."""
+    with ships._database.write() as connection:
+        for row in (1 << 62, 10**6):
+            connection.execute("INSERT INTO words (rowid, text) VALUES (?, 'boat bought')", (row,))
+    small = TreeMemory(ships.path, llm=llm, candidates=4)
+    found = small.documents_for("boat bought", llm)
+    assert {part.id for part in found} & {"ship", "half"}
+    small.close()
+
+
+def test_a_memory_made_before_is_refused(ships: TreeMemory, make: Make) -> None:
+    ships.close()
+    with sqlite3.connect(ships.path / "memory.sqlite") as connection:
+        connection.execute("PRAGMA user_version = 2")
+    with pytest.raises(TreeMemoryFormatError, match="version"):
+        make()
+
+
+@pytest.mark.parametrize("candidates", [0, -1, 1.5, "8", True])
+def test_candidates_are_a_positive_number(tmp_path: Path, candidates: Any) -> None:
+    with pytest.raises(ConfigError, match="candidates"):
+        TreeMemory(tmp_path / "new", candidates=candidates)
+    assert not (tmp_path / "new").exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import subprocess
@@ -14,7 +13,6 @@ import pytest
 from sharedllm import MemoryDocument, SharedLLM, TreeMemory
 from sharedllm.errors import TreeMemoryBusyError, TreeMemoryError, TreeMemoryFormatError
 from sharedllm.memory import folder as folders
-from sharedllm.memory import prefilter
 from tests.conftest import DOCUMENTS, Make
 
 ROOT = Path(__file__).parents[2]
@@ -142,31 +140,3 @@ memory.delete("story")
 def test_the_end_of_a_process_closes_its_memories(closed: Path) -> None:
     subprocess.run([sys.executable, "-c", AT_EXIT, str(closed)], cwd=ROOT, check=True)
     assert set(files(closed)) == {"memory.sqlite", "writer.json"}
-
-
-@pytest.fixture
-def saved(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prefilter, "SAVED_FROM", 2)
-    memory = make(prefilter="dense", candidates=4)
-    memory.add(DOCUMENTS)
-    memory.search("light")
-    assert (memory.path / "index" / "chunks.faiss").is_file()
-    memory.close()
-
-
-@pytest.mark.usefixtures("saved")
-def test_an_index_that_another_user_saved_is_made_anew(
-    make: Make,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """FAISS trusts the bytes that it reads."""
-    memory = make(prefilter="dense", candidates=4)
-    memory.search("light")
-    assert not caplog.records
-    monkeypatch.setenv("SHAREDLLM_CACHE", str(tmp_path / "another user's"))
-    other = make(prefilter="dense", candidates=4)
-    with caplog.at_level(logging.WARNING):
-        assert other.search("light")[0] == memory.search("light")[0]
-    assert "not those that this user has written" in caplog.text

@@ -24,6 +24,7 @@ FOLLOW_UPS = (
     "Who lived there?",
     "How long was she ill?",
     "What does this mean?",
+    "What is the secret ingredient of the soup that he cooks?",  # a soup is no "he"
 )
 ALONE = (
     "What is the capital of France?",
@@ -32,6 +33,8 @@ ALONE = (
     "Is it true that cats sleep all day?",
     "Did Henchard regret that he sold Susan?",
     "Which town has a market where they sell hay?",
+    "What did the young keeper give for the horse that he sold?",
+    "In which town did the teacher hide the lamp that she had found?",
     "Wie heißt die Hauptstadt von Frankreich?",
     "法国的首都是哪里",
     "invoice 48013",

@@ -8,7 +8,7 @@ import itertools
 import numpy as np
 import pytest
 
-from sharedllm import MemoryDocument, SharedLLM, TreeConfig
+from sharedllm import MemoryDocument, SharedLLM, TreeConfig, TreeMemory
 from sharedllm.encoding.document import Document
 from sharedllm.errors import ConfigError
 from sharedllm.search.bm25 import BM25
@@ -36,7 +36,7 @@ def found(question: str, *texts: str, most: int = 8) -> list[tuple[int, str, str
     def own(document: int, node: int) -> tuple[int, int]:
         return complete_sentences(documents[document], node, reach=64)
 
-    followed = look_again(question, documents, scores, most=most, widen=own)
+    followed = look_again(question, documents, scores, most=most, widen=own).followed
     for one in followed:
         best = max(values.max() for values in scores)
         assert one.score < best - SURE
@@ -217,3 +217,46 @@ def test_scores_stay_those_of_the_scorer(llm: SharedLLM) -> None:
 def test_the_sentence_of_a_number_matches_best() -> None:
     text = "We went to find all of them. The number is 27815. To find it took days."
     assert matching_sentence(text, "Find all that are assigned 27815.") == (29, 49)
+
+
+# -- large memories --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def large(make: Make, llm: SharedLLM) -> TreeMemory:
+    """A memory in whose search only two chunks take part, and four statements that lead on."""
+    memory = make(llm=llm, candidates=2)
+    memory.add(MemoryDocument(id=f"tide {n}", text=FILLER * 2 + f"Day {n}.") for n in range(12))
+    facts = (TEACHER, "Jens Holm worked with Ada Falk. ", "Ada Falk lived in Ribe. ", "Ivo Lind.")
+    memory.add(MemoryDocument(id=fact.split()[-2], text=fact) for fact in facts)
+    return memory
+
+
+def test_other_chunks_of_a_large_memory_are_found_by_what_is_named(
+    large: TreeMemory, llm: SharedLLM
+) -> None:
+    question = "Who was the teacher of Anna Lund?"
+    assert large.leaves_out()
+    assert not large.leaves_out({"id": "Jens"})
+    hits = large.search(question, k=3)
+    assert [(hit.id, hit.round, hit.sought) for hit in hits] == [
+        ("Jens", 1, ""), ("Ada", 2, "Jens Holm"), ("in", 3, "Ada Falk")
+    ]  # fmt: skip
+    answer = llm.answer(question, large, budget=2000, max_new_tokens=1)
+    assert [c.sought for c in answer.citations if c.round > 1] == ["Jens Holm", "Ada Falk"]
+    assert answer.usage.search_rounds == 3
+    assert llm.answer(question, large, rounds=1, max_new_tokens=1).usage.search_rounds == 1
+    passages = llm.passages(question, large, k=3)
+    assert [hit.id for hit in passages] == [hit.id for hit in hits]
+    chosen = llm.select(question, large, budget=2000)
+    assert chosen.rounds == 3
+
+
+def test_names_that_many_chunks_hold_bring_none(large: TreeMemory, llm: SharedLLM) -> None:
+    asked = {"query": "When is the tide low?", "llm": llm}
+    before = {part.id for part in large.documents_for(**asked)}
+    assert {part.id for part in large.documents_for(**asked, names=["Day"])} == before
+    assert {part.id for part in large.documents_for(**asked, names=["Ivo Lind"])} > before
+    assert {part.id for part in large.documents_for(**asked, names=["?!", ""])} == before
+    filtered = large.documents_for(**asked, filter={"id": {"ne": "Ivo"}}, names=["Ada Falk"])
+    assert {part.id for part in filtered} > before

@@ -107,7 +107,8 @@ class Store:
         """Return what later rounds find, as the product does."""
         documents, rounds = self.documents, SearchConfig().rounds
         of_nodes = self._of_nodes(scores)
-        return look_again(query.text, documents, of_nodes, most=rounds, widen=self._widen)
+        found = look_again(query.text, documents, of_nodes, most=rounds, widen=self._widen)
+        return found.followed
 
     def _of_nodes(self, scores: Flat) -> list[Scores]:
         pairs = zip(self.documents, self.divided(scores), strict=True)

@@ -1,0 +1,166 @@
+"""A question over documents: scores, what later rounds add, the budget, and what it selects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from sharedllm.config import SearchConfig
+from sharedllm.encoding.document import Document
+from sharedllm.encoding.document_encoder import DocumentEncoder
+from sharedllm.search.budget import Looks, decide
+from sharedllm.search.citations import (
+    complete_sentences,
+    sentences_around_match,
+    window_overheads,
+)
+from sharedllm.search.leaf_scores import Scores
+from sharedllm.search.rounds import SCORER, Followed, Looked, look_again
+from sharedllm.search.selection import Selection, group_by_document, select
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Found:
+    """What was found for a question, from which any budget is selected.
+
+    Attributes
+    ----------
+    query : str
+    documents : sequence of Document
+    scores : of the nodes of each document
+    followed : what later rounds of search found
+    looks : the budgets that the question needs
+    search : SearchConfig
+    encoder : DocumentEncoder
+    """
+
+    query: str
+    documents: Sequence[Document]
+    scores: Sequence[Scores]
+    followed: Sequence[Followed]
+    looks: Looks
+    search: SearchConfig
+    encoder: DocumentEncoder
+
+    def select(self, budget: int, *, around_match: bool) -> Selection:
+        """Select nodes of the documents, of which there is at least one.
+
+        Parameters
+        ----------
+        around_match : show of each leaf only the sentences around its best match, with what a
+            later round searched for where that found it
+        """
+        documents, reach = self.documents, self.search.sentences
+        sought = {(one.document, one.node): one.sought for one in self.followed}
+
+        def widen(index: int, node: int) -> tuple[int, int]:
+            if not around_match:
+                return complete_sentences(documents[index], node, reach)
+            match = sought.get((index, node), self.query)
+            return sentences_around_match(documents[index], node, reach, match)
+
+        selection = select(
+            [d.forest for d in documents],
+            self.scores,
+            self.search.replace(budget=budget),
+            self.encoder.tree,
+            overhead=window_overheads(documents, self.encoder.tokenizer),
+            ready=lambda d, node, ratio: documents[d].request(node, ratio) in documents[d].nodes,
+            widen=widen,
+            followed=self.followed,
+        )
+        shown = group_by_document(documents, self.scores, selection.nodes, self.query)
+        return replace(selection, searched=shown)
+
+
+def find(
+    query: str,
+    documents: Sequence[Document],
+    scores: Sequence[Scores],
+    search: SearchConfig,
+    encoder: DocumentEncoder,
+    *,
+    asked: str,
+    room: int,
+    twice: bool,
+) -> Found:
+    """Follow what the best leaf names, then decide the budget, once for all looks.
+
+    Parameters
+    ----------
+    scores : for `query`, of the nodes of each document
+    asked : the question itself, where `query` holds what it refers to as well
+    room : tokens that the trained window leaves for evidence
+    twice : the model can tell that a look was not enough
+    """
+    followed = follow(query, documents, scores, search).followed
+    looks = decide(
+        asked,
+        [document.forest for document in documents],
+        scores,
+        search,
+        room=room,
+        overhead=window_overheads(documents, encoder.tokenizer),
+        twice=twice,
+        compressed=_is_compressed(documents, search, encoder.tree.root_ratio),
+        followed=len(followed),
+    )
+    return Found(
+        query=query,
+        documents=documents,
+        scores=scores,
+        followed=followed,
+        looks=looks,
+        search=search,
+        encoder=encoder,
+    )
+
+
+def _is_compressed(documents: Sequence[Document], search: SearchConfig, ratio: float) -> bool:
+    """Tell if a coarse level takes its share of the budget."""
+    ready = documents if search.coarse == "ready" else ()
+    return search.coarse == "all" or any(
+        document.request(int(root), ratio) in document.nodes
+        for document in ready
+        for root in document.forest.roots
+    )
+
+
+def rounds_of(search: SearchConfig) -> int:
+    """Return how many rounds there are at most: other scores are no log-odds, a path no ranking."""
+    return search.rounds if search.scorer == SCORER and search.selection == "budget" else 1
+
+
+def follow(
+    query: str, documents: Sequence[Document], scores: Sequence[Scores], search: SearchConfig
+) -> Looked:
+    """Look again for `query`, where `search` allows it."""
+
+    def widen(index: int, node: int) -> tuple[int, int]:
+        return complete_sentences(documents[index], node, search.sentences)
+
+    return look_again(query, documents, scores, most=rounds_of(search), widen=widen)
+
+
+def find_in_rounds(
+    find: Callable[[Sequence[str]], T], unfound: Callable[[T], Sequence[str]], rounds: int
+) -> T:
+    """Find documents in a large memory, and again with what the best of them name.
+
+    Parameters
+    ----------
+    find : finds for a question, and for names besides
+    unfound : returns the names that stand nowhere else in what was found
+    rounds : of search, at most
+    """
+    found, names = find(()), dict[str, None]()
+    for _ in range(rounds - 1):
+        new = [name for name in unfound(found) if name not in names]
+        if not new:
+            break
+        names |= dict.fromkeys(new)
+        found = find(tuple(names))
+    return found
