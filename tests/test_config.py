@@ -34,6 +34,7 @@ BAD: list[tuple[type, str, list[Any]]] = [
     (SearchConfig, "max_budget", NOT_WHOLE),
     (SearchConfig, "coarse_share", [1.01, *NOT_NUMBER]),
     (SearchConfig, "neighbours", [(1.01,), (0.5, NAN), (True,), ("1",), 0.3, None]),
+    (SearchConfig, "rounds", NOT_WHOLE),
     (SearchConfig, "sentences", [-1, 1.5, True, None]),
     (GenerationConfig, "max_new_tokens", NOT_WHOLE),
     (GenerationConfig, "temperature", NOT_NUMBER),
