@@ -29,6 +29,7 @@ MOST_ROWS = 8_000  # that are looked up for a query's own words, the rarest firs
 MOST_NEAR_ROWS = 60_000  # that are looked up for them and the words near them
 NEAR = 0.7  # of what a word counts, the nearest other word counts at most
 MOST_NAMING = 4  # chunks that hold what a later round of search searches for
+FEW_TEXTS, OTHERS = 8, 8  # candidates of fewer texts have this part of others
 FIRST_BY_WORDS = 4  # of all candidates this part are the best by BM25
 
 
@@ -66,7 +67,8 @@ def candidates_of(
     """The `k` chunks that an exact search is to look at, best first.
 
     A quarter are the best by the question's own words, the others those that near words find;
-    where all that is found are fewer, the ends of the newest documents fill up.
+    where all that is found are fewer, the ends of the newest documents fill up. Where they are of a
+    few long texts only, an eighth are of other texts, which a question for documents wants, too.
     """
     own = by_words(connection, query, k, given)
     wider = by_near_words(connection, query, near, k, given)
@@ -79,7 +81,34 @@ def candidates_of(
             (*values, k),
         )
         found |= dict.fromkeys(int(row[0]) for row in newest)
-    return list(found)[:k]
+    chunks = list(found)[:k]
+    others = _of_others(connection, chunks, k // OTHERS, given)
+    return [*chunks[: k - len(others)], *others]
+
+
+def _of_others(
+    connection: sqlite3.Connection,
+    chunks: Sequence[int],
+    most: int,
+    given: Mapping[str, Any] | None,
+) -> list[int]:
+    """The first chunks of `most` other texts, the newest, where `chunks` are of few texts."""
+    texts = dict[int, None]()
+    for some in tables.batches(chunks):
+        rows = connection.execute(
+            f"SELECT DISTINCT text FROM placed WHERE chunk IN ({tables.marks(some)})", (*some,)
+        )
+        texts |= dict.fromkeys(int(row[0]) for row in rows)
+    if len(texts) >= FEW_TEXTS:
+        return []
+    where, values = condition(given)
+    found = connection.execute(
+        f"{_CHUNKS} WHERE {where} AND p.ordinal = 0 AND p.text NOT IN ({tables.marks(list(texts))}) "
+        "GROUP BY p.text ORDER BY max(d.document) DESC LIMIT ?",
+        (*values, *texts, most),
+    )
+    held = set(chunks)
+    return [int(row[0]) for row in found if row[0] not in held]
 
 
 def naming(
@@ -87,15 +116,15 @@ def naming(
 ) -> list[int]:
     """The chunks that hold all words of one of `names`, of those that few hold."""
     where, values = condition(given)
+    within = "" if given is None else f"AND rowid IN ({_CHUNKS} WHERE {where})"
     out: dict[int, None] = {}
     for name in names:
         asked = " AND ".join(f'"{term}"' for term in Asked.of(name).terms)
         if not asked:
             continue
         rows = connection.execute(
-            f"SELECT rowid FROM words WHERE words MATCH ? AND rowid IN ({_CHUNKS} WHERE {where}) "
-            "LIMIT ?",
-            (asked, *values, MOST_NAMING + 1),
+            f"SELECT rowid FROM words WHERE words MATCH ? {within} LIMIT ?",
+            (asked, *(values if within else ()), MOST_NAMING + 1),
         ).fetchall()
         if len(rows) <= MOST_NAMING:
             out |= dict.fromkeys(int(row[0]) for row in rows)

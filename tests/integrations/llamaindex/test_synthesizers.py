@@ -76,13 +76,13 @@ async def test_asynchronously(
 
 @pytest.mark.parametrize("mode", [mode for mode in MODES if "accumulate" not in mode.value])
 async def test_streaming(index: TreeMemoryIndex, mode: ResponseMode) -> None:
-    whole = index.as_query_engine(response_mode=mode).query(QUESTION)
+    whole = index.as_query_engine(response_mode=mode).query("Who keeps the lamp?")
     engine = index.as_query_engine(response_mode=mode, streaming=True)
-    stream = engine.query(QUESTION)
+    stream = engine.query("Who keeps the lamp?")
     assert isinstance(stream, StreamingResponse)
     assert "".join(stream.response_gen).strip() == str(whole).strip()
     assert lengths(stream.metadata or {}) == sorted(map(len, TEXTS))
-    later = await engine.aquery(QUESTION)
+    later = await engine.aquery("Who keeps the lamp?")
     assert isinstance(later, AsyncStreamingResponse)
     text = ""
     async for token in later.response_gen:
