@@ -102,13 +102,13 @@ def _of_others(
     if len(texts) >= FEW_TEXTS:
         return []
     where, values = condition(given)
+    held = tables.marks(list(texts))
     found = connection.execute(
-        f"{_CHUNKS} WHERE {where} AND p.ordinal = 0 AND p.text NOT IN ({tables.marks(list(texts))}) "
+        f"{_CHUNKS} WHERE {where} AND p.ordinal = 0 AND p.text NOT IN ({held}) "
         "GROUP BY p.text ORDER BY max(d.document) DESC LIMIT ?",
         (*values, *texts, most),
     )
-    held = set(chunks)
-    return [int(row[0]) for row in found if row[0] not in held]
+    return [int(row[0]) for row in found if row[0] not in set(chunks)]
 
 
 def naming(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sharedllm.encoding.document import Document
 from sharedllm.search.leaf_scores import LeafScorer, Scores
 from sharedllm.search.query import Query
-from sharedllm.text.words import STOP, is_exact, parts, wholes, words
+from sharedllm.text.words import STOP, is_exact, parts, wholes, words, words_at
 
 Numbers = NDArray[np.int64]
 # a phrase in quotation marks; a straight single one is an apostrophe more often than not
@@ -138,11 +138,8 @@ class WordIndex:
     def of(cls, document: Document) -> WordIndex:
         """Index the words of `document`; kept with it by :meth:`of_all`."""
         numbers: dict[str, int] = {}
-        found = [
-            (word.start, numbers.setdefault(word.text, len(numbers)))
-            for word in words(document.text)
-        ]
-        starts, kinds = np.array(found, dtype=np.int64).reshape(-1, 2).T
+        starts, found = words_at(document.text)
+        kinds = np.array([numbers.setdefault(text, len(numbers)) for text in found], np.int64)
         rows: dict[str, int] = {}
         terms, offsets, sizes, spans = [], [], [], []
         for text in numbers:

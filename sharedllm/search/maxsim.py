@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import partial
 
 import numpy as np
 import torch
@@ -106,16 +104,16 @@ def _similarity(query: Tensor, vectors: SearchVectors) -> Tensor:
 
 def token_weights(query: Query, documents: Sequence[Document]) -> Scores:
     """Compute the squared idf of the query's tokens over all documents' leaves; shape (Q,)."""
-    leaves = sum(len(d.forest.leaves) for d in documents)
-    held = np.zeros(len(query.ids))
+    ids, places = np.unique(query.ids, return_inverse=True)
+    number = np.full(ids[-1] + 2, len(ids))  # of a token among those; the last stands for others
+    number[ids] = np.arange(len(ids))
+    held = np.zeros(len(ids))
     for document in documents:
-        counts = document.derived("token_leaves", partial(_token_leaves, document))
-        held += [counts[int(token)] for token in query.ids]
-    return (np.log1p(leaves / (1 + held)) ** 2).astype(np.float32)
-
-
-def _token_leaves(document: Document) -> Counter[int]:
-    """Count for each token id the leaves that hold it."""
-    pairs = np.unique(np.stack([document.tokens.ids, document.leaf_of_token]), axis=1)
-    ids, counts = np.unique(pairs[0], return_counts=True)
-    return Counter(dict(zip(ids.tolist(), counts.tolist(), strict=True)))
+        found = number[np.minimum(document.tokens.ids, len(number) - 1)]
+        at = np.flatnonzero(found < len(ids))
+        starts = document.forest.start[document.forest.leaves]
+        leaf = np.searchsorted(starts, at, side="right")
+        held += np.bincount(np.unique(leaf * len(ids) + found[at]) % len(ids), minlength=len(ids))
+    leaves = sum(len(d.forest.leaves) for d in documents)
+    weights: Scores = np.log1p(leaves / (1 + held[places])) ** 2
+    return weights.astype(np.float32)

@@ -73,10 +73,18 @@ class Word:
 
 def words(text: str) -> Iterator[Word]:
     """Yield the words of `text` in order; what has marks within is one word."""
+    starts, found = words_at(text)
+    return map(Word, starts, found)
+
+
+def words_at(text: str) -> tuple[list[int], list[str]]:
+    """Return the first character of each word, and the words, as :func:`words` has them."""
     read = normalise(text)
-    for found in _RUN.finditer(read.text):
-        start = found.start() if read.starts is None else int(read.starts[found.start()])
-        yield Word(start, found.group())
+    starts, found = [], []
+    for match in _RUN.finditer(read.text):
+        starts.append(match.start())
+        found.append(match.group())
+    return (starts if read.starts is None else read.starts[starts].tolist()), found
 
 
 @lru_cache(1 << 16)
