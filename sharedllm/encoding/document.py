@@ -122,6 +122,16 @@ class Document(DocumentText):
             self._derived[key] = make()
         return self._derived[key]  # type: ignore[no-any-return]
 
+    @staticmethod
+    def derived_of_all(
+        documents: Sequence[Document], key: Hashable, make: Callable[[list[Document]], list[T]]
+    ) -> list[T]:
+        """Return such a value of each document; `make` computes those that are missing together."""
+        new = [document for document in documents if key not in document._derived]
+        for document, value in zip(new, make(new) if new else [], strict=True):
+            document._derived[key] = value
+        return [document._derived[key] for document in documents]
+
     def request(self, node: int, ratio: float) -> NodeRequest:
         """Return the request to encode `node` at `ratio` tokens per KV entry."""
         return NodeRequest(

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,10 +117,10 @@ class WordIndex:
 
     Attributes
     ----------
-    rows : term -> its row
-    bounds : int (rows + 1,)
-        The places of row r are places[bounds[r]:bounds[r + 1]].
-    places : int32
+    rows : term -> its row; shared by documents that were indexed together
+    terms : int32 (entries,)
+        The row of each entry, rising.
+    places : int32 (entries,)
         Rising in each row. A whole stands at the place of its first part.
     leaf : int32 (words,)
         The rank of the leaf in which each word begins.
@@ -129,51 +129,71 @@ class WordIndex:
     """
 
     rows: dict[str, int]
-    bounds: Numbers
+    terms: NDArray[np.int32]
     places: NDArray[np.int32]
     leaf: NDArray[np.int32]
     lengths: NDArray[np.float64]
 
     @classmethod
     def of(cls, document: Document) -> WordIndex:
-        """Index the words of `document`; kept with it by :meth:`of_all`."""
-        numbers: dict[str, int] = {}
-        starts, found = words_at(document.text)
-        kinds = np.array([numbers.setdefault(text, len(numbers)) for text in found], np.int64)
-        rows: dict[str, int] = {}
-        terms, offsets, sizes, spans = [], [], [], []
-        for text in numbers:
-            own, whole = parts(text), wholes(text)
-            terms += [rows.setdefault(term, len(rows)) for term in (*own, *whole)]
-            offsets += [*range(len(own)), *([0] * len(whole))]
-            sizes.append(len(own) + len(whole))
-            spans.append(len(own))
-        size, span = np.array(sizes, np.int64)[kinds], np.array(spans, np.int64)[kinds]
-        first = np.array([0, *sizes], np.int64).cumsum()[kinds]
-        entry = np.repeat(first - np.cumsum(size) + size, size) + np.arange(size.sum())
-        term = np.array(terms, np.int64)[entry]
-        place = np.repeat(np.cumsum(span) - span, size) + np.array(offsets, np.int64)[entry]
-        order = np.lexsort((place, term))
-        edges = document.tokens.spans[document.forest.start[document.forest.leaves], 0]
-        leaf = np.maximum(np.searchsorted(edges, starts, side="right") - 1, 0)
-        leaf = np.repeat(leaf, span)
-        return cls(
-            rows=rows,
-            bounds=np.searchsorted(term[order], np.arange(len(rows) + 1)),
-            places=place[order].astype(np.int32),
-            leaf=leaf.astype(np.int32),
-            lengths=np.bincount(leaf, minlength=len(edges)).astype(np.float64),
-        )
+        return cls.of_all([document])[0]
 
     @classmethod
     def of_all(cls, documents: Sequence[Document]) -> list[WordIndex]:
-        return [d.derived("words", partial(cls.of, d)) for d in documents]
+        """Index the words of `documents`; an index is kept with its document."""
+        return Document.derived_of_all(documents, "words", cls._make)
+
+    @classmethod
+    def _make(cls, documents: list[Document]) -> list[WordIndex]:
+        """Index documents together, which takes half of the time of one by one."""
+        numbers: dict[str, int] = {}
+        starts, kinds, ends = [], list[int](), [0]
+        for document in documents:
+            at, found = words_at(document.text)
+            kinds += [numbers.setdefault(text, len(numbers)) for text in found]
+            starts.append(at)
+            ends.append(len(kinds))
+        rows: dict[str, int] = {}
+        terms, offsets, sizes, spans = list[int](), list[int](), list[int](), list[int]()
+        for text in numbers:
+            forms, places_within, count = _forms(text)
+            terms += [rows.setdefault(term, len(rows)) for term in forms]
+            offsets += places_within
+            sizes.append(len(forms))
+            spans.append(count)
+        kind = np.array(kinds, np.int64)
+        size, span = np.array(sizes, np.int64)[kind], np.array(spans, np.int64)[kind]
+        first = np.array([0, *sizes], np.int64).cumsum()[kind]
+        entry = np.repeat(first - np.cumsum(size) + size, size) + np.arange(size.sum())
+        place = np.repeat(np.cumsum(span) - span, size) + np.array(offsets, np.int64)[entry]
+        term = np.array(terms, np.int64)[entry]
+        owner = np.repeat(np.repeat(np.arange(len(documents)), np.diff(ends)), size)
+        order = np.argsort(owner * len(rows) + term, kind="stable")  # places rise already
+        row, place = term[order].astype(np.int32), place[order]
+        edges = np.searchsorted(owner, np.arange(len(documents) + 1))
+        places = np.array([0, *span], np.int64).cumsum()[ends]
+        out = []
+        for index, document in enumerate(documents):
+            entries = slice(edges[index], edges[index + 1])
+            leaf = _leaves_of(document, starts[index], span[ends[index] : ends[index + 1]])
+            lengths = np.bincount(leaf, minlength=len(document.forest.leaves))
+            out.append(
+                cls(
+                    rows=rows,
+                    terms=row[entries],
+                    places=(place[entries] - places[index]).astype(np.int32),
+                    leaf=leaf,
+                    lengths=lengths.astype(np.float64),
+                )
+            )
+        return out
 
     def places_of(self, term: str) -> NDArray[np.int32]:
         row = self.rows.get(term)
-        return (
-            self.places[:0] if row is None else self.places[self.bounds[row] : self.bounds[row + 1]]
-        )
+        if row is None:
+            return self.places[:0]
+        first, last = self.terms.searchsorted(np.array((row, row + 1), np.int32))
+        return self.places[first:last]
 
     def places_of_phrase(self, phrase: Sequence[str]) -> NDArray[np.int32]:
         """Return the places at which `phrase` begins, word by word."""
@@ -183,6 +203,20 @@ class WordIndex:
                 break
             found = np.intersect1d(found, self.places_of(term) - distance)
         return found
+
+
+@lru_cache(1 << 16)
+def _forms(word: str) -> tuple[tuple[str, ...], tuple[int, ...], int]:
+    """Return the parts and wholes of a word, the place of each within it, and how many parts."""
+    own, whole = parts(word), wholes(word)
+    return (*own, *whole), (*range(len(own)), *([0] * len(whole))), len(own)
+
+
+def _leaves_of(document: Document, starts: list[int], span: Numbers) -> NDArray[np.int32]:
+    """Return the leaf of each word; `span` is how many words the word at each start counts as."""
+    edges = document.tokens.spans[document.forest.start[document.forest.leaves], 0]
+    leaf = np.maximum(np.searchsorted(edges, starts, side="right") - 1, 0)
+    return np.repeat(leaf, span).astype(np.int32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
