@@ -20,7 +20,15 @@ from sharedllm.display.picture import (
     colour,
     ranked,
 )
-from sharedllm.display.plain import BEGINS, begins, counted, one_line, printable, scored
+from sharedllm.display.plain import (
+    BEGINS,
+    begins,
+    counted,
+    found_by,
+    one_line,
+    printable,
+    scored,
+)
 
 CELLS = 32  # of the bar that shows where a passage lies
 NARROW = 100  # columns below which that bar is half as long
@@ -147,9 +155,10 @@ def passage_table(rows: Sequence[tuple[str, Span, int, Text]], cells: int = CELL
 
 
 def _beginning(one: Ranked) -> Text:
-    """How a passage begins, the sentence that matches the question in bold."""
+    """How a passage begins, the sentence that matches in bold; first, what else found it."""
     before, match, after = begins(one)
-    parts = ((before, "dim"), (match, "bold"), (after, "dim"))
+    by = f"{found_by(one.span)}: " if one.span.sought else ""
+    parts = ((by, "italic"), (before, "dim"), (match, "bold"), (after, "dim"))
     return Text.assemble(*parts, no_wrap=True, overflow="ellipsis")
 
 

@@ -87,8 +87,13 @@ def _cut(line: str, most: int) -> str:
 def place(span: Span, unit: str = "characters") -> str:
     """The place, level and score of a passage or node, and what found it besides the question."""
     score = f", score {scored(span.score)}" if span.score is not None else ""
-    by = f", found by \u201c{one_line(span.sought)}\u201d" if span.sought else ""
+    by = f", {found_by(span)}" if span.sought else ""
     return f"{unit} {span.start:,} to {span.end:,}, level {span.level}{score}{by}"
+
+
+def found_by(span: Span) -> str:
+    """What a later round of search searched for, where it found this."""
+    return f"found by \u201c{one_line(span.sought)}\u201d"
 
 
 def told(one: Ranked) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import itertools
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from sharedllm import MemoryDocument, SharedLLM, TreeConfig, TreeMemory
 from sharedllm.encoding.document import Document
@@ -154,6 +156,9 @@ def test_an_answer_says_which_round_found_a_passage(llm: SharedLLM) -> None:
     assert cited.match_start is not None
     assert document.text[cited.match_start : cited.match_end] == BORN.strip()
     assert "found by \u201cJens Holm\u201d" in again.to_html()
+    console = Console(width=120, file=io.StringIO(), record=True)
+    console.print(again)
+    assert "found by \u201cJens Holm\u201d: " in console.export_text()
     assert llm.answer("Who?", max_new_tokens=1).usage.search_rounds == 0
 
 
