@@ -204,7 +204,7 @@ def ask(
     """
     paths = paths or []
     _check(paths, folder, questions, scorer, injection, html)
-    tokens = AUTO if budget == AUTO else _parsed("budget", budget, int)
+    tokens = AUTO if budget == AUTO else _parsed("budget", budget, int, f" or {AUTO!r}")
     longest = _parsed("max-new-tokens", max_new_tokens, int)
     heat = _parsed("temperature", temperature, float)
     selecting = _given(scorer=scorer, selection=selection, budget=tokens, leaves=leaves)
@@ -314,13 +314,15 @@ def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _parsed(name: str, given: str | None, kind: type[int] | type[float]) -> float | None:
+def _parsed(
+    name: str, given: str | None, kind: type[int] | type[float], also: str = ""
+) -> float | None:
     """Parse a numeric option; typer's own message would not show the value given."""
     try:
         return None if given is None else kind(given)
     except ValueError as error:
         wanted = "a whole number" if kind is int else "a number"
-        raise ConfigError(f"--{name} is {given!r}; it must be {wanted}") from error
+        raise ConfigError(f"--{name} is {given!r}; it must be {wanted}{also}") from error
 
 
 def _check(
