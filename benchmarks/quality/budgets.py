@@ -534,7 +534,7 @@ def ask_all(
 
 def measure(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
-    llm = SharedLLM.from_pretrained(device="cpu")
+    llm = SharedLLM.from_pretrained(device=args.device)
     reader, rows = Reader(llm), Rows(args.out)
     for collection in collections(Sources(args.data, args.half), args.items, llm):
         if args.kinds and not any(s.kind.startswith(tuple(args.kinds)) for s in collection.sought):
@@ -562,6 +562,7 @@ def main() -> None:
     parser.add_argument("--cut", nargs="+", type=int, default=CUT, help='budgets of "cut"')
     parser.add_argument("--kinds", nargs="+", default=[], help="beginnings of their names")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--table", type=Path, help="show the rows of this file")
     parser.add_argument("--json", type=Path, help="write what the table is of")
     args = parser.parse_args()
