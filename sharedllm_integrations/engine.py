@@ -65,7 +65,7 @@ class Run(Iterator[str]):
 
     @property
     def finish_reason(self) -> str:
-        """How the whole answer ended: "stop" or "length" (max_tokens)."""
+        """The end of the whole answer: "stop" or "length" (max_tokens)."""
         return self.answer.finish_reason
 
     @property

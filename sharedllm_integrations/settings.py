@@ -80,7 +80,7 @@ class Reopened(BaseModel):
         return {name: getattr(self, name) for name in names if name in self.model_fields_set}
 
     def __getstate__(self) -> dict[Any, Any]:
-        """What was given; see the class.
+        """Hold what was given; see the class.
 
         Raises
         ------

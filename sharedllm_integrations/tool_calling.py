@@ -92,7 +92,7 @@ class Spelling:
 
     @property
     def has_tag(self) -> bool:
-        """Whether calls stand behind a tag, and not only in JSON."""
+        """True if calls stand behind a tag, and not only in JSON."""
         return not self.mark.startswith(("{", "["))
 
     @property

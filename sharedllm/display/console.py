@@ -155,7 +155,7 @@ def passage_table(rows: Sequence[tuple[str, Span, int, Text]], cells: int = CELL
 
 
 def _beginning(one: Ranked) -> Text:
-    """How a passage begins, the sentence that matches in bold; first, what else found it."""
+    """The beginning of a passage, the sentence that matches in bold; first, what else found it."""
     before, match, after = begins(one)
     by = f"{found_by(one.span)}: " if one.span.sought else ""
     parts = ((by, "italic"), (before, "dim"), (match, "bold"), (after, "dim"))

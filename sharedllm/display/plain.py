@@ -92,7 +92,7 @@ def place(span: Span, unit: str = "characters") -> str:
 
 
 def found_by(span: Span) -> str:
-    """What a later round of search searched for, where it found this."""
+    """Say what a later round of search searched for, where it found this."""
     return f"found by \u201c{one_line(span.sought)}\u201d"
 
 

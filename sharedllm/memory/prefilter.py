@@ -227,7 +227,7 @@ def _holding(connection: sqlite3.Connection, word: str) -> NDArray[np.int64]:
 
 
 def _places(found: NDArray[np.int64], chunks: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where `chunks` stand among those that were `found`; those that do not are left out."""
+    """The places of `chunks` among those that were `found`; those that are not are left out."""
     at = np.searchsorted(found, chunks)
     inside = at < len(found)
     at, chunks = at[inside], chunks[inside]

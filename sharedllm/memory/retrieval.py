@@ -30,7 +30,7 @@ from sharedllm.search.scorers import score
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Scored:
-    """What a round found: documents with names and metadata, scores, and what is followed."""
+    """The finds of a round: documents with names and metadata, scores, and what is followed."""
 
     documents: list[Document]
     names: list[dict[str, Any]]

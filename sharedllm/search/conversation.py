@@ -1,4 +1,4 @@
-"""What a follow-up question refers to: the turns before it are searched for as well.
+"""Follow-up questions: the turns that they refer to are searched for as well.
 
 "Was it successful?" has no word by which its evidence could be found. Of 103 follow-ups among 163
 documents the evidence was found within 1,024 tokens for 36 % of the questions alone, and for 82 %

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Found:
-    """What was found for a question, from which any budget is selected.
+    """Scores and followed leaves of a question, from which any budget is selected.
 
     Attributes
     ----------

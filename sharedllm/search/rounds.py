@@ -61,7 +61,7 @@ class Followed:
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """What looking again found.
+    """Leaves that looking again found, and names that it did not find.
 
     Attributes
     ----------

@@ -285,7 +285,7 @@ class TreeMemoryIndex:
         raise SetupError(f"TreeMemoryIndex has no docstore; {INSTEAD['docstore']}")
 
     def __getstate__(self) -> dict[str, Any]:
-        """What it was made of; its memory is opened again when it is needed."""
+        """Return what it was made of; its memory is opened again when it is needed."""
         return {
             "memory": portable(self.memory),
             "llm": self._llm,

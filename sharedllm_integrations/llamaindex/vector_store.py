@@ -117,7 +117,7 @@ class TreeMemoryVectorStore(ModelFields, BasePydanticVectorStore):
     def get_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
     ) -> list[BaseNode]:
-        """What has one of these ids and passes the filters."""
+        """Return what has one of these ids and passes the filters."""
         memory = self.client
         scope = Scope.of(memory, self.tenant)
         found = memory.list(_filter(node_ids, filters))
