@@ -64,7 +64,7 @@ class KnownText:
         return cls(bare[:ANCHOR], len(bare), _digest(bare), document, (front, back))
 
     def whole_place(self, text: str, start: int) -> tuple[int, int]:
-        """Return where it begins and ends with its blanks, if its first other character is at `start`."""
+        """Return its place with its blanks, if its first other character is at `start`."""
         front, back = self.around
         end = start + self.length
         first = start - len(front)

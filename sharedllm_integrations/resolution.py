@@ -205,7 +205,7 @@ class HeldTexts:
         self._note(Scope("", scope.memory), KnownText.of(text, id))
 
     def given_out(self, scope: Scope) -> list[KnownText]:
-        """Return what texts of `scope` are known by; `document` is a reference or an id of the memory."""
+        """Return the names of texts of `scope`; `document` is a reference or an id of the memory."""
         with self._own:
             scopes = dict.fromkeys((scope, Scope("", scope.memory)))
             return [known for one in scopes for known in self._given_out.get(one, {}).values()]
