@@ -205,7 +205,7 @@ class HeldTexts:
         self._note(Scope("", scope.memory), KnownText.of(text, id))
 
     def given_out(self, scope: Scope) -> list[KnownText]:
-        """Return the names of texts of `scope`; `document` is a reference or an id of the memory."""
+        """Return the texts of `scope` that are known; `document` is a reference or an id."""
         with self._own:
             scopes = dict.fromkeys((scope, Scope("", scope.memory)))
             return [known for one in scopes for known in self._given_out.get(one, {}).values()]
