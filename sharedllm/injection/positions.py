@@ -34,14 +34,11 @@ class Prompt:
     reads : bool
         True if there are documents, as evidence or as KV: the upper model then plays the adapter's
         role; otherwise it is the base.
-    brief : bool
-        True if these documents have only a few tokens together.
     """
 
     text: tuple[tuple[int, ...], ...]
     memory: tuple[InjectedKV | None, ...] = ()
     reads: bool = False
-    brief: bool = False
 
     def __post_init__(self) -> None:
         if len(self.text) != len(self.memory) + 1 or not self.text[-1]:
