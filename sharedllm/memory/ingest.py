@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sharedllm.encoding.document_encoder import DocumentEncoder
-from sharedllm.encoding.kv import NodeKV
+from sharedllm.encoding.kv import NodeKV, kept_count
 from sharedllm.encoding.lower_model import NodeRequest
 from sharedllm.errors import DocumentError, TreeMemoryDamagedError
 from sharedllm.memory import tables
@@ -38,6 +38,7 @@ from sharedllm.text.words import searchable
 
 KEY_BYTES = 20
 BATCH_TOKENS = 16384  # encoded and committed at once, or as many as the model takes in one pass
+KV_AT_ONCE = 1 << 30  # bytes of KV, in the model's own type, that are encoded at once
 DOCUMENTS_AT_ONCE = 256  # committed in one transaction
 
 
@@ -106,7 +107,16 @@ class Ingest:
     ) -> None:
         self._database, self._encoder, self._manifest = database, encoder, manifest
         self._codec = codec
-        self._batch_tokens = max(BATCH_TOKENS, encoder.lower.batch_tokens)
+        self._batch_tokens = self._tokens_at_once()
+
+    def _tokens_at_once(self) -> int:
+        """The tokens of a batch: fewer where the KV of all leaves would fill the memory."""
+        encoder, chunk = self._encoder, self._encoder.tree.chunk
+        kept = sum(kept_count(r.end - r.start, r.ratio) for r in self._kept(chunk))
+        shape, size = encoder.shape, encoder.model.dtype.itemsize
+        each = 2 * encoder.lower.layers * shape.kv_heads * shape.head_dim * size * kept / chunk
+        most = max(BATCH_TOKENS, encoder.lower.batch_tokens)
+        return max(chunk, min(most, int(KV_AT_ONCE / each))) if kept else most
 
     # -- adding and updating -------------------------------------------------------------------
 

@@ -85,15 +85,11 @@ class StoredNodes(NodeCache):
             encoder = self._encoder
             count = kept_count(request.end - request.start, request.ratio)
             shape = (encoder.lower.layers, encoder.shape.kv_heads, count, encoder.shape.head_dim)
+            own = (encoder.model.dtype, encoder.lower.device)
             try:
-                kv = kv_from_bytes(data, shape, self._settings.kv, encoder.model.dtype)
+                read = kv_from_bytes(data, shape, self._settings.kv, *own)
             except ValueError as error:
                 raise tables.damaged_chunk(connection, place[0], f"its KV: {error}") from error
-        keys, values = (
-            x.to(encoder.lower.device, encoder.model.dtype).contiguous()
-            for x in (kv.keys, kv.values)
-        )
-        read = NodeKV(keys=keys, values=values)
         self.put(request, read)
         return read
 
