@@ -393,7 +393,7 @@ def kv_from_bytes(
 
     Parameters
     ----------
-    dtype, device : the model's own; codes become numbers on the device, so that fewer bytes go there
+    dtype, device : the model's own; codes become numbers there, so that fewer bytes are copied
 
     Raises
     ------
