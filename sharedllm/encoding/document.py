@@ -22,7 +22,15 @@ T = TypeVar("T")
 
 
 class NodeCache:
-    """Encoded nodes of one document, the least recently used dropped beyond `limit` bytes."""
+    """Encoded nodes of one document, the least recently used dropped beyond `limit` bytes.
+
+    Attributes
+    ----------
+    keeps_leaves : bool
+        The KV of every leaf is stored, so that it is read rather than encoded.
+    """
+
+    keeps_leaves = False
 
     def __init__(self, limit: int) -> None:
         self.limit = limit

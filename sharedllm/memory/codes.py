@@ -366,7 +366,17 @@ def _request(forest: Forest, node: int, ratio: float) -> NodeRequest:
 
 
 def kv_to_bytes(node: NodeKV, form: str) -> bytes:
-    """The KV of a node.
+    """The KV of a node as :func:`kv_from_bytes` takes it; see :func:`kv_to_arrays`."""
+    return arrays_to_bytes(kv_to_arrays(node, form))
+
+
+def arrays_to_bytes(arrays: Sequence[Tensor]) -> bytes:
+    """Arrays as bytes, one behind the other."""
+    return b"".join(map(_to_bytes, arrays))
+
+
+def kv_to_arrays(node: NodeKV, form: str) -> tuple[Tensor, ...]:
+    """The KV of a node as the arrays that are stored, where the node is: on a GPU this is quick.
 
     Parameters
     ----------
@@ -374,12 +384,12 @@ def kv_to_bytes(node: NodeKV, form: str) -> bytes:
         At most 1/256, 1/250 and (of a group of 32) 1/13 of the largest value is lost; "exact" is
         the model's own type.
     """
-    values = torch.stack([node.keys, node.values]).detach().cpu()  # (2, M, G, K, D)
+    values = torch.stack([node.keys, node.values]).detach()  # (2, M, G, K, D)
     if form == "exact":
-        return _to_bytes(values)
+        return (values,)
     if form == "bf16":
-        return _to_bytes(values.to(torch.bfloat16))
-    return b"".join(map(_to_bytes, (_int8 if form == "int8" else _int4)(values.float())))
+        return (values.to(torch.bfloat16),)
+    return (_int8 if form == "int8" else _int4)(values.float())
 
 
 def kv_from_bytes(
@@ -419,7 +429,7 @@ def kv_from_bytes(
     return NodeKV(keys=keys, values=values)
 
 
-def _int8(values: Tensor) -> tuple[Tensor, Tensor]:
+def _int8(values: Tensor) -> tuple[Tensor, ...]:
     """Round with one scale for each entry, layer and head."""
     scale = _scale(values.abs().amax(-1) / 127)
     rounded = (values / scale.float()[..., None]).round().clamp(-127, 127).to(torch.int8)
@@ -432,7 +442,7 @@ def _scale(scale: Tensor) -> Tensor:
     return torch.where(short.float() < scale, (short.float() * (1 + 2.0**-7)).bfloat16(), short)
 
 
-def _int4(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _int4(values: Tensor) -> tuple[Tensor, ...]:
     """Round groups of 32 values between their own least and largest, in 15 steps."""
     head_dim = values.shape[-1]
     group = _group(head_dim)

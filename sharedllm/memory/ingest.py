@@ -18,14 +18,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sharedllm.encoding.document_encoder import DocumentEncoder
-from sharedllm.encoding.kv import NodeKV, kept_count
+from sharedllm.encoding.kv import kept_count
 from sharedllm.encoding.lower_model import NodeRequest
 from sharedllm.errors import DocumentError, TreeMemoryDamagedError
 from sharedllm.memory import tables
 from sharedllm.memory.codes import (
     VectorCodec,
+    arrays_to_bytes,
     kept_nodes,
-    kv_to_bytes,
+    kv_to_arrays,
     layout_to_bytes,
     vectors_to_bytes,
 )
@@ -348,7 +349,7 @@ class Ingest:
                 layout=layout_to_bytes(piece.ids, piece.spans),
                 words=searchable(piece.text),
                 vectors=vectors_to_bytes(vectors[start:end], self._codec),
-                nodes=tuple(kv_to_bytes(nodes[one], self._manifest.settings.kv) for one in own),
+                nodes=tuple(arrays_to_bytes(nodes[one]) for one in own),
             )
             for piece, (start, end), own in zip(pieces, spans, requests, strict=True)
         ]
@@ -358,11 +359,11 @@ class Ingest:
 
     def _nodes(
         self, ids: NDArray[np.int32], requests: Sequence[NodeRequest]
-    ) -> dict[NodeRequest, NodeKV]:
-        """The KV of `requests`, on the CPU."""
-        copies = PinnedCopies(self._encoder.lower.device)
+    ) -> dict[NodeRequest, list[Tensor]]:
+        """The KV of `requests` as arrays to be stored, on the CPU."""
+        copies, form = PinnedCopies(self._encoder.lower.device), self._manifest.settings.kv
         out = {
-            request: NodeKV(keys=copies.take(kv.keys), values=copies.take(kv.values))
+            request: [copies.take(array) for array in kv_to_arrays(kv, form)]
             for request, kv in self._encoder.node_kv(ids, requests)
         }
         copies.wait()

@@ -67,6 +67,7 @@ class StoredNodes(NodeCache):
     ) -> None:
         super().__init__(NODE_CACHE_BYTES)
         self._database, self._settings, self._encoder = database, settings, encoder
+        self.keeps_leaves = settings.keep == "leaves"
         self._chunks = chunks  # in order
         self._starts = [chunk.start for chunk in chunks]
 
