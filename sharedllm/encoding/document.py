@@ -54,6 +54,11 @@ class NodeCache:
                 self._nodes.move_to_end(request)
             return found
 
+    def get_all(self, requests: Sequence[NodeRequest]) -> dict[NodeRequest, NodeKV]:
+        """Return those of `requests` that need not be encoded."""
+        found = {request: self.get(request) for request in requests}
+        return {request: kv for request, kv in found.items() if kv is not None}
+
     def put(self, request: NodeRequest, kv: NodeKV) -> None:
         with self._lock:
             old = self._nodes.pop(request, None)

@@ -124,17 +124,17 @@ def test_only_what_is_selected_is_read_and_nothing_is_encoded(
     stored: TreeMemory, llm: SharedLLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[tuple[int, int]] = []
-    node_of = tables.node_of
+    node_row = tables.node_row
 
-    def counted(connection: sqlite3.Connection, chunk: int, node: int) -> bytes | None:
+    def counted(connection: sqlite3.Connection, chunk: int, node: int) -> Any:
         read.append((chunk, node))
-        return node_of(connection, chunk, node)
+        return node_row(connection, chunk, node)
 
     def refused(ids: Any, requests: Any, **_: Any) -> Any:
         assert not requests
         return iter(())
 
-    monkeypatch.setattr(tables, "node_of", counted)
+    monkeypatch.setattr(tables, "node_row", counted)
     monkeypatch.setattr(llm.encoder.lower, "encode", refused)
     llm.answer(QUESTION, stored, budget=64, max_new_tokens=2)
     assert read == []
