@@ -282,3 +282,22 @@ def test_node_kv_of_a_deleted_document_is_encoded(stored: TreeMemory, llm: Share
     assert story.nodes.get(request) is None
     found = llm.encoder.encode(story, [request])[request]
     assert isinstance(found, NodeKV)
+
+
+@pytest.mark.gpu
+def test_stored_leaves_on_a_card(make: Make) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs CUDA")
+    llm = shared("llama", device="cuda", sizes=WIDE)
+    memory = make(llm=llm, keep="leaves")
+    memory.add(DOCUMENTS)
+    story = memory.documents_for(QUESTION, llm)[0]
+    fresh = llm.encoder.encode(replace(story, nodes=NodeCache(1 << 30)), leaves(story))
+    for request, kept in story.nodes.get_all(leaves(story)).items():
+        assert kept.keys.is_cuda
+        largest = fresh[request].values.abs().amax(-1, keepdim=True)
+        error = (kept.values - fresh[request].values).abs() / largest
+        assert float(error.max()) <= 1 / 250
+    options: dict[str, Any] = {"budget": 64, "max_new_tokens": 2}
+    assert llm.answer(QUESTION, memory, leaves="auto", **options).usage.injected_tokens > 0
+    assert llm.answer(QUESTION, memory, leaves="text", **options).usage.injected_tokens == 0
