@@ -17,12 +17,12 @@ from sharedllm.errors import BudgetError, ConfigError
 
 InjectionMode = Literal["joint", "cross"]
 Positions = Literal["ordinal", "chunk"]
-Leaves = Literal["text", "kv"]
+Leaves = Literal["text", "kv", "auto"]
 Coarse = Literal["none", "ready", "all"]
 
 INJECTION_MODES = ("joint", "cross")
 POSITIONS = ("ordinal", "chunk")
-LEAVES = ("text", "kv")
+LEAVES = ("text", "kv", "auto")
 COARSE_LEVELS = ("none", "ready", "all")
 SELECTIONS = ("budget", "path")
 AUTO = "auto"  # the budget that follows the question
@@ -218,8 +218,10 @@ class SearchConfig(_Config):
         the first look is refused or unsure (:mod:`sharedllm.search.budget`).
     max_budget : int
         The most that "auto" takes; a fixed budget may be larger.
-    leaves : {"text", "kv"}
-        Selected leaves enter the prompt as text, or as injected KV.
+    leaves : {"text", "kv", "auto"}
+        Selected leaves enter the prompt as text, or as injected KV. "auto" is KV on a CUDA GPU
+        where all documents come from memories that store their leaves (``keep="leaves"``), else
+        text; it is the setting of an adapter that reads KV as well as text.
     coarse : {"none", "ready", "all"}
         The coarse level, which is the compressed rest of each document around the selected leaves:
         left out, used where it is encoded already, or always used (encoded first if need be).
