@@ -25,6 +25,7 @@ POSITIONS = ("ordinal", "chunk")
 LEAVES = ("text", "kv", "auto")
 COARSE_LEVELS = ("none", "ready", "all")
 SELECTIONS = ("budget", "path")
+QUANTIZE = ("4bit", "8bit")
 AUTO = "auto"  # the budget that follows the question
 ROLES = ("lower", "upper")
 LARGEST = 2**31 - 1  # of counts: tokens are counted in 32 bits

@@ -10,6 +10,7 @@
     │   └── WindowError        the prompt does not fit the model's trained window
     ├── ModelError
     │   ├── ModelNotFoundError the weights are not there
+    │   ├── ModelTooLargeError the weights do not fit into the memory of the device
     │   ├── UnsupportedModelError  the architecture or a setting of it is not supported
     │   └── AdapterError       the adapter is not there, is broken, or fits another model
     ├── TreeMemoryError        a memory's folder cannot be used
@@ -57,6 +58,10 @@ class ModelError(SharedLLMError):
 
 class ModelNotFoundError(ModelError):
     """The weights are not where they were looked for."""
+
+
+class ModelTooLargeError(ModelError):
+    """The weights do not fit into the memory of the device."""
 
 
 class UnsupportedModelError(ModelError):

@@ -105,6 +105,7 @@ def test_errors_are_what_their_drawing_says() -> None:
         "WindowError": ["InputError"],
         "ModelError": ["SharedLLMError"],
         "ModelNotFoundError": ["ModelError"],
+        "ModelTooLargeError": ["ModelError"],
         "UnsupportedModelError": ["ModelError"],
         "AdapterError": ["ModelError"],
         "TreeMemoryError": ["SharedLLMError"],

@@ -35,6 +35,7 @@ from sharedllm.hf import cross, lora_io
 from sharedllm.hf.architectures import inspect
 from sharedllm.hf.attention_interface import activate
 from sharedllm.hf.loading import load, resolve_device, resolve_dtype
+from sharedllm.hf.models import hub_name
 from sharedllm.hf.lora import Adapter
 from sharedllm.hf.rope import Rotation
 from sharedllm.progress import Progress, reporter
@@ -103,6 +104,7 @@ class DocumentEncoder:
     attention : "auto", or the name of a backend (docs/speed.md)
     node_cache_bytes : bytes of encoded nodes kept for each document, at most
     loaded_from : names of model and adapter as they were given, if they were loaded by name
+    quantize : how its weights were packed while they were loaded; None if they were not
     load_s : seconds that loading took
 
     Attributes
@@ -129,9 +131,10 @@ class DocumentEncoder:
         attention: str = "auto",
         node_cache_bytes: int = NODE_CACHE_BYTES,
         loaded_from: tuple[str | None, str | None] | None = None,
+        quantize: str | None = None,
         load_s: float = 0.0,
     ) -> None:
-        self.model, self.tokenizer = model, tokenizer
+        self.model, self.tokenizer, self.quantize = model, tokenizer, quantize
         self.tree = tree or TreeConfig()
         self.injection = injection or InjectionConfig()
         self.search, self.loaded_from, self.load_s = search, loaded_from, load_s
@@ -157,6 +160,7 @@ class DocumentEncoder:
         *,
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
+        quantize: str | None = None,
         adapter: str | os.PathLike[str] | None = "default",
         tree: TreeConfig | None = None,
         injection: InjectionConfig | None = None,
@@ -168,15 +172,16 @@ class DocumentEncoder:
 
         Raises
         ------
-        ModelNotFoundError, UnsupportedModelError, AdapterError, ConfigError
+        ModelNotFoundError, ModelTooLargeError, UnsupportedModelError, AdapterError, ConfigError
+        MissingExtraError
         """
         started = time.perf_counter()
         where = resolve_device(device)
         folder = lora_io.find(adapter, name_or_path, injection)
         tree, injection, search = lora_io.settings(folder, tree, injection)
-        model, tokenizer = load(
-            name_or_path, device=where, dtype=resolve_dtype(dtype, where), **options
-        )
+        kind = resolve_dtype(dtype, where)
+        name = None if name_or_path is None else hub_name(os.fspath(name_or_path))
+        model, tokenizer = load(name, device=where, dtype=kind, quantize=quantize, **options)
         return cls(
             model,
             tokenizer,
@@ -186,7 +191,8 @@ class DocumentEncoder:
             search=search,
             attention=attention,
             node_cache_bytes=node_cache_bytes,
-            loaded_from=(_text(name_or_path), _text(adapter if folder else None)),
+            loaded_from=(name, _text(adapter if folder else None)),
+            quantize=quantize,
             load_s=time.perf_counter() - started,
         )
 
@@ -407,6 +413,7 @@ def loaded_encoder(
     adapter: str | None = "default",
     device: str | None = None,
     dtype: str | None = None,
+    quantize: str | None = None,
     tree: TreeConfig | None = None,
     injection: InjectionConfig | None = None,
 ) -> DocumentEncoder:
@@ -414,20 +421,28 @@ def loaded_encoder(
 
     Parameters
     ----------
-    model, adapter, device, dtype, tree, injection : as in
+    model, adapter, device, dtype, quantize, tree, injection : as in
         :meth:`sharedllm.SharedLLM.from_pretrained`
 
     Raises
     ------
-    ModelNotFoundError, UnsupportedModelError, AdapterError, ConfigError
+    ModelNotFoundError, ModelTooLargeError, UnsupportedModelError, AdapterError, ConfigError
+    MissingExtraError
     """
     where = resolve_device(device)
     kind = resolve_dtype(dtype, where)
-    key = (model, adapter, where, kind, tree, injection)
+    name = None if model is None else hub_name(model)
+    key = (name, adapter, where, kind, quantize, tree, injection)
     with _loading:
         if key not in _loaded:
             _loaded[key] = DocumentEncoder.load(
-                model, adapter=adapter, device=where, dtype=kind, tree=tree, injection=injection
+                name,
+                adapter=adapter,
+                device=where,
+                dtype=kind,
+                quantize=quantize,
+                tree=tree,
+                injection=injection,
             )
         return _loaded[key]
 

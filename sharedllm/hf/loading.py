@@ -23,6 +23,10 @@ from transformers.utils import logging as transformers_logging
 
 from sharedllm.errors import ConfigError, ModelNotFoundError, UnsupportedModelError
 from sharedllm.hf.gguf_conversion import convert
+from sharedllm.hf.hub import explained, look_up
+from sharedllm.hf.models import hub_name
+from sharedllm.hf.quantization import quantized, require_quantize
+from sharedllm.hf.room import require_room, weigh
 
 logger = logging.getLogger(__name__)
 
@@ -154,13 +158,15 @@ def load(
     *,
     device: torch.device,
     dtype: torch.dtype,
+    quantize: str | None = None,
     **options: Any,
 ) -> tuple[Any, PreTrainedTokenizerBase]:
     """Load a causal language model and its tokenizer.
 
     Parameters
     ----------
-    name_or_path : hub name, folder or .gguf file; None is the embedded default
+    name_or_path : short name, hub name, folder or .gguf file; None is the embedded default
+    quantize : "4bit" or "8bit" packs the linear layers; `dtype` is what they compute in
     options : passed to ``AutoModelForCausalLM.from_pretrained`` (``quantization_config``,
         ``revision``, ...)
 
@@ -168,12 +174,18 @@ def load(
     ------
     ModelNotFoundError
         If neither the disk nor the hub has the model, as safetensors or GGUF.
+    ModelTooLargeError
+        If its weights do not fit into the memory of `device`.
     UnsupportedModelError
-        If it has no fast tokenizer, whose character offsets citations need.
+        If it has no fast tokenizer, whose character offsets citations need, or cannot be quantised.
     ConfigError
-        If the options ask for code of the model's own, or for weights that can hold code.
+        If the options ask for code of the model's own, or for weights that can hold code, or do not
+        go together.
+    MissingExtraError
+        If the package that quantises is not installed.
     """
     _refuse_code(options)
+    require_quantize(quantize)
     if name_or_path is None:
         name = str(convert_default_once())
     elif (path := Path(name_or_path)).suffix == ".gguf":
@@ -181,9 +193,19 @@ def load(
             raise ModelNotFoundError(f"no such file: {str(path)!r}; check the path")
         name = str(convert_once(path))
     else:
-        _require_folder(path)
-        name = str(name_or_path)
-    model, tokenizer = _from_pretrained(name, dtype, options)
+        name, options = find(name_or_path, options)
+    with _reported(name), _quiet():
+        # without an answer transformers would ask on the terminal whether to run code
+        config = AutoConfig.from_pretrained(name, **_hub_options(options), trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(
+            name, **_hub_options(options), trust_remote_code=False
+        )
+        weights = weigh(config)
+    place: dict[str, Any] = {"device": device, "dtype": dtype}
+    require_room(name, config, weights, quantize=quantize, options=options, **place)
+    if quantize is not None:
+        options = quantized(name, config, weights, quantize, options=options, **place)
+    model = _from_pretrained(name, dtype, options)
     if not tokenizer.is_fast:
         raise UnsupportedModelError(
             f"{type(tokenizer).__name__} gives no character offsets, which citations need; "
@@ -192,6 +214,27 @@ def load(
     if not getattr(model, "hf_device_map", None) and not getattr(model, "is_quantized", False):
         model = model.to(device)
     return model.eval(), tokenizer
+
+
+def find(
+    name_or_path: str | os.PathLike[str], options: dict[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """Return the folder or hub name of a model, and the options to load it from there.
+
+    Every name comes through here: short names become hub names, a folder wins over both, and the
+    hub is asked once if it has the model and can be reached.
+
+    Parameters
+    ----------
+    options : as :func:`load` takes them
+
+    Raises
+    ------
+    ModelNotFoundError
+    """
+    name = hub_name(os.fspath(name_or_path))
+    _require_folder(Path(name))
+    return (name, options) if _is_dir(Path(name)) else (name, look_up(name, options))
 
 
 def _refuse_code(options: dict[str, Any]) -> None:
@@ -228,32 +271,28 @@ def _is_dir(path: Path) -> bool:
         return False
 
 
-def _from_pretrained(
-    name: str, dtype: torch.dtype, options: dict[str, Any]
-) -> tuple[Any, PreTrainedTokenizerBase]:
-    try:
-        with _quiet():
-            # without an answer transformers would ask on the terminal whether to run code
-            trust = {"trust_remote_code": False}
-            AutoConfig.from_pretrained(name, **_hub_options(options), **trust)
-            tokenizer = AutoTokenizer.from_pretrained(name, **_hub_options(options), **trust)
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                name, dtype=dtype, output_loading_info=True, **{**options, **NO_CODE}
-            )
-            model, report = loaded
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelNotFoundError(
-            f"cannot load a model from {name!r}: {first} "
-            "(give a hub name, a folder with safetensors, or a .gguf file)"
-        ) from error
+def _from_pretrained(name: str, dtype: torch.dtype, options: dict[str, Any]) -> Any:
+    with _reported(name), _quiet():
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            name, dtype=dtype, output_loading_info=True, **{**options, **NO_CODE}
+        )
+    model, report = loaded
     missing = sorted(report["missing_keys"])
     if missing:  # transformers would run with random numbers in their place
         raise UnsupportedModelError(
             f"the weights in {name!r} lack {len(missing)} tensors of {type(model).__name__}, "
             f"{missing[0]!r} the first: the files are incomplete or of another architecture"
         )
-    return model, tokenizer
+    return model
+
+
+@contextmanager
+def _reported(name: str) -> Iterator[None]:
+    """Turn what transformers and the hub raise for a model that cannot be loaded into one line."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ModelNotFoundError(explained(name, error)) from error
 
 
 def end_ids(model: Any, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

@@ -197,7 +197,7 @@ def save_merged(model: Any, tokenizer: Any, adapter: Adapter, folder: Path) -> N
     if getattr(model, "is_quantized", False):
         raise AdapterError(
             "quantised weights cannot be merged; save without merged=True, or load the model "
-            "without quantization_config"
+            "without quantize and quantization_config"
         )
     if getattr(model.get_decoder(), "cross_injection", None) is not None:
         raise AdapterError(

@@ -86,6 +86,8 @@ class Manifest:
             "dtype": str(encoder.model.dtype).removeprefix("torch."),
             "format": str(LEARNED_FORMAT),
         }
+        if encoder.quantize is not None:
+            made_by["quantize"] = encoder.quantize
         if settings.keep != "text":  # search vectors are the base's, whatever the injection
             made_by["layers"] = str(encoder.lower.layers)
             made_by["adapter"] = encoder.adapter.fingerprint() if encoder.adapter else "none"
@@ -203,6 +205,7 @@ class Manifest:
             "model": given["model"],
             "adapter": given["adapter"],
             "dtype": given["dtype"],
+            "quantize": self.made_by.get("quantize"),
             "tree": TreeConfig.from_dict(given["tree"]),
             "injection": InjectionConfig.from_dict(given["injection"]),
         }
