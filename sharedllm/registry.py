@@ -27,6 +27,7 @@ def loaded(
     adapter: str | None = "default",
     device: str | None = None,
     dtype: str | None = None,
+    quantize: str | None = None,
     tree: TreeConfig | None = None,
     injection: InjectionConfig | None = None,
 ) -> SharedLLM:
@@ -34,17 +35,16 @@ def loaded(
 
     Parameters
     ----------
-    model, adapter, device, dtype, tree, injection : as in :meth:`SharedLLM.from_pretrained`
+    model, adapter, device, dtype, quantize, tree, injection : as in
+        :meth:`SharedLLM.from_pretrained`
 
     Raises
     ------
-    ModelNotFoundError, UnsupportedModelError, AdapterError, ConfigError
+    ModelNotFoundError, ModelTooLargeError, UnsupportedModelError, AdapterError, ConfigError
+    MissingExtraError
     """
-    return _of(
-        loaded_encoder(
-            model, adapter=adapter, device=device, dtype=dtype, tree=tree, injection=injection
-        )
-    )
+    place: dict[str, Any] = {"device": device, "dtype": dtype, "quantize": quantize}
+    return _of(loaded_encoder(model, adapter=adapter, tree=tree, injection=injection, **place))
 
 
 @checked()
@@ -53,9 +53,9 @@ def loaded_for(memory: TreeMemory, **changes: Any) -> SharedLLM:
 
     Parameters
     ----------
-    changes : ``model``, ``adapter``, ``device``, ``dtype``, ``tree`` or ``injection`` in place of
-        the memory's own; model and adapter have to be named if they are not the embedded ones, as
-        a memory may come from a stranger
+    changes : ``model``, ``adapter``, ``device``, ``dtype``, ``quantize``, ``tree`` or
+        ``injection`` in place of the memory's own; model and adapter have to be named if they are
+        not the embedded ones, as a memory may come from a stranger
 
     Raises
     ------

@@ -98,6 +98,7 @@ class SharedLLM:
         *,
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
+        quantize: str | None = None,
         adapter: str | os.PathLike[str] | None = "default",
         tree: TreeConfig | None = None,
         injection: InjectionConfig | None = None,
@@ -112,9 +113,12 @@ class SharedLLM:
 
         Parameters
         ----------
-        name_or_path : hub name, folder or .gguf file; None is the embedded SmolLM2-135M-Instruct
+        name_or_path : short name (``sharedllm models`` lists them), hub name, folder or .gguf
+            file; None is the embedded SmolLM2-135M-Instruct
         device : "cpu", "cuda", "cuda:N" or None (CUDA if available)
         dtype : "float32", "bfloat16", "float16" or None (bfloat16 if the device multiplies it)
+        quantize : "4bit" or "8bit" packs the weights of linear layers (extra ``quantize``); KV and
+            all else stay in `dtype`
         adapter : "default", folder, hub name or None, the exact base
             "default" is the one shipped for the default model and joint injection.
         tree, injection, search, generation : settings; None takes the adapter's, or the defaults
@@ -125,12 +129,14 @@ class SharedLLM:
 
         Raises
         ------
-        ModelNotFoundError, UnsupportedModelError, AdapterError, ConfigError
+        ModelNotFoundError, ModelTooLargeError, UnsupportedModelError, AdapterError, ConfigError
+        MissingExtraError
         """
         encoder = DocumentEncoder.load(
             name_or_path,
             device=device,
             dtype=dtype,
+            quantize=quantize,
             adapter=adapter,
             tree=tree,
             injection=injection,

@@ -175,12 +175,14 @@ class Engine:
             llm: SharedLLM = own.llm
             return llm
         if self.memory is not None:  # its settings, and what of them is named here
-            given = {"model": own.model, "device": own.device, "dtype": own.dtype}
+            names = ("model", "device", "dtype", "quantize")
+            given = {name: getattr(own, name) for name in names}
             changes: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
             if own.adapter != "default":
                 changes["adapter"] = own.adapter
             return loaded_for(self.memory, **changes)
-        return loaded(own.model, adapter=own.adapter, device=own.device, dtype=own.dtype)
+        place: dict[str, Any] = {"device": own.device, "dtype": own.dtype, "quantize": own.quantize}
+        return loaded(own.model, adapter=own.adapter, **place)
 
     @property
     def model_name(self) -> str:

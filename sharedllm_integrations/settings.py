@@ -91,7 +91,7 @@ class Reopened(BaseModel):
         if given.pop("llm", None) is not None:
             raise SetupError(
                 f"this {type(self).__name__} was given llm=, a model that is loaded in this "
-                "process; to pickle it, give model= (and adapter=, device=, dtype=) in its place"
+                "process; to pickle it, give model= (and adapter=, device=, ...) in its place"
             )
         given.pop("callback_manager", None)  # LlamaIndex's, of this process
         if "memory" in given:
@@ -124,11 +124,11 @@ class ModelFields(Reopened):
 
     Attributes
     ----------
-    model : Hugging Face name, folder or .gguf file; None is the embedded one. The model that made a
-        memory is not loaded because the memory says so: name it here
+    model : short name, Hugging Face name, folder or .gguf file; None is the embedded one. The model
+        that made a memory is not loaded because the memory says so: name it here
     memory : TreeMemory, or the path of one; None keeps what is built in a cache of the process
     llm : a SharedLLM that is loaded already, in place of `model`
-    adapter, device, dtype : as ``SharedLLM.from_pretrained`` takes them
+    adapter, device, dtype, quantize : as ``SharedLLM.from_pretrained`` takes them
     tenant : document references and cached documents are apart for each tenant
     """
 
@@ -140,6 +140,7 @@ class ModelFields(Reopened):
     adapter: str | None = "default"
     device: str | None = None
     dtype: str | None = None
+    quantize: str | None = None
     tenant: str = ""
 
 

@@ -16,6 +16,7 @@ from sharedllm.cli.options import (
     Device,
     Dtype,
     Leaves,
+    Quantize,
     Scorer,
     Selecting,
     Sentences,
@@ -110,6 +111,7 @@ def needle(
     seed: Seed = 0,
     device: Device = None,
     dtype: Dtype = None,
+    quantize: Quantize = None,
     as_json: AsJson = False,
     out: Out = None,
 ) -> None:
@@ -163,6 +165,7 @@ def qa(
     seed: Seed = 0,
     device: Device = None,
     dtype: Dtype = None,
+    quantize: Quantize = None,
     as_json: AsJson = False,
     out: Out = None,
 ) -> None:
@@ -188,7 +191,7 @@ def settings_of(given: dict[str, Any]) -> Settings:
     lengths = given.get("lengths") or given["default_lengths"]
     plain = (
         *("model", "baselines", "baseline_adapter", "items", "batch", "seed"),
-        *("device", "dtype", "as_json", "out"),
+        *("device", "dtype", "quantize", "as_json", "out"),
     )
     return Settings(
         adapter=None if given["adapter"] == "none" else given["adapter"],

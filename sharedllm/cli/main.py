@@ -19,6 +19,7 @@ from sharedllm.arguments import shown, unicode_problem
 from sharedllm.cli.evaluation import app as evaluation
 from sharedllm.cli.memory import app as memories
 from sharedllm.cli.memory import opened
+from sharedllm.cli.models import app as models
 from sharedllm.cli.options import (
     DEFAULT_NAME,
     SHIPPED,
@@ -28,6 +29,7 @@ from sharedllm.cli.options import (
     MemoryAdapter,
     MemoryDtype,
     MemoryModel,
+    Quantize,
     Scorer,
     Selecting,
     default_of,
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 app.add_typer(evaluation, name="eval")
 app.add_typer(memories)
+app.add_typer(models)
 app.add_typer(training)
 
 
@@ -186,6 +189,7 @@ def ask(
     temperature: Temperature = None,
     device: Device = None,
     dtype: MemoryDtype = None,
+    quantize: Quantize = None,
     html: Html = None,
     as_json: AsJson = False,
 ) -> None:
@@ -211,7 +215,7 @@ def ask(
     SearchConfig(**selecting)  # refuses wrong values before files are read
     inject = InjectionConfig(**_given(mode=injection)) if injection else None
     for_answer = GenerationConfig(**decoding)
-    place = _given(device=device, dtype=dtype)
+    place = _given(device=device, dtype=dtype, quantize=quantize)
     _check_place(**place)
     screen = Screen(silent=as_json)
     with screen.busy("opening the files"):
@@ -278,12 +282,16 @@ def _adapter(given: str | None) -> str | None:
     return None if given == "none" else given or "default"
 
 
-def _check_place(device: str | None = None, dtype: str | None = None) -> None:
-    """Refuse an unavailable device or dtype before files are read."""
-    if (device, dtype) != (None, None):
+def _check_place(
+    device: str | None = None, dtype: str | None = None, quantize: str | None = None
+) -> None:
+    """Refuse an unavailable device, dtype or way to quantise before files are read."""
+    if (device, dtype, quantize) != (None, None, None):
         from sharedllm.hf.loading import resolve_device, resolve_dtype
+        from sharedllm.hf.quantization import require_quantize
 
         resolve_dtype(dtype, resolve_device(device))
+        require_quantize(quantize)
 
 
 def _require_room(

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sharedllm.arguments import path_problem, shown
-from sharedllm.cli.options import Device, Encoding, MemoryAdapter, MemoryDtype, MemoryModel
+from sharedllm.cli.options import (
+    Device,
+    Encoding,
+    MemoryAdapter,
+    MemoryDtype,
+    MemoryModel,
+    Quantize,
+)
 from sharedllm.cli.terminal import Screen, documents_table
 from sharedllm.display.plain import counted, one_line
 from sharedllm.errors import InputError
@@ -65,6 +72,7 @@ def index(
     encoding: Encoding = None,
     device: Device = None,
     dtype: MemoryDtype = None,
+    quantize: Quantize = None,
     as_json: AsJson = False,
 ) -> None:
     """Read files and folders into a memory on disk; unchanged files are skipped.
@@ -80,7 +88,7 @@ def index(
     if encoding is not None:
         require_encoding(encoding)
     screen = Screen(silent=as_json)
-    place = {"device": device, "dtype": dtype}
+    place = {"device": device, "dtype": dtype, "quantize": quantize}
     with screen.busy("opening the memory"):
         memory = opened(
             folder,

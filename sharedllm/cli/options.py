@@ -101,12 +101,22 @@ MemoryDtype = Annotated[
         show_default=f"the memory's, or {DTYPE}",
     ),
 ]
+Quantize = Annotated[
+    str | None,
+    typer.Option(
+        metavar="4bit|8bit",
+        help="Pack the weights of linear layers while loading (extra quantize); the rest, and KV, "
+        "stay in --dtype.",
+        show_default="not packed",
+    ),
+]
 MemoryModel = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Hugging Face name, folder or .gguf file of a Llama, Mistral, Qwen2, Qwen3, "
-        "Phi-3 or SmolLM2 model; name again the one that made the memory.",
+        help="Short name (sharedllm models lists them), Hugging Face name, folder or .gguf file of "
+        "a Llama, Mistral, Qwen2, Qwen3, Phi-3 or SmolLM2 model; name again the one that made the "
+        "memory.",
         show_default=DEFAULT_MODEL,
     ),
 ]

@@ -46,6 +46,11 @@ class Screen:
         self._silent = silent
         self.shows_work = self._err.is_terminal or not silent
 
+    @property
+    def width(self) -> int:
+        """Columns of standard output."""
+        return self._out.width
+
     @contextmanager
     def busy(self, doing: str) -> Iterator[Status]:
         """Show a spinner during slow work, with its log messages (the conversion of a model)."""

@@ -35,8 +35,8 @@ from sharedllm.hf import cross, lora_io
 from sharedllm.hf.architectures import inspect
 from sharedllm.hf.attention_interface import activate
 from sharedllm.hf.loading import load, resolve_device, resolve_dtype
-from sharedllm.hf.models import hub_name
 from sharedllm.hf.lora import Adapter
+from sharedllm.hf.models import hub_name
 from sharedllm.hf.rope import Rotation
 from sharedllm.progress import Progress, reporter
 from sharedllm.text.pages import page_starts

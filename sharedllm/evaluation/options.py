@@ -23,7 +23,7 @@ class Settings:
 
     Attributes
     ----------
-    model, adapter, device, dtype : as for :meth:`sharedllm.SharedLLM.from_pretrained`
+    model, adapter, device, dtype, quantize : as for :meth:`sharedllm.SharedLLM.from_pretrained`
     lengths : tuple of int
     budgets : tuple of int
         Token budgets. Empty takes the default ones that the model's window allows.
@@ -45,6 +45,7 @@ class Settings:
     seed: int = 0
     device: str | None = None
     dtype: str | None = None
+    quantize: str | None = None
     as_json: bool = False
     out: Path | None = None
 

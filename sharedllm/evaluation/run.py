@@ -183,6 +183,7 @@ class Session:
             adapter=settings.adapter,
             device=settings.device,
             dtype=settings.dtype,
+            quantize=settings.quantize,
             generation=GenerationConfig(**settings.generation),
             node_cache_bytes=NODE_CACHE_BYTES,
         )

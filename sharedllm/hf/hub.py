@@ -18,7 +18,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import httpx
+from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # which one it uses
 
 from sharedllm.errors import ModelNotFoundError
 from sharedllm.hf.models import BY_HUB, is_slip, nearest
@@ -45,7 +45,12 @@ def look_up(name: str, options: dict[str, Any]) -> dict[str, Any]:
     """
     if is_slip(name):
         raise unknown(name)
-    local = {**options, "local_files_only": True}
+    local = {
+        **options,
+        "local_files_only": True,
+        # transformers (5.23) looks for an adapter beside the model, on the hub unless this says no
+        "adapter_kwargs": {**(options.get("adapter_kwargs") or {}), "local_files_only": True},
+    }
     if options.get("local_files_only") or is_offline_mode():
         return local
     try:
@@ -116,8 +121,9 @@ def _out_of_reach(name: str) -> str:
     known = BY_HUB.get(name)
     meant = "" if known or is_cached(name, {}) else ", ".join(nearest(name, cached()))
     return (
-        f"{why}, and {name!r} is no folder here, and not whole in {constants.HF_HUB_CACHE}: "
-        + (f"was one of these meant: {meant}? Else " if meant else "")
+        f"{why}, and {constants.HF_HUB_CACHE} does not hold all of {name!r}"
+        + ("" if known else ", nor is it a folder here")
+        + (f". Was one of these meant: {meant}? Else " if meant else ": ")
         + f"fetch it with `hf download {name}` where there is a network, and copy it ({OFFLINE})"
     )
 

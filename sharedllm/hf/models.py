@@ -66,6 +66,25 @@ class KnownModel:
         """The key of :data:`BITS` with which it takes four bits."""
         return self.comes_in or "4bit"
 
+    def way(self, memory: int, itemsize: int, *, cuda: bool) -> str | None:
+        """Return the options with which it fits a memory; None if it fits with none.
+
+        Parameters
+        ----------
+        memory : bytes, of which :data:`ROOM` is kept for other things
+        itemsize : bytes of the dtype that is taken without --dtype
+        cuda : it is a GPU's; a processor unpacks weights that are published quantised
+        """
+        quantize = "" if self.comes_in else "--quantize 4bit"
+        ways = [("", itemsize, self.comes_in if cuda else ""), ("--dtype bfloat16", 2, "")]
+        if quantize:
+            ways.append((quantize, itemsize, "4bit"))
+            ways.append((f"{quantize} --dtype bfloat16", 2, "4bit"))
+        for options, size, form in ways:
+            if self.weight_bytes(size, form) + ROOM <= memory:
+                return options
+        return None
+
 
 def weight_bytes(parameters: int, packed: int, itemsize: int, form: str = "") -> int:
     """Return the bytes of weights; see :meth:`KnownModel.weight_bytes`."""
@@ -215,7 +234,9 @@ def is_slip(name: str) -> bool:
 
 def nearest(name: str, others: Iterable[str] = ()) -> list[str]:
     """Return up to three names that are like `name`: short names, hub names, and `others`."""
-    known = {known.lower(): known for known in (*others, *BY_HUB, *BY_NAME)}
+    longer = BY_HUB if "/" in name else ()  # beside their short names they would come twice
+    more = (other for other in others if other not in BY_HUB)
+    known = {known.lower(): known for known in (*more, *longer, *BY_NAME)}
     return [known[word] for word in difflib.get_close_matches(name.lower(), known, 3, 0.55)]
 
 

@@ -1,7 +1,7 @@
 """Weights in 8 or 4 bits: ``quantize="4bit"``, ``--quantize 4bit``.
 
-bitsandbytes packs the linear layers while they are loaded, on CUDA and on the CPU; embeddings, norms
-and the output layer stay in the compute dtype, and so do activations and KV.
+bitsandbytes packs the linear layers while they are loaded, on CUDA and on the CPU; embeddings,
+norms and the output layer stay in the compute dtype, and so do activations and KV.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ def require_quantize(quantize: str | None) -> None:
     require_one_of("quantize", quantize, QUANTIZE)
     if importlib.util.find_spec("bitsandbytes") is None:
         raise MissingExtraError("bitsandbytes", "quantize")
+    # its notices that it has no faster kernel, and of every product whose inputs it rounds
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def quantized(
@@ -80,6 +82,4 @@ def quantized(
         )
     else:
         form = BitsAndBytesConfig(load_in_8bit=True)
-        # its notice of every product that it rounds inputs to float16
-        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     return {"device_map": {"": device}, **options, "quantization_config": form}
