@@ -84,8 +84,13 @@ def unknown(name: str) -> ModelNotFoundError:
     )
 
 
-def explained(name: str, error: BaseException) -> str:
-    """Say in one line why the model `name` could not be loaded from hub or cache."""
+def explained(name: str, error: BaseException, *, local: bool = False) -> str:
+    """Say in one line why the model `name` could not be loaded.
+
+    Parameters
+    ----------
+    local : loading was restricted to the local cache
+    """
     kinds = [type(one) for one in _chain(error)]
 
     def one_of(*wanted: type[BaseException]) -> bool:
@@ -104,7 +109,7 @@ def explained(name: str, error: BaseException) -> str:
     if one_of(LocalEntryNotFoundError, OfflineModeIsEnabled, httpx.HTTPError):
         return _out_of_reach(name)
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if "couldn't find them in the cached files" in first:  # transformers, without a cause
+    if local and "does not appear to have a file named" in first:  # transformers, without a cause
         return _out_of_reach(name)
     return (
         f"cannot load a model from {name!r}: {first} (give a short or hub name, a folder with "

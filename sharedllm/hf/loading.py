@@ -194,7 +194,7 @@ def load(
         name = str(convert_once(path))
     else:
         name, options = find(name_or_path, options)
-    with _reported(name), _quiet():
+    with _reported(name, options), _quiet():
         # without an answer transformers would ask on the terminal whether to run code
         config = AutoConfig.from_pretrained(name, **_hub_options(options), trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(
@@ -272,7 +272,7 @@ def _is_dir(path: Path) -> bool:
 
 
 def _from_pretrained(name: str, dtype: torch.dtype, options: dict[str, Any]) -> Any:
-    with _reported(name), _quiet():
+    with _reported(name, options), _quiet():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             name, dtype=dtype, output_loading_info=True, **{**options, **NO_CODE}
         )
@@ -287,12 +287,13 @@ def _from_pretrained(name: str, dtype: torch.dtype, options: dict[str, Any]) -> 
 
 
 @contextmanager
-def _reported(name: str) -> Iterator[None]:
+def _reported(name: str, options: dict[str, Any]) -> Iterator[None]:
     """Turn what transformers and the hub raise for a model that cannot be loaded into one line."""
     try:
         yield
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ModelNotFoundError(explained(name, error)) from error
+        local = bool(options.get("local_files_only"))
+        raise ModelNotFoundError(explained(name, error, local=local)) from error
 
 
 def end_ids(model: Any, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
