@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from sharedllm.encoding.document import Document
 from sharedllm.encoding.document_encoder import DocumentEncoder
@@ -11,6 +12,7 @@ from sharedllm.encoding.kv import InjectedKV, NodeKV, gather
 from sharedllm.encoding.lower_model import NodeRequest
 from sharedllm.errors import WindowError
 from sharedllm.generation.prompt import Conversation, Literal, part_ids
+from sharedllm.generation.thoughts import opens_thought
 from sharedllm.injection.positions import Prompt
 from sharedllm.progress import Progress
 from sharedllm.search import citations
@@ -23,12 +25,41 @@ BRIEF = 64  # tokens of all documents together, up to which adapters abstain too
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ChatPrompt:
+    """A prompt for a model elsewhere: chat messages of plain text, as OpenAI spells them.
+
+    Attributes
+    ----------
+    messages, tools : tuple of mapping
+    tool_required : bool
+        The answer has to call a tool.
+    text_tokens : int
+        Counted by the tokenizer that the documents are read with.
+    reads : bool
+        True if there are documents.
+    """
+
+    messages: tuple[Mapping[str, Any], ...]
+    tools: tuple[Mapping[str, Any], ...] = ()
+    tool_required: bool = False
+    text_tokens: int = 0
+    reads: bool = False
+
+    @property
+    def injected_tokens(self) -> int:
+        return 0
+
+
+AnyPrompt = Prompt | ChatPrompt
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Prepared:
     """A question with its evidence in place, ready to be decoded.
 
     Attributes
     ----------
-    prompt : Prompt
+    prompt : Prompt or ChatPrompt
     citations : tuple of Citation
         In falling order of score.
     context_tokens, evidence_tokens : int
@@ -45,7 +76,7 @@ class Prepared:
         none to make.
     """
 
-    prompt: Prompt
+    prompt: AnyPrompt
     citations: tuple[Citation, ...]
     context_tokens: int
     evidence_tokens: int
@@ -138,7 +169,22 @@ class Plan:
             memory=tuple(places),
             reads=bool(self.conversation.documents),
             brief=sum(map(len, self.conversation.documents)) <= BRIEF,
+            thinking=self.ends_in_thought,
         )
+
+    @property
+    def ends_in_thought(self) -> bool:
+        """True if the chat template has opened a thought at the end."""
+        last = self.conversation.parts[-1]
+        return isinstance(last, str) and opens_thought(last)
+
+    def texts(self) -> list[str]:
+        """Return each document's evidence as text, empty where nothing was selected."""
+        documents = self.conversation.documents
+        return [
+            citations.paste_text(d, w, citations.heading_of(i, d, len(documents)))
+            for i, (d, w) in enumerate(zip(documents, self.windows, strict=True))
+        ]
 
 
 def _sink(tokenizer: Tokenizer) -> list[int]:

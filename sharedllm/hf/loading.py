@@ -22,6 +22,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils import logging as transformers_logging
 
 from sharedllm.errors import ConfigError, ModelNotFoundError, UnsupportedModelError
+from sharedllm.hf.architectures import why_not
 from sharedllm.hf.gguf_conversion import convert
 
 logger = logging.getLogger(__name__)
@@ -194,6 +195,23 @@ def load(
     return model.eval(), tokenizer
 
 
+def injectable(name_or_path: str | os.PathLike[str] | None, options: dict[str, Any]) -> bool:
+    """Tell by its configuration a model into which KV can be injected; no weights are read.
+
+    Raises
+    ------
+    ModelNotFoundError, ConfigError
+    """
+    if name_or_path is None or Path(name_or_path).suffix == ".gguf":
+        return True  # other architectures are refused when the file is converted
+    _refuse_code(options)
+    _require_folder(Path(name_or_path))
+    name = str(name_or_path)
+    with _reported(name), _quiet():
+        config = AutoConfig.from_pretrained(name, **_hub_options(options), trust_remote_code=False)
+    return not why_not(config)
+
+
 def _refuse_code(options: dict[str, Any]) -> None:
     for name, allowed in NO_CODE.items():
         if options.get(name, allowed) is not allowed:
@@ -231,22 +249,15 @@ def _is_dir(path: Path) -> bool:
 def _from_pretrained(
     name: str, dtype: torch.dtype, options: dict[str, Any]
 ) -> tuple[Any, PreTrainedTokenizerBase]:
-    try:
-        with _quiet():
-            # without an answer transformers would ask on the terminal whether to run code
-            trust = {"trust_remote_code": False}
-            AutoConfig.from_pretrained(name, **_hub_options(options), **trust)
-            tokenizer = AutoTokenizer.from_pretrained(name, **_hub_options(options), **trust)
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                name, dtype=dtype, output_loading_info=True, **{**options, **NO_CODE}
-            )
-            model, report = loaded
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelNotFoundError(
-            f"cannot load a model from {name!r}: {first} "
-            "(give a hub name, a folder with safetensors, or a .gguf file)"
-        ) from error
+    with _reported(name), _quiet():
+        # without an answer transformers would ask on the terminal whether to run code
+        trust = {"trust_remote_code": False}
+        AutoConfig.from_pretrained(name, **_hub_options(options), **trust)
+        tokenizer = AutoTokenizer.from_pretrained(name, **_hub_options(options), **trust)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            name, dtype=dtype, output_loading_info=True, **{**options, **NO_CODE}
+        )
+        model, report = loaded
     missing = sorted(report["missing_keys"])
     if missing:  # transformers would run with random numbers in their place
         raise UnsupportedModelError(
@@ -254,6 +265,19 @@ def _from_pretrained(
             f"{missing[0]!r} the first: the files are incomplete or of another architecture"
         )
     return model, tokenizer
+
+
+@contextmanager
+def _reported(name: str) -> Iterator[None]:
+    """Turn what transformers and the hub raise for a model that cannot be loaded into one line."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelNotFoundError(
+            f"cannot load a model from {name!r}: {first} "
+            "(give a hub name, a folder with safetensors, or a .gguf file)"
+        ) from error
 
 
 def end_ids(model: Any, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

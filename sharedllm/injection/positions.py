@@ -36,12 +36,15 @@ class Prompt:
         role; otherwise it is the base.
     brief : bool
         True if these documents have only a few tokens together.
+    thinking : bool
+        True if it ends within a thought, which the chat template has opened.
     """
 
     text: tuple[tuple[int, ...], ...]
     memory: tuple[InjectedKV | None, ...] = ()
     reads: bool = False
     brief: bool = False
+    thinking: bool = False
 
     def __post_init__(self) -> None:
         if len(self.text) != len(self.memory) + 1 or not self.text[-1]:
