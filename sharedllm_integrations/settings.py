@@ -129,6 +129,10 @@ class ModelFields(Reopened):
     memory : TreeMemory, or the path of one; None keeps what is built in a cache of the process
     llm : a SharedLLM that is loaded already, in place of `model`
     adapter, device, dtype : as ``SharedLLM.from_pretrained`` takes them
+    reader : address of an OpenAI-compatible API whose model answers, while `model` reads and
+        searches the documents; its key is the environment's SHAREDLLM_READER_KEY or OPENAI_API_KEY
+    reader_model, reader_window, reader_timeout : its name there, the tokens that it takes, and the
+        seconds without a sign of life after which it counts as down
     tenant : document references and cached documents are apart for each tenant
     """
 
@@ -140,7 +144,24 @@ class ModelFields(Reopened):
     adapter: str | None = "default"
     device: str | None = None
     dtype: str | None = None
+    reader: str | None = None
+    reader_model: str | None = None
+    reader_window: PositiveInt | None = None
+    reader_timeout: Seconds | None = None
     tenant: str = ""
+
+    @property
+    def _named(self) -> str:
+        """The name of the model that answers, so far as it is known without loading it."""
+        if self.reader is not None:
+            return self.reader_model or self.reader
+        return self.model or DEFAULT_MODEL
+
+    @property
+    def _reading(self) -> dict[str, Any]:
+        """The options of a reader elsewhere that were given."""
+        names = ("reader", "reader_model", "reader_window", "reader_timeout")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
 class SelectionFields(ModelFields):

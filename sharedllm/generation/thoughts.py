@@ -35,8 +35,8 @@ def divide(raw: str, *, inside: bool = False, ended: bool = True) -> tuple[str, 
         if text.startswith(begin):
             return _closed(text[len(begin) :], (end,), ended)
     if text.startswith(CHANNEL):
-        return _channels(text)
-    if text and not ended and any(mark.startswith(text) for mark in OPENERS):
+        return _channels(text if ended else _without_half(text, (*ENDS, CHANNEL)))
+    if not ended and any(mark.startswith(text) for mark in OPENERS):
         return "", ""
     return raw, ""
 
@@ -47,11 +47,14 @@ def _closed(text: str, ends: tuple[str, ...], ended: bool) -> tuple[str, str]:
     if places:
         at, end = min(places)
         return text[at + len(end) :].lstrip(), text[:at].strip()
-    if not ended:
-        longest = max(map(len, ends)) - 1
-        half = (n for n in range(longest, 0, -1) if any(e.startswith(text[-n:]) for e in ends))
-        text = text[: len(text) - next(half, 0)] if text else text
-    return "", text.strip()
+    return "", (text if ended else _without_half(text, ends)).strip()
+
+
+def _without_half(text: str, marks: tuple[str, ...]) -> str:
+    """Return `text` without an end with which one of `marks` may begin."""
+    longest = min(max(map(len, marks)) - 1, len(text))
+    half = (n for n in range(longest, 0, -1) if any(m.startswith(text[-n:]) for m in marks))
+    return text[: len(text) - next(half, 0)]
 
 
 def _channels(text: str) -> tuple[str, str]:

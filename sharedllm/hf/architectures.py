@@ -139,7 +139,9 @@ def why_not(config: Any) -> str:
     if kind not in FAMILIES:
         return (
             f"model type {kind!r} is not supported; supported: {', '.join(FAMILIES)} "
-            "(decoders with rotary positions, a public attention interface and a KV cache)"
+            "(decoders with rotary positions, a public attention interface and a KV cache). It can "
+            "answer from text: load it with SharedLLM.from_pretrained or ask --model, while the "
+            "embedded model reads the documents and makes the memories"
         )
     rope = getattr(config, "rope_parameters", None) or {}
     rope_type = rope.get("rope_type", "default")

@@ -126,8 +126,8 @@ def test_templates_that_refuse_or_drop_messages(documents: tuple[Document, Docum
     with pytest.raises(InputError, match="only one turn"):
         converse("What?", [], broken)
     broken.chat_template = "{{ messages[-1].content }}"
+    read = {"role": "assistant", "content": "Read."}
     with pytest.raises(InputError, match="drops or repeats"):
-        read = {"role": "assistant", "content": "Read."}
         converse([user(documents[0], "Read."), read, user("What?")], [], broken)
 
 
