@@ -51,6 +51,8 @@ def loaded(
         With a `reader`.
     """
     endpoint = Endpoint.of(reader, reader_model, reader_window, reader_timeout)
+    if endpoint is not None:
+        endpoint.require_unused(injection)
     if endpoint is None and not injectable(model, {}):
         require_stock(model, "auto", adapter, injection)
         scout = loaded_encoder(adapter=adapter and "default", device=device, tree=tree)
@@ -94,6 +96,8 @@ def loaded_for(
     endpoint = Endpoint.of(reader, reader_model, reader_window, reader_timeout)
     stock = endpoint is None and not injectable(model, {})
     dtype = changes.pop("dtype", None) if stock else None
+    if endpoint is not None:
+        endpoint.require_unused(changes.get("injection"))
     if stock:
         require_stock(model, "auto", "default", changes.get("injection"))
     elif model is not None:

@@ -158,6 +158,8 @@ class SharedLLM:
         """
         endpoint = Endpoint.of(reader, reader_model, reader_window, reader_timeout)
         answers: Reader | None = None
+        if endpoint is not None:
+            endpoint.require_unused(injection)
         if endpoint is None and not injectable(name_or_path, options):
             require_stock(name_or_path, attention, adapter, injection)
             encoder = loaded_encoder(

@@ -231,6 +231,8 @@ def ask(
     named |= _given(reader=reader, reader_model=reader_model, reader_window=room)
     with screen.busy("loading the model"):
         llm, stored = _loaded(folder, named)
+        llm.reader.reach()
+    llm.reader.require(llm.search.replace(**selecting), for_answer)
     _require_room(llm, questions, llm.search.replace(**selecting), for_answer)
     documents = [*stored, *(screen.remember(llm, text) for text in texts)]
     _answer(screen, llm, questions, documents, {**selecting, **decoding}, html, as_json=as_json)
@@ -292,7 +294,7 @@ def named_answer(llm: SharedLLM, question: str, answer: Answer) -> dict[str, Any
     model, adapter = llm.encoder.loaded_from or (None, None)
     if adapter is not None and Path(adapter) == SHIPPED:
         adapter = "default"
-    who = {"model": model or DEFAULT_NAME, "adapter": adapter}
+    who: dict[str, Any] = {"model": model or DEFAULT_NAME, "adapter": adapter}
     if not isinstance(llm.reader, InjectingReader):
         who = {"model": llm.reader.name, "adapter": None, "searched_by": who}
     return {"question": question, **who, **answer.to_dict()}

@@ -17,7 +17,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sharedllm.arguments import shown
-from sharedllm.config import GenerationConfig, SearchConfig, require_int, require_number
+from sharedllm.config import (
+    GenerationConfig,
+    InjectionConfig,
+    SearchConfig,
+    require_int,
+    require_number,
+)
 from sharedllm.encoding.document import Document
 from sharedllm.errors import ConfigError, MissingExtraError, ReaderError, WindowError
 from sharedllm.generation.assemble import AFTER_EVIDENCE, ChatPrompt, Plan, require_window
@@ -37,7 +43,7 @@ from sharedllm.generation.row_text import grow
 from sharedllm.generation.tool_format import ToolFormat
 from sharedllm.progress import Progress
 from sharedllm.readers.faults import refused, told
-from sharedllm.readers.reader import require_text_only
+from sharedllm.readers.reader import require_text_only, require_unused
 from sharedllm.text.tokens import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -130,6 +136,15 @@ class Endpoint:
         patience = TIMEOUT_S if timeout_s is None else timeout_s
         return cls(url=reader, model=model, window=window, timeout_s=patience)
 
+    def require_unused(self, injection: InjectionConfig | None) -> None:
+        """Refuse what does nothing with it.
+
+        Raises
+        ------
+        UnsupportedModelError
+        """
+        require_unused(self.model or self.url, WHY, injection=injection)
+
     def key(self) -> str:
         """Return the key in the environment; empty if there is none for this address.
 
@@ -182,8 +197,14 @@ class EndpointReader:
         """
         if self.endpoint.model is not None:
             return self.endpoint.model
-        with told(self.endpoint):
-            names = [str(model.id) for model in self._client.models.list()]
+        try:
+            with told(self.endpoint):
+                names = [str(model.id) for model in self._client.models.list()]
+        except ReaderError as error:
+            raise ReaderError(
+                f"{error}. Its models could not be listed; name one as reader_model "
+                "(--reader-model)"
+            ) from error
         if len(names) == 1:
             return names[0]
         raise ReaderError(
@@ -195,6 +216,18 @@ class EndpointReader:
     def identity(self) -> tuple[object, ...]:
         """Address and model."""
         return (self.endpoint.url, self.name)
+
+    def reach(self) -> None:
+        """See that there is an endpoint, and that it takes the key."""
+        from openai import APIConnectionError, APIError, AuthenticationError, PermissionDeniedError
+
+        with told(self.endpoint):
+            try:
+                self._client.with_options(max_retries=0).models.list()
+            except (APIConnectionError, AuthenticationError, PermissionDeniedError):
+                raise
+            except APIError as error:  # not every server lists its models; this one answers
+                logger.info("%s lists no models: %s", self.endpoint.url, error)
 
     def require(self, search: SearchConfig, generation: GenerationConfig) -> None:
         """Refuse settings that need KV, an adapter or logits."""
@@ -270,18 +303,24 @@ class EndpointReader:
     def _answer(
         self, prompt: ChatPrompt, config: GenerationConfig, row: Row
     ) -> Iterator[str | None]:
-        """Fill `row` from one stream; yields None when the endpoint begins to answer."""
+        """Fill `row` from one stream; yields None before the first word."""
         with told(self.endpoint):
             stream = self._opened(prompt, config)
         answer = _Incoming(row, config)
+        begun = False
         with told(self.endpoint, row), stream:
-            yield None
             for chunk in stream:
                 piece = answer.take(chunk)
-                if piece or row.reasoning:
-                    yield piece
+                if not piece and not row.reasoning:
+                    continue
+                if not begun:
+                    begun = True
+                    yield None
+                yield piece
                 if answer.is_full:
                     break
+        if not begun:
+            yield None
         piece = answer.end(self.endpoint)
         if row.counted is None:
             written = len(part_ids(row.text + row.reasoning, self.tokenizer))

@@ -78,6 +78,9 @@ class InjectingReader:
         self.decoder.lead = lead
         self.decoder.refusal_id = part_ids(lead + ABSENT, self.tokenizer)[0]
 
+    def reach(self) -> None:
+        """Do nothing: it is loaded."""
+
     def require(self, search: SearchConfig, generation: GenerationConfig) -> None:
         """Allow everything."""
 

@@ -69,6 +69,15 @@ class Reader(Protocol):
     @property
     def tool_format(self) -> ToolFormat | None: ...
 
+    def reach(self) -> None:
+        """See that it can be asked, before a long document is read for it.
+
+        Raises
+        ------
+        ReaderError
+        """
+        ...
+
     def require(self, search: SearchConfig, generation: GenerationConfig) -> None:
         """Refuse settings that it cannot follow.
 
@@ -131,4 +140,18 @@ def require_text_only(
         if value is not None:
             raise UnsupportedModelError(
                 f"{option} is {value!r}, which {name!r} cannot follow: {why}. Leave it out; {STILL}"
+            )
+
+
+def require_unused(name: object, why: str, **given: object) -> None:
+    """Refuse options that do nothing with a reader; None was not given.
+
+    Raises
+    ------
+    UnsupportedModelError
+    """
+    for option, value in given.items():
+        if value is not None:
+            raise UnsupportedModelError(
+                f"{option} is {value!r}, which does nothing with {str(name)!r}: {why}. Leave it out"
             )

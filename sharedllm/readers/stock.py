@@ -20,7 +20,7 @@ from torch import Tensor
 from sharedllm.config import GenerationConfig, InjectionConfig, SearchConfig
 from sharedllm.encoding.document import Document
 from sharedllm.encoding.document_encoder import DocumentEncoder, fingerprint
-from sharedllm.errors import UnsupportedModelError, WindowError
+from sharedllm.errors import WindowError
 from sharedllm.generation.assemble import AFTER_EVIDENCE, Plan, require_window
 from sharedllm.generation.logits_processors import Grammars, Lists, Row, TokenChooser
 from sharedllm.generation.prompt import Asked, Conversation, Literal, converse, part_ids
@@ -30,7 +30,7 @@ from sharedllm.hf.architectures import declared_window, parameter_device
 from sharedllm.hf.loading import end_ids, load, resolve_device, resolve_dtype
 from sharedllm.injection.positions import Prompt
 from sharedllm.progress import Progress
-from sharedllm.readers.reader import require_text_only
+from sharedllm.readers.reader import require_text_only, require_unused
 from sharedllm.text.tokens import Tokenizer, special_tokens, tokenize
 
 WINDOW = 8192  # tokens, for models that were trained on no number of positions
@@ -47,16 +47,13 @@ def require_stock(
     ------
     UnsupportedModelError
     """
-    given = {
-        "attention": None if attention == "auto" else attention,
-        "adapter": None if adapter == "default" else adapter,
-        "injection": injection,
-    }
-    for option, value in given.items():
-        if value is not None:
-            raise UnsupportedModelError(
-                f"{option} is {value!r}, which does nothing with {str(name)!r}: {WHY}. Leave it out"
-            )
+    require_unused(
+        name,
+        WHY,
+        attention=None if attention == "auto" else attention,
+        adapter=None if adapter == "default" else adapter,
+        injection=injection,
+    )
 
 
 class StockReader:
@@ -136,6 +133,9 @@ class StockReader:
     def tool_format(self) -> ToolFormat | None:
         """The form of tool calls in the model's chat template; None if it shows no tools."""
         return read_tool_format(self.tokenizer)
+
+    def reach(self) -> None:
+        """Do nothing: it is loaded."""
 
     def require(self, search: SearchConfig, generation: GenerationConfig) -> None:
         """Refuse settings that need KV or an adapter."""
