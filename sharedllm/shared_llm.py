@@ -269,7 +269,7 @@ class SharedLLM:
         Parameters
         ----------
         merged : write one whole transformers model per role instead
-        dtype : of the adapter's weights on disk
+        dtype : of the adapter's weights on disk; torch.int8 halves them, and PEFT cannot read it
 
         Raises
         ------

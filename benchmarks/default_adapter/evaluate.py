@@ -236,6 +236,10 @@ def print_table(paths: Sequence[Path]) -> None:
         print(f"{kind} | {len(own)} | " + " | ".join(cells))
 
 
+def _budget(text: str) -> int | str:
+    return text if text == "auto" else int(text)
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -249,7 +253,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--part", type=int, choices=(0, 1), default=0)
     parser.add_argument("--most", type=int, default=60, help="questions per kind")
     parser.add_argument("--limit", type=int, default=None, help="questions per set, for a trial")
-    parser.add_argument("--budget", type=int, default=1024)
+    parser.add_argument("--budget", type=_budget, default=1024, help="tokens, or auto")
     parser.add_argument("--refusal-margin", type=float, default=0.0, help="nats")
     parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--seconds", type=float, default=1e9)

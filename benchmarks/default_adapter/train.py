@@ -129,14 +129,16 @@ class Processes:
                     dist.broadcast(parameter, 0)
 
     def average(self, parameters: Iterable[Tensor]) -> None:
-        """Average the gradients over the processes."""
+        """Average the gradients over the processes, in one message."""
         if self.count == 1:
             return
-        for parameter in parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            dist.all_reduce(parameter.grad)
-            parameter.grad /= self.count
+        owned = list(parameters)
+        grads = [torch.zeros_like(one) if one.grad is None else one.grad for one in owned]
+        joined = torch.cat([grad.flatten() for grad in grads])
+        dist.all_reduce(joined)
+        joined /= self.count
+        for parameter, part in zip(owned, joined.split([p.numel() for p in owned]), strict=True):
+            parameter.grad = part.view_as(parameter)
 
     def agree(self, value: float) -> float:
         """Return the first process's `value`, so that all stop at the same step."""
@@ -308,7 +310,7 @@ def write(
         search=dict(SEARCH),
         notes={**notes, "recipe": recipe},
     )
-    lora_io.save(adapter, args.out / "adapter", manifest, torch.bfloat16)
+    lora_io.save(adapter, args.out / "adapter", manifest, torch.int8)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,9 @@
     upper/...
     cross.safetensors                cross-attention, for injection mode "cross"
     query_projection.safetensors     of a question's search vectors, if it was trained
+
+Matrices in int8 take half the room of bfloat16. PEFT does not read those: beside each lies its
+``.scale``, one float16 for each of the ranks.
 """
 
 from __future__ import annotations
@@ -37,6 +40,8 @@ QUERY_PROJECTION = "query_projection.safetensors"
 PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PEFT_PREFIX = "base_model.model."
 PEFT_NAMES = {"down": "lora_A.weight", "up": "lora_B.weight"}
+RANK_AXIS = {"lora_A.weight": 0, "lora_B.weight": 1}
+SCALE = ".scale"
 SHIPPED = Path(__file__).parent.parent / "checkpoints"
 
 
@@ -215,10 +220,14 @@ def save_merged(model: Any, tokenizer: Any, adapter: Adapter, folder: Path) -> N
 
 
 def save(adapter: Adapter, folder: Path, manifest: Manifest, dtype: torch.dtype) -> None:
-    """Write `adapter` to `folder`, weights first: a folder with a manifest is a whole adapter."""
+    """Write `adapter` to `folder`, weights first: a folder with a manifest is a whole adapter.
+
+    With int8 cross-attention is written in float32.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)
-    weights = {name: tensor.to(dtype) for name, tensor in adapter.weights().items()}
+    whole = torch.float32 if dtype is torch.int8 else dtype
+    weights = {name: tensor.to(whole) for name, tensor in adapter.weights().items()}
     for role in adapter.config.roles:
         own = folder / role
         own.mkdir(exist_ok=True)
@@ -227,8 +236,10 @@ def save(adapter: Adapter, folder: Path, manifest: Manifest, dtype: torch.dtype)
             for name, tensor in weights.items()
             if f".{role}." in name
         }
-        save_file(matrices, own / PEFT_WEIGHTS, metadata={"format": "pt"})
         config = _peft_config(manifest, sorted({n.split(".")[-3] for n in matrices}))
+        if dtype is torch.int8:
+            matrices = _quantised(matrices)
+        save_file(matrices, own / PEFT_WEIGHTS, metadata={"format": "pt"})
         (own / PEFT_CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     crosses = {n: t for n, t in weights.items() if n.startswith("cross/")}
     if crosses:
@@ -277,7 +288,7 @@ def load(model: Any, folder: Path) -> Adapter:
     weights: dict[str, Tensor] = {}
     try:
         for role in manifest.adapter.roles:
-            for name, tensor in load_file(folder / role / PEFT_WEIGHTS).items():
+            for name, tensor in _dequantised(load_file(folder / role / PEFT_WEIGHTS)).items():
                 weights[_own_name(name, role)] = tensor
         if manifest.injection.mode == "cross":
             weights |= load_file(folder / CROSS)
@@ -297,6 +308,29 @@ def load(model: Any, folder: Path) -> Adapter:
         parameter.data = parameter.data.to(model.dtype)
         parameter.requires_grad_(False)
     return adapter
+
+
+def _quantised(matrices: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Round matrices to int8, each rank by a scale of its own."""
+    out = {}
+    for name, tensor in matrices.items():
+        axis = RANK_AXIS[".".join(name.split(".")[-2:])]
+        largest = tensor.float().abs().amax(dim=1 - axis, keepdim=True)
+        scale = (largest / 127).clamp(min=torch.finfo(torch.float16).tiny).half()
+        out[name] = (tensor.float() / scale.float()).round().clamp(-127, 127).to(torch.int8)
+        out[name + SCALE] = scale
+    return out
+
+
+def _dequantised(matrices: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return `matrices` in floating point; those that are already stay as they are."""
+    return {
+        name: tensor.float() * matrices[name + SCALE].float()
+        if tensor.dtype is torch.int8
+        else tensor
+        for name, tensor in matrices.items()
+        if not name.endswith(SCALE)
+    }
 
 
 def _peft_name(name: str, role: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from sharedllm import InjectionConfig, SharedLLM
@@ -93,6 +94,26 @@ def test_saved_and_loaded_it_is_the_same(family: str, mode: str, tmp_path: Path)
     options: dict[str, Any] = {"leaves": "kv", "budget": 60, "max_new_tokens": 8}
     first = llm.answer("Who?", llm.remember(STORY), **options)
     assert again.answer("Who?", again.remember(STORY), **options).text == first.text
+
+
+def test_int8_rounds_each_rank(tmp_path: Path) -> None:
+    llm = with_adapter("llama")
+    assert llm.adapter is not None
+    llm.save_pretrained(tmp_path, dtype=torch.int8)
+    weights = tmp_path / "lower/adapter_model.safetensors"
+    kept = load_file(weights)
+    matrices = [tensor for name, tensor in kept.items() if not name.endswith(".scale")]
+    assert all(tensor.dtype is torch.int8 for tensor in matrices)
+    assert len(kept) == 2 * len(matrices)
+    loaded = lora_io.load(make_model("llama"), tmp_path).weights()
+    for name, tensor in llm.adapter.weights().items():
+        axis = 1 if name.endswith("down") else 0
+        step = tensor.abs().amax(dim=axis, keepdim=True) / 127
+        assert ((loaded[name] - tensor).abs() <= 0.51 * step + 1e-4 * tensor.abs()).all(), name
+    missing = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight.scale"
+    save_file({name: tensor for name, tensor in kept.items() if name != missing}, weights)
+    with pytest.raises(AdapterError, match="scale"):
+        lora_io.load(make_model("llama"), tmp_path)
 
 
 def forward(llm: SharedLLM, role: str) -> torch.Tensor:
