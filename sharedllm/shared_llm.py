@@ -205,14 +205,20 @@ class SharedLLM:
         UnsupportedModelError
             If another model answers.
         """
-        return self._injecting("KV injection").upper
+        return self.require_injecting("KV injection").upper
 
     @property
     def decoder(self) -> Decoder:
         """Its decoding loop; raises as :attr:`upper` does."""
-        return self._injecting("our decoding").decoder
+        return self.require_injecting("our decoding").decoder
 
-    def _injecting(self, asked: str) -> InjectingReader:
+    def require_injecting(self, asked: str) -> InjectingReader:
+        """Return the reader if it is the encoder's own model, which `asked` needs.
+
+        Raises
+        ------
+        UnsupportedModelError
+        """
         if isinstance(self.reader, InjectingReader):
             return self.reader
         raise UnsupportedModelError(
@@ -252,7 +258,7 @@ class SharedLLM:
 
     def adapt(self, adapter: Adapter) -> None:
         """Register `adapter`, which is on this model already. Documents read before are refused."""
-        own = self._injecting("an adapter")
+        own = self.require_injecting("an adapter")
         self.encoder.adapt(adapter)
         own.adapt(adapter)
 
@@ -280,7 +286,7 @@ class SharedLLM:
         ConfigError
             If the scorer is an object, which no file can name.
         """
-        self._injecting("an adapter")
+        self.require_injecting("an adapter")
         if not isinstance(self.search.scorer, str):
             raise ConfigError(
                 f"scorer is {self.search.scorer!r}, which cannot be saved; load the model with a "
@@ -337,7 +343,7 @@ class SharedLLM:
         UnsupportedModelError
             If another model answers, which reads text only.
         """
-        self._injecting("the coarse level")
+        self.require_injecting("the coarse level")
         if not isinstance(document, Document):
             raise InputError(
                 f"{type(document).__name__} was given; give a document returned by remember(). A "

@@ -23,6 +23,12 @@ AFTER = "\n\nQuestion: {question}\nGive a short answer, using only the text."
 
 ABSENT = "not in the documents"  # the text by which an adapter abstains
 REFUSE = f"If the text does not contain the answer, reply only: {ABSENT}"  # asked of other models
+ECHO = re.compile(
+    r"(?:the |these |this )?(?:given |provided )?(?:text|document|passage|context)s? "
+    r"(?:do not|does not|don't|doesn't) (?:contain|include|provide|mention|state|give|say|specify)"
+    r"\b(?:(?! but | however )[^.;])*\.?$",
+    re.IGNORECASE,
+)
 FOLDED = "\n\n"  # between turns that become one
 
 Message = Mapping[str, Any]
@@ -177,9 +183,13 @@ def parse(question: Question) -> Asked:
 
 
 def is_refusal(text: str) -> bool:
-    """Tell an answer that says that the documents do not hold one."""
+    """Tell an answer that says that the documents do not hold one.
+
+    It is :data:`ABSENT`, or the one sentence with which models that were only asked to say so echo
+    the request ("The text does not contain the answer.").
+    """
     words = re.sub(r"[^\w\s]", "", text).strip().lower()
-    return words == ABSENT or words.startswith(f"{ABSENT}\n")
+    return words == ABSENT or words.startswith(f"{ABSENT}\n") or bool(ECHO.match(text.strip()))
 
 
 def converse(

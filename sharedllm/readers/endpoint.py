@@ -143,7 +143,8 @@ class Endpoint:
         ------
         UnsupportedModelError
         """
-        require_unused(self.model or self.url, WHY, injection=injection)
+        mode = injection and injection.mode
+        require_unused(self.model or self.url, WHY, injection=mode)
 
     def key(self) -> str:
         """Return the key in the environment; empty if there is none for this address.

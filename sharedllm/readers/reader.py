@@ -20,9 +20,7 @@ from sharedllm.generation.tool_format import ToolFormat
 from sharedllm.progress import Progress
 from sharedllm.text.tokens import Tokenizer
 
-STILL = (
-    "leaves as text, every scorer, budget, memory and citation, streams and batches work with it"
-)
+STILL = "Leaves as text, all scorers, budgets, memories, citations, streams and batches do work"
 
 
 class Reader(Protocol):
@@ -139,7 +137,7 @@ def require_text_only(
     for option, value in asked.items():
         if value is not None:
             raise UnsupportedModelError(
-                f"{option} is {value!r}, which {name!r} cannot follow: {why}. Leave it out; {STILL}"
+                f"{option} is {value!r}, which {name!r} cannot follow: {why}. Leave it out. {STILL}"
             )
 
 

@@ -52,7 +52,7 @@ def require_stock(
         WHY,
         attention=None if attention == "auto" else attention,
         adapter=None if adapter == "default" else adapter,
-        injection=injection,
+        injection=injection and injection.mode,
     )
 
 

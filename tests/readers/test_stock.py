@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,10 @@ def test_the_prompt_asks_to_abstain_and_not_when_tools_or_a_grammar_do_not_allow
         ("Not in the documents.", True),
         ('"**Not in the documents**"', True),
         ("not in the documents\nThe text tells of a ferry.", True),
+        ("The text does not contain the answer to this question.", True),
+        ("These passages don't mention a rival", True),
+        ("The text does not mention Ansel, but Maud keeps it.", False),
+        ("The text does not say so. Ansel keeps it.", False),
         ("It is not in the documents of 1871 but in the log.", False),
         ("Ansel", False),
         ("", False),
@@ -134,8 +139,6 @@ def test_the_prompt_asks_to_abstain_and_not_when_tools_or_a_grammar_do_not_allow
 def test_a_refusal_is_known(
     scout: SharedLLM, lighthouse: Document, text: str, refused: bool
 ) -> None:
-    from dataclasses import replace
-
     answer = read_by(scout).answer(ASKED, lighthouse, max_new_tokens=1)
     assert replace(answer, text=text).refused is refused
 
@@ -156,7 +159,7 @@ def test_what_needs_kv_is_refused_with_the_reason(
     scout: SharedLLM, lighthouse: Document, options: dict[str, Any]
 ) -> None:
     llm = read_by(scout)
-    with pytest.raises(UnsupportedModelError, match=r"reads text only.*leaves as text"):
+    with pytest.raises(UnsupportedModelError, match=r"reads text only.*Leaves as text"):
         llm.answer(ASKED, lighthouse, **options)
     (name, value), *_ = options.items()
     kind: Any = SearchConfig if name in ("leaves", "coarse") else GenerationConfig
