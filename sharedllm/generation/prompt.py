@@ -224,7 +224,10 @@ def converse(
         last[:0] = [*context, "\n\n"]
     documents = [part for _, parts in turns for part in parts if isinstance(part, Document)]
     if refuse and documents and not asked.tools:
-        last.append(f" {REFUSE}" if asked.plain else f"\n\n{REFUSE}")
+        if asked.plain:
+            last.append(f" {REFUSE}")
+        else:  # in front: templates of chains end with "Answer:"
+            last.insert(0, f"{REFUSE}\n\n")
     if len({(document.id, document.offset) for document in documents}) < len(documents):
         raise InputError("a document stands in the messages twice; give each one once")
     if tokenizer is None:

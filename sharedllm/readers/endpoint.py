@@ -87,6 +87,8 @@ class Endpoint:
     timeout_s: float = TIMEOUT_S
 
     def __post_init__(self) -> None:
+        url = self.url.rstrip("/").removesuffix("/chat/completions")
+        object.__setattr__(self, "url", url)
         try:
             parts = urlsplit(self.url)
             host, at = parts.hostname, parts.username or parts.password
@@ -389,7 +391,7 @@ class _Incoming:
     def __init__(self, row: Row, config: GenerationConfig) -> None:
         self._row, self._config = row, config
         self._raw = self._thoughts = ""
-        self._reason = ""
+        self._reason, self._begun = "", False
         self._calls: dict[int, dict[str, str]] = {}
 
     @property
@@ -399,6 +401,7 @@ class _Incoming:
 
     def take(self, chunk: Any) -> str:
         """Take a chunk; return the text that it adds for good."""
+        self._begun = True
         used = getattr(chunk, "usage", None)
         if used is not None and used.prompt_tokens is not None:
             self._row.counted = (int(used.prompt_tokens), int(used.completion_tokens or 0))
@@ -409,14 +412,14 @@ class _Incoming:
         delta = choice.delta
         if delta is None:
             return ""
-        thought = getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None)
-        self._thoughts += thought if isinstance(thought, str) else ""
+        content, thought = _contents(delta)
+        self._thoughts += thought
         for call in delta.tool_calls or ():
             held = self._calls.setdefault(call.index or 0, {"name": "", "arguments": ""})
             held["name"] += (call.function and call.function.name) or ""
             held["arguments"] += (call.function and call.function.arguments) or ""
-        self._raw += delta.content or ""
-        return self._grown() if delta.content or thought else ""
+        self._raw += content
+        return self._grown() if content or thought else ""
 
     def _grown(self) -> str:
         piece = grow(self._row, self._raw, self._config.stop)
@@ -445,14 +448,35 @@ class _Incoming:
         return piece
 
     def _finished(self, endpoint: Endpoint) -> str:
-        if not self._reason:
+        if not self._reason and not self._begun:
+            raise ReaderError(
+                f"{endpoint.url} sent no answer; see that the address is that of an "
+                "OpenAI-compatible API (it often ends in /v1), and the server's log"
+            )
+        if self._reason in ("", "error"):
             raise ReaderError(
                 f"the answer from {endpoint.url} broke off after {len(self._raw)} characters; ask "
                 "again, and see the server's log"
             )
         if self._reason == "content_filter":
             raise ReaderError(f"the answer was withheld by the content filter of {endpoint.url}")
-        return "length" if self._reason == "length" else "stop"
+        return "length" if self._reason in ("length", "max_tokens") else "stop"
+
+
+def _contents(delta: Any) -> tuple[str, str]:
+    """Return text and thoughts of a piece, as servers spell them."""
+    thought = getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None)
+    thought = thought if isinstance(thought, str) else ""
+    content: Any = delta.content or ""
+    if isinstance(content, str):
+        return content, thought
+    text = ""
+    for part in content:  # Mistral's, in blocks
+        if part.get("type") == "thinking":
+            thought += "".join(inner.get("text", "") for inner in part.get("thinking") or ())
+        else:
+            text += part.get("text") or ""
+    return text, thought
 
 
 def _message(role: str, parts: Sequence[Any]) -> dict[str, Any]:

@@ -29,7 +29,8 @@ REFUSED = re.compile(
 )
 TOO_LONG = re.compile(
     r"context[ _](?:length|window|size)|maximum (?:context|model|sequence) length|"
-    r"(?:prompt|input) is too long|too many (?:input )?tokens|max_model_len|n_ctx|token limit",
+    r"(?:prompt|input) is too long|too many (?:input )?tokens|max_model_len|n_ctx|token limit|"
+    r"maximum number of tokens|max_new_tokens. must be|reduce the length of",
     re.IGNORECASE,
 )
 NO_TOOLS = re.compile(
@@ -93,7 +94,7 @@ def told(endpoint: Endpoint, row: Row | None = None) -> Iterator[None]:
 
 def _broken(error: Any, endpoint: Endpoint, row: Row | None) -> ReaderError | WindowError:
     """Return the error of an answer that did not come to its end."""
-    text = _message(error) if getattr(error, "body", None) else _cause(error)
+    text = _said(error, endpoint) if getattr(error, "body", None) else _cause(error)
     if TOO_LONG.search(text):
         return _too_long(text, endpoint)
     done = f" after {len(row.text)} characters" if row is not None and row.text else ""
@@ -105,7 +106,7 @@ def _broken(error: Any, endpoint: Endpoint, row: Row | None) -> ReaderError | Wi
 
 def _status(error: Any, endpoint: Endpoint) -> ReaderError | WindowError:
     """Return the error of an HTTP status."""
-    code, text, where = error.status_code, _message(error)[:SHOWN], endpoint.url
+    code, text, where = error.status_code, _said(error, endpoint), endpoint.url
     model = f"the model {endpoint.model!r}" if endpoint.model else "a model"
     if code in (401, 403):
         return ReaderError(
@@ -143,6 +144,13 @@ def _too_long(text: str, endpoint: Endpoint) -> WindowError:
         "budget or max_new_tokens, leave out the oldest messages, or give the server a larger "
         "context. reader_window tells us how much it takes"
     )
+
+
+def _said(error: Any, endpoint: Endpoint) -> str:
+    """Return the beginning of a server's own message, without the key that some repeat."""
+    key = endpoint.key()
+    text = _message(error)
+    return (text.replace(key, "***") if key else text)[:SHOWN]
 
 
 def _message(error: Any) -> str:

@@ -116,6 +116,11 @@ def test_a_stop_text_ends_it_even_where_the_server_does_not(
         [delta(reasoning_content="Who? "), delta(reasoning_content="Ansel."), delta(content="A")],
         [delta(reasoning="Who? Ansel."), delta(content="A")],
         [delta(content="<think>Who? "), delta(content="Ansel.</think>\n\nA")],
+        [
+            delta(content=[{"type": "thinking", "thinking": [{"type": "text", "text": "Who? "}]}]),
+            delta(reasoning="Ansel."),
+            delta(content=[{"type": "text", "text": "A"}]),
+        ],
     ],
 )
 def test_thoughts_are_kept_apart(
@@ -245,7 +250,19 @@ ENDLESS = [delta(role="assistant"), delta(content="Ans")]
             WindowError,
             "lower budget",
         ),
-        (Reply(status=200, body="<html>Hello</html>"), ReaderError, "broke off"),
+        (
+            fails(400, "The input token count exceeds the maximum number of tokens"),
+            WindowError,
+            "lower budget",
+        ),
+        (
+            fails(422, "`inputs` tokens + `max_new_tokens` must be <= 4096"),
+            WindowError,
+            "lower budget",
+        ),
+        (Reply(status=200, body="<html>Hello</html>"), ReaderError, "sent no answer.*OpenAI"),
+        (Reply(status=200, body={"choices": []}), ReaderError, "sent no answer.*OpenAI"),
+        (says("An", finish="error"), ReaderError, "broke off after 2 characters"),
         (Reply(status=404, body="<html>no such page</html>"), ReaderError, "does not know"),
         (Reply(chunks=ENDLESS, hangs_up=True), ReaderError, "broke off after 3 characters"),
         (Reply(chunks=ENDLESS), ReaderError, "broke off after 3 characters"),
@@ -335,6 +352,8 @@ def test_options_without_a_reader() -> None:
     with pytest.raises(ConfigError, match="reader_window is 1"):
         Endpoint.of(None, None, 1)
     assert Endpoint.of(None) is None
+    whole = "http://localhost:8080/v1/chat/completions"
+    assert Endpoint(url=whole).url == "http://localhost:8080/v1"
 
 
 def test_the_key_is_the_environments_and_goes_nowhere_else(
@@ -352,6 +371,9 @@ def test_the_key_is_the_environments_and_goes_nowhere_else(
     heads = [s.heads[0]["authorization"] for s in (script, other)]
     assert heads == ["Bearer none", "Bearer sk-shared"]
     assert "shared" not in repr(second.reader.identity) + repr(vars(second.reader))
+    third, _ = elsewhere(fails(401, "Incorrect API key provided: own"))
+    with pytest.raises(ReaderError, match=r"provided: \*\*\*\)"):
+        third.answer(ASKED)
 
 
 def test_the_model_need_not_be_named_where_there_is_one(elsewhere: Elsewhere) -> None:
