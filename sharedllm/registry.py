@@ -16,6 +16,7 @@ from sharedllm.encoding.document_encoder import (
 from sharedllm.hf.loading import injectable
 from sharedllm.memory.tree_memory import TreeMemory
 from sharedllm.readers.endpoint import Endpoint, EndpointReader
+from sharedllm.readers.reader import require_no_window
 from sharedllm.readers.stock import StockReader, require_stock
 from sharedllm.shared_llm import SharedLLM
 
@@ -57,6 +58,8 @@ def loaded(
         require_stock(model, "auto", adapter, injection)
         scout = loaded_encoder(adapter=adapter and "default", device=device, tree=tree)
         return _stock(scout, model, device=device, dtype=dtype, window=reader_window)
+    if endpoint is None:
+        require_no_window(reader_window)
     encoder = loaded_encoder(
         model, adapter=adapter, device=device, dtype=dtype, tree=tree, injection=injection
     )
@@ -102,6 +105,8 @@ def loaded_for(
         require_stock(model, "auto", "default", changes.get("injection"))
     elif model is not None:
         changes["model"] = model
+    if not stock and endpoint is None:
+        require_no_window(reader_window)
     owner = memory.load_encoder(**changes) if changes else memory.encoder
     if stock:
         device = changes.get("device")

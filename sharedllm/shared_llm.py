@@ -45,7 +45,7 @@ from sharedllm.memory.resolve import Context, leaves_out, per_question, require_
 from sharedllm.progress import Progress
 from sharedllm.readers.endpoint import Endpoint, EndpointReader
 from sharedllm.readers.injecting import InjectingReader
-from sharedllm.readers.reader import STILL, Reader
+from sharedllm.readers.reader import STILL, Reader, require_no_window
 from sharedllm.readers.stock import StockReader, require_stock
 from sharedllm.search.finding import Found, find, find_in_rounds, follow, rounds_of
 from sharedllm.search.leaf_scores import Scores
@@ -171,6 +171,8 @@ class SharedLLM:
                 name_or_path, encoder, device=device, dtype=dtype, window=reader_window, **options
             )
         else:
+            if endpoint is None:
+                require_no_window(reader_window)
             encoder = DocumentEncoder.load(
                 name_or_path,
                 device=device,

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from sharedllm.config import GenerationConfig, SearchConfig
 from sharedllm.encoding.document import Document
-from sharedllm.errors import UnsupportedModelError
+from sharedllm.errors import ConfigError, UnsupportedModelError
 from sharedllm.generation.assemble import AnyPrompt, Plan
 from sharedllm.generation.logits_processors import Row
 from sharedllm.generation.prompt import Asked, Conversation
@@ -153,3 +153,17 @@ def require_unused(name: object, why: str, **given: object) -> None:
             raise UnsupportedModelError(
                 f"{option} is {value!r}, which does nothing with {str(name)!r}: {why}. Leave it out"
             )
+
+
+def require_no_window(window: int | None) -> None:
+    """Refuse a window for the encoder's own model.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if window is not None:
+        raise ConfigError(
+            f"reader_window is {window}, and the model that reads the documents answers, whose "
+            "window is what it was trained on; leave it out, or give a reader"
+        )

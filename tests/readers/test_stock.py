@@ -257,6 +257,12 @@ def test_errors_within_the_model_are_raised_where_it_was_asked(
         llm.answer(ASKED, lighthouse)
 
 
+@pytest.mark.parametrize("load", [SharedLLM.from_pretrained, loaded])
+def test_a_window_is_for_other_readers(tiny_folder: Path, load: Any) -> None:
+    with pytest.raises(ConfigError, match=r"reader_window is 900.*what it was trained on"):
+        load(str(tiny_folder), adapter=None, reader_window=900)
+
+
 @pytest.mark.usefixtures("as_scout")
 def test_one_memory_serves_every_reader(
     scout: SharedLLM, lighthouse: Document, tmp_path: Path
