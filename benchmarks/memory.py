@@ -4,8 +4,10 @@
 
 Phases, each in a fresh process: "grow" adds documents and measures what one more costs, "ask" opens
 the memory, searches and answers, "append" lengthens the long document, which is the first 1,000
-documents in one. The folder is kept: what it holds already is not encoded again. `--only` runs
-some of the phases. What it was compared with stands in docs/experiments.md, 13.
+documents in one. The folder is kept: what it holds already is not encoded again. "forms" makes a
+memory of each form of `keep` with documents of 1,024 and 16,384 tokens, and measures their bytes,
+and the time of writing and reading what was encoded. `--only` runs some of the phases. What it was
+compared with stands in docs/experiments.md, 13.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +30,9 @@ import psutil
 from benchmarks.cpu import hardware
 from benchmarks.quality.corpus import Text, read
 from benchmarks.quality.items import is_right
+from benchmarks.speed.leaves import forget_file
 from sharedllm import loaded_for
+from sharedllm.memory.manifest import KEEPS
 
 SIZES = (10, 1_000, 10_000)
 LONG = 1_000  # documents that are joined into one of about 1M tokens
@@ -35,6 +40,8 @@ BETWEEN = "\n\n"
 EXTRA = 10  # single documents whose addition is timed
 QUESTIONS, ANSWERS = 40, 10
 AT_ONCE = 200  # documents that one add() is given
+FORM_TOKENS = (1024, 16384)  # of the documents in each form
+TIMES = 5  # that a reading is repeated
 
 
 def rss_mib() -> float:
@@ -215,7 +222,76 @@ def child_append(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-CHILDREN = {"grow": child_grow, "ask": child_ask, "append": child_append}
+def child_forms(args: argparse.Namespace) -> dict[str, Any]:
+    """Bytes of one form of `keep`, and the time of writing and reading it."""
+    from sharedllm import MemoryDocument, TreeMemory
+    from sharedllm.text.tokens import tokenize
+
+    if args.store.exists():  # so that adding is measured
+        shutil.rmtree(args.store)
+    memory = TreeMemory(args.store, keep=args.keep)
+    llm = loaded_for(memory)
+    llm.encoder.lower.vocabulary()  # loaded and warm
+    words = joined(read(args.corpus, 40))
+    ends = tokenize(words, llm.tokenizer).spans[:, 1]
+    out: dict[str, Any] = {}
+    for at, count in enumerate(FORM_TOKENS):
+        first = sum(FORM_TOKENS[:at])
+        text = words[int(ends[first]) : int(ends[first + count])]
+        started = time.perf_counter()
+        memory.add(MemoryDocument(id=str(count), text=text))
+        add_s = time.perf_counter() - started
+        (held,) = memory.list({"id": str(count)})
+        out[str(count)] = {"tokens": held.tokens, "bytes": held.bytes, "add_s": add_s}
+        out[str(count)] |= {"write_s": written_s(memory, llm, args, str(count))}
+        out[str(count)] |= read_back(memory, llm, args.keep, str(count))
+    memory.close()
+    return out | {"file": sizes(args.store), "parts": parts(args.store)}
+
+
+def written_s(memory: Any, llm: Any, args: argparse.Namespace, document: str) -> list[float]:
+    """Seconds of copying a document into an empty memory: rows are read, checked and committed."""
+    from sharedllm import TreeMemory
+
+    out = []
+    for number in range(TIMES):
+        folder = args.store.with_name(f"{args.store.name}-copy-{number}")
+        with TreeMemory(folder, llm=llm, keep=args.keep) as other:
+            started = time.perf_counter()
+            other.import_from(memory.path, [document])
+            out.append(time.perf_counter() - started)
+        shutil.rmtree(folder)
+    return out
+
+
+def read_back(memory: Any, llm: Any, keep: str, document: str) -> dict[str, Any]:
+    """Seconds of reading all KV of a document as the model takes it, and how much that is."""
+    from sharedllm.memory.codes import kept_nodes
+
+    (held,) = memory.documents_for("", llm, {"id": document})
+    starts, ends = (
+        part[held.forest.roots].tolist() for part in (held.forest.start, held.forest.end)
+    )
+    nodes = [
+        replace(one, start=start + one.start, end=start + one.end)
+        for start, end in zip(starts, ends, strict=True)
+        for one in kept_nodes(end - start, llm.tree, keep)
+    ]
+    seconds: dict[str, list[float]] = {"read_s": [], "read_evicted_s": []}
+    for name in seconds:
+        for _ in range(TIMES):
+            held.nodes._nodes.clear()  # each node is read anew
+            if name == "read_evicted_s":
+                forget_file(memory.path)
+            started = time.perf_counter()
+            found = held.nodes.get_all(nodes)
+            seconds[name].append(time.perf_counter() - started)
+            if len(found) != len(nodes):
+                raise SystemExit(f"keep={keep!r} lacks a node of document {document}")
+    return {"nodes": len(nodes), **seconds}
+
+
+CHILDREN = {"grow": child_grow, "ask": child_ask, "append": child_append, "forms": child_forms}
 
 
 # -- running -------------------------------------------------------------------------------------
@@ -259,6 +335,13 @@ def measure(args: argparse.Namespace) -> None:
                 of_store[phase] = got
             args.out.write_text(json.dumps(result, indent=1) + "\n")
             print(name, phase, line(phase, got), flush=True)
+    if args.only and "forms" not in args.only:
+        return
+    for keep in KEEPS:
+        got = in_child("forms", args, store=args.folder / f"keep-{keep}", keep=keep)
+        result.setdefault("forms", {})[keep] = got
+        args.out.write_text(json.dumps(result, indent=1) + "\n")
+        print(f"keep={keep!r}", line_of_form(got), flush=True)
 
 
 def begun(folder: Path, size: int) -> None:
@@ -289,6 +372,20 @@ def line(phase: str, got: dict[str, Any]) -> str:
     )
 
 
+def line_of_form(got: dict[str, Any]) -> str:
+    """One form's figures at a glance."""
+    out = []
+    for count in map(str, FORM_TOKENS):
+        one = got[count]
+        out.append(
+            f"{one['bytes'] / one['tokens']:,.0f} bytes a token; {count}: write "
+            f"{1e3 * statistics.median(one['write_s']):.1f} ms, read "
+            f"{1e3 * statistics.median(one['read_s']):.1f} ms, evicted "
+            f"{1e3 * statistics.median(one['read_evicted_s']):.1f} ms"
+        )
+    return "; ".join(out)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -298,7 +395,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=CHILDREN, help="phases; all without")
     parser.add_argument("--sizes", nargs="+", help="10, 1000, 10000, long; all without")
     parser.add_argument("--out", type=Path, default=None)
-    for name, kind in (("store", Path), ("size", int)):
+    for name, kind in (("store", Path), ("size", int), ("keep", str)):
         parser.add_argument(f"--{name}", type=kind, help=argparse.SUPPRESS)
     parser.add_argument("--long", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--child", choices=CHILDREN, help=argparse.SUPPRESS)

@@ -149,6 +149,8 @@ def rule_of(hint: Any) -> Rule | None:
     if hint in _PLAIN:
         return _PLAIN[hint]
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if hasattr(origin, "__value__"):  # an alias with parameters, as NumPy 2.5 has for arrays
+        return rule_of(origin.__value__)
     if origin in (typing.Union, types.UnionType):
         return _union(inner)
     if origin is typing.Literal:

@@ -17,12 +17,12 @@ from sharedllm.errors import BudgetError, ConfigError
 
 InjectionMode = Literal["joint", "cross"]
 Positions = Literal["ordinal", "chunk"]
-Leaves = Literal["text", "kv"]
+Leaves = Literal["text", "kv", "auto"]
 Coarse = Literal["none", "ready", "all"]
 
 INJECTION_MODES = ("joint", "cross")
 POSITIONS = ("ordinal", "chunk")
-LEAVES = ("text", "kv")
+LEAVES = ("text", "kv", "auto")
 COARSE_LEVELS = ("none", "ready", "all")
 SELECTIONS = ("budget", "path")
 AUTO = "auto"  # the budget that follows the question
@@ -218,8 +218,10 @@ class SearchConfig(_Config):
         the first look is refused or unsure (:mod:`sharedllm.search.budget`).
     max_budget : int
         The most that "auto" takes; a fixed budget may be larger.
-    leaves : {"text", "kv"}
-        Selected leaves enter the prompt as text, or as injected KV.
+    leaves : {"text", "kv", "auto"}
+        Selected leaves enter the prompt as text, or as injected KV. "auto" is KV on a CUDA GPU
+        where all documents come from memories that store their leaves (``keep="leaves"``), else
+        text; it is the setting of an adapter that reads KV as well as text.
     coarse : {"none", "ready", "all"}
         The coarse level, which is the compressed rest of each document around the selected leaves:
         left out, used where it is encoded already, or always used (encoded first if need be).
@@ -298,11 +300,10 @@ class GenerationConfig(_Config):
     grammar : str
         A grammar of llguidance that the answer follows, such as
         ``{"grammars": [{"json_schema": {...}}]}``; empty leaves the answer free.
-    refusal_margin : float or None
+    refusal_margin : float
         Margin, in nats, by which abstaining ("not in the documents", as adapters learn it) must
         beat every other first token. A higher margin abstains less often, rightly and wrongly
-        (docs/experiments.md, 24). None is 0, and 2.5 where all documents together have at most 64
-        tokens, in which adapters overlook the answer (docs/experiments.md, 35).
+        (docs/experiments.md, 24).
     list_penalty : float
         Penalty, in nats, on each token that would repeat an item of a list, where an adapter
         answers from documents; 0 turns it off (docs/experiments.md, 25).
@@ -322,7 +323,7 @@ class GenerationConfig(_Config):
     stop: tuple[str, ...] = ()
     seed: int | None = None
     grammar: str = ""
-    refusal_margin: float | None = None
+    refusal_margin: float = 0.0
     list_penalty: float = 2.0
     thinking: bool = False
     graphs: bool | None = None
@@ -339,8 +340,7 @@ class GenerationConfig(_Config):
         require_number("top_p", self.top_p, least=0, most=1)
         require_int("top_k", self.top_k, least=0)
         require_number("repetition_penalty", self.repetition_penalty, least=0.01)
-        if self.refusal_margin is not None:
-            require_number("refusal_margin", self.refusal_margin, least=0)
+        require_number("refusal_margin", self.refusal_margin, least=0)
         require_number("list_penalty", self.list_penalty, least=0)
         stop = (self.stop,) if isinstance(self.stop, str) else as_tuple("stop", self.stop)
         object.__setattr__(self, "stop", stop)

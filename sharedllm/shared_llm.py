@@ -100,7 +100,7 @@ class SharedLLM:
         self.reader: Reader = InjectingReader(encoder) if reader is None else reader
         if isinstance(self.reader, InjectingReader) and encoder.adapter is not None:
             self.adapt(encoder.adapter)
-        self.reader.require(self.search, self.generation)
+        self.reader.settled(self.search, self.generation)
 
     @classmethod
     @checked()
@@ -644,5 +644,4 @@ class SharedLLM:
     def _settings(self, options: dict[str, Any]) -> tuple[SearchConfig, GenerationConfig]:
         """Return the settings of one question: the model's, with `options` changed."""
         search, generation = with_options(self.search, self.generation, options)
-        self.reader.require(search, generation)
-        return search, generation
+        return self.reader.settled(search, generation), generation

@@ -43,7 +43,7 @@ BAD: list[tuple[type, str, list[Any]]] = [
     (GenerationConfig, "repetition_penalty", [0, *NOT_NUMBER]),
     (GenerationConfig, "stop", ["", ("a", ""), (1,), None, 3]),
     (GenerationConfig, "grammar", [{"type": "object"}, None, 3]),
-    (GenerationConfig, "refusal_margin", [-1, *NOT_NUMBER[:-1]]),
+    (GenerationConfig, "refusal_margin", [-1, *NOT_NUMBER]),
     (GenerationConfig, "list_penalty", [-1, *NOT_NUMBER]),
     (GenerationConfig, "thinking", [1, "yes", None]),
     (GenerationConfig, "graphs", [1, "yes"]),

@@ -45,7 +45,7 @@ from sharedllm.text.tokens import Tokenizer
 
 SCALE = 2.0  # alpha / rank, as in all versions
 TREE = TreeConfig(context=1024)  # the nodes of a chunk come from one pass
-SEARCH = {"budget": 1024, "leaves": "text", "coarse": "ready"}
+SEARCH = {"budget": "auto", "leaves": "text", "coarse": "none"}
 
 
 class Batches(IterableDataset[bytes]):

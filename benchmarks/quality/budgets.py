@@ -56,7 +56,7 @@ from sharedllm.search.leaf_scores import Scores
 from sharedllm.search.rounds import Followed
 from sharedllm.search.selection import Selection, select, with_neighbours
 
-FIXED = (128, 192, 256, 384, 512, 1024, 2048)
+FIXED = (192, 256, 384, 512, 1024, 2048)
 CUT = (192, 512, 1024)
 CACHED = {0: 100, 1: 200}  # questions of a kind of the bench of search, whose encodings serve
 GROUP = 6  # questions whose prompts are read together

@@ -3,6 +3,8 @@
     python -m benchmarks.speed --model llama8b-shaped --contexts 8K,32K,128K,1M \
         --out benchmarks/results/speed.jsonl --plot docs/images/speed.png
     python -m benchmarks.speed --small
+    python -m benchmarks.speed --leaves 32K --budgets 1K,2K,4K,8K,16K   # only text or KV, as stored
+    python -m benchmarks.speed --counted --budgets 1K,2K,4K,8K,16K      # their FLOPs, on no device
 
 The device's matrix and copy rates are measured first; each row then reports its seconds, the
 operations and bytes it cannot avoid, the share of its time that those would take (its floor), and
@@ -22,7 +24,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.speed import baselines, ours, presses
+from benchmarks.speed import baselines, leaves, ours, presses
 from benchmarks.speed.card import Clock, described, hardware, rates
 from benchmarks.speed.costs import Size, prefill
 from benchmarks.speed.figure import plot
@@ -163,6 +165,26 @@ class Run:
 
             self.rows(name, make, self.prefill_s(tokens), tokens=tokens)
 
+    def leaves(self, tokens: int) -> None:
+        """Selected leaves as text, as KV encoded now, and as KV from a memory, at each budget."""
+        args, size = self.args, self.size
+
+        def make() -> Iterator[Row]:
+            return leaves.phases(
+                self.model,
+                self.tokenizer,
+                tokens,
+                args.budgets,
+                size.layers,
+                size,
+                self.rates,
+                self.clock,
+                args.chunk,
+                args.folder,
+            )
+
+        self.rows("leaves", make, tokens=tokens)
+
     def sweeps(self, tokens: int) -> None:
         """Chunk size, budget and backend at one length, the others left as they are."""
         args = self.args
@@ -202,6 +224,9 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--chunks", type=numbers, default="512,2048")
     parser.add_argument("--budgets", type=numbers, default="1K,2K")
+    parser.add_argument("--leaves", type=number, default=0, help="tokens of a memory of leaves")
+    parser.add_argument("--counted", action="store_true", help="count the FLOPs of leaves; no run")
+    parser.add_argument("--folder", type=Path, default=None, help="where --leaves makes a memory")
     parser.add_argument("--minutes", type=float, default=60, help="start nothing after these")
     parser.add_argument("--out", type=Path, default=None, help="file of JSON lines")
     parser.add_argument("--plot", type=Path, default=None)
@@ -212,6 +237,7 @@ def arguments() -> argparse.Namespace:
         args.model, args.device, args.contexts = "tiny", "cpu", [512, 1024, 2048]
         args.layers, args.chunk, args.budget = [1, 2], 64, 128
         args.sweep, args.chunks, args.budgets = 512, [128], [64]
+        args.leaves = 512 if args.leaves else 0
         baselines.BLOCK = 64
     return args
 
@@ -221,7 +247,16 @@ def main() -> None:
     if args.again:
         plot([json.loads(line) for line in args.out.open(encoding="utf-8")], args.plot)
         return
+    if args.counted:
+        report = Report(args.out)
+        for found in leaves.counted(args.model, args.budgets):
+            report.add(found)
+        return
     run = Run(args)
+    if args.leaves:
+        run.leaves(args.leaves)
+        table(run.report.rows)
+        return
     for tokens in args.contexts:  # as they are given, so that what matters most comes first
         run.context(tokens)
     if args.sweep:

@@ -25,14 +25,22 @@ PROFILED = 32768  # tokens whose ingest is taken apart, kernel by kernel
 Row = dict[str, Any]
 
 
-def opened(model: Any, tokenizer: Any, *, layers: int, chunk: int, attention: str) -> SharedLLM:
+def opened(
+    model: Any,
+    tokenizer: Any,
+    *,
+    layers: int,
+    chunk: int,
+    attention: str,
+    context: int = 0,
+) -> SharedLLM:
     """The model under our attention, with a cache that keeps every node."""
     height = 3 if chunk >= 512 else 1
     ratios = (16.0, 8.0, 1.0) if height == 3 else (1.0,)
     encoder = DocumentEncoder(
         model,
         tokenizer,
-        tree=TreeConfig(chunk=chunk, height=height, ratios=ratios),
+        tree=TreeConfig(chunk=chunk, height=height, ratios=ratios, context=context),
         injection=InjectionConfig(layers=layers),
         attention=attention,
         node_cache_bytes=1 << 40,

@@ -232,7 +232,7 @@ def ask(
     with screen.busy("loading the model"):
         llm, stored = _loaded(folder, named)
         llm.reader.reach()
-    llm.reader.require(llm.search.replace(**selecting), for_answer)
+    llm.reader.settled(llm.search.replace(**selecting), for_answer)
     _require_room(llm, questions, llm.search.replace(**selecting), for_answer)
     documents = [*stored, *(screen.remember(llm, text) for text in texts)]
     _answer(screen, llm, questions, documents, {**selecting, **decoding}, html, as_json=as_json)

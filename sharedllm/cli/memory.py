@@ -34,8 +34,9 @@ Paths = Annotated[
 Keep = Annotated[
     str | None,
     typer.Option(
-        metavar="text|coarse|all",
-        help="KV kept beside the text: none, that of every chunk's root, or that of all levels.",
+        metavar="text|leaves|coarse|all",
+        help="KV kept beside the text: none, that of every leaf (large), of every chunk's root, or "
+        "of all compressed nodes.",
         show_default="the memory's, or text",
     ),
 ]
@@ -44,7 +45,7 @@ Form = Annotated[
     typer.Option(
         metavar="bf16|int8|int4|exact",
         help="How KV is stored.",
-        show_default="the memory's, or bf16",
+        show_default="the memory's, or bf16, int8 with --keep leaves",
     ),
 ]
 Rebuild = Annotated[

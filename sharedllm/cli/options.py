@@ -63,8 +63,9 @@ Selecting = Annotated[
 Leaves = Annotated[
     str | None,
     typer.Option(
-        metavar="text|kv",
-        help=f"How selected passages enter the model: {', '.join(LEAVES)}.",
+        metavar="text|kv|auto",
+        help=f"How selected passages enter the model: {', '.join(LEAVES)} (KV on a GPU where the "
+        "memory stores it).",
         show_default=default_of("leaves"),
     ),
 ]

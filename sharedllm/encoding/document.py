@@ -22,7 +22,15 @@ T = TypeVar("T")
 
 
 class NodeCache:
-    """Encoded nodes of one document, the least recently used dropped beyond `limit` bytes."""
+    """Encoded nodes of one document, the least recently used dropped beyond `limit` bytes.
+
+    Attributes
+    ----------
+    keeps_leaves : bool
+        The KV of every leaf is stored, so that it is read rather than encoded.
+    """
+
+    keeps_leaves = False
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -45,6 +53,11 @@ class NodeCache:
             if found is not None:
                 self._nodes.move_to_end(request)
             return found
+
+    def get_all(self, requests: Sequence[NodeRequest]) -> dict[NodeRequest, NodeKV]:
+        """Return those of `requests` that need not be encoded."""
+        found = {request: self.get(request) for request in requests}
+        return {request: kv for request, kv in found.items() if kv is not None}
 
     def put(self, request: NodeRequest, kv: NodeKV) -> None:
         with self._lock:

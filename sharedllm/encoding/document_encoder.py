@@ -291,14 +291,15 @@ class DocumentEncoder:
         self, document: Document, requests: Sequence[NodeRequest], progress: Progress = None
     ) -> dict[NodeRequest, NodeKV]:
         """Return the KV of all `requests`, from the document's cache or encoded now."""
-        out: dict[NodeRequest, NodeKV] = {}
+        wanted = list(dict.fromkeys(requests))
+        out = document.nodes.get_all(wanted)
         missing: list[NodeRequest] = []
-        for wanted in dict.fromkeys(requests):
-            kv = document.nodes.get(wanted) or self.from_finer(document, wanted)
+        for one in wanted:
+            kv = out.get(one) or self.from_finer(document, one)
             if kv is None:
-                missing.append(wanted)
+                missing.append(one)
             else:
-                out[wanted] = kv
+                out[one] = kv
         tokens = sum(r.end - r.start for r in missing)
         with reporter(progress, tokens, f"encoding {document.title}") as report:
             for request, kv in self.node_kv(document.tokens.ids, missing, done=report):

@@ -21,7 +21,6 @@ from sharedllm.search.selection import SelectedNode, Selection
 from sharedllm.text.tokens import Tokenizer
 
 AFTER_EVIDENCE = "\n\n"
-BRIEF = 64  # tokens of all documents together, up to which adapters abstain too often
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -168,7 +167,6 @@ class Plan:
             text=tuple(map(tuple, text)),
             memory=tuple(places),
             reads=bool(self.conversation.documents),
-            brief=sum(map(len, self.conversation.documents)) <= BRIEF,
             thinking=self.ends_in_thought,
         )
 

@@ -105,7 +105,6 @@ class Decoder:
         if self.refusal_id is not None:
             choose.refusal_id = self.refusal_id
             choose.taught = [i for i, prompt in enumerate(prompts) if prompt.reads]
-            choose.brief = frozenset(i for i, prompt in enumerate(prompts) if prompt.brief)
             for index in choose.taught:
                 rows[index].lead = self.lead
         return choose

@@ -30,7 +30,6 @@ from sharedllm.errors import ConfigError, MissingExtraError
 from sharedllm.text.tokens import Tokenizer
 
 BETWEEN = re.compile(r"[,;\n]\s*(?:and\s+)?|\s+and\s+")
-BRIEF_MARGIN = 2.5  # nats by which abstaining must be ahead where documents have few tokens
 WORDS = 4  # of an item, at most; a longer one is a clause between commas
 
 
@@ -201,15 +200,12 @@ class TokenChooser:
         repeating items.
     refusal_id : int
         First token of the text by which an adapter abstains.
-    brief : frozenset of int
-        Rows whose documents have only a few tokens together.
     """
 
     def __init__(self, config: GenerationConfig, lists: Lists) -> None:
         self._config, self._lists = config, lists
         self.constraints: list[Constraint] = []
         self.taught: list[int] = []
-        self.brief: frozenset[int] = frozenset()
         self.refusal_id = -1
         self._random = torch.Generator()
         if config.seed is None:
@@ -239,8 +235,6 @@ class TokenChooser:
         """Lower the score of abstaining at the first token by ``refusal_margin``; (B, V)."""
         starting = [index for index in self.taught if not rows[index].ids]
         margin = self._config.refusal_margin
-        if margin is None:
-            margin, starting = BRIEF_MARGIN, [i for i in starting if i in self.brief]
         if not starting or not margin:
             return scores
         scores = scores.clone()

@@ -34,8 +34,6 @@ class Prompt:
     reads : bool
         True if there are documents, as evidence or as KV: the upper model then plays the adapter's
         role; otherwise it is the base.
-    brief : bool
-        True if these documents have only a few tokens together.
     thinking : bool
         True if it ends within a thought, which the chat template has opened.
     """
@@ -43,7 +41,6 @@ class Prompt:
     text: tuple[tuple[int, ...], ...]
     memory: tuple[InjectedKV | None, ...] = ()
     reads: bool = False
-    brief: bool = False
     thinking: bool = False
 
     def __post_init__(self) -> None:

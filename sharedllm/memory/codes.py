@@ -31,7 +31,7 @@ from sharedllm.encoding.kv import NodeKV
 from sharedllm.encoding.lower_model import NodeRequest
 from sharedllm.errors import ConfigError, InputError
 from sharedllm.memory.tables import inflated
-from sharedllm.text.tree import Chunk, grow_trees
+from sharedllm.text.tree import Chunk, Forest, grow_trees
 
 VECTOR_BYTES = 64  # of a token
 BLOCK = {"cpu": 16384, "cuda": 32768}  # tokens at once; on the CPU what its caches hold
@@ -329,40 +329,54 @@ def layout_from_bytes(
 def kept_nodes(length: int, tree: TreeConfig, keep: str) -> tuple[NodeRequest, ...]:
     """The nodes of a chunk of `length` tokens whose KV is kept, in the order of their rows.
 
-    With ``keep="all"`` that is every node at every ratio that search takes it at: a leaf at the
-    finest ratio where it is chosen, and at that of the level above where it is not. Verbatim nodes
-    (ratio 1) are left out: they would be as large as the whole KV.
+    With ``keep="leaves"`` that is every leaf as a selected one is read, at the leaf ratio. With
+    ``keep="all"`` it is every node at every other ratio that search takes it at: a leaf at the leaf
+    ratio where it is chosen, and at that of the level above where it is not. Verbatim nodes
+    (ratio 1) are left out there: they would be as large as the whole KV.
 
     Returns
     -------
     tuple of NodeRequest
-        With tokens counted from the chunk's first one; the root first.
+        With tokens counted from the chunk's first one; the root first, where it is kept.
     """
-    root = NodeRequest(start=0, end=length, ratio=float(tree.root_ratio))
     if keep == "text":
         return ()
+    root = NodeRequest(start=0, end=length, ratio=float(tree.root_ratio))
     if keep == "coarse":
         return (root,)
     forest = grow_trees([Chunk(index=0, start=0, end=length)], tree)
+    if keep == "leaves":
+        return tuple(_request(forest, int(leaf), tree.leaf_ratio) for leaf in forest.leaves)
     out: dict[NodeRequest, None] = {root: None}
     for node in range(len(forest)):
         level, leaf = int(forest.level[node]), forest.left[node] < 0
         ratios = [tree.ratio(min(level, max(tree.height - 1, 0)) if leaf else level)]
         ratios += [tree.ratio(level), tree.leaf_ratio] if leaf else []
-        for ratio in ratios:
-            request = NodeRequest(
-                start=int(forest.start[node]),
-                end=int(forest.end[node]),
-                ratio=float(ratio),
-                context=forest.before(node),
-            )
-            if ratio > 1:
-                out[request] = None
+        out |= {_request(forest, node, ratio): None for ratio in ratios if ratio > 1}
     return tuple(out)
 
 
+def _request(forest: Forest, node: int, ratio: float) -> NodeRequest:
+    return NodeRequest(
+        start=int(forest.start[node]),
+        end=int(forest.end[node]),
+        ratio=float(ratio),
+        context=forest.before(node),
+    )
+
+
 def kv_to_bytes(node: NodeKV, form: str) -> bytes:
-    """The KV of a node.
+    """The KV of a node as :func:`kv_from_bytes` takes it; see :func:`kv_to_arrays`."""
+    return arrays_to_bytes(kv_to_arrays(node, form))
+
+
+def arrays_to_bytes(arrays: Sequence[Tensor]) -> bytes:
+    """Arrays as bytes, one behind the other."""
+    return b"".join(map(_to_bytes, arrays))
+
+
+def kv_to_arrays(node: NodeKV, form: str) -> tuple[Tensor, ...]:
+    """The KV of a node as the arrays that are stored, where the node is: on a GPU this is quick.
 
     Parameters
     ----------
@@ -370,50 +384,52 @@ def kv_to_bytes(node: NodeKV, form: str) -> bytes:
         At most 1/256, 1/250 and (of a group of 32) 1/13 of the largest value is lost; "exact" is
         the model's own type.
     """
-    values = torch.stack([node.keys, node.values]).detach().cpu()  # (2, M, G, K, D)
+    values = torch.stack([node.keys, node.values]).detach()  # (2, M, G, K, D)
     if form == "exact":
-        return _to_bytes(values)
+        return (values,)
     if form == "bf16":
-        return _to_bytes(values.to(torch.bfloat16))
-    return b"".join(map(_to_bytes, (_int8 if form == "int8" else _int4)(values.float())))
+        return (values.to(torch.bfloat16),)
+    return (_int8 if form == "int8" else _int4)(values.float())
 
 
 def kv_from_bytes(
-    data: bytes, shape: tuple[int, int, int, int], form: str, dtype: torch.dtype
+    data: bytes,
+    shape: tuple[int, int, int, int],
+    form: str,
+    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
 ) -> NodeKV:
-    """The KV of a node of `shape` (M, G, K, D) from what :func:`kv_to_bytes` gave, on the CPU.
+    """The KV of a node of `shape` (M, G, K, D) from what :func:`kv_to_bytes` gave.
 
     Parameters
     ----------
-    dtype : the model's own
+    dtype, device : the model's own; codes become numbers there, so that fewer bytes are copied
 
     Raises
     ------
     ValueError
         If there are not as many bytes as that takes.
     """
-    rest = bytearray(data)
     full = (2, *shape)
+    short = torch.bfloat16
     if form in ("exact", "bf16"):
-        values = _taken(rest, full, torch.bfloat16 if form == "bf16" else dtype)
+        (values,) = _arrays(data, [(full, short if form == "bf16" else dtype)], device)
     elif form == "int8":
-        codes = _taken(rest, full, torch.int8)
-        values = codes.float() * _taken(rest, (*full[:-1], 1), torch.bfloat16).float()
+        codes, scale = _arrays(data, [(full, torch.int8), ((*full[:-1], 1), short)], device)
+        values = codes.float() * scale.float()
     else:
         group = _group(shape[-1])
         groups = -(-shape[-1] // group)
-        packed = _taken(rest, (*full[:-1], groups, group // 2), torch.uint8)
-        scale, least = (
-            _taken(rest, (*full[:-1], groups, 1), torch.bfloat16).float() for _ in range(2)
-        )
+        each = ((*full[:-1], groups, 1), short)
+        halves = ((*full[:-1], groups, group // 2), torch.uint8)
+        packed, scale, least = _arrays(data, [halves, each, each], device)
         codes = torch.stack([packed & 15, packed >> 4], dim=-1).flatten(-2)
-        values = (codes.float() * scale + least).flatten(-2)[..., : shape[-1]]
-    if rest:
-        raise ValueError(f"{len(rest)} bytes are left over")
-    return NodeKV(keys=values[0], values=values[1])
+        values = (codes.float() * scale.float() + least.float()).flatten(-2)[..., : shape[-1]]
+    keys, values = values.to(dtype).contiguous()
+    return NodeKV(keys=keys, values=values)
 
 
-def _int8(values: Tensor) -> tuple[Tensor, Tensor]:
+def _int8(values: Tensor) -> tuple[Tensor, ...]:
     """Round with one scale for each entry, layer and head."""
     scale = _scale(values.abs().amax(-1) / 127)
     rounded = (values / scale.float()[..., None]).round().clamp(-127, 127).to(torch.int8)
@@ -426,7 +442,7 @@ def _scale(scale: Tensor) -> Tensor:
     return torch.where(short.float() < scale, (short.float() * (1 + 2.0**-7)).bfloat16(), short)
 
 
-def _int4(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _int4(values: Tensor) -> tuple[Tensor, ...]:
     """Round groups of 32 values between their own least and largest, in 15 steps."""
     head_dim = values.shape[-1]
     group = _group(head_dim)
@@ -449,11 +465,20 @@ def _to_bytes(values: Tensor) -> bytes:
     return values.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
 
 
-def _taken(data: bytearray, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Take an array of `shape` from the front of `data`."""
-    size = int(np.prod(shape)) * dtype.itemsize
-    if len(data) < size:
-        raise ValueError(f"{size:,} bytes are needed and {len(data):,} are there")
-    out = torch.frombuffer(data[:size], dtype=dtype).view(shape)
-    del data[:size]
+def _arrays(
+    data: bytes,
+    parts: Sequence[tuple[tuple[int, ...], torch.dtype]],
+    device: torch.device | str,
+) -> list[Tensor]:
+    """Cut `data` into arrays of these shapes and types, one behind the other."""
+    counts = [int(np.prod(shape)) for shape, _ in parts]
+    sizes = [n * dtype.itemsize for n, (_, dtype) in zip(counts, parts, strict=True)]
+    if len(data) != sum(sizes):
+        raise ValueError(f"{sum(sizes):,} bytes are needed and {len(data):,} are there")
+    buffer, out = bytearray(data), []  # one that may be written, which PyTorch asks for
+    for at, n, (shape, dtype) in zip(
+        np.cumsum([0, *sizes[:-1]]).tolist(), counts, parts, strict=True
+    ):
+        one = torch.frombuffer(buffer, dtype=dtype, count=n, offset=at)
+        out.append(one.view(shape).to(device))
     return out

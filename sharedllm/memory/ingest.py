@@ -18,14 +18,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sharedllm.encoding.document_encoder import DocumentEncoder
-from sharedllm.encoding.kv import NodeKV
+from sharedllm.encoding.kv import kept_count
 from sharedllm.encoding.lower_model import NodeRequest
 from sharedllm.errors import DocumentError, TreeMemoryDamagedError
 from sharedllm.memory import tables
 from sharedllm.memory.codes import (
     VectorCodec,
+    arrays_to_bytes,
     kept_nodes,
-    kv_to_bytes,
+    kv_to_arrays,
     layout_to_bytes,
     vectors_to_bytes,
 )
@@ -38,6 +39,7 @@ from sharedllm.text.words import searchable
 
 KEY_BYTES = 20
 BATCH_TOKENS = 16384  # encoded and committed at once, or as many as the model takes in one pass
+KV_AT_ONCE = 1 << 30  # bytes of KV, in the model's own type, that are encoded at once
 DOCUMENTS_AT_ONCE = 256  # committed in one transaction
 
 
@@ -106,7 +108,16 @@ class Ingest:
     ) -> None:
         self._database, self._encoder, self._manifest = database, encoder, manifest
         self._codec = codec
-        self._batch_tokens = max(BATCH_TOKENS, encoder.lower.batch_tokens)
+        self._batch_tokens = self._tokens_at_once()
+
+    def _tokens_at_once(self) -> int:
+        """The tokens of a batch: fewer where the KV of all leaves would fill the memory."""
+        encoder, chunk = self._encoder, self._encoder.tree.chunk
+        kept = sum(kept_count(r.end - r.start, r.ratio) for r in self._kept(chunk))
+        shape, size = encoder.shape, encoder.model.dtype.itemsize
+        each = 2 * encoder.lower.layers * shape.kv_heads * shape.head_dim * size * kept / chunk
+        most = max(BATCH_TOKENS, encoder.lower.batch_tokens)
+        return max(chunk, min(most, int(KV_AT_ONCE / each))) if kept else most
 
     # -- adding and updating -------------------------------------------------------------------
 
@@ -338,7 +349,7 @@ class Ingest:
                 layout=layout_to_bytes(piece.ids, piece.spans),
                 words=searchable(piece.text),
                 vectors=vectors_to_bytes(vectors[start:end], self._codec),
-                nodes=tuple(kv_to_bytes(nodes[one], self._manifest.settings.kv) for one in own),
+                nodes=tuple(arrays_to_bytes(nodes[one]) for one in own),
             )
             for piece, (start, end), own in zip(pieces, spans, requests, strict=True)
         ]
@@ -348,11 +359,11 @@ class Ingest:
 
     def _nodes(
         self, ids: NDArray[np.int32], requests: Sequence[NodeRequest]
-    ) -> dict[NodeRequest, NodeKV]:
-        """The KV of `requests`, on the CPU."""
-        copies = PinnedCopies(self._encoder.lower.device)
+    ) -> dict[NodeRequest, list[Tensor]]:
+        """The KV of `requests` as arrays to be stored, on the CPU."""
+        copies, form = PinnedCopies(self._encoder.lower.device), self._manifest.settings.kv
         out = {
-            request: NodeKV(keys=copies.take(kv.keys), values=copies.take(kv.values))
+            request: [copies.take(array) for array in kv_to_arrays(kv, form)]
             for request, kv in self._encoder.node_kv(ids, requests)
         }
         copies.wait()

@@ -15,7 +15,7 @@ from sharedllm.encoding.document_encoder import DocumentEncoder, fingerprint, lo
 from sharedllm.errors import TreeMemoryDamagedError, TreeMemoryMismatchError
 from sharedllm.hf.loading import DTYPES
 
-KEEPS = ("text", "coarse", "all")
+KEEPS = ("text", "leaves", "coarse", "all")
 VECTOR_FORMATS = ("compact", "exact")
 KV_FORMATS = ("exact", "bf16", "int8", "int4")
 LEARNED_FORMAT = 1  # of search vectors and node KV: raise it when they come out differently
@@ -27,9 +27,9 @@ class MemorySettings:
 
     Parameters
     ----------
-    keep : {"text", "coarse", "all"}
-        Beside text and search vectors: nothing, the root of every chunk, or every level that
-        search takes as KV (verbatim leaves are always encoded on demand).
+    keep : {"text", "leaves", "coarse", "all"}
+        Beside text and search vectors: nothing, the KV of every leaf at the leaf ratio, of every
+        chunk's root, or of every compressed node that search takes as KV.
     kv : {"bf16", "int8", "int4", "exact"}
         How KV is stored; "exact" in the model's own type.
     vectors : {"compact", "exact"}
@@ -44,6 +44,17 @@ class MemorySettings:
         require_one_of("keep", self.keep, KEEPS)
         require_one_of("kv", self.kv, KV_FORMATS)
         require_one_of("vectors", self.vectors, VECTOR_FORMATS)
+
+    @classmethod
+    def of(cls, given: Mapping[str, str], held: Self | None = None) -> Self:
+        """Return the settings that are `given`, and for the others those `held`, or the defaults.
+
+        Leaves are as large as all KV, so that where they begin to be stored it is in int8, unless
+        another form is given.
+        """
+        before = {} if held is None else dataclasses.asdict(held)
+        begins = given.get("keep") == "leaves" != before.get("keep")
+        return cls(**{**before, **({"kv": "int8"} if begins else {}), **given})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

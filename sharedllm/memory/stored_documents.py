@@ -5,7 +5,9 @@ from __future__ import annotations
 import sqlite3
 from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +32,7 @@ from sharedllm.text.tree import Chunk, grow_trees
 
 CACHED_TOKENS = 1 << 18  # of documents that are kept in memory between questions
 NODE_CACHE_BYTES = 64 << 20  # of each document's encoded nodes
+READERS = {"cpu": 1, "cuda": 4}  # threads that check and decode KV while SQLite reads on
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,7 @@ class StoredNodes(NodeCache):
     ) -> None:
         super().__init__(NODE_CACHE_BYTES)
         self._database, self._settings, self._encoder = database, settings, encoder
+        self.keeps_leaves = settings.keep == "leaves"
         self._chunks = chunks  # in order
         self._starts = [chunk.start for chunk in chunks]
 
@@ -74,28 +78,40 @@ class StoredNodes(NodeCache):
         return super().__contains__(request) or self._find(request) is not None
 
     def get(self, request: NodeRequest) -> NodeKV | None:
-        found = super().get(request)
-        place = None if found else self._find(request)
-        if place is None:
-            return found
-        with self._database.read() as connection:
-            data = tables.node_of(connection, *place)
-            if data is None:  # the document was deleted meanwhile: it is encoded on demand
-                return None
-            encoder = self._encoder
-            count = kept_count(request.end - request.start, request.ratio)
-            shape = (encoder.lower.layers, encoder.shape.kv_heads, count, encoder.shape.head_dim)
-            try:
-                kv = kv_from_bytes(data, shape, self._settings.kv, encoder.model.dtype)
-            except ValueError as error:
-                raise tables.damaged_chunk(connection, place[0], f"its KV: {error}") from error
-        keys, values = (
-            x.to(encoder.lower.device, encoder.model.dtype).contiguous()
-            for x in (kv.keys, kv.values)
-        )
-        read = NodeKV(keys=keys, values=values)
-        self.put(request, read)
-        return read
+        return self.get_all([request]).get(request)
+
+    def get_all(self, requests: Sequence[NodeRequest]) -> dict[NodeRequest, NodeKV]:
+        held = {request: super(StoredNodes, self).get(request) for request in requests}
+        out = {request: kv for request, kv in held.items() if kv is not None}
+        places = {r: place for r in held if r not in out and (place := self._find(r))}
+        if not places:
+            return out
+        device = self._encoder.lower.device.type
+        with self._database.read() as connection, ThreadPoolExecutor(READERS[device]) as pool:
+            read = {}
+            for request, place in places.items():
+                row = tables.node_row(connection, *place)
+                if row is not None:  # else deleted meanwhile: it is encoded on demand
+                    read[request] = pool.submit(self._decoded, request, row)
+            for request, decoding in read.items():
+                try:
+                    out[request] = decoding.result()
+                except (ValueError, TreeMemoryDamagedError) as error:
+                    chunk = places[request][0]
+                    raise tables.damaged_chunk(connection, chunk, str(error)) from error
+                self.put(request, out[request])
+        return out
+
+    def _decoded(self, request: NodeRequest, row: tuple[Any, ...]) -> NodeKV:
+        encoder = self._encoder
+        count = kept_count(request.end - request.start, request.ratio)
+        shape = (encoder.lower.layers, encoder.shape.kv_heads, count, encoder.shape.head_dim)
+        own = (encoder.model.dtype, encoder.lower.device)
+        data = tables.node_data(row)
+        try:
+            return kv_from_bytes(data, shape, self._settings.kv, *own)
+        except ValueError as error:
+            raise ValueError(f"its KV: {error}") from error
 
     def _find(self, request: NodeRequest) -> tuple[int, int] | None:
         """Chunk and rank of a node that is on disk."""

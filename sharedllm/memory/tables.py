@@ -464,12 +464,30 @@ def node_of(connection: sqlite3.Connection, chunk: int, node: int) -> bytes | No
     TreeMemoryDamagedError
         If it is not what was written.
     """
-    row = connection.execute(
-        "SELECT chunk, node, data, checksum FROM kv WHERE chunk = ? AND node = ?", (chunk, node)
-    ).fetchone()
+    row = node_row(connection, chunk, node)
     if row is None:
         return None
     data: bytes = _of_chunk(connection, chunk, row, "kv", "its KV")[2]
+    return data
+
+
+def node_row(connection: sqlite3.Connection, chunk: int, node: int) -> tuple[Any, ...] | None:
+    """The row of one kept node of a chunk, for :func:`node_data`; None where it is not there."""
+    row: tuple[Any, ...] | None = connection.execute(
+        "SELECT chunk, node, data, checksum FROM kv WHERE chunk = ? AND node = ?", (chunk, node)
+    ).fetchone()
+    return row
+
+
+def node_data(row: tuple[Any, ...]) -> bytes:
+    """The KV in a row of a node.
+
+    Raises
+    ------
+    TreeMemoryDamagedError
+        If it is not what was written.
+    """
+    data: bytes = checked(row, "kv", "its KV")[2]
     return data
 
 

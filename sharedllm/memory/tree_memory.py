@@ -54,11 +54,13 @@ class TreeMemory:
     llm : SharedLLM, DocumentEncoder or None
         Without one the embedded model is loaded when it is needed; a memory that was made by
         another one needs it here, or a name for :meth:`load_encoder`.
-    keep : {"text", "coarse", "all"} or None
-        What a new memory keeps beside text and search vectors: nothing, the KV of every chunk's
-        root, or of every level. None is what the memory has, and "text" for a new one.
+    keep : {"text", "leaves", "coarse", "all"} or None
+        What a new memory keeps beside text and search vectors: nothing, the KV of every leaf, of
+        every chunk's root, or of every compressed node (docs/memory.md has their sizes). None is
+        what the memory has, and "text" for a new one.
     kv : {"bf16", "int8", "int4", "exact"} or None
-        How it stores KV; None is what the memory has, and "bf16" for a new one.
+        How it stores KV; None is what the memory has, and for a new one "int8" with leaves, else
+        "bf16".
     vectors : {"compact", "exact"} or None
         How it stores search vectors: in 64 bytes a token, or as they are (2 bytes a number). None
         is what the memory has, and "compact" for a new one.
@@ -98,7 +100,7 @@ class TreeMemory:
         self._candidates = candidates
         named = {"keep": keep, "kv": kv, "vectors": vectors}
         given = {name: value for name, value in named.items() if value is not None}
-        MemorySettings(**given)  # refuses wrong values before a folder is made
+        MemorySettings.of(given)  # refuses wrong values before a folder is made
         self._busy_s = _seconds("busy_s", busy_s)
         self._lock = threading.RLock()
         self._held: _Working | None = None
@@ -469,14 +471,14 @@ class TreeMemory:
         if text is None:
             if self._encoder is None:
                 self._encoder = loaded_encoder()
-            own = Manifest.of(self._encoder, MemorySettings(**given))
+            own = Manifest.of(self._encoder, MemorySettings.of(given))
             text = self._database.found(own.to_json())
         self._database.expected = text
         return Manifest.from_json(text)
 
     def _agree(self, given: Mapping[str, str], *, rebuild: bool) -> None:
         """Refuse a model or settings that are not the memory's, or let the memory follow them."""
-        settings = replace(self._manifest.settings, **given)
+        settings = MemorySettings.of(given, self._manifest.settings)
         if self._encoder is None and rebuild and settings != self._manifest.settings:
             self._encoder = self.encoder
         wanted = replace(self._manifest, settings=settings)

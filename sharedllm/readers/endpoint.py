@@ -43,7 +43,7 @@ from sharedllm.generation.row_text import grow
 from sharedllm.generation.tool_format import ToolFormat
 from sharedllm.progress import Progress
 from sharedllm.readers.faults import refused, told
-from sharedllm.readers.reader import require_text_only, require_unused
+from sharedllm.readers.reader import require_unused, text_only
 from sharedllm.text.tokens import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -232,12 +232,12 @@ class EndpointReader:
             except APIError as error:  # not every server lists its models; this one answers
                 logger.info("%s lists no models: %s", self.endpoint.url, error)
 
-    def require(self, search: SearchConfig, generation: GenerationConfig) -> None:
+    def settled(self, search: SearchConfig, generation: GenerationConfig) -> SearchConfig:
         """Refuse settings that need KV, an adapter or logits."""
-        name = self.endpoint.model or self.endpoint.url
-        require_text_only(name, WHY, search, generation)
         if generation.grammar:
             _schema(generation.grammar)
+        name = self.endpoint.model or self.endpoint.url
+        return text_only(name, WHY, search, generation)
 
     def converse(
         self, asked: Asked, documents: Sequence[Document], generation: GenerationConfig

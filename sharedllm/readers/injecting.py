@@ -81,8 +81,9 @@ class InjectingReader:
     def reach(self) -> None:
         """Do nothing: it is loaded."""
 
-    def require(self, search: SearchConfig, generation: GenerationConfig) -> None:
-        """Allow everything."""
+    def settled(self, search: SearchConfig, generation: GenerationConfig) -> SearchConfig:
+        """Return `search`, whatever it is."""
+        return search
 
     def converse(
         self, asked: Asked, documents: Sequence[Document], generation: GenerationConfig

@@ -76,8 +76,8 @@ class Reader(Protocol):
         """
         ...
 
-    def require(self, search: SearchConfig, generation: GenerationConfig) -> None:
-        """Refuse settings that it cannot follow.
+    def settled(self, search: SearchConfig, generation: GenerationConfig) -> SearchConfig:
+        """Return the settings of search as it follows them; refuse what it cannot follow.
 
         Raises
         ------
@@ -119,19 +119,21 @@ class Reader(Protocol):
         ...
 
 
-def require_text_only(
+def text_only(
     name: str, why: str, search: SearchConfig, generation: GenerationConfig
-) -> None:
-    """Refuse settings that need KV, or the probabilities of an adapter's answers.
+) -> SearchConfig:
+    """Return `search` with leaves as text, which is what "auto" is here.
+
+    Settings that need KV, or the probabilities of an adapter's answers, are refused.
 
     Raises
     ------
     UnsupportedModelError
     """
     asked = {
-        "leaves": search.leaves if search.leaves != "text" else None,
+        "leaves": search.leaves if search.leaves == "kv" else None,
         "coarse": search.coarse if search.coarse != "none" else None,
-        "refusal_margin": generation.refusal_margin,
+        "refusal_margin": generation.refusal_margin or None,
         "graphs": generation.graphs or None,
     }
     for option, value in asked.items():
@@ -139,6 +141,7 @@ def require_text_only(
             raise UnsupportedModelError(
                 f"{option} is {value!r}, which {name!r} cannot follow: {why}. Leave it out. {STILL}"
             )
+    return search.replace(leaves="text")
 
 
 def require_unused(name: object, why: str, **given: object) -> None:

@@ -30,7 +30,7 @@ from sharedllm.hf.architectures import declared_window, parameter_device
 from sharedllm.hf.loading import end_ids, load, resolve_device, resolve_dtype
 from sharedllm.injection.positions import Prompt
 from sharedllm.progress import Progress
-from sharedllm.readers.reader import require_text_only, require_unused
+from sharedllm.readers.reader import require_unused, text_only
 from sharedllm.text.tokens import Tokenizer, special_tokens, tokenize
 
 WINDOW = 8192  # tokens, for models that were trained on no number of positions
@@ -137,9 +137,9 @@ class StockReader:
     def reach(self) -> None:
         """Do nothing: it is loaded."""
 
-    def require(self, search: SearchConfig, generation: GenerationConfig) -> None:
+    def settled(self, search: SearchConfig, generation: GenerationConfig) -> SearchConfig:
         """Refuse settings that need KV or an adapter."""
-        require_text_only(self.name, WHY, search, generation)
+        return text_only(self.name, WHY, search, generation)
 
     def converse(
         self, asked: Asked, documents: Sequence[Document], generation: GenerationConfig

@@ -94,7 +94,7 @@ def decide(
         return Looks(first=search.fixed_budget, several=several)
     most = max(1, min(search.max_budget, room - room // 8))  # an eighth stands between documents
     costs = _costs(forests, overhead)
-    plain = search.leaves == "text" and search.selection == "budget" and not compressed
+    plain = search.leaves != "kv" and search.selection == "budget" and not compressed
     if not plain or is_by_place(search.scorer):
         return Looks(first=min(max(FIXED, int(costs.max())), most), several=several)
     lead = leads([s[f.leaves] for f, s in zip(forests, scores, strict=True)], search.neighbours)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from sharedllm.config import SearchConfig
 from sharedllm.encoding.document import Document
@@ -96,6 +96,7 @@ def find(
     room : tokens that the trained window leaves for evidence
     twice : the model can tell that a look was not enough
     """
+    search = search.replace(leaves=leaves_of(search, documents, encoder.lower.device.type))
     followed = follow(query, documents, scores, search).followed
     looks = decide(
         asked,
@@ -117,6 +118,20 @@ def find(
         search=search,
         encoder=encoder,
     )
+
+
+def leaves_of(
+    search: SearchConfig, documents: Sequence[Document], device: str
+) -> Literal["text", "kv"]:
+    """Return the form in which selected leaves of `documents` enter a model on `device`.
+
+    "auto" is decided here. KV saves the pass over the leaves, but only where it is stored: encoded
+    now, it costs as much as the text.
+    """
+    if search.leaves != "auto":
+        return search.leaves
+    stored = bool(documents) and all(document.nodes.keeps_leaves for document in documents)
+    return "kv" if stored and device == "cuda" else "text"
 
 
 def _is_compressed(documents: Sequence[Document], search: SearchConfig, ratio: float) -> bool:

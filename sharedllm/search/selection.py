@@ -179,7 +179,7 @@ class _Searcher:
         return tokens
 
     def make(self, document: int, node: int, ratio: float, *, fine: bool) -> SelectedNode:
-        as_text = fine and self.search.leaves == "text"
+        as_text = fine and self.search.leaves != "kv"
         extent = self.widen if as_text and self.widen else self.own
         start, end = extent(document, node)
         found = self.followed.get((document, node)) if fine else None

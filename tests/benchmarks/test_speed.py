@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from benchmarks.speed import card, costs, models, ours, presses, report
+from benchmarks.speed import card, costs, leaves, models, ours, presses, report
 from tests.guard.counting import count
 from tests.guard.test_hot_paths import IDS, ROOTS
 from tests.models import shared
@@ -54,6 +54,36 @@ def test_what_ingest_costs_is_what_it_does(layers: int) -> None:
     assert (
         expected.flops == found.linear + found.attention / 2
     )  # causal attention sees half of its square
+
+
+@pytest.mark.parametrize("form", ["text", "kv"])
+@pytest.mark.parametrize("context", [0, 64])
+def test_what_leaves_cost_is_what_they_do(form: str, context: int) -> None:
+    model, tokenizer = models.made("tiny", torch.device("cpu"), torch.float32)
+    llm = ours.opened(model, tokenizer, layers=4, chunk=64, attention="sdpa", context=context)
+    size, clock = costs.Size.of(model.config, 4), card.Clock(torch.device("cpu"))
+    document = llm.remember(models.text(256))
+    asked = leaves.ask(llm, document, form, 128, clock)
+    prompt = asked.prompt()
+    assert prompt.injected_tokens == (128 if form == "kv" else 0)
+    found = count(lambda: llm.upper.start([prompt]))
+    cost = leaves.question_cost(size, prompt.text_tokens, prompt.injected_tokens, 4)
+    pieces = [len(piece) for piece in prompt.text]
+    hidden = 4 * 2 * size.attention * sum(n * n for n in pieces)  # the halves of causal squares
+    before = 4 * 4 * size.attention * pieces[0] * prompt.injected_tokens  # does not read the KV
+    again = 2 * size.head * (len(pieces) - 1)  # logits of the token before the KV
+    assert cost.flops == found.linear + found.attention - hidden + before - again
+    if form == "kv":
+        fresh, wanted = llm.remember(models.text(256)), asked.requests
+        found = count(lambda: llm.encoder.encode(fresh, wanted))
+        assert leaves.encoding_cost(size, wanted, 4).flops == found.linear + found.attention / 2
+
+
+def test_a_budget_as_stored_kv_costs_the_question_alone() -> None:
+    at = {row["budget"]: row for row in leaves.counted("llama8b-shaped", (1024, 16384))}
+    assert at[16384]["text"] > 100 * at[16384]["kv_stored"]
+    assert at[1024]["text"] > 13 * at[1024]["kv_stored"]
+    assert at[16384]["kv_stored"] < 2 * at[1024]["kv_stored"]
 
 
 def test_floors() -> None:
@@ -162,6 +192,26 @@ def test_one_small_run(tmp_path: Path) -> None:
     stored = {r["tokens"]: r["stored"] for r in done if r["phase"] == "ingest" and "sweep" not in r}
     assert stored[2048] == 2 * stored[1024] == 4 * stored[512]
     assert (tmp_path / "speed.png").stat().st_size > 10_000
+
+
+def test_one_small_run_of_leaves(tmp_path: Path) -> None:
+    rows = [row for row in run(tmp_path, "--leaves=1") if "phase" in row]
+    assert [row["phase"] for row in rows] == [
+        "leaves, added to the memory",
+        *(
+            f"leaves as {form}, first token"
+            for form in (
+                "text",
+                "KV encoded now",
+                "KV stored",
+                "KV not in the page cache",
+                "KV on the device",
+            )
+        ),
+    ]
+    assert all(row["seconds"] > 0 for row in rows)
+    assert rows[0]["disk"] > 512 * 2 * 4 * 32 * 2  # a byte for each number of the leaves' KV
+    assert [row["entries"] for row in rows[1:]] == [0, 64, 64, 64, 64]
 
 
 @pytest.mark.slow

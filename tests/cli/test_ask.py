@@ -171,7 +171,7 @@ def test_standard_input(
         (["--temperature", "hot"], "--temperature is 'hot'"),
         (["--scorer", "best"], "scorer is 'best'; allowed: 'fused'"),
         (["--selection", "best"], "selection is 'best'; allowed: 'budget', 'path'"),
-        (["--leaves", "best"], "leaves is 'best'; allowed: 'text', 'kv'"),
+        (["--leaves", "best"], "leaves is 'best'; allowed: 'text', 'kv', 'auto'"),
         (["--injection", "best"], "injection is 'best'; allowed: 'joint', 'cross'"),
         (["--device", "tpu"], "device is 'tpu'"),
         (["--dtype", "int8"], "dtype is 'int8'"),

@@ -173,21 +173,13 @@ def test_rows_are_penalised_for_their_own_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("margin", "reads", "brief", "said"),
-    [
-        (0.0, True, True, "no"),
-        (1.0, True, False, "zo"),
-        (1.0, False, False, "no"),
-        (None, True, False, "no"),
-        (None, True, True, "zo"),
-        (None, False, True, "no"),
-    ],
+    ("margin", "reads", "said"), [(0.0, True, "no"), (1.0, True, "zo"), (1.0, False, "no")]
 )
-def test_a_refusal_must_be_ahead(margin: float | None, reads: bool, brief: bool, said: str) -> None:
+def test_a_refusal_must_be_ahead(margin: float, reads: bool, said: str) -> None:
     upper = Scripted("no", margin=1.0, second=0.6)
     decoder = Decoder(upper, TOKENIZER, frozenset({END}), ModelLock())  # type: ignore[arg-type]
     decoder.refusal_id = TOKENIZER("n")["input_ids"][0]
-    row, prompt = Row(), Prompt(text=((1,),), reads=reads, brief=brief)
+    row, prompt = Row(), Prompt(text=((1,),), reads=reads)
     config = GenerationConfig(max_new_tokens=2, refusal_margin=margin)
     list(decoder.run([prompt], config, [row]))
     assert row.text == said

@@ -1,6 +1,7 @@
 """Kills writers of a memory at random points and looks at what is left.
 
-Run as a program, with a folder, a number of kills and a seed; prints one JSON object. The model is
+Run as a program, with a folder, what the memory keeps, a number of kills and a seed; prints one
+JSON object. The model is
 loaded once; every writer is a fork that is killed either between two lines of sharedllm/memory,
 drawn evenly from all that the operation runs, or after a random time (within a call of SQLite,
 say).
@@ -35,17 +36,19 @@ State = dict[str, MemoryDocument]
 
 
 def main() -> None:
-    folder, kills, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    folder, keep, kills, seed = Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:])
     torch.set_num_threads(1)  # a fork has no other threads
     llm = shared("llama", sizes={"max_position_embeddings": 8192})
-    sys.stdout.write(json.dumps(Crasher(llm, folder, seed).run(kills)))
+    sys.stdout.write(json.dumps(Crasher(llm, folder, keep, seed).run(kills)))
 
 
 class Crasher:
     """Keeps beside the memory a plain dict of what must be in it."""
 
-    def __init__(self, llm: SharedLLM, folder: Path, seed: int) -> None:
+    def __init__(self, llm: SharedLLM, folder: Path, keep: str, seed: int) -> None:
         self.llm, self.folder, self.random = llm, folder, random.Random(seed)
+        self.keep = keep
+        self.reads = {"leaves": "kv"} if keep == "leaves" else {"coarse": "all"}
         self.state: State = {}
         self.made = 0
         self.counts: Counter[str] = Counter()
@@ -55,7 +58,7 @@ class Crasher:
             self.state = {d.id: memory.get(d.id) for d in memory.list()}
 
     def open(self) -> TreeMemory:
-        return TreeMemory(self.folder, llm=self.llm, keep="coarse", vectors="exact", busy_s=5)
+        return TreeMemory(self.folder, llm=self.llm, keep=self.keep, vectors="exact", busy_s=5)
 
     def document(self, id: str = "") -> MemoryDocument:
         self.made += 1
@@ -164,7 +167,7 @@ class Crasher:
                 # rounded differently by another batch: bfloat16 products on some CPUs
                 if not torch.allclose(fresh.vectors, stored.vectors, atol=0.03):
                     raise SystemExit(f"{name} changed the states of {stored.id}")
-            self.llm.answer("What is on the reef?", memory, coarse="all", **OPTIONS)
+            self.llm.answer("What is on the reef?", memory, **self.reads, **OPTIONS)
 
 
 if __name__ == "__main__":

@@ -204,6 +204,25 @@ def test_ask_names_the_document(
     assert "tokens searched" in out
 
 
+def test_leaves_are_stored_and_read(
+    library: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["index", "in", "--memory", "lib", "--model", model, "--keep", "leaves"]
+    assert as_json(command, capsys)["documents"] == 2
+    assert as_json(command, capsys)["documents"] == 2
+    held = as_json(["docs", "--memory", "lib"], capsys)
+    token = 2 * 3 * 2 * (8 + 2)  # bytes: layers and heads, with heads of 8 and a scale
+    assert all(one["bytes"] > token * one["tokens"] for one in held)
+    ask = ["ask", "--memory", "lib", "--model", model, "-q", "When does the ferry leave?"]
+    ask += ["--max-new-tokens", "2", "--budget", "200"]
+    for leaves, entries in (("kv", True), ("text", False), ("auto", False)):  # on a CPU
+        answer = as_json([*ask, "--leaves", leaves, "--device", "cpu"], capsys)
+        assert (answer["usage"]["injected_tokens"] > 0) is entries
+    code, _, err = run([*command[:-1], "branches"], capsys)
+    assert code == 2
+    assert "keep is 'branches'; allowed: 'text', 'leaves', 'coarse', 'all'" in err
+
+
 def test_remove(indexed: str, capsys: pytest.CaptureFixture[str]) -> None:
     ids = [document["id"] for document in as_json(["docs", "--memory", indexed], capsys)]
     code, _, err = run(["remove", ids[0], "nobody", "--memory", indexed], capsys)

@@ -14,13 +14,19 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.skipif(sys.platform == "win32", reason="forks")
 @pytest.mark.parametrize(
-    ("kills", "seed"), [(12, 1), pytest.param(240, 2, marks=[pytest.mark.slow])]
+    ("keep", "kills", "seed"),
+    [
+        ("coarse", 12, 1),
+        ("leaves", 12, 3),
+        pytest.param("coarse", 240, 2, marks=[pytest.mark.slow]),
+    ],
 )
-def test_killed_writers_leave_a_whole_memory(tmp_path: Path, kills: int, seed: int) -> None:
-    command = [sys.executable, "-m", "tests.memory.crashing", str(tmp_path / "m")]
-    done = subprocess.run(
-        [*command, str(kills), str(seed)], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+def test_killed_writers_leave_a_whole_memory(
+    tmp_path: Path, keep: str, kills: int, seed: int
+) -> None:
+    given = [str(tmp_path / "m"), keep, str(kills), str(seed)]
+    command = [sys.executable, "-m", "tests.memory.crashing", *given]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     counts = json.loads(done.stdout)["counts"]
     killed = {name: n for name, n in counts.items() if name.startswith("killed")}

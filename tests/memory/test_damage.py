@@ -221,7 +221,7 @@ from sharedllm import MemoryDocument, TreeMemory
 from sharedllm.errors import TreeMemoryError
 from tests.models import shared
 llm = shared("llama", sizes={"max_position_embeddings": 8192})
-memory = TreeMemory(sys.argv[1], llm=llm)
+memory = TreeMemory(sys.argv[1], llm=llm, keep=sys.argv[3])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
 try:
@@ -232,10 +232,15 @@ except TreeMemoryError as error:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="file size limits")
-@pytest.mark.parametrize("limit", [30_000, 100_000, 200_000])
-def test_files_that_cannot_grow(memory: TreeMemory, limit: int) -> None:
+@pytest.mark.parametrize(
+    ("keep", "limit"),
+    [("text", 30_000), ("text", 100_000), ("text", 200_000), ("leaves", 1_000_000)],
+)
+def test_files_that_cannot_grow(make: Make, keep: str, limit: int) -> None:
     """The system refuses to write beyond so many bytes a file."""
-    command = [sys.executable, "-c", LIMITED, str(memory.path), str(limit)]
+    memory = make(keep=keep)
+    memory.add(DOCUMENTS)
+    command = [sys.executable, "-c", LIMITED, str(memory.path), str(limit), keep]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "nothing that was committed is lost" in done.stderr

@@ -153,7 +153,7 @@ def test_a_model_that_a_memory_names_is_loaded_when_the_user_names_it(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"keep": "most"}, "keep is 'most'; allowed: 'text', 'coarse', 'all'"),
+        ({"keep": "most"}, "keep is 'most'; allowed: 'text', 'leaves', 'coarse', 'all'"),
         ({"kv": "int2"}, "kv is 'int2'"),
         ({"busy_s": -1}, "busy_s is -1"),
         ({"candidates": 0}, "candidates is 0"),

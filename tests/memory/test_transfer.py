@@ -28,12 +28,21 @@ def unread(llm: SharedLLM, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("vectors", ["compact", "exact"])
+@pytest.mark.parametrize(
+    ("keep", "reads"), [("all", {"coarse": "all"}), ("leaves", {"leaves": "kv"})]
+)
 def test_an_export_is_a_memory(
-    make: Make, llm: SharedLLM, tmp_path: Path, vectors: str, request: pytest.FixtureRequest
+    make: Make,
+    llm: SharedLLM,
+    tmp_path: Path,
+    vectors: str,
+    keep: str,
+    reads: dict[str, Any],
+    request: pytest.FixtureRequest,
 ) -> None:
-    memory = make(keep="all", vectors=vectors)
+    memory = make(keep=keep, vectors=vectors)
     memory.add(DOCUMENTS)
-    answer = llm.answer("Who kept the light?", memory, coarse="all", **QUICK)
+    answer = llm.answer("Who kept the light?", memory, **reads, **QUICK)
     request.getfixturevalue("unread")
     memory.export(tmp_path / "all")
     memory.export(tmp_path / "one", ["ferry"])
@@ -41,7 +50,7 @@ def test_an_export_is_a_memory(
     copied = make("all")
     assert [copied.get(d.id) for d in DOCUMENTS] == list(DOCUMENTS)
     assert copied.verify().clean
-    assert llm.answer("Who kept the light?", copied, coarse="all", **QUICK).text == answer.text
+    assert llm.answer("Who kept the light?", copied, **reads, **QUICK).text == answer.text
     assert [d.id for d in make("one").list()] == ["ferry"]
     with pytest.raises(TreeMemoryError, match="already; export into a new folder"):
         memory.export(tmp_path / "one")

@@ -34,7 +34,7 @@ def test_what_goes_in_comes_out(memory: TreeMemory) -> None:
     assert memory.verify().clean
 
 
-@pytest.mark.parametrize("keep", ["text", "coarse", "all"])
+@pytest.mark.parametrize("keep", ["text", "leaves", "coarse", "all"])
 @pytest.mark.parametrize("leaves", ["text", "kv"])
 @pytest.mark.parametrize("coarse", ["none", "all"])
 def test_answers_are_those_of_documents_just_read(

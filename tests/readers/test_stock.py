@@ -153,6 +153,14 @@ def test_larger_budgets_at_once_as_it_cannot_tell_that_a_look_was_not_enough(
     assert prepared.selection.budget >= 512
 
 
+def test_leaves_that_may_be_kv_are_text(scout: SharedLLM, lighthouse: Document) -> None:
+    made = read_by(scout, search=SearchConfig(leaves="auto"))
+    for options in ({}, {"leaves": "auto"}):
+        nodes = made.select(ASKED, lighthouse, **options).nodes
+        assert all(node.as_text for node in nodes)
+    assert made._settings({})[0].leaves == "text"
+
+
 @pytest.mark.parametrize(
     "options", [{"leaves": "kv"}, {"coarse": "all"}, {"refusal_margin": 1.0}, {"graphs": True}]
 )

@@ -60,8 +60,8 @@ def test_every_choice_answers_from_what_it_cites(
     )
     usage = answer.usage
     assert usage.injected_tokens + usage.evidence_tokens <= budget
-    assert (usage.evidence_tokens > 0) == (leaves == "text")
-    if leaves == "text" and coarse == "none":
+    assert (usage.evidence_tokens > 0) == (leaves != "kv")  # "auto": no memory stores these
+    if leaves != "kv" and coarse == "none":
         assert usage.injected_tokens == 0
     if leaves == "kv" or coarse == "all":
         assert usage.injected_tokens > 0
