@@ -213,14 +213,20 @@ def make_plan(
 
 
 def require_window(
-    conversation: Conversation, tokenizer: Tokenizer, window: int, new_tokens: int
+    conversation: Conversation,
+    tokenizer: Tokenizer,
+    window: int,
+    new_tokens: int,
+    limit: str = "the model was trained on",
 ) -> int:
     """Return the tokens of room for evidence; refuse a question that leaves none.
 
     Parameters
     ----------
     window : int
-        Positions that the model was trained on.
+        Tokens that prompt and answer must fit.
+    limit : str
+        What gives that number, for a message.
 
     Raises
     ------
@@ -230,7 +236,7 @@ def require_window(
     own = sum(len(part_ids(part, tokenizer)) for part in texts)
     if own + new_tokens < window:
         return window - own - new_tokens
-    room = f"the answer takes up to {new_tokens} and the model was trained on {window}"
+    room = f"the answer takes up to {new_tokens} and {limit} {window}"
     last = len(part_ids(Literal(conversation.last), tokenizer)) if conversation.last.strip() else 0
     if conversation.messages > 1 and last + new_tokens < window and 2 * last < own:
         left = (window - new_tokens) * 3 // 4  # counters of frameworks leave out the turns' marks

@@ -247,8 +247,12 @@ class EndpointReader:
 
     def room(self, conversation: Conversation, new_tokens: int) -> int:
         """Return what the window leaves for evidence, as the scout's tokenizer counts."""
-        new_tokens += TURN * conversation.messages
-        return require_window(conversation, self.tokenizer, self.window, new_tokens)
+        new_tokens += TURN * conversation.messages + self._count_tools(conversation.tools)
+        limit = "reader_window is"
+        return require_window(conversation, self.tokenizer, self.window, new_tokens, limit)
+
+    def _count_tools(self, tools: Sequence[Mapping[str, Any]]) -> int:
+        return len(part_ids(json.dumps(list(tools)), self.tokenizer)) if tools else 0
 
     def prompt(self, plan: Plan, new_tokens: int, progress: Progress = None) -> ChatPrompt:
         """Put the selected evidence in its place, as text."""
@@ -267,6 +271,7 @@ class EndpointReader:
         tokens = sum(
             TURN + len(part_ids(str(message["content"]), self.tokenizer)) for message in messages
         )
+        tokens += self._count_tools(conversation.tools)
         if tokens + new_tokens > self.window:
             raise WindowError(
                 f"the prompt needs about {tokens + new_tokens} tokens ({new_tokens} of them to be "

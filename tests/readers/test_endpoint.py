@@ -391,6 +391,11 @@ def test_the_window_is_an_option(elsewhere: Elsewhere, lighthouse: Document) -> 
     assert len(script.asked[0]["messages"][0]["content"]) < 700
     with pytest.raises(WindowError, match="reader_window is 700"):
         llm.answer(ASKED, lighthouse, budget=900)
+    with pytest.raises(WindowError, match=r"question and .* reader_window is 700: shorten"):
+        llm.answer("Who? " * 200, lighthouse)
+    wide = {"type": "function", "function": {"name": "add", "description": "x" * 700}}
+    with pytest.raises(WindowError, match="reader_window is 700"):
+        llm.answer(Asked(turns=(("user", ("Add.",)),), query="Add.", tools=(wide,)))
     default, _ = elsewhere(says("Ansel"), window=None)
     assert default.window == WINDOW
 
