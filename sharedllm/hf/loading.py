@@ -19,6 +19,7 @@ import torch
 from huggingface_hub.utils import logging as hub_logging
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.utils import logging as transformers_logging
 
 from sharedllm.errors import ConfigError, ModelNotFoundError, UnsupportedModelError
@@ -190,6 +191,10 @@ def load(
             f"{type(tokenizer).__name__} gives no character offsets, which citations need; "
             "use a model with a fast tokenizer (tokenizer.json)"
         )
+    if not tokenizer("a", add_special_tokens=False)["input_ids"]:
+        raise UnsupportedModelError(
+            f"{name!r} has no tokenizer, or an empty one; it needs its tokenizer.json"
+        )
     if not getattr(model, "hf_device_map", None) and not getattr(model, "is_quantized", False):
         model = model.to(device)
     return model.eval(), tokenizer
@@ -200,7 +205,7 @@ def injectable(name_or_path: str | os.PathLike[str] | None, options: dict[str, A
 
     Raises
     ------
-    ModelNotFoundError, ConfigError
+    ModelNotFoundError, UnsupportedModelError, ConfigError
     """
     if name_or_path is None or Path(name_or_path).suffix == ".gguf":
         return True  # other architectures are refused when the file is converted
@@ -209,6 +214,11 @@ def injectable(name_or_path: str | os.PathLike[str] | None, options: dict[str, A
     name = str(name_or_path)
     with _reported(name), _quiet():
         config = AutoConfig.from_pretrained(name, **_hub_options(options), trust_remote_code=False)
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise UnsupportedModelError(
+            f"{name!r} is of type {config.model_type!r}, of which transformers has no causal "
+            "language model; name a model that writes text"
+        )
     return not why_not(config)
 
 

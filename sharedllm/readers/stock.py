@@ -20,7 +20,7 @@ from torch import Tensor
 from sharedllm.config import GenerationConfig, InjectionConfig, SearchConfig
 from sharedllm.encoding.document import Document
 from sharedllm.encoding.document_encoder import DocumentEncoder, fingerprint
-from sharedllm.errors import WindowError
+from sharedllm.errors import UnsupportedModelError, WindowError
 from sharedllm.generation.assemble import AFTER_EVIDENCE, Plan, require_window
 from sharedllm.generation.logits_processors import Grammars, Lists, Row, TokenChooser
 from sharedllm.generation.prompt import Asked, Conversation, Literal, converse, part_ids
@@ -159,7 +159,14 @@ class StockReader:
         return room
 
     def prompt(self, plan: Plan, new_tokens: int, progress: Progress = None) -> Prompt:
-        """Put the selected evidence in its place, as text."""
+        """Put the selected evidence in its place, as text.
+
+        Raises
+        ------
+        WindowError
+        UnsupportedModelError
+            If the tokenizer is not the model's.
+        """
         special, texts = special_tokens(self.tokenizer), iter(plan.texts())
         parts: list[str | Literal] = []
         for part in plan.conversation.parts:
@@ -175,6 +182,12 @@ class StockReader:
                 f"the prompt needs {len(ids) + new_tokens} tokens ({new_tokens} of them to be "
                 f"generated), but the window of {self.name!r} has {self.window}: shorten the "
                 "question, or lower budget or max_new_tokens"
+            )
+        known = int(self.model.get_input_embeddings().weight.shape[0])
+        if max(ids) >= known:
+            raise UnsupportedModelError(
+                f"the tokenizer of {self.name!r} gives token {max(ids)}, and the model has "
+                f"{known}: they are of different models"
             )
         reads = bool(plan.conversation.documents)
         return Prompt(text=(tuple(ids),), reads=reads, thinking=plan.ends_in_thought)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import T5Config
 
 from sharedllm import (
     Document,
@@ -263,6 +264,22 @@ def test_errors_within_the_model_are_raised_where_it_was_asked(
     monkeypatch.setattr(llm.model, "generate", broken)
     with pytest.raises(RuntimeError, match="out of memory"):
         llm.answer(ASKED, lighthouse)
+
+
+def test_models_that_cannot_answer(tmp_path: Path, scout: SharedLLM, lighthouse: Document) -> None:
+    T5Config(d_model=8).save_pretrained(tmp_path / "t5")
+    with pytest.raises(UnsupportedModelError, match=r"type 't5'.*name a model that writes text"):
+        SharedLLM.from_pretrained(tmp_path / "t5")
+    bare = save("gpt2", tmp_path / "gpt2")
+    for file in bare.glob("token*"):
+        file.unlink()
+    with pytest.raises(UnsupportedModelError, match="has no tokenizer"):
+        StockReader.load(bare, scout.encoder, device="cpu")
+    other = StockReader(
+        make("gpt2", vocab_size=50), make_tokenizer(), scout_tokenizer=scout.tokenizer
+    )
+    with pytest.raises(UnsupportedModelError, match="the model has 50: they are of different"):
+        SharedLLM(scout.encoder, reader=other).answer(ASKED, lighthouse)
 
 
 @pytest.mark.parametrize("load", [SharedLLM.from_pretrained, loaded])
