@@ -398,3 +398,16 @@ def test_the_models_own_settings_of_sampling_are_not_used(
         do_sample=True, temperature=9.0, top_p=0.1, repetition_penalty=2.0, max_length=20
     )
     assert llm.answer(ASKED, lighthouse, max_new_tokens=NEW).text == before
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("kind", ["gpt2", "mamba", "qwen3_next"])
+def test_on_a_gpu(scout: SharedLLM, lighthouse: Document, kind: str) -> None:
+    model = make(kind).to("cuda")
+    reader = StockReader(model, make_tokenizer(), scout_tokenizer=scout.tokenizer, name=kind)
+    llm = SharedLLM(scout.encoder, reader=reader)
+    answer = llm.answer(ASKED, lighthouse, max_new_tokens=NEW, temperature=1.0, seed=1)
+    assert answer.citations
+    assert 0 < answer.usage.new_tokens <= NEW or answer.finish_reason == "stop"
+    assert llm.answer(ASKED, lighthouse, grammar=BOOLEAN).text in ("true", "false")
