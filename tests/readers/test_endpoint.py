@@ -46,6 +46,11 @@ def test_an_answer_with_citations_and_the_endpoints_usage(
     assert asked["chat_template_kwargs"]["enable_thinking"] is False
 
 
+def test_names_that_stand_nowhere_are_told(elsewhere: Elsewhere, lighthouse: Document) -> None:
+    llm, _ = elsewhere(says("Zebedee Quill keeps it."))
+    assert llm.answer(ASKED, lighthouse).unsupported == ("Zebedee Quill",)
+
+
 def test_it_streams(elsewhere: Elsewhere, lighthouse: Document) -> None:
     gate = threading.Event()
     llm, _ = elsewhere(Reply(chunks=says("An", "sel").chunks, gate=gate))
