@@ -18,6 +18,16 @@ from torch import Tensor, nn
 from sharedllm.config import InjectionConfig, TreeConfig
 from sharedllm.errors import ConfigError, UnsupportedModelError
 
+WINDOW_NAMES = (  # under which configurations keep it
+    "max_position_embeddings",
+    "n_positions",
+    "max_sequence_length",
+    "max_seq_len",
+    "seq_length",
+    "n_ctx",
+    "context_length",
+)
+UNLIMITED = 1 << 30  # tokenizers without a limit have a larger number
 ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")
 
 
@@ -120,6 +130,40 @@ class ModelShape:
         return layers
 
 
+def why_not(config: Any) -> str:
+    """Say why KV cannot be injected into models of a configuration; empty if it can.
+
+    Such a model reads evidence as text (:mod:`sharedllm.readers.stock`).
+    """
+    kind = getattr(config, "model_type", None)
+    if kind not in FAMILIES:
+        return (
+            f"model type {kind!r} is not supported; supported: {', '.join(FAMILIES)} "
+            "(decoders with rotary positions, a public attention interface and a KV cache). It can "
+            "answer from text: load it with SharedLLM.from_pretrained or ask --model, while the "
+            "embedded model reads the documents and makes the memories"
+        )
+    rope = getattr(config, "rope_parameters", None) or {}
+    rope_type = rope.get("rope_type", "default")
+    if rope_type not in ROPE_TYPES:
+        return f"rope type {rope_type!r} is not supported; supported: {', '.join(ROPE_TYPES)}"
+    return ""
+
+
+def declared_window(config: Any, tokenizer: Any) -> int | None:
+    """Return the positions that a model of any architecture was trained on; None if it says none.
+
+    Recurrent models and those with linear biases have no such number.
+    """
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    found = [getattr(text, name, None) for name in WINDOW_NAMES]
+    given = next((n for n in found if isinstance(n, int) and n > 0), None)
+    longest = getattr(tokenizer, "model_max_length", None)
+    if given is None and isinstance(longest, int) and longest < UNLIMITED:
+        return longest
+    return given
+
+
 def inspect(model: Any) -> ModelShape:
     """Check that `model` is supported and return its shape.
 
@@ -129,27 +173,20 @@ def inspect(model: Any) -> ModelShape:
         If the model type, a module of the decoder or the rope type is not supported.
     """
     config = model.config
-    kind = getattr(config, "model_type", None)
-    if kind not in FAMILIES:
-        raise UnsupportedModelError(
-            f"model type {kind!r} is not supported; supported: {', '.join(FAMILIES)} "
-            "(decoders with rotary positions, a public attention interface and a KV cache)"
-        )
+    problem = why_not(config)
+    if problem:
+        raise UnsupportedModelError(problem)
     base = model.get_decoder() if hasattr(model, "get_decoder") else None
     missing = [
         name for name in ("layers", "norm", "rotary_emb", "embed_tokens") if not hasattr(base, name)
     ]
     if missing or model.get_output_embeddings() is None:
         raise UnsupportedModelError(
-            f"{type(model).__name__} is not a causal language model of type {kind!r}: "
+            f"{type(model).__name__} is not a causal language model of type {config.model_type!r}: "
             f"it has no {', '.join(missing) or 'output embeddings'}"
         )
     rope = getattr(config, "rope_parameters", None) or {}
     rope_type = rope.get("rope_type", "default")
-    if rope_type not in ROPE_TYPES:
-        raise UnsupportedModelError(
-            f"rope type {rope_type!r} is not supported; supported: {', '.join(ROPE_TYPES)}"
-        )
     window = int(config.max_position_embeddings)
     if rope_type == "longrope":
         window = int(
@@ -159,7 +196,7 @@ def inspect(model: Any) -> ModelShape:
         )
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return ModelShape(
-        family=FAMILIES[kind],
+        family=FAMILIES[config.model_type],
         layers=config.num_hidden_layers,
         heads=config.num_attention_heads,
         kv_heads=config.num_key_value_heads,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,10 @@ from sharedllm.errors import ModelNotFoundError
 from sharedllm.hf.models import BY_HUB, is_slip, nearest
 
 TIMEOUT_S = 10.0
+ASKED_AGAIN_S = 60.0  # seconds after which a hub that did not answer is asked again
 OFFLINE = "docs/howto/offline.md has the way without a network"
 INDEX = "model.safetensors.index.json"
+_unanswered = {"since": float("-inf")}
 
 
 def look_up(name: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -51,7 +54,8 @@ def look_up(name: str, options: dict[str, Any]) -> dict[str, Any]:
         # transformers (5.23) looks for an adapter beside the model, on the hub unless this says no
         "adapter_kwargs": {**(options.get("adapter_kwargs") or {}), "local_files_only": True},
     }
-    if options.get("local_files_only") or is_offline_mode():
+    quiet = time.monotonic() - _unanswered["since"] < ASKED_AGAIN_S
+    if options.get("local_files_only") or is_offline_mode() or quiet:
         return local
     try:
         HfApi(token=options.get("token")).model_info(
@@ -64,6 +68,7 @@ def look_up(name: str, options: dict[str, Any]) -> dict[str, Any]:
     except HFValidationError as error:
         raise unknown(name) from error
     except (OfflineModeIsEnabled, HfHubHTTPError, httpx.HTTPError):
+        _unanswered["since"] = time.monotonic()
         return local
     return options
 

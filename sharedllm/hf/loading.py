@@ -19,9 +19,11 @@ import torch
 from huggingface_hub.utils import logging as hub_logging
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.utils import logging as transformers_logging
 
 from sharedllm.errors import ConfigError, ModelNotFoundError, UnsupportedModelError
+from sharedllm.hf.architectures import why_not
 from sharedllm.hf.gguf_conversion import convert
 from sharedllm.hf.hub import explained, look_up
 from sharedllm.hf.models import hub_name
@@ -211,6 +213,10 @@ def load(
             f"{type(tokenizer).__name__} gives no character offsets, which citations need; "
             "use a model with a fast tokenizer (tokenizer.json)"
         )
+    if not tokenizer("a", add_special_tokens=False)["input_ids"]:
+        raise UnsupportedModelError(
+            f"{name!r} has no tokenizer, or an empty one; it needs its tokenizer.json"
+        )
     if not getattr(model, "hf_device_map", None) and not getattr(model, "is_quantized", False):
         model = model.to(device)
     return model.eval(), tokenizer
@@ -235,6 +241,27 @@ def find(
     name = hub_name(os.fspath(name_or_path))
     _require_folder(Path(name))
     return (name, options) if _is_dir(Path(name)) else (name, look_up(name, options))
+
+
+def injectable(name_or_path: str | os.PathLike[str] | None, options: dict[str, Any]) -> bool:
+    """Tell by its configuration a model into which KV can be injected; no weights are read.
+
+    Raises
+    ------
+    ModelNotFoundError, UnsupportedModelError, ConfigError
+    """
+    if name_or_path is None or Path(name_or_path).suffix == ".gguf":
+        return True  # other architectures are refused when the file is converted
+    _refuse_code(options)
+    name, options = find(name_or_path, options)
+    with _reported(name, options), _quiet():
+        config = AutoConfig.from_pretrained(name, **_hub_options(options), trust_remote_code=False)
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise UnsupportedModelError(
+            f"{name!r} is of type {config.model_type!r}, of which transformers has no causal "
+            "language model; name a model that writes text"
+        )
+    return not why_not(config)
 
 
 def _refuse_code(options: dict[str, Any]) -> None:

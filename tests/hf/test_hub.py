@@ -49,6 +49,7 @@ def online(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException | None], 
                 raise error
 
         monkeypatch.setattr(hub, "is_offline_mode", lambda: False)
+        monkeypatch.setitem(hub._unanswered, "since", float("-inf"))
         monkeypatch.setattr(HfApi, "model_info", model_info)
         return asked
 
@@ -78,6 +79,7 @@ def test_what_is_cached_loads_without_a_network_after_one_question(
 ) -> None:
     lay_out(QWEN, cache)
     asked = online(error)
+    load("qwen3-1.7b")
     load("qwen3-1.7b")  # HF_HUB_OFFLINE is set in tests: any other request would be refused
     assert asked == [QWEN.hub]
     options = hub.look_up(QWEN.hub, {})

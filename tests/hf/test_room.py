@@ -101,7 +101,7 @@ def test_it_is_said_before_weights_are_read(
 ) -> None:
     there(1000)
     monkeypatch.setattr("sharedllm.hf.loading._from_pretrained", None)
-    with pytest.raises(ModelTooLargeError, match="this machine has 0.0 GiB"):
+    with pytest.raises(ModelTooLargeError, match=r"this machine has 0\.0 GiB"):
         SharedLLM.from_pretrained(tiny_folder, device="cpu")
     (tmp_path / "a.txt").write_text("A river.")
     assert main(["ask", str(tmp_path / "a.txt"), "-q", "x?", "--model", str(tiny_folder)]) == 2
