@@ -149,6 +149,9 @@ class DocumentEncoder:
         self._node_cache_bytes = node_cache_bytes
         self.adapter: Adapter | None = None
         self._adapted = ""
+        if getattr(model, "is_quantized", False):
+            # now: the first pass may lay packed weights out anew, as it suits the processor
+            fingerprint(model, tokenizer)
         if adapter is not None:
             self.adapt(lora_io.load(model, adapter))
 

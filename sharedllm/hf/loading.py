@@ -27,7 +27,7 @@ from sharedllm.hf.architectures import why_not
 from sharedllm.hf.gguf_conversion import convert
 from sharedllm.hf.hub import explained, look_up
 from sharedllm.hf.models import hub_name
-from sharedllm.hf.quantization import quantized, require_quantize
+from sharedllm.hf.quantization import keep_odd_layouts, quantized, require_quantize
 from sharedllm.hf.room import require_room, weigh
 
 logger = logging.getLogger(__name__)
@@ -208,6 +208,7 @@ def load(
     if quantize is not None:
         options = quantized(name, config, weights, quantize, options=options, **place)
     model = _from_pretrained(name, dtype, options)
+    keep_odd_layouts(model)
     if not tokenizer.is_fast:
         raise UnsupportedModelError(
             f"{type(tokenizer).__name__} gives no character offsets, which citations need; "

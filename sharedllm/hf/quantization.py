@@ -36,6 +36,18 @@ def require_quantize(quantize: str | None) -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
+def keep_odd_layouts(model: Any) -> None:
+    """Keep bitsandbytes (0.50) from laying out anew what its kernel for AVX-512 BF16 cannot read.
+
+    In the first pass on such a processor it asserts that the outputs of every layer in 4 bits are a
+    multiple of 32, and its inputs one of the block of 64 weights that share a scale.
+    """
+    for module in model.modules():
+        if getattr(module, "support_avx512bf16_for_cpu", False):
+            odd = module.out_features % 32 or module.in_features % 64
+            module.support_avx512bf16_for_cpu = not odd
+
+
 def quantized(
     name: str,
     config: Any,

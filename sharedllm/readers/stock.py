@@ -89,6 +89,8 @@ class StockReader:
         self._text = RowText(tokenizer, end_ids(model, tokenizer))
         self._grammars, self._lists = Grammars(tokenizer), Lists(tokenizer)
         self._running = threading.Lock()
+        if getattr(model, "is_quantized", False):
+            fingerprint(model, tokenizer)  # before a pass lays packed weights out anew
 
     @classmethod
     def load(

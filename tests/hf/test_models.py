@@ -60,11 +60,9 @@ def test_every_row_has_its_configuration() -> None:
     assert all(model.name == model.name.lower() for model in MODELS)
 
 
-@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
-def test_each_answers_with_citations_by_its_short_name(
-    model: KnownModel, hub: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    story = tmp_path / "story.txt"
+def ask(model: KnownModel, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ask by the command, and check answer and citations."""
+    story = folder / "story.txt"
     story.write_text(STORY, encoding="utf-8")
     options = ["--json", "--max-new-tokens", "3", "--budget", "200", "--dtype", "float32"]
     code = main(["ask", str(story), "-q", QUESTION, "--model", model.name, *options])
@@ -76,6 +74,28 @@ def test_each_answers_with_citations_by_its_short_name(
     assert answer["citations"]
     text = story.read_text(encoding="utf-8")
     assert all(text[c["char_start"] : c["char_end"]] == c["text"] for c in answer["citations"])
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
+def test_each_answers_with_citations_by_its_short_name(
+    model: KnownModel,
+    hub: Path,
+    llm: SharedLLM,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # in the place of the embedded model, which searches for those that read text only
+    monkeypatch.setattr("sharedllm.shared_llm.loaded_encoder", lambda **_: llm.encoder)
+    ask(model, tmp_path, capsys)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["qwen3.5-4b", "qwen3-1.7b"])
+def test_with_the_embedded_model(
+    name: str, hub: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask(BY_NAME[name], tmp_path, capsys)
 
 
 def test_windows_are_those_of_the_table(hub: Path) -> None:
