@@ -176,6 +176,11 @@ class StepGraph:
                 "graphs=True needs rotary frequencies that do not depend on the length; "
                 "leave it False with rope types 'dynamic' and 'longrope'"
             )
+        if not upper.fixed_kernels:
+            raise ConfigError(
+                "graphs=True needs steps that always run the same kernels; those of weights in 8 "
+                "bits (bitsandbytes) look for large inputs first: leave it False, or quantise to 4"
+            )
 
     @torch.inference_mode()
     def step(self, ids: Sequence[int]) -> None:

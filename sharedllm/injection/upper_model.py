@@ -75,6 +75,11 @@ class UpperModel:
         """True if the weights are on more than one device."""
         return len({p.device for p in self._model.parameters()}) > 1
 
+    @property
+    def fixed_kernels(self) -> bool:
+        """False if a pass chooses kernels by what it computes, as bitsandbytes' int8 does."""
+        return not getattr(self._model, "is_loaded_in_8bit", False)
+
     def weights_state(self) -> int:
         """See :func:`sharedllm.hf.architectures.weights_state`."""
         return weights_state(self._model)

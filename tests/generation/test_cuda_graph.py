@@ -91,6 +91,10 @@ def test_graphs_need_a_card_and_a_rotation_that_stays() -> None:
         upper.device = torch.device("cuda")
         with pytest.raises(ConfigError, match="'dynamic' and 'longrope'"):
             StepGraph.require(upper)
+    llm.model.is_loaded_in_8bit = True  # as transformers marks it
+    llm.upper.device = torch.device("cuda")
+    with pytest.raises(ConfigError, match="weights in 8 bits"):
+        StepGraph.require(llm.upper)
 
 
 def test_buffers_of_one_answer_serve_the_next() -> None:
