@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from sharedllm.hf.models import KnownModel
@@ -99,6 +99,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
             "tie_word_embeddings": True,
             "vocab_size": 248320,
         },
+        "vision_config": {"model_type": "qwen3_5_vision", "out_hidden_size": 2560},
     },
     "llama3.2-3b": {
         "model_type": "llama",
@@ -299,6 +300,15 @@ SMALL = {
     "eos_token_id": 256,
     "pad_token_id": None,
 }
+VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "out_hidden_size": 64,
+    "num_attention_heads": 2,
+    "num_heads": 2,
+    "num_hidden_layers": 1,
+    "depth": 1,
+}
 HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2}
 
 
@@ -322,12 +332,7 @@ def small(name: str) -> Any:
         if factors in rope:
             rope[factors] = rope[factors][:6]
     if "vision_config" in given:
-        given["vision_config"] |= {
-            "hidden_size": 32,
-            "intermediate_size": 48,
-            "num_attention_heads": 2,
-            "num_hidden_layers": 1,
-        }
+        given["vision_config"] |= VISION
     return CONFIG_MAPPING[given.pop("model_type")](**given)
 
 
@@ -338,6 +343,8 @@ def lay_out(model: KnownModel, hub: Path) -> Path:
     (repo / "refs").mkdir(parents=True)
     (repo / "refs" / "main").write_text(COMMIT)
     torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(small(model.name)).save_pretrained(snapshot)
+    config = small(model.name)
+    kind = AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
+    kind.from_config(config).save_pretrained(snapshot)
     make_tokenizer().save_pretrained(snapshot)
     return snapshot
