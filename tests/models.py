@@ -10,12 +10,23 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GptOssConfig,
+    GraniteConfig,
     LlamaConfig,
+    Ministral3Config,
+    MinistralConfig,
     MistralConfig,
+    MixtralConfig,
+    Olmo2Config,
+    Olmo3Config,
     Phi3Config,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
+    Qwen3MoeConfig,
+    SmolLM3Config,
 )
 
 from sharedllm import InjectionConfig, SearchConfig, SharedLLM, TreeConfig
@@ -63,6 +74,21 @@ LONGROPE = rope(
     original_max_position_embeddings=256,
 )
 
+# Multipliers, caps and bases are far from neutral: who forgets one is found out.
+YARN = rope("yarn", factor=4.0, original_max_position_embeddings=128)
+TWO_ROPES = {"sliding_attention": rope("default", rope_theta=100.0), "full_attention": YARN}
+
+
+def mixed(sizes: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a model in which every other layer, and the first, has a sliding window."""
+    kinds = ["sliding_attention", "full_attention"] * sizes["num_hidden_layers"]
+    return {
+        "sliding_window": SLIDING,
+        "layer_types": kinds[: sizes["num_hidden_layers"]],
+        **sizes,
+    }
+
+
 CONFIGS: dict[str, Callable[..., Any]] = {
     "llama": lambda **o: LlamaConfig(**o),
     "llama-biased": lambda **o: LlamaConfig(attention_bias=True, tie_word_embeddings=True, **o),
@@ -86,9 +112,60 @@ CONFIGS: dict[str, Callable[..., Any]] = {
         sliding_window=SLIDING,
         **{**o, "max_position_embeddings": 1024},
     ),
+    "gemma2": lambda **o: Gemma2Config(
+        head_dim=16,
+        query_pre_attn_scalar=5,
+        attn_logit_softcapping=0.7,
+        final_logit_softcapping=3.0,
+        **mixed(o),
+    ),
+    "gemma3": lambda **o: Gemma3TextConfig(
+        head_dim=16, query_pre_attn_scalar=5, rope_parameters=TWO_ROPES, **mixed(o)
+    ),
+    "qwen3-moe": lambda **o: Qwen3MoeConfig(
+        head_dim=16,
+        num_experts=4,
+        num_experts_per_tok=2,
+        moe_intermediate_size=16,
+        norm_topk_prob=True,
+        mlp_only_layers=[1],
+        **o,
+    ),
+    "mixtral": lambda **o: MixtralConfig(num_local_experts=4, sliding_window=None, **o),
+    "granite": lambda **o: GraniteConfig(
+        attention_multiplier=0.6,
+        embedding_multiplier=3.0,
+        residual_multiplier=0.4,
+        logits_scaling=0.5,
+        **o,
+    ),
+    "olmo2": lambda **o: Olmo2Config(**o),
+    "smollm3": lambda **o: SmolLM3Config(no_rope_layer_interval=2, **o),
+    "olmo3": lambda **o: Olmo3Config(rope_parameters=TWO_ROPES, **mixed(o)),
+    "ministral": lambda **o: MinistralConfig(head_dim=16, **mixed(o)),
+    "ministral3": lambda **o: Ministral3Config(
+        head_dim=16,
+        rope_parameters=rope(
+            "yarn", factor=16.0, original_max_position_embeddings=16, llama_4_scaling_beta=0.5
+        ),
+        **o,
+    ),
+    "gpt-oss": lambda **o: GptOssConfig(
+        head_dim=16, num_local_experts=4, num_experts_per_tok=2, rope_parameters=YARN, **mixed(o)
+    ),
 }
 FAMILIES = tuple(CONFIGS)
-SLIDING_FAMILIES = ("mistral-sliding", "qwen2-mixed", "phi3-longrope")
+# One family for each thing that families do differently: for tests of what does not touch layers
+KINDS = ("llama", "llama-dynamic", "qwen2-mixed", "phi3-longrope", "gemma3", "smollm3", "gpt-oss")
+JOINT_ONLY = ("gemma2", "gemma3", "granite", "olmo2", "olmo3", "ministral3", "gpt-oss")
+CROSS_FAMILIES = tuple(family for family in FAMILIES if family not in JOINT_ONLY)
+MODES = [
+    (family, mode)
+    for family in FAMILIES
+    for mode in ("joint", "cross")
+    if mode == "joint" or family in CROSS_FAMILIES
+]
+SLIDING_FAMILIES = ("mistral-sliding", "phi3-longrope")  # in all layers
 
 
 def make_model(family: str, *, attention: str = "eager", seed: int = 0, **sizes: Any) -> Any:

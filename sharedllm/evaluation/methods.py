@@ -20,7 +20,7 @@ from sharedllm.encoding.document import Document
 from sharedllm.errors import SharedLLMError, WindowError
 from sharedllm.evaluation.items import Frame, Item
 from sharedllm.generation.assemble import Prepared
-from sharedllm.hf.architectures import ModelShape
+from sharedllm.hf.architectures import ModelShape, text_config
 from sharedllm.injection.positions import Prompt
 from sharedllm.search.leaf_scores import Scores
 from sharedllm.shared_llm import SharedLLM
@@ -144,7 +144,7 @@ class Size:
 
     @classmethod
     def of(cls, model: Any, shape: ModelShape) -> Size:
-        config = model.config
+        config = text_config(model.config)
         attention, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
         return cls(
             layers=shape.layers,
@@ -212,7 +212,7 @@ class Prompted(Method):
     def losses(self, ready: Sequence[Ready], targets: Sequence[Sequence[int]]) -> list[Losses]:
         out: list[Losses] = [np.empty(0)] * len(ready)
         longest = 1 + max(map(len, targets))
-        cells = longest * int(self.llm.model.config.vocab_size)
+        cells = longest * int(text_config(self.llm.model.config).vocab_size)
         for llm, group in self._groups(ready, most=max(1, LOGIT_CELLS // cells)):
             prompts = [_extended(ready[i].prompt, targets[i]) for i in group]
             keep = 1 + max(len(targets[i]) for i in group)
