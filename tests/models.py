@@ -166,6 +166,7 @@ MODES = [
     if mode == "joint" or family in CROSS_FAMILIES
 ]
 SLIDING_FAMILIES = ("mistral-sliding", "phi3-longrope")  # in all layers
+MIXED_FAMILIES = ("qwen2-mixed", "gemma2", "gemma3", "olmo3", "ministral", "gpt-oss")
 
 
 def make_model(family: str, *, attention: str = "eager", seed: int = 0, **sizes: Any) -> Any:

@@ -92,8 +92,10 @@ def activate(model: Any, name: str, softmax: Sequence[Softmax] = ()) -> Backend:
     In half precision on CUDA its norms are fused as well.
     """
     backend = get_backend(name, device=parameter_device(model), dtype=model.dtype, softmax=softmax)
-    # transformers (5.23) takes every name with "flash" in it for its own and looks for a package
-    registered = f"{PREFIX}_{backend.name.replace('flash', 'fa')}"
+    # transformers (5.23) takes every name with "flash" or "sdpa" in it for its own: it looks for a
+    # package, or refuses it for models with capped scores or sinks
+    name = backend.name.replace("flash", "fa").replace("sdpa", "sdp")
+    registered = f"{PREFIX}_{name}"
     AttentionInterface.register(registered, _make(backend))
     model.set_attn_implementation(registered)
     if flash.runs_on(parameter_device(model), model.dtype):

@@ -132,7 +132,7 @@ def test_batches_hold_no_more_tokens_than_they_should(tiny_llm: SharedLLM) -> No
 
 def test_auto_says_what_it_chose() -> None:
     assert get_backend().name == "sdpa"
-    assert shared("llama", attention="auto").model.config._attn_implementation == "sharedllm_sdpa"
+    assert shared("llama", attention="auto").model.config._attn_implementation == "sharedllm_sdp"
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

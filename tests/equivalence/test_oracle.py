@@ -7,7 +7,7 @@ import torch
 
 from tests.equivalence import oracle
 from tests.equivalence.prompts import CLOSE, SCENE, by_cache, prompt_of
-from tests.models import FAMILIES, make_model, shared, stock
+from tests.models import FAMILIES, MODES, make_model, shared, stock
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -20,8 +20,7 @@ def test_the_oracle_is_the_stock_model_without_memory(family: str) -> None:
 
 
 @pytest.mark.parametrize("positions", ["ordinal", "chunk"])
-@pytest.mark.parametrize("mode", ["joint", "cross"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "mode"), MODES)
 def test_memory_in_all_layers(family: str, mode: str, positions: str) -> None:
     llm = shared(family, mode=mode, positions=positions)
     expected = oracle.logits(stock(family), SCENE, mode=mode, layers=3, positions=positions)

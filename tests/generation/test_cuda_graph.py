@@ -12,7 +12,7 @@ from sharedllm.generation.cuda_graph import ROUND, WARM_UP, StepGraph
 from sharedllm.injection.positions import Prompt
 from tests.equivalence.prompts import CLOSE, prompt_of
 from tests.equivalence.test_3_generation import BATCH
-from tests.models import FAMILIES, TREE, make_model, make_tokenizer, shared, some_ids
+from tests.models import MODES, TREE, make_model, make_tokenizer, shared, some_ids
 from tests.texts import STORY
 
 STEPS = some_ids(4, 50)
@@ -29,8 +29,7 @@ def grown(llm: SharedLLM, prompts: list[Prompt]) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("positions", ["ordinal", "chunk"])
-@pytest.mark.parametrize("mode", ["joint", "cross"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "mode"), MODES)
 def test_fixed_steps_are_growing_steps(family: str, mode: str, positions: str) -> None:
     llm = shared(family, mode=mode, positions=positions, layers=2)
     prompts = [prompt_of(llm, pieces) for pieces in BATCH]
