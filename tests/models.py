@@ -74,9 +74,14 @@ LONGROPE = rope(
     original_max_position_embeddings=256,
 )
 
+
 # Multipliers, caps and bases are far from neutral: who forgets one is found out.
-YARN = rope("yarn", factor=4.0, original_max_position_embeddings=128)
-TWO_ROPES = {"sliding_attention": rope("default", rope_theta=100.0), "full_attention": YARN}
+def yarn() -> dict[str, Any]:
+    return rope("yarn", factor=4.0, original_max_position_embeddings=128)
+
+
+def two_ropes() -> dict[str, Any]:
+    return {"sliding_attention": rope("default", rope_theta=100.0), "full_attention": yarn()}
 
 
 def mixed(sizes: dict[str, Any]) -> dict[str, Any]:
@@ -95,9 +100,7 @@ CONFIGS: dict[str, Callable[..., Any]] = {
     "llama-llama3": lambda **o: LlamaConfig(rope_parameters=LLAMA3, **o),
     "llama-linear": lambda **o: LlamaConfig(rope_parameters=rope("linear", factor=4.0), **o),
     "llama-dynamic": lambda **o: LlamaConfig(rope_parameters=rope("dynamic", factor=4.0), **o),
-    "llama-yarn": lambda **o: LlamaConfig(
-        rope_parameters=rope("yarn", factor=4.0, original_max_position_embeddings=128), **o
-    ),
+    "llama-yarn": lambda **o: LlamaConfig(rope_parameters=yarn(), **o),
     "mistral-sliding": lambda **o: MistralConfig(sliding_window=SLIDING, head_dim=8, **o),
     "qwen2-mixed": lambda **o: Qwen2Config(
         use_sliding_window=True, sliding_window=SLIDING, max_window_layers=1, **o
@@ -120,7 +123,7 @@ CONFIGS: dict[str, Callable[..., Any]] = {
         **mixed(o),
     ),
     "gemma3": lambda **o: Gemma3TextConfig(
-        head_dim=16, query_pre_attn_scalar=5, rope_parameters=TWO_ROPES, **mixed(o)
+        head_dim=16, query_pre_attn_scalar=5, rope_parameters=two_ropes(), **mixed(o)
     ),
     "qwen3-moe": lambda **o: Qwen3MoeConfig(
         head_dim=16,
@@ -141,7 +144,7 @@ CONFIGS: dict[str, Callable[..., Any]] = {
     ),
     "olmo2": lambda **o: Olmo2Config(**o),
     "smollm3": lambda **o: SmolLM3Config(no_rope_layer_interval=2, **o),
-    "olmo3": lambda **o: Olmo3Config(rope_parameters=TWO_ROPES, **mixed(o)),
+    "olmo3": lambda **o: Olmo3Config(rope_parameters=two_ropes(), **mixed(o)),
     "ministral": lambda **o: MinistralConfig(head_dim=16, **mixed(o)),
     "ministral3": lambda **o: Ministral3Config(
         head_dim=16,
@@ -151,12 +154,11 @@ CONFIGS: dict[str, Callable[..., Any]] = {
         **o,
     ),
     "gpt-oss": lambda **o: GptOssConfig(
-        head_dim=16, num_local_experts=4, num_experts_per_tok=2, rope_parameters=YARN, **mixed(o)
+        head_dim=16, num_local_experts=4, num_experts_per_tok=2, rope_parameters=yarn(), **mixed(o)
     ),
 }
 FAMILIES = tuple(CONFIGS)
-# One family for each thing that families do differently: for tests of what does not touch layers
-KINDS = ("llama", "llama-dynamic", "qwen2-mixed", "phi3-longrope", "gemma3", "smollm3", "gpt-oss")
+
 JOINT_ONLY = ("gemma2", "gemma3", "granite", "olmo2", "olmo3", "ministral3", "gpt-oss")
 CROSS_FAMILIES = tuple(family for family in FAMILIES if family not in JOINT_ONLY)
 MODES = [
@@ -173,13 +175,18 @@ def make_model(family: str, *, attention: str = "eager", seed: int = 0, **sizes:
     """A random model of `family`, float32, whose logits differ visibly between tokens."""
     config = CONFIGS[family](**{**SIZES, **sizes})
     model = AutoModelForCausalLM.from_config(config, attn_implementation=attention)
+    return randomise(model, seed).eval()
+
+
+def randomise(model: Any, seed: int = 0) -> Any:
+    """Draw all weights of `model` anew."""
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, weights in model.named_parameters():
             weights.normal_(0.0, 0.2, generator=random)
             if name.endswith(("norm.weight", "layernorm.weight")):
                 weights += 1.0
-    return model.eval()
+    return model
 
 
 def make_tokenizer(*, chat: bool = True) -> PreTrainedTokenizerFast:

@@ -119,6 +119,14 @@ class Method(ABC):
         return None
 
 
+def _inner(config: Any, experts: bool) -> int:
+    """Return the inner width of a layer's feed-forward part that one token goes through."""
+    if not experts:
+        return int(config.intermediate_size)
+    width = getattr(config, "moe_intermediate_size", None) or config.intermediate_size
+    return int(width) * int(config.num_experts_per_tok)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Size:
     """Sizes of a model, and the formulas of costs.
@@ -148,7 +156,7 @@ class Size:
         attention, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
         return cls(
             layers=shape.layers,
-            layer=shape.hidden * (2 * attention + 2 * kv + 3 * int(config.intermediate_size)),
+            layer=shape.hidden * (2 * attention + 2 * kv + 3 * _inner(config, shape.experts)),
             attention=attention,
             output=shape.hidden * int(config.vocab_size),
             kv_bytes=2 * kv * model.dtype.itemsize,

@@ -142,6 +142,7 @@ class ModelShape:
         rotation frequencies do not depend on the length.
     rotations : one a layer; see :class:`sharedllm.hf.rope.Rotation`
     sliding : one a layer: its sliding window in tokens, None if it sees everything
+    experts : True for a mixture of experts
     """
 
     kind: str
@@ -153,6 +154,7 @@ class ModelShape:
     window: int
     rotations: tuple[str | None, ...]
     sliding: tuple[int | None, ...]
+    experts: bool
 
     @property
     def family(self) -> Family:
@@ -302,6 +304,7 @@ def inspect(model: Any) -> ModelShape:
             FAMILIES[kind].rotation(config, i) for i in range(config.num_hidden_layers)
         ),
         sliding=tuple(_sliding(layer.self_attn, config) for layer in base.layers),
+        experts=has_experts(base),
     )
 
 
@@ -309,6 +312,11 @@ def _sliding(attention: Any, config: Any) -> int | None:
     """Return the sliding window of a layer; layers without one of their own take the model's."""
     own: int | None = getattr(attention, "sliding_window", getattr(config, "sliding_window", None))
     return own
+
+
+def has_experts(decoder: Any) -> bool:
+    """Return True for a mixture of experts."""
+    return any(hasattr(layer.mlp, "experts") for layer in decoder.layers)
 
 
 def parameter_device(model: Any) -> torch.device:

@@ -18,10 +18,17 @@ from typing import Any
 import torch
 from huggingface_hub.utils import logging as hub_logging
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
 from sharedllm.errors import ConfigError, ModelNotFoundError, UnsupportedModelError
+from sharedllm.hf.architectures import WRAPPERS
 from sharedllm.hf.gguf_conversion import convert
 
 logger = logging.getLogger(__name__)
@@ -235,9 +242,9 @@ def _from_pretrained(
         with _quiet():
             # without an answer transformers would ask on the terminal whether to run code
             trust = {"trust_remote_code": False}
-            AutoConfig.from_pretrained(name, **_hub_options(options), **trust)
+            config = AutoConfig.from_pretrained(name, **_hub_options(options), **trust)
             tokenizer = AutoTokenizer.from_pretrained(name, **_hub_options(options), **trust)
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = _auto_class(config).from_pretrained(
                 name, dtype=dtype, output_loading_info=True, **{**options, **NO_CODE}
             )
             model, report = loaded
@@ -254,6 +261,13 @@ def _from_pretrained(
             f"{missing[0]!r} the first: the files are incomplete or of another architecture"
         )
     return model, tokenizer
+
+
+def _auto_class(config: Any) -> Any:
+    """Return the class that loads a model: transformers keeps some with pictures apart."""
+    known = type(config) in AutoModelForCausalLM._model_mapping
+    apart = not known and config.model_type in WRAPPERS  # Ministral 3
+    return AutoModelForImageTextToText if apart else AutoModelForCausalLM
 
 
 def end_ids(model: Any, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

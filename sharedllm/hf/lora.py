@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from sharedllm.config import AdapterConfig
 from sharedllm.errors import AdapterError
+from sharedllm.hf.architectures import has_experts
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj")
 FEED_FORWARD = ("gate_proj", "up_proj", "down_proj", "gate_up_proj")
@@ -99,8 +100,7 @@ class Adapter:
         """
         decoder = self._model.get_decoder()
         inside = next(name for name, m in self._model.named_modules() if m is decoder)
-        experts = any(hasattr(layer.mlp, "experts") for layer in decoder.layers)
-        wanted = ATTENTION if experts else (*ATTENTION, *FEED_FORWARD)
+        wanted = ATTENTION if has_experts(decoder) else (*ATTENTION, *FEED_FORWARD)
         for name, module in decoder.layers.named_modules():
             if name.rpartition(".")[2] in wanted:
                 yield f"{inside}.layers.{name}", module

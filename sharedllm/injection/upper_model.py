@@ -67,6 +67,7 @@ class UpperModel:
         self.config = config
         self.layers = config.layers or shape.layers
         self.fixed_rotation = rotation.fixed
+        self.experts = shape.experts
         self._windowed = shape.mixes_windows(self.layers)
         self.device = parameter_device(model)
         self._prefix_cache = PrefixCache(model)

@@ -70,8 +70,14 @@ def gradients(llm: SharedLLM, prompts: list[Prompt]) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("attention", ["reference", "sdpa"])
-@pytest.mark.parametrize("mode", ["joint", "cross"])
-@pytest.mark.parametrize("family", ["llama-biased", "qwen2-mixed", "qwen3", "phi3-longrope"])
+@pytest.mark.parametrize(
+    ("family", "mode"),
+    [
+        *((f, m) for m in ("joint", "cross") for f in ("llama-biased", "qwen3", "phi3-longrope")),
+        *((f, "joint") for f in ("qwen2-mixed", "gemma2", "gemma3", "olmo2", "gpt-oss")),
+        ("smollm3", "cross"),
+    ],
+)
 def test_gradients_flow_with_and_without_checkpointing(
     family: str, mode: str, attention: str
 ) -> None:
