@@ -69,10 +69,10 @@ def test_half_precision_is_near(family: str, mode: str, dtype: torch.dtype) -> N
         (found,) = llm.upper.logits([prompt])
     model = make_model(family).to(dtype)
     half = oracle.logits(model, SCENE, mode=mode, layers=3, positions="ordinal")
-    limit = 2 * float((half.float() - expected).abs().mean())
-    assert float((found.float() - expected).abs().mean()) < limit
+    rounding = float((half.float() - expected).abs().mean())
+    assert float((found.float() - expected).abs().mean()) < 3 * rounding
     cached = by_cache(llm.upper, [prompt], [])[0][0].float()
-    assert float((cached - expected[-1]).abs().mean()) < limit
+    assert float((cached - expected[-1]).abs().mean()) < 6 * rounding  # one token's
 
 
 @pytest.mark.parametrize("family", FAMILIES)
