@@ -19,6 +19,7 @@ from sharedllm.generation.decoding import UNSURE, Decoder
 from sharedllm.generation.logits_processors import Row
 from sharedllm.search.citations import Citation
 from sharedllm.search.selection import Selection
+from sharedllm.search.verbatim import Statement, statements
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure  # of the extra "plot"
@@ -109,11 +110,29 @@ class Answer(Displayed):
     def __str__(self) -> str:
         return self.text
 
+    @property
+    def statements(self) -> tuple[Statement, ...]:
+        """The names, numbers and codes of the text, with where each stands in what was read.
+
+        What the question says itself is left out. Compared are words, in any spelling: whether the
+        passage says of them what the answer does is not.
+        """
+        if self.selection is None:
+            return ()
+        return statements(self.text, self.question, self.selection.searched, self.citations)
+
+    @property
+    def unsupported(self) -> tuple[str, ...]:
+        """The names, numbers and codes of the text that stand in no passage that was read."""
+        return tuple(one.text for one in self.statements if not one.places)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, as ``sharedllm ask --json`` prints them."""
         return {
             "answer": self.text,
             "citations": [asdict(citation) for citation in self.citations],
+            "statements": [asdict(statement) for statement in self.statements],
+            "unsupported": list(self.unsupported),
             "usage": asdict(self.usage),
             "timings": asdict(self.timings),
         }
@@ -133,7 +152,7 @@ class Answer(Displayed):
         ConfigError
             If the file cannot be written, or is one of the documents' own.
         """
-        shown = self._answered()
+        shown = self.answered()
         if path is None:
             return page.page([shown])
         page.check(path, [one.source for one in shown.pictures if page.local(one.source)], "path")
@@ -177,18 +196,20 @@ class Answer(Displayed):
             f"decode {took.decode_s:.1f} s"
         )
 
-    def _answered(self) -> Answered:
+    def answered(self, question: str = "", option: str = "max_new_tokens") -> Answered:
+        """Return plain values to be shown; `question` and `option` as they are called there."""
         return Answered(
-            question=self.question or "Answer",
+            question=question or self.question or "Answer",
             text=self.text,
             pictures=self.pictures,
-            summary=self.summary(),
+            summary=self.summary(option),
+            unsupported=tuple((s.start, s.end) for s in self.statements if not s.places),
         )
 
 
 @view.register
 def _(answer: Answer) -> View:
-    shown = answer._answered()
+    shown = answer.answered()
     return View(partial(html.answer, shown), partial(console.answer, shown))
 
 

@@ -111,7 +111,8 @@ def details(answer: Answer, report: Report) -> dict[str, Any]:
     """A record of the documents of a request that has been answered.
 
     ``documents``, ``refused`` and ``question_repeated`` are those of :class:`Report`, ``citations``
-    the selected evidence, best first, ``budget`` and ``looks`` those of the core's ``Usage``,
+    the selected evidence, best first, ``unsupported`` the names and numbers of the text that stand
+    in no passage that was read, ``budget`` and ``looks`` those of the core's ``Usage``,
     ``answer_id`` what :func:`answer_of` finds the answer by.
     """
     return {
@@ -119,6 +120,7 @@ def details(answer: Answer, report: Report) -> dict[str, Any]:
         "refused": [asdict(mark) for mark in report.refused],
         "question_repeated": report.question_repeated,
         "citations": [asdict(citation) for citation in answer.citations],
+        "unsupported": list(answer.unsupported),
         "budget": answer.usage.budget,
         "looks": answer.usage.looks,
         "answer_id": _keep(answer),

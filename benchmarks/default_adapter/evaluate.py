@@ -26,7 +26,7 @@ from pathlib import Path
 from benchmarks.default_adapter.records import make_record
 from benchmarks.quality.halves import half_of
 from benchmarks.quality.items import Item, f1, facts, is_right, normal, place, questions, read_jsonl
-from sharedllm import Document, SharedLLM
+from sharedllm import Answer, Document, SharedLLM
 from sharedllm.config import LEAVES, SearchConfig, TreeConfig
 from sharedllm.generation.prompt import ABSENT, Question
 
@@ -167,7 +167,8 @@ def answer_all(llm: SharedLLM, asked: Sequence[Asked], args: argparse.Namespace)
                 print(f"stopped at {at} of {len(asked)}: --seconds are over", flush=True)
                 break
             group = asked[at : at + args.batch]
-            for one, text, nll in zip(group, *_answer(llm, group, args), strict=True):
+            for one, answer, nll in zip(group, *_answer(llm, group, args), strict=True):
+                text = answer.text
                 row = {
                     "key": one.key,
                     "kind": one.kind,
@@ -176,6 +177,7 @@ def answer_all(llm: SharedLLM, asked: Sequence[Asked], args: argparse.Namespace)
                     "nll": nll,
                     "refused": normal(ABSENT) in normal(text),
                     "answer": text,
+                    "unsupported": answer.unsupported,
                     "gold": one.right[0],
                     "question": one.question if isinstance(one.question, str) else one.question[-1],
                 }
@@ -186,7 +188,7 @@ def answer_all(llm: SharedLLM, asked: Sequence[Asked], args: argparse.Namespace)
 
 def _answer(
     llm: SharedLLM, group: Sequence[Asked], args: argparse.Namespace
-) -> tuple[list[str], list[float]]:
+) -> tuple[list[Answer], list[float]]:
     prepared = []
     for one in group:
         document = one.document
@@ -203,10 +205,10 @@ def _answer(
             )
         )
     generation = {"max_new_tokens": NEW_TOKENS, "refusal_margin": args.refusal_margin}
-    texts = [a.text for a in llm.generate(prepared, **generation)]
+    answers = llm.generate(prepared, **generation)
     right = [llm.decoder.lead + one.right[0] for one in group]
     gold = [llm.tokenizer(text, add_special_tokens=False)["input_ids"][:64] for text in right]
-    return texts, llm.upper.nll([p.prompt for p in prepared], gold)
+    return answers, llm.upper.nll([p.prompt for p in prepared], gold)
 
 
 def print_table(paths: Sequence[Path]) -> None:

@@ -44,7 +44,6 @@ from sharedllm.config import (
     require_one_of,
 )
 from sharedllm.display import page
-from sharedllm.display.picture import Answered
 from sharedllm.display.plain import one_line
 from sharedllm.errors import (
     ConfigError,
@@ -258,14 +257,7 @@ def _answer(
             typer.echo(json.dumps(named_answer(llm, question, answer)))
         else:
             answer = screen.answer(llm, question, documents, options, len(questions) > 1)
-        answers.append(
-            Answered(
-                question=question,
-                text=answer.text,
-                pictures=answer.pictures,
-                summary=answer.summary("--max-new-tokens"),
-            )
-        )
+        answers.append(answer.answered(question, "--max-new-tokens"))
     if html is not None:
         page.write(html, answers)
         if not as_json:

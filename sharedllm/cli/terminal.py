@@ -98,8 +98,11 @@ class Screen:
             self._write(piece)
         self._write("\n\n")
         answer = stream.answer
-        self._out.print(Results(answer.pictures))
-        self._print(Text(answer.summary("--max-new-tokens"), style="dim"))
+        shown = answer.answered(question, "--max-new-tokens")
+        if shown.warning:
+            self._print(Text(f"{one_line(shown.warning)}\n", style="yellow"))
+        self._out.print(Results(shown.pictures))
+        self._print(Text(shown.summary, style="dim"))
         return answer
 
     def say(self, text: str) -> None:

@@ -190,5 +190,9 @@ def _level(nodes: Sequence[Span], root: Span, width: int) -> Text:
 
 def answer(one: Answered) -> Group:
     """An answer, its evidence and what it took."""
-    words = Text(printable(one.text) + "\n")
+    words = Text.assemble(
+        *((printable(text), "underline yellow" if alone else "") for text, alone in one.pieces),
+        *([(f"\n{one_line(one.warning)}", "yellow")] if one.warning else []),
+        "\n",
+    )
     return Group(words, Results(one.pictures), Text(one.summary, style="dim"))

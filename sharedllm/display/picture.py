@@ -140,12 +140,30 @@ class Answered:
         Its evidence.
     summary : str
         What it took, in plain lines.
+    unsupported : tuple of (int, int)
+        Characters of the text that name what no passage holds.
     """
 
     question: str
     text: str
     pictures: Pictures
     summary: str
+    unsupported: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def pieces(self) -> list[tuple[str, bool]]:
+        """The text in pieces; True for those that name what no passage holds."""
+        out, at = [], 0
+        for start, end in self.unsupported:
+            out += [(self.text[at:start], False), (self.text[start:end], True)]
+            at = end
+        return [piece for piece in (*out, (self.text[at:], False)) if piece[0]]
+
+    @property
+    def warning(self) -> str:
+        """One line that names what no passage holds; empty where there is nothing."""
+        named = dict.fromkeys(self.text[start:end] for start, end in self.unsupported)
+        return f"In none of the passages: {', '.join(named)}" if named else ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,9 +2,10 @@
 
 A small reader loses more to what stands beside the evidence than search loses by showing less. So a
 first look shows as many leaves as are close to the best one, one to three. Where the question asks
-for several things, it shows many places, of each the sentences around the best match. Where the
-model, having read that, would abstain, a second look shows more places in this form, before
-anything is given out (docs/experiments.md, 39).
+for several things, it shows many places, of each the sentences around the best match; where it asks
+for an explanation or a summary, many whole leaves. Where the model, having read that, would
+abstain, a second look shows more places in the form of sentences, before anything is given out
+(docs/experiments.md, 39 and 41).
 """
 
 from __future__ import annotations
@@ -36,6 +37,12 @@ SEVERAL = re.compile(
     rf"|\bwhich {_PLURAL}|\b(?:which|what) (?:\w+ )?{_PLURAL}{_AUXILIARY}"
     r"|\?.*\?|,[^,]+, (?:and|or) ",
     re.IGNORECASE | re.DOTALL,
+)
+EXPLAINED = re.compile(
+    r"\b(?:summari[sz]e|summary|tl;?dr|overview|explain|describe|discuss)\b"
+    r"|\b(?:information|tell \w+) (?:about|on)\b"
+    r"|^(?:why|how (?!many|much|long|old|far|big|often|tall|high|large))\b",
+    re.IGNORECASE,
 )
 
 
@@ -89,7 +96,8 @@ def decide(
     compressed : a coarse level takes its share of the budget
     followed : leaves that later rounds of search found; then the answer needs several places, too
     """
-    several = followed > 0 or asks_for_several(question)
+    asked = asks_for_several(question)
+    several = followed > 0 or asked
     if search.budget != AUTO:
         return Looks(first=search.fixed_budget, several=several)
     most = max(1, min(search.max_budget, room - room // 8))  # an eighth stands between documents
@@ -100,10 +108,12 @@ def decide(
     lead = leads([s[f.leaves] for f, s in zip(forests, scores, strict=True)], search.neighbours)
     close = int((lead >= CLOSE * lead.max()).sum())
     first, second = ((FEW, MORE), (SOME, MORE), (MORE, MANY))[min(close, 3) - 1]
-    if several:
-        first, second = MORE, search.max_budget if followed else MANY
+    if asked or EXPLAINED.search(question):
+        first, second = MANY, search.max_budget
+    elif followed:
+        first, second = MORE, search.max_budget
     if not twice:
-        first = MORE if close == 1 and not several else MANY
+        first = MORE if first == FEW else MANY
     least = int(costs[lead.argmax()])  # the best leaf fits
     first, second = (min(max(tokens, least), most) for tokens in (first, second))
     more = second if twice and second > first else None

@@ -107,7 +107,8 @@ def test_json_is_the_answer_and_nothing_else(
     assert out.count("\n") == 1
     given = json.loads(out)
     assert list(given) == [
-        *("question", "model", "adapter", "answer", "citations", "usage", "timings")
+        *("question", "model", "adapter", "answer", "citations", "statements", "unsupported"),
+        *("usage", "timings"),
     ]
     assert (given["question"], given["model"], given["adapter"]) == ("Who?", model, None)
     citation = given["citations"][0]

@@ -70,10 +70,30 @@ def test_a_model_that_cannot_abstain_is_shown_more_at_once() -> None:
 
 
 def test_several_things_get_more_than_one() -> None:
-    one, several = decided(ONE, [9.0]), decided(ALL, [9.0])
-    assert several.first > one.first
-    assert several.several
-    assert not one.several
+    assert decided(ALL, [9.0]) == Looks(first=MANY, second=2048, several=True)
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Why did the keeper leave?",
+        "how does the lamp work?",
+        "Summarise the story.",
+        "Write a one-sentence summary (TLDR) of this abstract.",
+        "Can you explain the rule of the lamp?",
+        "Do you have information about lamps?",
+        "Please tell me about the ferry.",
+    ],
+)
+def test_explanations_get_many_whole_leaves(question: str) -> None:
+    assert decided(question, [9.0]) == Looks(first=MANY, second=2048)
+
+
+@pytest.mark.parametrize(
+    "question", ["How many lamps are there?", "How long is the pier?", "Who knows why?"]
+)
+def test_short_facts_are_no_explanations(question: str) -> None:
+    assert decided(question, [9.0]).first == FEW
 
 
 @pytest.mark.parametrize(
