@@ -27,7 +27,8 @@ from sharedllm.errors import ConfigError, UnsupportedModelError
 from sharedllm.hf.architectures import FAMILIES, WRAPPERS, inspect, why_not
 from sharedllm.hf.lora import Adapter
 from sharedllm.injection.positions import Prompt
-from tests.equivalence.prompts import CLOSE, by_cache
+from tests.equivalence import oracle
+from tests.equivalence.prompts import CLOSE, SCENE, by_cache, prompt_of
 from tests.models import (
     CONFIGS,
     JOINT_ONLY,
@@ -181,6 +182,28 @@ def test_adapters_of_a_mixture_of_experts_are_for_attention(family: str) -> None
     adapter = Adapter(shared(family).model, AdapterConfig(rank=2))
     names = {name.split(".")[0].split("/")[-2] for name in adapter.parameters()}
     assert names == {"self_attn"}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("family", tuple(CONFIGS))
+def test_every_family_in_bfloat16_on_a_card(family: str) -> None:
+    """Its kernels, by the attention that is chosen there, against float32 on the CPU."""
+    if not torch.cuda.is_available():
+        pytest.skip("needs CUDA")
+    ids = some_ids(40)
+    model = make_model(family).to("cuda", torch.bfloat16)
+    llm = SharedLLM(DocumentEncoder(model, make_tokenizer(), tree=TREE))
+    expected = oracle.logits(stock(family), SCENE, mode="joint", layers=3, positions="ordinal")
+    with torch.no_grad():
+        plain = stock(family)(input_ids=torch.tensor([ids])).logits[0]
+        half = make_model(family).bfloat16()(input_ids=torch.tensor([ids])).logits[0]
+        (found,) = llm.upper.logits([Prompt(text=(ids,))])
+        (with_memory,) = llm.upper.logits([prompt_of(llm, SCENE)])
+    rounding = float((half.float() - plain).abs().mean())
+    assert float((found.float().cpu() - plain).abs().mean()) < 3 * rounding
+    assert float((with_memory.float().cpu() - expected).abs().mean()) < 6 * rounding
+    used = llm.answer("Who?", llm.remember(STORY), leaves="kv", budget=60, max_new_tokens=20).usage
+    assert used.injected_tokens > 0
 
 
 def test_the_table_of_families_is_that_of_the_code() -> None:
