@@ -15,8 +15,10 @@ from sharedllm.display import console, html, page, views
 from sharedllm.display.picture import Answered, Pictures
 from sharedllm.displayed import Displayed, View, view
 from sharedllm.generation.assemble import Prepared
-from sharedllm.generation.decoding import UNSURE, Decoder
+from sharedllm.generation.decoding import UNSURE
 from sharedllm.generation.logits_processors import Row
+from sharedllm.generation.prompt import is_refusal
+from sharedllm.readers.reader import Reader
 from sharedllm.search.citations import Citation
 from sharedllm.search.selection import Selection
 from sharedllm.search.verbatim import Statement, statements
@@ -36,11 +38,13 @@ class Usage:
     injected_tokens : int
         KV entries injected into each injection layer.
     evidence_tokens : int
-        Tokens pasted as evidence, including separators and headings.
+        Tokens pasted as evidence, including separators and headings, as the tokenizer counts that
+        the documents were read with.
     prompt_tokens : int
-        Tokens of the prompt, including the evidence.
+        Tokens of the prompt, including the evidence; of a reader elsewhere as its endpoint reports
+        them.
     new_tokens : int
-        Tokens generated.
+        Tokens generated, thoughts included.
     coarse_ratio : float or None
         Tokens per KV entry of the unexpanded chunks; None without a coarse level.
     left_out_chunks : int
@@ -97,6 +101,8 @@ class Answer(Displayed):
         The nodes that were selected, with their documents; None without documents.
     question : str
         The question in the last user message.
+    reasoning : str
+        What the model thought before it answered; empty if it did not, or does not say.
     """
 
     text: str
@@ -106,6 +112,12 @@ class Answer(Displayed):
     finish_reason: str
     selection: Selection | None = field(default=None, repr=False)
     question: str = field(default="", repr=False)
+    reasoning: str = field(default="", repr=False)
+
+    @property
+    def refused(self) -> bool:
+        """True if it says that the documents do not hold the answer."""
+        return is_refusal(self.text)
 
     def __str__(self) -> str:
         return self.text
@@ -130,6 +142,8 @@ class Answer(Displayed):
         """Return plain values, as ``sharedllm ask --json`` prints them."""
         return {
             "answer": self.text,
+            "refused": self.refused,
+            "reasoning": self.reasoning,
             "citations": [asdict(citation) for citation in self.citations],
             "statements": [asdict(statement) for statement in self.statements],
             "unsupported": list(self.unsupported),
@@ -216,15 +230,15 @@ def _(answer: Answer) -> View:
 class AnswerStream(Iterator[str]):
     """Iterator over parts of an answer's text; :attr:`answer` is the whole.
 
-    Iterating runs the model. Dropping the iterator stops it.
+    Iterating runs the model; parts are empty while it thinks. Dropping the iterator stops it.
     """
 
     def __init__(
-        self, decoder: Decoder, prepared: Prepared, generation: GenerationConfig, load_s: float
+        self, reader: Reader, prepared: Prepared, generation: GenerationConfig, load_s: float
     ) -> None:
         self._look, self._load_s = _Look(prepared), load_s
         self._watch = _Stopwatch()
-        self._parts = _read(self._look, decoder, generation)
+        self._parts = _read(self._look, reader, generation)
 
     @property
     def citations(self) -> tuple[Citation, ...]:
@@ -255,19 +269,19 @@ class _Look:
         self.prepared, self.row = prepared, Row(tentative=prepared.again is not None)
 
 
-def _read(look: _Look, decoder: Decoder, generation: GenerationConfig) -> Iterator[tuple[int, str]]:
-    """Yield what the decoder does; a look after which the model would abstain gives no text.
+def _read(look: _Look, reader: Reader, generation: GenerationConfig) -> Iterator[tuple[int, str]]:
+    """Yield what the reader does; a look after which the model would abstain gives no text.
 
     It knows nothing of the stream: dropping that ends it at once, and gives back the model lock.
     """
-    yield from decoder.run([look.prepared.prompt], generation, [look.row])
+    yield from reader.run([look.prepared.prompt], generation, [look.row])
     if look.row.finish_reason == UNSURE and look.prepared.again:
         look.prepared, look.row = look.prepared.again(), Row()
-        yield from decoder.run([look.prepared.prompt], generation, [look.row])
+        yield from reader.run([look.prepared.prompt], generation, [look.row])
 
 
 def answer_all(
-    decoder: Decoder, prepared: Sequence[Prepared], generation: GenerationConfig, load_s: float
+    reader: Reader, prepared: Sequence[Prepared], generation: GenerationConfig, load_s: float
 ) -> list[Answer]:
     """Run prepared questions in batches: those with documents, those without, and second looks.
 
@@ -281,7 +295,7 @@ def answer_all(
         watch = _Stopwatch()
         while group:
             rows = [Row(tentative=looks[i].again is not None) for i in group]
-            for index, _ in decoder.run([looks[i].prompt for i in group], generation, rows):
+            for index, _ in reader.run([looks[i].prompt for i in group], generation, rows):
                 if index < 0:
                     watch.split()
             watch.split()
@@ -320,6 +334,7 @@ class _Stopwatch:
 def _answer(prepared: Prepared, row: Row, watch: _Stopwatch, load_s: float) -> Answer:
     *prefills, decode_s = watch.splits
     selection = prepared.selection
+    read, written = row.counted or (prepared.prompt.text_tokens, len(row.ids))
     return Answer(
         text=row.text.strip(),
         citations=prepared.citations,
@@ -327,8 +342,8 @@ def _answer(prepared: Prepared, row: Row, watch: _Stopwatch, load_s: float) -> A
             context_tokens=prepared.context_tokens,
             injected_tokens=prepared.prompt.injected_tokens,
             evidence_tokens=prepared.evidence_tokens,
-            prompt_tokens=prepared.prompt.text_tokens,
-            new_tokens=len(row.ids),
+            prompt_tokens=read,
+            new_tokens=written,
             coarse_ratio=selection.root_ratio if selection else None,
             left_out_chunks=selection.left_out if selection else 0,
             budget=selection.budget if selection else None,
@@ -345,4 +360,5 @@ def _answer(prepared: Prepared, row: Row, watch: _Stopwatch, load_s: float) -> A
         finish_reason=row.finish_reason or "length",
         selection=selection,
         question=prepared.question,
+        reasoning=row.reasoning,
     )

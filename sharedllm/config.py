@@ -307,6 +307,9 @@ class GenerationConfig(_Config):
     list_penalty : float
         Penalty, in nats, on each token that would repeat an item of a list, where an adapter
         answers from documents; 0 turns it off (docs/experiments.md, 25).
+    thinking : bool
+        Let a model think before it answers, if its chat template can turn that off. Thoughts are
+        never part of the answer's text: ``Answer.reasoning`` has them. They count as new tokens.
     graphs : bool or None
         Decode with a CUDA graph (docs/speed.md). None does so where the device allows it and the
         answer may have more than a few tokens.
@@ -322,6 +325,7 @@ class GenerationConfig(_Config):
     grammar: str = ""
     refusal_margin: float = 0.0
     list_penalty: float = 2.0
+    thinking: bool = False
     graphs: bool | None = None
 
     def __post_init__(self) -> None:
@@ -329,6 +333,8 @@ class GenerationConfig(_Config):
             raise ConfigError(f"grammar is {shown(self.grammar)}; give llguidance's as a str")
         if not (self.graphs is None or isinstance(self.graphs, bool)):
             raise ConfigError(f"graphs is {shown(self.graphs)}; it must be True, False or None")
+        if not isinstance(self.thinking, bool):
+            raise ConfigError(f"thinking is {shown(self.thinking)}; it must be True or False")
         require_int("max_new_tokens", self.max_new_tokens, least=1)
         require_number("temperature", self.temperature, least=0)
         require_number("top_p", self.top_p, least=0, most=1)

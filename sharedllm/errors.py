@@ -11,7 +11,8 @@
     ├── ModelError
     │   ├── ModelNotFoundError the weights are not there
     │   ├── UnsupportedModelError  the architecture or a setting of it is not supported
-    │   └── AdapterError       the adapter is not there, is broken, or fits another model
+    │   ├── AdapterError       the adapter is not there, is broken, or fits another model
+    │   └── ReaderError        an endpoint that reads elsewhere gave no answer
     ├── TreeMemoryError        a memory's folder cannot be used
     │   ├── TreeMemoryFormatError   the folder holds something else, or another format version
     │   ├── TreeMemoryMismatchError it was made by another model or with other settings
@@ -65,6 +66,10 @@ class UnsupportedModelError(ModelError):
 
 class AdapterError(ModelError):
     """The adapter is not there, is broken, or belongs to another model."""
+
+
+class ReaderError(ModelError):
+    """A reader elsewhere gave no answer: it is down, refuses the key, broke off, ..."""
 
 
 class TreeMemoryError(SharedLLMError):

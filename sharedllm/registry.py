@@ -13,11 +13,15 @@ from sharedllm.encoding.document_encoder import (
     forget_encoders,
     loaded_encoder,
 )
+from sharedllm.hf.loading import injectable
 from sharedllm.memory.tree_memory import TreeMemory
+from sharedllm.readers.endpoint import Endpoint, EndpointReader
+from sharedllm.readers.reader import require_no_window
+from sharedllm.readers.stock import StockReader, require_stock
 from sharedllm.shared_llm import SharedLLM
 
-_models: dict[DocumentEncoder, SharedLLM] = {}
-_lock = threading.Lock()
+_models: dict[tuple[DocumentEncoder, object], SharedLLM] = {}
+_lock = threading.RLock()
 
 
 @checked()
@@ -29,33 +33,59 @@ def loaded(
     dtype: str | None = None,
     tree: TreeConfig | None = None,
     injection: InjectionConfig | None = None,
+    reader: str | Endpoint | None = None,
+    reader_model: str | None = None,
+    reader_window: int | None = None,
+    reader_timeout: float | None = None,
 ) -> SharedLLM:
     """Load a model once per process: later calls with the same arguments get the same object.
 
     Parameters
     ----------
-    model, adapter, device, dtype, tree, injection : as in :meth:`SharedLLM.from_pretrained`
+    model, adapter, device, dtype, tree, injection, reader, reader_model, reader_window,
+    reader_timeout : as in :meth:`SharedLLM.from_pretrained`
 
     Raises
     ------
     ModelNotFoundError, UnsupportedModelError, AdapterError, ConfigError
+    MissingExtraError, ReaderError
+        With a `reader`.
     """
-    return _of(
-        loaded_encoder(
-            model, adapter=adapter, device=device, dtype=dtype, tree=tree, injection=injection
-        )
+    endpoint = Endpoint.of(reader, reader_model, reader_window, reader_timeout)
+    if endpoint is not None:
+        endpoint.require_unused(injection)
+    if endpoint is None and not injectable(model, {}):
+        require_stock(model, "auto", adapter, injection)
+        scout = loaded_encoder(adapter=adapter and "default", device=device, tree=tree)
+        return _stock(scout, model, device=device, dtype=dtype, window=reader_window)
+    if endpoint is None:
+        require_no_window(reader_window)
+    encoder = loaded_encoder(
+        model, adapter=adapter, device=device, dtype=dtype, tree=tree, injection=injection
     )
+    return _of(encoder, endpoint)
 
 
 @checked()
-def loaded_for(memory: TreeMemory, **changes: Any) -> SharedLLM:
-    """Return the model that `memory` was made with, loaded once per process.
+def loaded_for(
+    memory: TreeMemory,
+    *,
+    model: str | None = None,
+    reader: str | Endpoint | None = None,
+    reader_model: str | None = None,
+    reader_window: int | None = None,
+    reader_timeout: float | None = None,
+    **changes: Any,
+) -> SharedLLM:
+    """Return the model that `memory` was made with, loaded once per process; or another reader.
 
     Parameters
     ----------
-    changes : ``model``, ``adapter``, ``device``, ``dtype``, ``tree`` or ``injection`` in place of
-        the memory's own; model and adapter have to be named if they are not the embedded ones, as
-        a memory may come from a stranger
+    model : the memory's own, which has to be named if it is not the embedded one, as a memory may
+        come from a stranger. One of a family that KV cannot be injected into answers, and the
+        memory's own searches
+    reader, reader_model, reader_window, reader_timeout : as in :meth:`SharedLLM.from_pretrained`
+    changes : ``adapter``, ``device``, ``dtype``, ``tree`` or ``injection`` in place of the memory's
 
     Raises
     ------
@@ -63,8 +93,25 @@ def loaded_for(memory: TreeMemory, **changes: Any) -> SharedLLM:
         If the memory names no model, or another than the embedded one that is not named here, or
         the weights under its name have changed.
     ModelNotFoundError, AdapterError
+    UnsupportedModelError, MissingExtraError, ReaderError
+        For another reader.
     """
-    return _of(memory.load_encoder(**changes) if changes else memory.encoder)
+    endpoint = Endpoint.of(reader, reader_model, reader_window, reader_timeout)
+    stock = endpoint is None and not injectable(model, {})
+    dtype = changes.pop("dtype", None) if stock else None
+    if endpoint is not None:
+        endpoint.require_unused(changes.get("injection"))
+    if stock:
+        require_stock(model, "auto", "default", changes.get("injection"))
+    elif model is not None:
+        changes["model"] = model
+    if not stock and endpoint is None:
+        require_no_window(reader_window)
+    owner = memory.load_encoder(**changes) if changes else memory.encoder
+    if stock:
+        device = changes.get("device")
+        return _stock(owner.encoder, model, device=device, dtype=dtype, window=reader_window)
+    return _of(owner, endpoint)
 
 
 def forget() -> None:
@@ -74,10 +121,28 @@ def forget() -> None:
         forget_encoders()
 
 
-def _of(owner: HasEncoder) -> SharedLLM:
-    """Return the one SharedLLM of an encoder; `owner` may be a SharedLLM already."""
+def _of(owner: HasEncoder, endpoint: Endpoint | None = None) -> SharedLLM:
+    """Return the one SharedLLM of an encoder and an endpoint; `owner` may be a SharedLLM."""
     encoder = owner.encoder
     with _lock:
-        if encoder not in _models:
-            _models[encoder] = SharedLLM(encoder)
-        return _models[encoder]
+        if (encoder, endpoint) not in _models:
+            reader = None if endpoint is None else EndpointReader(endpoint, encoder.tokenizer)
+            _models[encoder, endpoint] = SharedLLM(encoder, reader=reader)
+        return _models[encoder, endpoint]
+
+
+def _stock(
+    scout: DocumentEncoder,
+    model: str | None,
+    *,
+    device: str | None,
+    dtype: str | None,
+    window: int | None,
+) -> SharedLLM:
+    """Return the one SharedLLM of a model that answers beside `scout`."""
+    key = (scout, (model, device, dtype, window))
+    with _lock:
+        if key not in _models:
+            reader = StockReader.load(model, scout, device=device, dtype=dtype, window=window)
+            _models[key] = SharedLLM(scout, reader=reader)
+        return _models[key]

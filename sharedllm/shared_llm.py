@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,26 +25,28 @@ from sharedllm.config import (
     with_options,
 )
 from sharedllm.encoding.document import Document
-from sharedllm.encoding.document_encoder import NODE_CACHE_BYTES, DocumentEncoder
-from sharedllm.errors import ConfigError, DocumentError, InputError
-from sharedllm.generation.assemble import Prepared, make_plan, require_window
-from sharedllm.generation.decoding import Decoder
-from sharedllm.generation.prompt import (
-    ABSENT,
-    Conversation,
-    Question,
-    converse,
-    parse,
-    part_ids,
+from sharedllm.encoding.document_encoder import (
+    NODE_CACHE_BYTES,
+    DocumentEncoder,
+    loaded_encoder,
 )
-from sharedllm.generation.tool_format import ToolFormat, read_tool_format
+from sharedllm.errors import ConfigError, DocumentError, InputError, UnsupportedModelError
+from sharedllm.generation.assemble import Prepared, make_plan
+from sharedllm.generation.decoding import Decoder
+from sharedllm.generation.prompt import Conversation, Question, parse
+from sharedllm.generation.tool_format import ToolFormat
 from sharedllm.hf import lora_io
-from sharedllm.hf.loading import end_ids
+from sharedllm.hf.architectures import FAMILIES
+from sharedllm.hf.loading import injectable
 from sharedllm.hf.lora import Adapter
 from sharedllm.injection.upper_model import UpperModel
 from sharedllm.memory.hits import Hits, best_passages
 from sharedllm.memory.resolve import Context, leaves_out, per_question, require_some, resolve
 from sharedllm.progress import Progress
+from sharedllm.readers.endpoint import Endpoint, EndpointReader
+from sharedllm.readers.injecting import InjectingReader
+from sharedllm.readers.reader import STILL, Reader, require_no_window
+from sharedllm.readers.stock import StockReader, require_stock
 from sharedllm.search.finding import Found, find, find_in_rounds, follow, rounds_of
 from sharedllm.search.leaf_scores import Scores
 from sharedllm.search.scorers import Embedder, Scorer, require_scores, score
@@ -61,16 +63,19 @@ class SharedLLM:
     encoder : the model, with the half of the work that reads documents
     search, generation : settings; None takes the adapter's, or else the defaults
     embedder : texts -> array (texts, dims), for the scorer "embedding"
+    reader : answers from what was found; None is the encoder's own model
 
     Attributes
     ----------
     encoder : DocumentEncoder
-        Model, tokenizer, adapter and the settings of trees and injection.
-    upper : UpperModel
+        Model, tokenizer, adapter and the settings of trees and injection. It reads documents and
+        searches them, whoever answers.
+    reader : Reader
+        See :mod:`sharedllm.readers`.
     search, generation : the settings
     """
 
-    @checked()
+    @checked("reader")
     def __init__(
         self,
         encoder: DocumentEncoder,
@@ -78,17 +83,24 @@ class SharedLLM:
         search: SearchConfig | None = None,
         generation: GenerationConfig | None = None,
         embedder: Embedder | None = None,
+        reader: Reader | None = None,
     ) -> None:
+        if reader is not None and not callable(getattr(reader, "converse", None)):
+            raise ConfigError(
+                f"reader is {shown(reader)}; give a reader of sharedllm.readers, or the address of "
+                "an endpoint to from_pretrained()"
+            )
         self.encoder = encoder
-        self.search = search or encoder.search or SearchConfig()
+        learned = encoder.search or SearchConfig()
+        if reader is not None and not isinstance(reader, InjectingReader):
+            learned = learned.replace(leaves="text", coarse="none")  # KV is for the own model
+        self.search = search or learned
         self.generation = generation or GenerationConfig()
         self._embedder = embedder
-        self.upper = UpperModel(encoder.model, encoder.shape, encoder.rotation, encoder.injection)
-        self.decoder = Decoder(
-            self.upper, self.tokenizer, end_ids(self.model, self.tokenizer), encoder.lock
-        )
-        if encoder.adapter is not None:
+        self.reader: Reader = InjectingReader(encoder) if reader is None else reader
+        if isinstance(self.reader, InjectingReader) and encoder.adapter is not None:
             self.adapt(encoder.adapter)
+        self.reader.settled(self.search, self.generation)
 
     @classmethod
     @checked()
@@ -106,9 +118,17 @@ class SharedLLM:
         attention: str = "auto",
         embedder: Embedder | None = None,
         node_cache_bytes: int = NODE_CACHE_BYTES,
+        reader: str | Endpoint | None = None,
+        reader_model: str | None = None,
+        reader_window: int | None = None,
+        reader_timeout: float | None = None,
         **options: Any,
     ) -> SharedLLM:
         """Load a model.
+
+        A model of a family that KV can be injected into reads documents and answers. Any other
+        causal language model answers from text, and the embedded default model reads and searches
+        the documents; so it is with a `reader` elsewhere, for the model named here.
 
         Parameters
         ----------
@@ -121,34 +141,92 @@ class SharedLLM:
         attention : "auto", or a backend (docs/speed.md names them)
         embedder : texts -> array (texts, dims), for scorer="embedding"
         node_cache_bytes : bytes of encoded nodes kept for each document, at most
+        reader : address of an OpenAI-compatible API, such as "http://localhost:11434/v1", whose
+            model answers. The key is the environment's SHAREDLLM_READER_KEY or OPENAI_API_KEY
+        reader_model : its name there; None takes the only one that there is
+        reader_window : tokens of prompt and answer; None is 4,096 elsewhere, and what the model was
+            trained on here
+        reader_timeout : seconds without a sign of life after which `reader` counts as down; None
+            is 300
         options : passed to transformers (``revision``, ``quantization_config``, ...)
 
         Raises
         ------
         ModelNotFoundError, UnsupportedModelError, AdapterError, ConfigError
+        MissingExtraError, ReaderError
+            With a `reader`.
         """
-        encoder = DocumentEncoder.load(
-            name_or_path,
-            device=device,
-            dtype=dtype,
-            adapter=adapter,
-            tree=tree,
-            injection=injection,
-            attention=attention,
-            node_cache_bytes=node_cache_bytes,
-            **options,
-        )
-        return cls(encoder, search=search, generation=generation, embedder=embedder)
+        endpoint = Endpoint.of(reader, reader_model, reader_window, reader_timeout)
+        answers: Reader | None = None
+        if endpoint is not None:
+            endpoint.require_unused(injection)
+        if endpoint is None and not injectable(name_or_path, options):
+            require_stock(name_or_path, attention, adapter, injection)
+            encoder = loaded_encoder(
+                adapter=None if adapter is None else "default",
+                device=None if device is None else str(device),
+                tree=tree,
+            )
+            answers = StockReader.load(
+                name_or_path, encoder, device=device, dtype=dtype, window=reader_window, **options
+            )
+        else:
+            if endpoint is None:
+                require_no_window(reader_window)
+            encoder = DocumentEncoder.load(
+                name_or_path,
+                device=device,
+                dtype=dtype,
+                adapter=adapter,
+                tree=tree,
+                injection=injection,
+                attention=attention,
+                node_cache_bytes=node_cache_bytes,
+                **options,
+            )
+        if endpoint is not None:
+            answers = EndpointReader(endpoint, encoder.tokenizer)
+        return cls(encoder, search=search, generation=generation, embedder=embedder, reader=answers)
 
     @property
     def model(self) -> Any:
-        """The transformers model."""
-        return self.encoder.model
+        """The transformers model that answers; where that is elsewhere, the one that reads."""
+        return self.reader.model if isinstance(self.reader, StockReader) else self.encoder.model
 
     @property
     def tokenizer(self) -> Any:
-        """The Hugging Face tokenizer."""
-        return self.encoder.tokenizer
+        """The Hugging Face tokenizer of the reader; where that is elsewhere, the encoder's."""
+        return self.reader.tokenizer
+
+    @property
+    def upper(self) -> UpperModel:
+        """The encoder's own model, with injected KV.
+
+        Raises
+        ------
+        UnsupportedModelError
+            If another model answers.
+        """
+        return self.require_injecting("KV injection").upper
+
+    @property
+    def decoder(self) -> Decoder:
+        """Its decoding loop; raises as :attr:`upper` does."""
+        return self.require_injecting("our decoding").decoder
+
+    def require_injecting(self, asked: str) -> InjectingReader:
+        """Return the reader if it is the encoder's own model, which `asked` needs.
+
+        Raises
+        ------
+        UnsupportedModelError
+        """
+        if isinstance(self.reader, InjectingReader):
+            return self.reader
+        raise UnsupportedModelError(
+            f"{asked} needs the model that reads the documents, and {self.reader.name!r} answers "
+            f"here: load a model of a supported family ({', '.join(FAMILIES)}) for it. {STILL}"
+        )
 
     @property
     def adapter(self) -> Adapter | None:
@@ -172,20 +250,19 @@ class SharedLLM:
 
     @property
     def window(self) -> int:
-        """Positions that the model was trained on. Prompt, memory and answer must fit."""
-        return self.encoder.shape.window
+        """Tokens that prompt, memory and answer must fit: those that the reader was trained on."""
+        return self.reader.window
 
-    @cached_property
+    @property
     def tool_format(self) -> ToolFormat | None:
-        """The form of tool calls in the model's chat template; None if it shows no tools."""
-        return read_tool_format(self.tokenizer)
+        """The form of the reader's calls of tools; None if its chat template shows no tools."""
+        return self.reader.tool_format
 
     def adapt(self, adapter: Adapter) -> None:
         """Register `adapter`, which is on this model already. Documents read before are refused."""
+        own = self.require_injecting("an adapter")
         self.encoder.adapt(adapter)
-        lead = adapter.config.answer_lead
-        self.decoder.lead = lead
-        self.decoder.refusal_id = part_ids(lead + ABSENT, self.tokenizer)[0]
+        own.adapt(adapter)
 
     @checked()
     def save_pretrained(
@@ -206,9 +283,12 @@ class SharedLLM:
         ------
         AdapterError
             If the model has no adapter, or it cannot be merged.
+        UnsupportedModelError
+            If another model answers.
         ConfigError
             If the scorer is an object, which no file can name.
         """
+        self.require_injecting("an adapter")
         if not isinstance(self.search.scorer, str):
             raise ConfigError(
                 f"scorer is {self.search.scorer!r}, which cannot be saved; load the model with a "
@@ -262,7 +342,10 @@ class SharedLLM:
         ------
         InputError
             If `document` is of another type, or was read by another model.
+        UnsupportedModelError
+            If another model answers, which reads text only.
         """
+        self.require_injecting("the coarse level")
         if not isinstance(document, Document):
             raise InputError(
                 f"{type(document).__name__} was given; give a document returned by remember(). A "
@@ -311,7 +394,7 @@ class SharedLLM:
         """Answer as :meth:`answer` does, as an iterator over parts of the text."""
         prepared = self.prepare(question, context, progress=progress, **options)
         generation = self._settings(options)[1]
-        return AnswerStream(self.decoder, prepared, generation, self.encoder.load_s)
+        return AnswerStream(self.reader, prepared, generation, self._load_s)
 
     @checked("question", "context")
     def prepare(
@@ -335,8 +418,8 @@ class SharedLLM:
 
         asked = parse(question)
         documents, known = self._resolve(asked.sought, context, search)
-        conversation = converse(asked, documents, self.tokenizer)
-        room = require_window(conversation, self.tokenizer, self.window, new_tokens)
+        conversation = self.reader.converse(asked, documents, generation)
+        room = self.reader.room(conversation, new_tokens)
         found = conversation.documents  # those of the messages, too
         if scores is None and (list(found), conversation.query) == (documents, asked.sought):
             scores = known
@@ -367,14 +450,11 @@ class SharedLLM:
         Raises
         ------
         WindowError
-            If prompt, injected KV and `new_tokens` together exceed the trained window.
+            If prompt, injected KV and `new_tokens` together exceed the reader's window.
         """
-        plan = make_plan(conversation, selection, self.tokenizer)
-        memory = plan.encode(self.encoder, progress)
-        prompt = plan.prompt(memory, self.tokenizer)
-        self.upper.require_room(prompt, new_tokens)
+        plan = make_plan(conversation, selection, self.encoder.tokenizer)
         return Prepared(
-            prompt=prompt,
+            prompt=self.reader.prompt(plan, new_tokens, progress),
             citations=plan.citations(),
             context_tokens=sum(map(len, conversation.documents)),
             evidence_tokens=sum(map(len, plan.pasted)),
@@ -387,7 +467,11 @@ class SharedLLM:
     def generate(self, prepared: Sequence[Prepared], **options: Any) -> list[Answer]:
         """Run prepared questions as one batch."""
         generation = self._settings(options)[1]
-        return answer_all(self.decoder, prepared, generation, self.encoder.load_s)
+        return answer_all(self.reader, prepared, generation, self._load_s)
+
+    @property
+    def _load_s(self) -> float:
+        return self.encoder.load_s + self.reader.load_s
 
     @checked("questions", "context")
     def answer_batch(
@@ -554,9 +638,10 @@ class SharedLLM:
             self.encoder,
             asked=asked,
             room=room,
-            twice=self.decoder.refusal_id is not None,
+            twice=self.reader.judges,
         )
 
     def _settings(self, options: dict[str, Any]) -> tuple[SearchConfig, GenerationConfig]:
         """Return the settings of one question: the model's, with `options` changed."""
-        return with_options(self.search, self.generation, options)
+        search, generation = with_options(self.search, self.generation, options)
+        return self.reader.settled(search, generation), generation

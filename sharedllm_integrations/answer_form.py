@@ -46,6 +46,7 @@ class AnswerForm:
     instructions : for the model, as text
     grammar : that the answer follows; empty leaves it free
     new_tokens : that the answer may have
+    required : whether a tool has to be called
     """
 
     spelling: Spelling
@@ -53,6 +54,7 @@ class AnswerForm:
     instructions: tuple[str, ...]
     grammar: str
     new_tokens: int
+    required: bool = False
 
     @classmethod
     def of(cls, request: Request, llm: SharedLLM) -> AnswerForm:
@@ -73,7 +75,7 @@ class AnswerForm:
         if request.schema is not None and not (tools and required):
             told = schema_instruction(request.schema)
             instructions.append(f"{OR_VALUE}{told[0].lower()}{told[1:]}" if tools else told)
-        if tools:
+        if tools and llm.reader.holds_grammar:  # an endpoint is given the tools, and no grammar
             grammar = call_grammar(
                 tools,
                 new_tokens,
@@ -83,7 +85,7 @@ class AnswerForm:
                 schema=request.schema,
                 characters_a_token=_characters_a_token(request, llm),
             )
-        elif request.schema is not None:
+        elif request.schema is not None and not tools:
             ratio = _characters_a_token(request, llm)
             grammar = schema_grammar(request.schema, new_tokens, ratio)
         return cls(
@@ -92,6 +94,7 @@ class AnswerForm:
             instructions=tuple(instructions),
             grammar=grammar,
             new_tokens=new_tokens,
+            required=bool(tools) and required,
         )
 
     @property

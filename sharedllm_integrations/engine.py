@@ -24,7 +24,7 @@ from sharedllm_integrations.requests import (
     with_question_last,
 )
 from sharedllm_integrations.resolution import Resolver
-from sharedllm_integrations.settings import DEFAULT_MODEL, AnswerFields, ModelFields
+from sharedllm_integrations.settings import AnswerFields, ModelFields
 from sharedllm_integrations.structured_output import read_json
 from sharedllm_integrations.tool_calling import Call
 
@@ -151,6 +151,11 @@ class Engine:
         names = AnswerFields.model_fields
         own = {name: getattr(settings, name) for name in names if hasattr(settings, name)}
         self.settings = AnswerFields.model_construct(**{**own, **changed})
+        if self.settings.llm is not None and self.settings.reader is not None:
+            raise SetupError(
+                "llm and reader are given both; load the model with its reader, "
+                "SharedLLM.from_pretrained(reader=...), and give it as llm alone"
+            )
         if self.settings.memory is None and (self.settings.keep or self.settings.reads == "memory"):
             wanted = "keep=True" if self.settings.keep else "reads='memory'"
             raise SetupError(f"{wanted} needs a memory; give memory=, a TreeMemory or its path")
@@ -179,19 +184,16 @@ class Engine:
             changes: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
             if own.adapter != "default":
                 changes["adapter"] = own.adapter
-            return loaded_for(self.memory, **changes)
-        return loaded(own.model, adapter=own.adapter, device=own.device, dtype=own.dtype)
+            return loaded_for(self.memory, **changes, **own._reading)
+        place: dict[str, Any] = {"adapter": own.adapter, "device": own.device, "dtype": own.dtype}
+        return loaded(own.model, **place, **own._reading)
 
     @property
     def model_name(self) -> str:
-        """The name of the model, which is loaded for it."""
-        if self.settings.model is not None:
-            return self.settings.model
-        named = self.llm.encoder.loaded_from
-        if named is not None:
-            return named[0] or DEFAULT_MODEL
-        config = self.llm.model.config
-        return str(getattr(config, "_name_or_path", "") or config.model_type)
+        """The name of the model that answers, which is loaded for it."""
+        own = self.settings
+        named = own.reader_model if own.reader is not None else own.model
+        return named or self.llm.reader.name
 
     def resolver(self, filter: Mapping[str, Any] | None = None) -> Resolver:
         """The finder of a request's documents."""
@@ -238,7 +240,7 @@ class Engine:
         options = {**own.search, **request.options}
         if form.grammar:
             options["grammar"] = form.grammar
-        asked = replace(asked, tools=form.shown_tools)
+        asked = replace(asked, tools=form.shown_tools, tool_required=form.required)
         stream = self.llm.stream(asked, whole, **options)
         report = Report(
             documents=tuple(documents), refused=tuple(refused), question_repeated=repeated
@@ -271,17 +273,22 @@ class Engine:
             If it takes longer than the request allows, the time in line included.
         """
         since, queue = time.monotonic(), _queue(self.llm)
+        if self.llm.reader.shares:  # elsewhere, several answers at once do not wait for each other
+            return self._whole(request, since)
         if not queue.acquire(timeout=float(request.timeout or -1)):
             raise AnswerTimeoutError(
                 f"other requests kept the model busy for {request.timeout:g} s; raise timeout, "
                 "or ask for fewer answers at a time"
             )
         try:
-            run = self.start(request, since=since)
-            for _ in run:
-                pass
+            return self._whole(request, since)
         finally:
             queue.release()
+
+    def _whole(self, request: Request, since: float) -> Run:
+        run = self.start(request, since=since)
+        for _ in run:
+            pass
         return run
 
     def select(
@@ -325,6 +332,7 @@ class Engine:
         own, llm = self.settings, self.llm
         return {
             "model": repr(llm.identity),
+            "reader": repr(llm.reader.identity),
             "injection": repr(llm.injection),
             "search": repr(llm.search),
             "generation": repr(llm.generation),

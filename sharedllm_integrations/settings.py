@@ -166,6 +166,10 @@ class AnswerFields(ModelFields):
 
     Attributes
     ----------
+    reader : address of an OpenAI-compatible API whose model answers, while `model` reads and
+        searches the documents; its key is the environment's SHAREDLLM_READER_KEY or OPENAI_API_KEY
+    reader_model, reader_window, reader_timeout : its name there, the tokens that it takes, and the
+        seconds without a sign of life after which it counts as down
     filter : which documents of the memory may be read, as ``TreeMemory.search`` takes it
     keep : add documents that the memory does not hold to it
     reads : "prompt" (the documents in the prompt) or "memory" (all of the memory, too)
@@ -176,6 +180,10 @@ class AnswerFields(ModelFields):
     timeout : seconds an answer may take; reading a document is not interrupted
     """
 
+    reader: str | None = None
+    reader_model: str | None = None
+    reader_window: PositiveInt | None = None
+    reader_timeout: Seconds | None = None
     filter: Mapping[str, Any] | None = None
     keep: bool = False
     reads: Reads = "prompt"
@@ -197,6 +205,19 @@ class AnswerFields(ModelFields):
         "parallel_tool_calls",
         "response_format",
     }
+
+    @property
+    def _named(self) -> str:
+        """The name of the model that answers, so far as it is known without loading it."""
+        if self.reader is not None:
+            return self.reader_model or self.reader
+        return self.model or DEFAULT_MODEL
+
+    @property
+    def _reading(self) -> dict[str, Any]:
+        """The options of a reader elsewhere that were given."""
+        names = ("reader", "reader_model", "reader_window", "reader_timeout")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
     def _request(
         self, messages: Sequence[Message], given: Mapping[str, Any], grammar: str = ""

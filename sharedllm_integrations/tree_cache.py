@@ -51,7 +51,7 @@ class TreeCache:
         self, llm: SharedLLM, scope: Scope, text: str, *, title: str, source: str
     ) -> tuple[Document, bool]:
         """The document of `text` under this title, and whether it was built for this call."""
-        key = (scope, text_hash(text, scope.tenant), llm.identity, str(llm.model.device))
+        key = (scope, text_hash(text, scope.tenant), llm.identity, str(llm.encoder.model.device))
         with self._alone(key):
             held = self._find(key)
             document = llm.remember(text) if held is None else held

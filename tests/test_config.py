@@ -45,6 +45,7 @@ BAD: list[tuple[type, str, list[Any]]] = [
     (GenerationConfig, "grammar", [{"type": "object"}, None, 3]),
     (GenerationConfig, "refusal_margin", [-1, *NOT_NUMBER]),
     (GenerationConfig, "list_penalty", [-1, *NOT_NUMBER]),
+    (GenerationConfig, "thinking", [1, "yes", None]),
     (GenerationConfig, "graphs", [1, "yes"]),
     (GenerationConfig, "seed", [-1, 1.5, True, "1", 2**64]),
 ]

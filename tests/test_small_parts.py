@@ -107,6 +107,7 @@ def test_errors_are_what_their_drawing_says() -> None:
         "ModelNotFoundError": ["ModelError"],
         "UnsupportedModelError": ["ModelError"],
         "AdapterError": ["ModelError"],
+        "ReaderError": ["ModelError"],
         "TreeMemoryError": ["SharedLLMError"],
         "TreeMemoryFormatError": ["TreeMemoryError"],
         "TreeMemoryMismatchError": ["TreeMemoryError"],

@@ -47,6 +47,7 @@ from sharedllm.generation.assemble import Plan, Prepared
 from sharedllm.generation.decoding import Decoder
 from sharedllm.generation.logits_processors import Row
 from sharedllm.generation.prompt import ABSENT, converse, parse, part_ids
+from sharedllm.hf.loading import end_ids
 from sharedllm.injection.positions import Prompt
 from sharedllm.search import citations
 from sharedllm.search.budget import Looks, decide, is_unsure
@@ -375,9 +376,9 @@ class Reader:
     """Answers prompts in batches of about the same length."""
 
     def __init__(self, llm: SharedLLM) -> None:
-        own = llm.decoder
+        own, ends = llm.decoder, end_ids(llm.model, llm.tokenizer)
         self._upper = _Noted(llm.upper)
-        self._decoder = Decoder(self._upper, own._tokenizer, own._end_ids, own._lock)  # type: ignore[arg-type]
+        self._decoder = Decoder(self._upper, llm.tokenizer, ends, llm.encoder.lock)  # type: ignore[arg-type]
         self._decoder.refusal_id, self._decoder.lead = own.refusal_id, own.lead
 
     def __call__(self, prompts: Sequence[Prompt], new_tokens: int) -> Iterator[dict[str, Any]]:

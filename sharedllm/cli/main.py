@@ -18,18 +18,21 @@ from sharedllm import __version__
 from sharedllm.arguments import shown, unicode_problem
 from sharedllm.cli.evaluation import app as evaluation
 from sharedllm.cli.memory import app as memories
-from sharedllm.cli.memory import opened
 from sharedllm.cli.options import (
     DEFAULT_NAME,
     SHIPPED,
+    AnsweringModel,
     Device,
     Encoding,
     Leaves,
     MemoryAdapter,
     MemoryDtype,
-    MemoryModel,
+    Reader,
+    ReaderModel,
+    ReaderWindow,
     Scorer,
     Selecting,
+    Thinking,
     default_of,
 )
 from sharedllm.cli.terminal import Screen
@@ -175,7 +178,10 @@ def ask(
     paths: Paths = None,
     folder: Memory = None,
     encoding: Encoding = None,
-    model: MemoryModel = None,
+    model: AnsweringModel = None,
+    reader: Reader = None,
+    reader_model: ReaderModel = None,
+    reader_window: ReaderWindow = None,
     adapter: MemoryAdapter = None,
     scorer: Scorer = None,
     selection: Selecting = None,
@@ -184,6 +190,7 @@ def ask(
     injection: Injection = None,
     max_new_tokens: MaxNewTokens = None,
     temperature: Temperature = None,
+    thinking: Thinking = False,
     device: Device = None,
     dtype: MemoryDtype = None,
     html: Html = None,
@@ -200,6 +207,8 @@ def ask(
       sharedllm ask --memory memory -q "Which book has a furmity seller?"
 
       curl -s https://example.org/page.html | sharedllm ask - -q "Who wrote this?" --json
+
+      sharedllm ask book.txt -q "Who buys the house?" --reader http://localhost:11434/v1
     """
     paths = paths or []
     _check(paths, folder, questions, scorer, injection, html)
@@ -207,7 +216,7 @@ def ask(
     longest = _parsed("max-new-tokens", max_new_tokens, int)
     heat = _parsed("temperature", temperature, float)
     selecting = _given(scorer=scorer, selection=selection, budget=tokens, leaves=leaves)
-    decoding = _given(max_new_tokens=longest, temperature=heat)
+    decoding = _given(max_new_tokens=longest, temperature=heat, thinking=thinking or None)
     SearchConfig(**selecting)  # refuses wrong values before files are read
     inject = InjectionConfig(**_given(mode=injection)) if injection else None
     for_answer = GenerationConfig(**decoding)
@@ -217,8 +226,12 @@ def ask(
     with screen.busy("opening the files"):
         texts = [read_file(path, encoding=encoding) for path in paths]
     named = _given(model=model, adapter=adapter, injection=inject) | place
+    room = _parsed("reader-window", reader_window, int)
+    named |= _given(reader=reader, reader_model=reader_model, reader_window=room)
     with screen.busy("loading the model"):
         llm, stored = _loaded(folder, named)
+        llm.reader.reach()
+    llm.reader.settled(llm.search.replace(**selecting), for_answer)
     _require_room(llm, questions, llm.search.replace(**selecting), for_answer)
     documents = [*stored, *(screen.remember(llm, text) for text in texts)]
     _answer(screen, llm, questions, documents, {**selecting, **decoding}, html, as_json=as_json)
@@ -226,15 +239,17 @@ def ask(
 
 def _loaded(folder: str | None, named: dict[str, Any]) -> tuple[SharedLLM, list[Source]]:
     """Load the model, and open the memory in `folder` if one is given."""
+    if "adapter" in named:
+        named["adapter"] = None if named["adapter"] == "none" else named["adapter"]
     if folder is not None:
+        from sharedllm.memory.resolve import open_memory
         from sharedllm.registry import loaded_for
 
-        memory = opened(folder, named)
+        memory = open_memory(folder)
         memory.require_documents()
-        return loaded_for(memory), [memory]
+        return loaded_for(memory, **named), [memory]
     from sharedllm.shared_llm import SharedLLM
 
-    named["adapter"] = _adapter(named.get("adapter"))
     return SharedLLM.from_pretrained(named.pop("model", None), **named), []
 
 
@@ -266,16 +281,15 @@ def _answer(
 
 def named_answer(llm: SharedLLM, question: str, answer: Answer) -> dict[str, Any]:
     """Return what ``--json`` prints of an answer: the question, who answered, and the answer."""
+    from sharedllm.readers.injecting import InjectingReader
+
     model, adapter = llm.encoder.loaded_from or (None, None)
     if adapter is not None and Path(adapter) == SHIPPED:
         adapter = "default"
-    who = {"model": model or DEFAULT_NAME, "adapter": adapter}
+    who: dict[str, Any] = {"model": model or DEFAULT_NAME, "adapter": adapter}
+    if not isinstance(llm.reader, InjectingReader):
+        who = {"model": llm.reader.name, "adapter": None, "searched_by": who}
     return {"question": question, **who, **answer.to_dict()}
-
-
-def _adapter(given: str | None) -> str | None:
-    """Translate ``--adapter`` for from_pretrained: "none" is the base."""
-    return None if given == "none" else given or "default"
 
 
 def _check_place(device: str | None = None, dtype: str | None = None) -> None:
@@ -295,9 +309,9 @@ def _require_room(
     budget = search.budget if isinstance(search.budget, int) else 0  # auto takes what room there is
     if budget + asked + new > window:
         raise WindowError(
-            f"the budget of {budget:,} tokens, a question of {asked:,} tokens and an "
-            f"answer of up to {new:,} need more than the {window:,} positions that the model was "
-            "trained on: lower --budget or --max-new-tokens, or shorten the question"
+            f"the budget of {budget:,} tokens, a question of {asked:,} tokens and an answer of up "
+            f"to {new:,} need more than the {window:,} positions of the model's window: lower "
+            "--budget or --max-new-tokens, or shorten the question"
         )
 
 

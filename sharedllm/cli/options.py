@@ -110,6 +110,41 @@ MemoryModel = Annotated[
         show_default=DEFAULT_MODEL,
     ),
 ]
+AnsweringModel = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help="Hugging Face name, folder or .gguf file of any causal language model. One that KV "
+        "cannot be injected into answers from text, and the embedded model searches.",
+        show_default=DEFAULT_MODEL,
+    ),
+]
+Reader = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="OpenAI-compatible API whose model answers, such as http://localhost:11434/v1; the "
+        "key is SHAREDLLM_READER_KEY or OPENAI_API_KEY in the environment.",
+        show_default="this machine",
+    ),
+]
+ReaderModel = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Its model.", show_default="the only one there"),
+]
+ReaderWindow = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N",
+        help="Tokens that prompt and answer may have.",
+        show_default="4096 for --reader, else what the model was trained on",
+    ),
+]
+Thinking = Annotated[
+    bool,
+    typer.Option("--thinking", help="Let a model think before it answers; --json shows it."),
+]
 MemoryAdapter = Annotated[
     str | None,
     typer.Option(

@@ -10,7 +10,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -282,8 +282,9 @@ class Memory(Prompted):
             made = llm.assemble(conversation, selection, case.frame.following)
         except WindowError as error:
             raise DoesNotFitError(f"beyond the trained window at {budget:,} tokens") from error
-        last = (*made.prompt.text[-1], *case.frame.prefix)
-        prompt = dataclasses.replace(made.prompt, text=(*made.prompt.text[:-1], last))
+        prompt = cast(Prompt, made.prompt)  # of `llm.upper`, which other readers lack
+        last = (*prompt.text[-1], *case.frame.prefix)
+        prompt = dataclasses.replace(prompt, text=(*prompt.text[:-1], last))
         own = len(case.frame.head) + len(case.frame.tail)
         return Ready(
             case=case,

@@ -186,6 +186,7 @@ class Session:
             generation=GenerationConfig(**settings.generation),
             node_cache_bytes=NODE_CACHE_BYTES,
         )
+        self.llm.require_injecting("an evaluation")
         self.choice = Choice(
             baselines=baselines,
             adapter=settings.baseline_adapter,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from sharedllm.encoding.document import Document
 from sharedllm.encoding.document_encoder import DocumentEncoder
@@ -11,6 +12,7 @@ from sharedllm.encoding.kv import InjectedKV, NodeKV, gather
 from sharedllm.encoding.lower_model import NodeRequest
 from sharedllm.errors import WindowError
 from sharedllm.generation.prompt import Conversation, Literal, part_ids
+from sharedllm.generation.thoughts import opens_thought
 from sharedllm.injection.positions import Prompt
 from sharedllm.progress import Progress
 from sharedllm.search import citations
@@ -22,12 +24,41 @@ AFTER_EVIDENCE = "\n\n"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ChatPrompt:
+    """A prompt for a model elsewhere: chat messages of plain text, as OpenAI spells them.
+
+    Attributes
+    ----------
+    messages, tools : tuple of mapping
+    tool_required : bool
+        The answer has to call a tool.
+    text_tokens : int
+        Counted by the tokenizer that the documents are read with.
+    reads : bool
+        True if there are documents.
+    """
+
+    messages: tuple[Mapping[str, Any], ...]
+    tools: tuple[Mapping[str, Any], ...] = ()
+    tool_required: bool = False
+    text_tokens: int = 0
+    reads: bool = False
+
+    @property
+    def injected_tokens(self) -> int:
+        return 0
+
+
+AnyPrompt = Prompt | ChatPrompt
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Prepared:
     """A question with its evidence in place, ready to be decoded.
 
     Attributes
     ----------
-    prompt : Prompt
+    prompt : Prompt or ChatPrompt
     citations : tuple of Citation
         In falling order of score.
     context_tokens, evidence_tokens : int
@@ -44,7 +75,7 @@ class Prepared:
         none to make.
     """
 
-    prompt: Prompt
+    prompt: AnyPrompt
     citations: tuple[Citation, ...]
     context_tokens: int
     evidence_tokens: int
@@ -136,7 +167,22 @@ class Plan:
             text=tuple(map(tuple, text)),
             memory=tuple(places),
             reads=bool(self.conversation.documents),
+            thinking=self.ends_in_thought,
         )
+
+    @property
+    def ends_in_thought(self) -> bool:
+        """True if the chat template has opened a thought at the end."""
+        last = self.conversation.parts[-1]
+        return isinstance(last, str) and opens_thought(last)
+
+    def texts(self) -> list[str]:
+        """Return each document's evidence as text, empty where nothing was selected."""
+        documents = self.conversation.documents
+        return [
+            citations.paste_text(d, w, citations.heading_of(i, d, len(documents)))
+            for i, (d, w) in enumerate(zip(documents, self.windows, strict=True))
+        ]
 
 
 def _sink(tokenizer: Tokenizer) -> list[int]:
@@ -167,14 +213,20 @@ def make_plan(
 
 
 def require_window(
-    conversation: Conversation, tokenizer: Tokenizer, window: int, new_tokens: int
+    conversation: Conversation,
+    tokenizer: Tokenizer,
+    window: int,
+    new_tokens: int,
+    limit: str = "the model was trained on",
 ) -> int:
     """Return the tokens of room for evidence; refuse a question that leaves none.
 
     Parameters
     ----------
     window : int
-        Positions that the model was trained on.
+        Tokens that prompt and answer must fit.
+    limit : str
+        What gives that number, for a message.
 
     Raises
     ------
@@ -184,7 +236,7 @@ def require_window(
     own = sum(len(part_ids(part, tokenizer)) for part in texts)
     if own + new_tokens < window:
         return window - own - new_tokens
-    room = f"the answer takes up to {new_tokens} and the model was trained on {window}"
+    room = f"the answer takes up to {new_tokens} and {limit} {window}"
     last = len(part_ids(Literal(conversation.last), tokenizer)) if conversation.last.strip() else 0
     if conversation.messages > 1 and last + new_tokens < window and 2 * last < own:
         left = (window - new_tokens) * 3 // 4  # counters of frameworks leave out the turns' marks

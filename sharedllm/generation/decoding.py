@@ -10,6 +10,7 @@ from sharedllm.config import GenerationConfig
 from sharedllm.encoding.document_encoder import ModelLock
 from sharedllm.generation.cuda_graph import StepGraph, StepGraphs
 from sharedllm.generation.logits_processors import Grammars, Lists, Row, TokenChooser
+from sharedllm.generation.row_text import RowText
 from sharedllm.injection.positions import Prompt
 from sharedllm.injection.upper_model import UpperModel
 from sharedllm.search.budget import is_unsure
@@ -17,7 +18,6 @@ from sharedllm.text.tokens import Tokenizer
 
 LEAST_GRAPHED = 16  # max_new_tokens from which capturing a CUDA graph pays
 UNSURE = "unsure"  # the reason why a tentative row ends
-UNFINISHED = "\ufffd"  # decoded for the first bytes of a character that is not complete
 
 
 class Decoder:
@@ -46,7 +46,8 @@ class Decoder:
         end_ids: frozenset[int],
         lock: ModelLock,
     ) -> None:
-        self._upper, self._tokenizer, self._end_ids, self._lock = upper, tokenizer, end_ids, lock
+        self._upper, self._lock = upper, lock
+        self._text = RowText(tokenizer, end_ids)
         self._grammars, self._lists = Grammars(tokenizer), Lists(tokenizer)
         self._step_graphs = StepGraphs(upper)
 
@@ -56,8 +57,10 @@ class Decoder:
         """Fill `rows`, yielding (index of the row, new text) as it comes.
 
         The first pair is ``(-1, "")``, once the prompts are prefilled; rows that end as unsure
-        have ended then.
+        have ended then. Text is empty where a row thinks.
         """
+        for row, prompt in zip(rows, prompts, strict=True):
+            row.thinking = prompt.thinking and not config.grammar
         with self._lock.question():
             yield from self._run(prompts, config, rows)
 
@@ -80,8 +83,8 @@ class Decoder:
             tokens = choose(session.logits, rows)
             for index, (row, token) in enumerate(zip(rows, tokens, strict=True)):
                 if row.finish_reason is None:
-                    piece = self._advance(row, token, config)
-                    if piece:
+                    piece = self._text.advance(row, token, config)
+                    if piece or row.reasoning:
                         yield index, piece
             if all(row.finish_reason for row in rows):
                 if step_graph is not None:
@@ -119,54 +122,3 @@ class Decoder:
         if config.graphs is None:
             return config.max_new_tokens >= LEAST_GRAPHED and self._step_graphs.possible()
         return config.graphs
-
-    def _advance(self, row: Row, token: int, config: GenerationConfig) -> str:
-        """Append one token and return the text that can no longer change."""
-        if token in self._end_ids:
-            row.finish_reason = "stop"
-        else:
-            row.ids.append(token)
-            if len(row.ids) >= config.max_new_tokens:
-                row.finish_reason = "length"
-        text = self._text(row).removeprefix(row.lead)
-        certain = text
-        stops = [text.find(stop) for stop in config.stop if stop in text]
-        if stops:
-            row.finish_reason = "stop"
-            certain = text[: min(stops)]
-        elif row.finish_reason is None:
-            certain = text[: len(text) - _held_back(text, config.stop)]
-        piece = certain[len(row.text) :]
-        row.text += piece
-        return piece
-
-    def _text(self, row: Row) -> str:
-        """Return the text of `row`, decoding only its last few tokens.
-
-        They are decoded together with the tokens before them, because some tokenizers decode a
-        token differently at the start of a text.
-        """
-        shown = row.settled + self._decode(row.ids[row.before :])[len(row.overlap) :]
-        if not shown.endswith(UNFINISHED):
-            row.overlap = self._decode(row.ids[row.read :])
-            row.before, row.read, row.settled = row.read, len(row.ids), shown
-        return shown
-
-    def _decode(self, ids: Sequence[int]) -> str:
-        # no clean-up of spaces: text that was given out must not change later
-        return str(
-            self._tokenizer.decode(
-                ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
-            )
-        )
-
-
-def _held_back(text: str, stops: tuple[str, ...]) -> int:
-    """Count the characters at the end of `text` that may change, or begin a stop text."""
-    whole = text.rstrip(UNFINISHED)
-    unfinished = len(text) - len(whole)
-    longest = max((len(stop) for stop in stops), default=1) - 1
-    for n in range(min(longest, len(whole)), 0, -1):
-        if any(stop.startswith(whole[-n:]) for stop in stops):
-            return n + unfinished
-    return unfinished

@@ -48,6 +48,12 @@ class Row:
         True to end with "unsure", before the first token, where the model is.
     lead : str
         Text at the beginning that is not given out (``AdapterConfig.answer_lead``).
+    thinking : bool
+        The prompt ends within a thought.
+    reasoning : str
+        The model's thoughts, which are not given out as text.
+    counted : (int, int) or None
+        Tokens of the prompt and of the answer, where another machine counted them.
     settled : str
         The text of ``ids[:read]``, which ends with a complete character.
     overlap : str
@@ -59,6 +65,9 @@ class Row:
     finish_reason: str | None = None
     tentative: bool = False
     lead: str = ""
+    thinking: bool = False
+    reasoning: str = ""
+    counted: tuple[int, int] | None = None
     settled: str = ""
     overlap: str = ""
     before: int = 0

@@ -22,6 +22,14 @@ BEFORE = "Read the text below and answer the question about it.\n\nText:\n"
 AFTER = "\n\nQuestion: {question}\nGive a short answer, using only the text."
 
 ABSENT = "not in the documents"  # the text by which an adapter abstains
+REFUSE = f"If the text does not contain the answer, reply only: {ABSENT}"  # asked of other models
+ECHO = re.compile(
+    r"(?:the |these |this )?(?:given |provided )?(?:text|document|passage|context)s? "
+    r"(?:do not|does not|don't|doesn't) (?:contain|include|provide|mention|state|give|say|specify)"
+    r"\b(?:(?! but | however )[^.;])*\.?$",
+    re.IGNORECASE,
+)
+FOLDED = "\n\n"  # between turns that become one
 
 Message = Mapping[str, Any]
 
@@ -71,6 +79,11 @@ class Conversation:
         The text of the last user message.
     question : str
         The question in it.
+    turns : tuple of (role, parts)
+        The messages themselves, with each document in its place.
+    tools : tuple of mapping
+    tool_required : bool
+        See :class:`Asked`.
     """
 
     parts: tuple[Part, ...]
@@ -78,6 +91,9 @@ class Conversation:
     messages: int = 1
     last: str = ""
     question: str = ""
+    turns: tuple[tuple[str, tuple[TurnPart, ...]], ...] = ()
+    tools: tuple[Mapping[str, Any], ...] = ()
+    tool_required: bool = False
 
     @property
     def documents(self) -> tuple[Document, ...]:
@@ -99,12 +115,16 @@ class Asked:
     tools : tuple of mapping
         For the model's chat template, as OpenAI spells tools; :attr:`SharedLLM.tool_format` says
         whether the template knows any.
+    tool_required : bool
+        The answer has to call one of them. A grammar holds a model on this machine to it; an
+        endpoint is told.
     """
 
     turns: tuple[tuple[str, tuple[TurnPart, ...]], ...]
     query: str
     plain: bool = False
     tools: tuple[Mapping[str, Any], ...] = ()
+    tool_required: bool = False
 
     def __post_init__(self) -> None:
         check_fields(self, InputError)
@@ -118,7 +138,7 @@ class Asked:
             text = _text(parts)
             if role == "user":
                 earlier.append((query_of(text), ""))
-            elif role == "assistant" and earlier and text.strip(" .\n").lower() != ABSENT:
+            elif role == "assistant" and earlier and not is_refusal(text):
                 earlier[-1] = (earlier[-1][0], text)
         return in_conversation(self.query, earlier)
 
@@ -162,13 +182,33 @@ def parse(question: Question) -> Asked:
     return Asked(turns=turns, query=query)
 
 
-def converse(question: Question, context: Sequence[Document], tokenizer: Tokenizer) -> Conversation:
+def is_refusal(text: str) -> bool:
+    """Tell an answer that says that the documents do not hold one.
+
+    It is :data:`ABSENT`, or the one sentence with which models that were only asked to say so echo
+    the request ("The text does not contain the answer.").
+    """
+    words = re.sub(r"[^\w\s]", "", text).strip().lower()
+    return words == ABSENT or words.startswith(f"{ABSENT}\n") or bool(ECHO.match(text.strip()))
+
+
+def converse(
+    question: Question,
+    context: Sequence[Document],
+    tokenizer: Tokenizer | None,
+    *,
+    thinking: bool = False,
+    refuse: bool = False,
+) -> Conversation:
     """Put documents and question (or messages) into the model's chat format.
 
     Parameters
     ----------
     question : see :func:`parse`
     context : documents that are in no message; they go to the front of the last user message
+    tokenizer : its chat template is applied; None leaves the texts as they are
+    thinking : let a template that can turn thinking off leave it on
+    refuse : ask the model to say :data:`ABSENT` where the documents do not hold the answer
 
     Raises
     ------
@@ -182,16 +222,28 @@ def converse(question: Question, context: Sequence[Document], tokenizer: Tokeniz
         last[:] = [BEFORE, *context, AFTER.format(question=asked.query)]
     elif context:
         last[:0] = [*context, "\n\n"]
-    parts = _rendered(asked, turns, tokenizer)
-    documents = [part for part in parts if isinstance(part, Document)]
+    documents = [part for _, parts in turns for part in parts if isinstance(part, Document)]
+    if refuse and documents and not asked.tools:
+        if asked.plain:
+            last.append(f" {REFUSE}")
+        else:  # in front: templates of chains end with "Answer:"
+            last.insert(0, f"{REFUSE}\n\n")
     if len({(document.id, document.offset) for document in documents}) < len(documents):
         raise InputError("a document stands in the messages twice; give each one once")
+    if tokenizer is None:
+        parts = tuple(part for _, own in turns for part in own)
+        shown = tuple(part for part in parts if isinstance(part, str | Literal | Document))
+    else:
+        shown = _rendered(asked, turns, tokenizer, thinking=thinking)
     return Conversation(
-        parts=parts,
+        parts=shown,
         query=asked.sought,
         messages=len(turns),
         last=_text(last),
         question=asked.query,
+        turns=tuple((role, tuple(parts)) for role, parts in turns),
+        tools=asked.tools,
+        tool_required=asked.tool_required,
     )
 
 
@@ -284,28 +336,86 @@ class _Marks:
         return tuple(out)
 
 
-def _rendered(asked: Asked, turns: Sequence[Turn], tokenizer: Tokenizer) -> tuple[Part, ...]:
+def _rendered(
+    asked: Asked, turns: Sequence[Turn], tokenizer: Tokenizer, *, thinking: bool
+) -> tuple[Part, ...]:
     """Apply the chat template with a mark in each document's place, then split at the marks.
 
     Text that spells a special token is kept apart in the same way, so that no question or message
-    can end a chat turn.
+    can end a chat turn. Where the template refuses a system turn, or drops it, or wants user and
+    assistant in turns, the turns are folded.
     """
-    marks, ids = _Marks(tokenizer), dict[str, str]()
-    messages = [_message(role, parts, marks, ids) for role, parts in turns]
-    if tokenizer.chat_template:
-        tools = [marks.safe(tool) for tool in asked.tools]
+    if not tokenizer.chat_template:
+        marks = _Marks(tokenizer)
+        messages = _messages(turns, marks)
+        text = FOLDED.join(message["content"] for message in messages) + "\n\nAnswer:"
+        return marks.split((tokenizer.bos_token or "") + text)
+    try:
+        return _templated(asked, turns, tokenizer, thinking=thinking)
+    except InputError:
+        other = folded(turns)
+        if [role for role, _ in other] == [role for role, _ in turns]:
+            raise
         try:
-            text = tokenizer.apply_chat_template(
-                messages, tools=tools or None, tokenize=False, add_generation_prompt=True
-            )
-        except Exception as error:  # templates raise exceptions of any type
-            raise InputError(
-                f"the model's chat template refuses these messages: {error}"
-            ) from error
-    else:
-        text = "\n\n".join(message["content"] for message in messages) + "\n\nAnswer:"
-        text = (tokenizer.bos_token or "") + text
+            return _templated(asked, other, tokenizer, thinking=thinking)
+        except InputError:
+            pass
+        raise
+
+
+def _templated(
+    asked: Asked, turns: Sequence[Turn], tokenizer: Tokenizer, *, thinking: bool
+) -> tuple[Part, ...]:
+    """Apply the chat template.
+
+    Raises
+    ------
+    InputError
+        If it refuses the messages, or leaves one of them out.
+    """
+    marks = _Marks(tokenizer)
+    messages = _messages(turns, marks)
+    tools = [marks.safe(tool) for tool in asked.tools]
+    # as models of different makers call it; a template passes over what it does not know
+    effort = {} if thinking else {"reasoning_effort": "low"}
+    try:
+        text = tokenizer.apply_chat_template(
+            messages,
+            tools=tools or None,
+            tokenize=False,
+            add_generation_prompt=True,
+            enable_thinking=thinking,
+            thinking=thinking,
+            **effort,
+        )
+    except Exception as error:  # templates raise exceptions of any type
+        raise InputError(f"the model's chat template refuses these messages: {error}") from error
+    told = [one["content"].strip() for one in messages if one["role"] == "system"]
+    if any(content not in text for content in told):
+        raise InputError("the model's chat template leaves out the system message")
     return marks.split(str(text))
+
+
+def folded(turns: Sequence[Turn]) -> list[tuple[str, tuple[TurnPart, ...]]]:
+    """Put system turns in front of the user's next one, and join turns of one role.
+
+    For models that know only user and assistant, one after the other. Results of tools that the
+    model has no form for are the user's.
+    """
+    out: list[tuple[str, tuple[TurnPart, ...]]] = []
+    for role, parts in turns:
+        native = any(isinstance(part, ToolResult) for part in parts)
+        as_role = "user" if role == "system" or (role == "tool" and not native) else role
+        if out and out[-1][0] == as_role != "tool":
+            out[-1] = (as_role, (*out[-1][1], FOLDED, *parts))
+        else:
+            out.append((as_role, tuple(parts)))
+    return out
+
+
+def _messages(turns: Sequence[Turn], marks: _Marks) -> list[dict[str, Any]]:
+    ids: dict[str, str] = {}
+    return [_message(role, parts, marks, ids) for role, parts in turns]
 
 
 def _message(

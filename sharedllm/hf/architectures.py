@@ -19,6 +19,16 @@ from sharedllm.attention.backends import Softmax
 from sharedllm.config import InjectionConfig, TreeConfig
 from sharedllm.errors import ConfigError, UnsupportedModelError
 
+WINDOW_NAMES = (  # under which configurations keep it
+    "max_position_embeddings",
+    "n_positions",
+    "max_sequence_length",
+    "max_seq_len",
+    "seq_length",
+    "n_ctx",
+    "context_length",
+)
+UNLIMITED = 1 << 30  # tokenizers without a limit have a larger number
 ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")
 LAYER_TYPES = ("full_attention", "sliding_attention")
 # Models of text and pictures whose text model is one of FAMILIES
@@ -202,7 +212,19 @@ def text_config(config: Any) -> Any:
 
 
 def why_not(config: Any) -> str:
-    """Say why KV cannot be injected into models of a configuration; empty if it can."""
+    """Say why KV cannot be injected into models of a configuration; empty if it can.
+
+    Such a model reads evidence as text (:mod:`sharedllm.readers.stock`).
+    """
+    reason = _reason(config)
+    return reason and (
+        f"{reason}. It can answer from text: load it with SharedLLM.from_pretrained or ask "
+        "--model, while the embedded model reads the documents and makes the memories"
+    )
+
+
+def _reason(config: Any) -> str:
+    """Say in one sentence what injection does not know in a configuration; empty if nothing."""
     kind, text = getattr(config, "model_type", None), text_config(config)
     inner = getattr(text, "model_type", None)
     odd = sorted(set(getattr(text, "layer_types", None) or ()) - set(LAYER_TYPES))
@@ -254,6 +276,20 @@ def _window(config: Any) -> int:
     return min(windows)
 
 
+def declared_window(config: Any, tokenizer: Any) -> int | None:
+    """Return the positions that a model of any architecture was trained on; None if it says none.
+
+    Recurrent models and those with linear biases have no such number.
+    """
+    text = text_config(config)
+    found = [getattr(text, name, None) for name in WINDOW_NAMES]
+    given = next((n for n in found if isinstance(n, int) and n > 0), None)
+    longest = getattr(tokenizer, "model_max_length", None)
+    if given is None and isinstance(longest, int) and longest < UNLIMITED:
+        return longest
+    return given
+
+
 def inspect(model: Any) -> ModelShape:
     """Check that `model` is supported and return its shape.
 
@@ -274,7 +310,7 @@ def inspect(model: Any) -> ModelShape:
     ]
     if base is None or missing or model.get_output_embeddings() is None:
         raise UnsupportedModelError(
-            f"{type(model).__name__} is not a causal language model of type {kind!r}: "
+            f"{type(model).__name__} is not a causal language model of type {config.model_type!r}: "
             f"it has no {', '.join(missing) or 'output embeddings'}"
         )
     unknown = sorted(

@@ -25,10 +25,11 @@ from transformers import (
     AutoTokenizer,
     PreTrainedTokenizerBase,
 )
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.utils import logging as transformers_logging
 
 from sharedllm.errors import ConfigError, ModelNotFoundError, UnsupportedModelError
-from sharedllm.hf.architectures import WRAPPERS
+from sharedllm.hf.architectures import WRAPPERS, why_not
 from sharedllm.hf.gguf_conversion import convert
 
 logger = logging.getLogger(__name__)
@@ -196,9 +197,36 @@ def load(
             f"{type(tokenizer).__name__} gives no character offsets, which citations need; "
             "use a model with a fast tokenizer (tokenizer.json)"
         )
+    if not tokenizer("a", add_special_tokens=False)["input_ids"]:
+        raise UnsupportedModelError(
+            f"{name!r} has no tokenizer, or an empty one; it needs its tokenizer.json"
+        )
     if not getattr(model, "hf_device_map", None) and not getattr(model, "is_quantized", False):
         model = model.to(device)
     return model.eval(), tokenizer
+
+
+def injectable(name_or_path: str | os.PathLike[str] | None, options: dict[str, Any]) -> bool:
+    """Tell by its configuration a model into which KV can be injected; no weights are read.
+
+    Raises
+    ------
+    ModelNotFoundError, UnsupportedModelError, ConfigError
+    """
+    if name_or_path is None or Path(name_or_path).suffix == ".gguf":
+        return True  # other architectures are refused when the file is converted
+    _refuse_code(options)
+    _require_folder(Path(name_or_path))
+    name = str(name_or_path)
+    with _reported(name), _quiet():
+        config = AutoConfig.from_pretrained(name, **_hub_options(options), trust_remote_code=False)
+    reason = why_not(config)
+    if reason and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise UnsupportedModelError(
+            f"{name!r} is of type {config.model_type!r}, of which transformers has no causal "
+            "language model; name a model that writes text"
+        )
+    return not reason
 
 
 def _refuse_code(options: dict[str, Any]) -> None:
@@ -238,22 +266,15 @@ def _is_dir(path: Path) -> bool:
 def _from_pretrained(
     name: str, dtype: torch.dtype, options: dict[str, Any]
 ) -> tuple[Any, PreTrainedTokenizerBase]:
-    try:
-        with _quiet():
-            # without an answer transformers would ask on the terminal whether to run code
-            trust = {"trust_remote_code": False}
-            config = AutoConfig.from_pretrained(name, **_hub_options(options), **trust)
-            tokenizer = AutoTokenizer.from_pretrained(name, **_hub_options(options), **trust)
-            loaded: Any = _auto_class(config).from_pretrained(
-                name, dtype=dtype, output_loading_info=True, **{**options, **NO_CODE}
-            )
-            model, report = loaded
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelNotFoundError(
-            f"cannot load a model from {name!r}: {first} "
-            "(give a hub name, a folder with safetensors, or a .gguf file)"
-        ) from error
+    with _reported(name), _quiet():
+        # without an answer transformers would ask on the terminal whether to run code
+        trust = {"trust_remote_code": False}
+        config = AutoConfig.from_pretrained(name, **_hub_options(options), **trust)
+        tokenizer = AutoTokenizer.from_pretrained(name, **_hub_options(options), **trust)
+        loaded: Any = _auto_class(config).from_pretrained(
+            name, dtype=dtype, output_loading_info=True, **{**options, **NO_CODE}
+        )
+        model, report = loaded
     missing = sorted(report["missing_keys"])
     if missing:  # transformers would run with random numbers in their place
         raise UnsupportedModelError(
@@ -268,6 +289,19 @@ def _auto_class(config: Any) -> Any:
     known = type(config) in AutoModelForCausalLM._model_mapping
     apart = not known and config.model_type in WRAPPERS  # Ministral 3
     return AutoModelForImageTextToText if apart else AutoModelForCausalLM
+
+
+@contextmanager
+def _reported(name: str) -> Iterator[None]:
+    """Turn what transformers and the hub raise for a model that cannot be loaded into one line."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelNotFoundError(
+            f"cannot load a model from {name!r}: {first} "
+            "(give a hub name, a folder with safetensors, or a .gguf file)"
+        ) from error
 
 
 def end_ids(model: Any, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

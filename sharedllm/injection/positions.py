@@ -34,11 +34,14 @@ class Prompt:
     reads : bool
         True if there are documents, as evidence or as KV: the upper model then plays the adapter's
         role; otherwise it is the base.
+    thinking : bool
+        True if it ends within a thought, which the chat template has opened.
     """
 
     text: tuple[tuple[int, ...], ...]
     memory: tuple[InjectedKV | None, ...] = ()
     reads: bool = False
+    thinking: bool = False
 
     def __post_init__(self) -> None:
         if len(self.text) != len(self.memory) + 1 or not self.text[-1]:

@@ -26,6 +26,7 @@ from sharedllm.search.sentences import (
     trimmed,
 )
 from sharedllm.text.document_text import DocumentText
+from sharedllm.text.normalise import normalise
 from sharedllm.text.pages import page_of
 from sharedllm.text.tokens import Tokenizer, tokenize
 
@@ -235,6 +236,15 @@ def paste(
             ids += [*(between if ids else []), *title]
             ids += document.tokens.ids[window.start : window.end].tolist()
     return ids
+
+
+def paste_text(document: Document, found: Sequence[Window], heading: str) -> str:
+    """Return what :func:`paste` does as text, for models with a tokenizer of their own."""
+    texts = []
+    for window in sorted(found, key=lambda window: window.score):
+        first, last = document.tokens.characters(window.start, window.end)
+        texts.append(heading + normalise(document.text[first:last]).text.strip())
+    return BETWEEN.join(texts)
 
 
 def window_overhead(heading: str, tokenizer: Tokenizer) -> int:

@@ -219,4 +219,5 @@ def run(
     """
     tree = lora_io.Manifest.read(adapter).tree
     llm = SharedLLM.from_pretrained(config.model, adapter=None, tree=tree, **options)
+    llm.require_injecting("a query projection")
     lora_io.save_query_projection(train(llm, config, say), adapter)

@@ -84,6 +84,7 @@ def chat_result(run: Run, engine: Engine) -> ChatResult:
     text, calls = run.read
     message = AIMessage(
         content=text,
+        additional_kwargs=_thoughts(run),
         tool_calls=[
             tool_call(name=call.name, args=call.arguments, id=_call_id())
             for call in calls
@@ -120,11 +121,18 @@ def last_chunks(run: Run, engine: Engine, held: str) -> Iterator[ChatGenerationC
     yield ChatGenerationChunk(
         message=AIMessageChunk(
             content="",
+            additional_kwargs=_thoughts(run),
             usage_metadata=_usage(run.usage),
             response_metadata=run.metadata(engine),
             chunk_position="last",
         )
     )
+
+
+def _thoughts(run: Run) -> dict[str, Any]:
+    """The model's thoughts where LangChain's content blocks look for them."""
+    thoughts = run.answer.reasoning
+    return {"reasoning_content": thoughts} if thoughts else {}
 
 
 def _usage(used: Usage) -> UsageMetadata:

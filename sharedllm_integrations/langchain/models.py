@@ -44,7 +44,6 @@ from sharedllm_integrations.report import PROVIDER
 from sharedllm_integrations.requests import Message, Request
 from sharedllm_integrations.resolution import CAPACITY
 from sharedllm_integrations.settings import (
-    DEFAULT_MODEL,
     GENERATION,
     MAX_TOKENS,
     AnswerFields,
@@ -61,7 +60,8 @@ class SharedFields(AnswerFields):
 
     Attributes
     ----------
-    max_retries, api_key : taken for the sake of programs that give them; nothing is sent anywhere
+    max_retries, api_key : taken for the sake of programs that give them, and not used; the key of a
+        reader elsewhere is the environment's
     """
 
     HANDLED: ClassVar[frozenset[str]] = AnswerFields.HANDLED | {
@@ -82,11 +82,11 @@ class SharedFields(AnswerFields):
     def _engine(self, given: Mapping[str, Any]) -> Engine:
         """The engine for a call, which may name another model."""
         require_options(given)
-        model = given.get("model")
-        if model is None or model == self.model:
+        model, field = given.get("model"), "model" if self.reader is None else "reader_model"
+        if model is None or model == getattr(self, field):
             return self._own_engine
         if model not in self._others:
-            self._others[model] = Engine(self, model=model, llm=None)
+            self._others[model] = Engine(self, llm=None, **{field: model})
         return self._others[model]
 
     def _identity(self, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,7 +108,7 @@ class SharedFields(AnswerFields):
     def _traced(self, params: LangSmithParams) -> LangSmithParams:
         """Tell LangSmith of the model, without loading it."""
         params["ls_provider"] = PROVIDER
-        params.setdefault("ls_model_name", DEFAULT_MODEL)
+        params.setdefault("ls_model_name", self._named)
         return params
 
 
@@ -298,7 +298,7 @@ class ChatSharedLLM(SharedFields, BaseChatModel):
         self, stop: list[str] | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         # not `_identifying_params`, which would load the model before its first answer
-        own = {"_type": self._llm_type, "model": self.model or DEFAULT_MODEL, "stop": stop}
+        own = {"_type": self._llm_type, "model": self._named, "stop": stop}
         return {**own, "temperature": self.temperature, "max_tokens": self.max_tokens, **kwargs}
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
@@ -309,8 +309,8 @@ class ChatSharedLLM(SharedFields, BaseChatModel):
 
     def _resolve_model_profile(self) -> ModelProfile:
         return ModelProfile(
-            name=self.model or DEFAULT_MODEL,
-            open_weights=True,
+            name=self._named,
+            open_weights=self.reader is None,
             max_input_tokens=CAPACITY,
             max_output_tokens=self.max_tokens or MAX_TOKENS,
             text_inputs=True,
@@ -319,7 +319,7 @@ class ChatSharedLLM(SharedFields, BaseChatModel):
             audio_inputs=False,
             video_inputs=False,
             pdf_inputs=False,
-            reasoning_output=False,
+            reasoning_output=True,
             tool_calling=True,
             tool_choice=True,
             structured_output=True,

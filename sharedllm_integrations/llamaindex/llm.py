@@ -54,7 +54,7 @@ from sharedllm_integrations.llamaindex.messages import (
 from sharedllm_integrations.references import Scope
 from sharedllm_integrations.requests import Message, Request
 from sharedllm_integrations.resolution import CAPACITY
-from sharedllm_integrations.settings import DEFAULT_MODEL, MAX_TOKENS, AnswerFields
+from sharedllm_integrations.settings import MAX_TOKENS, AnswerFields
 from sharedllm_integrations.structured_output import class_object, class_schema, read_json
 from sharedllm_integrations.tool_calling import Call
 from sharedllm_integrations.worker import in_thread, iterated
@@ -162,7 +162,7 @@ class LlamaIndexSharedLLM(AnswerFields, FunctionCallingLLM):
             num_output=min(self.max_tokens or MAX_TOKENS, self.context_window // 4),
             is_chat_model=True,
             is_function_calling_model=True,
-            model_name=self.model or DEFAULT_MODEL,
+            model_name=self._named,
         )
 
     @property

@@ -141,8 +141,10 @@ def completion(text: str, delta: str | None, raw: Extra | None) -> CompletionRes
 def chat(
     text: str, delta: str | None, raw: Extra | None, tools: Sequence[Call] = ()
 ) -> ChatResponse:
-    """As :func:`completion`, as a message, with calls of tools."""
+    """As :func:`completion`, as a message, with the model's thoughts and calls of tools."""
     message = ChatMessage(role=MessageRole.ASSISTANT, content=text)
+    if raw is not None and raw["reasoning"]:
+        message.blocks.insert(0, ThinkingBlock(content=raw["reasoning"]))
     blocks = [
         ToolCallBlock(
             tool_call_id=f"call_{uuid.uuid4().hex[:24]}",
@@ -186,7 +188,7 @@ def raw_of(run: Run, engine: Engine) -> Extra:
         "cache_read": used.reused,
         "cache_creation": used.built,
     }
-    return {**run.metadata(engine), "usage": counts}
+    return {**run.metadata(engine), "usage": counts, "reasoning": run.answer.reasoning}
 
 
 def _extra(raw: Extra | None) -> Extra:

@@ -107,8 +107,8 @@ def test_json_is_the_answer_and_nothing_else(
     assert out.count("\n") == 1
     given = json.loads(out)
     assert list(given) == [
-        *("question", "model", "adapter", "answer", "citations", "statements", "unsupported"),
-        *("usage", "timings"),
+        *("question", "model", "adapter", "answer", "refused", "reasoning"),
+        *("citations", "statements", "unsupported", "usage", "timings"),
     ]
     assert (given["question"], given["model"], given["adapter"]) == ("Who?", model, None)
     citation = given["citations"][0]
@@ -266,8 +266,8 @@ def test_help_of_eval_states_the_defaults_of_the_settings(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "160")
     _, out, _ = run(["eval", command, "--help"], capsys)
-    search, shipped = SearchConfig(), lora_io.Manifest.read(options.SHIPPED).search
-    assert f"{shipped['coarse']} with the default adapter, {search.coarse} without one" in out
+    search = SearchConfig()
+    assert f"[default: ({options.default_of('coarse')})]" in out
     for default in (search.scorer, search.sentences, f"{GenerationConfig().list_penalty:g}"):
         assert f"[default: ({default})]" in out
     assert ",".join(map(str, BUDGETS)) in out

@@ -16,7 +16,7 @@ import typer
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 
-from sharedllm import MemoryDocument, SharedLLM, TreeMemory, registry
+from sharedllm import MemoryDocument, SharedLLM, TreeMemory, registry, shared_llm
 from sharedllm.cli.main import app
 from sharedllm.encoding import document_encoder
 from sharedllm.encoding.document_encoder import DocumentEncoder
@@ -51,6 +51,8 @@ def folder(
         return encoder
 
     monkeypatch.setattr(DocumentEncoder, "load", load)
+    for module in (shared_llm, registry):  # names of the hub, which is not asked
+        monkeypatch.setattr(module, "injectable", lambda name, options: True)
     monkeypatch.setattr(document_encoder, "_loaded", {})
     monkeypatch.setattr(registry, "_models", {})
     memories = resolve._Memories()

@@ -126,8 +126,9 @@ def test_templates_that_refuse_or_drop_messages(documents: tuple[Document, Docum
     with pytest.raises(InputError, match="only one turn"):
         converse("What?", [], broken)
     broken.chat_template = "{{ messages[-1].content }}"
+    read = {"role": "assistant", "content": "Read."}
     with pytest.raises(InputError, match="drops or repeats"):
-        converse([user(documents[0], "Read."), user("What?")], [], broken)
+        converse([user(documents[0], "Read."), read, user("What?")], [], broken)
 
 
 def test_special_tokens_in_a_question_are_plain_text(documents: tuple[Document, Document]) -> None:

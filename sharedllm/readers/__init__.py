@@ -1,0 +1,1 @@
+"""Readers: what turns a conversation with its evidence into an answer."""
