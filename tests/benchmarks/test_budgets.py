@@ -50,7 +50,7 @@ def test_several_things_are_judged_by_their_share() -> None:
 
 def test_batches_hold_every_prompt_once_and_are_bounded() -> None:
     prompts = [
-        Prompt(text=((1,) * n,), memory=(), reads=True, brief=False)
+        Prompt(text=((1,) * n,), memory=(), reads=True)
         for n in (3000, 10, 5000, 20, *range(100, 120))
     ]
     found = list(batches(prompts))
