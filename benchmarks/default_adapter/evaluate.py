@@ -32,7 +32,6 @@ from sharedllm.generation.prompt import ABSENT, Question
 
 NEW_TOKENS = 40
 SETS = ("qa2", "items", "generated", "qa")
-LONGEST = 40_000  # characters of a context
 PLANTED, PER_DOCUMENT, TOKENS, SEED = 60, 20, 8192, 5  # items of a kind and in a document of TOKENS
 
 
@@ -47,7 +46,7 @@ class Asked:
     right: tuple[str, ...]
 
 
-def read_items(path: Path, prefix: str, part: int, most: int) -> Iterator[Asked]:
+def read_items(path: Path, prefix: str, part: int, most: int, longest: int) -> Iterator[Asked]:
     """Yield rows of questions, at most `most` of a kind (of a source, for rows without a kind)."""
     taken: dict[str, int] = defaultdict(int)
     rows = [row for row in read_jsonl(path) if half_of(row["context"]) == part]
@@ -55,7 +54,7 @@ def read_items(path: Path, prefix: str, part: int, most: int) -> Iterator[Asked]
     for row in rows:
         kind = row.get("kind") or f"qa:{row['source'].split()[0]}"
         right = tuple(str(a).strip() for a in row["answer"] if str(a).strip())
-        if not right or taken[kind] == most or len(row["context"]) > LONGEST or row.get("options"):
+        if not right or taken[kind] == most or len(row["context"]) > longest or row.get("options"):
             continue
         taken[kind] += 1
         question: Question = row["question"]
@@ -254,6 +253,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--leaf-ratio", type=float, default=None, help="tokens per KV entry")
     parser.add_argument("--part", type=int, choices=(0, 1), default=0)
     parser.add_argument("--most", type=int, default=60, help="questions per kind")
+    parser.add_argument("--longest", type=int, default=40_000, help="characters of a context")
     parser.add_argument("--limit", type=int, default=None, help="questions per set, for a trial")
     parser.add_argument("--budget", type=_budget, default=1024, help="tokens, or auto")
     parser.add_argument("--refusal-margin", type=float, default=0.0, help="nats")
@@ -288,10 +288,14 @@ def main() -> None:
         None, adapter=adapter, tree=tree_of(args), search=SearchConfig()
     )
     makers = {
-        "qa2": lambda: read_items(args.data / "qa2.jsonl.xz", "b", args.part, args.most),
+        "qa2": lambda: read_items(
+            args.data / "qa2.jsonl.xz", "b", args.part, args.most, args.longest
+        ),
         "items": lambda: place_items(llm, args.data),
         "generated": lambda: generate_items(args.part),
-        "qa": lambda: read_items(args.data / "qa.jsonl.xz", "a", args.part, args.most // 2),
+        "qa": lambda: read_items(
+            args.data / "qa.jsonl.xz", "a", args.part, args.most // 2, args.longest
+        ),
     }
     asked = [one for name in args.sets for one in itertools.islice(makers[name](), args.limit)]
     print(f"{len(asked)} questions", flush=True)

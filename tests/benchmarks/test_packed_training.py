@@ -15,6 +15,7 @@ import torch
 pytest.importorskip("pydantic", reason="needs the extra [train]")
 
 from benchmarks.default_adapter import state
+from benchmarks.default_adapter.average import average
 from benchmarks.default_adapter.cases import Case, Source
 from benchmarks.default_adapter.lessons import Chooser, Drawn
 from benchmarks.default_adapter.packed_model import PackedModel, losses
@@ -231,3 +232,13 @@ def test_every_answer_begins_with_the_lead() -> None:
     for case in cases():
         without, within = plain.choose(case).target, led.choose(case).target
         assert list(within) == ([*space, *without] if case.question else list(without))
+
+
+def test_averaging_shares_each_matrix_and_takes_new_ranks_from_the_newer() -> None:
+    older, newer = torch.ones(2, 5), torch.full((4, 5), 3.0)
+    mean = average(older, newer, 0.5, 0)
+    assert torch.equal(mean, torch.tensor([2.0, 2, 3, 3])[:, None].expand(4, 5))
+    up = average(older.T, newer.T, 0.25, 1)
+    assert torch.equal(up, torch.tensor([1.5, 1.5, 0.75, 0.75]).expand(5, 4))
+    with pytest.raises(SystemExit, match="higher rank"):
+        average(newer, older, 0.5, 0)
