@@ -18,12 +18,18 @@ from typing import Any
 import torch
 from huggingface_hub.utils import logging as hub_logging
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+)
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.utils import logging as transformers_logging
 
 from sharedllm.errors import ConfigError, ModelNotFoundError, UnsupportedModelError
-from sharedllm.hf.architectures import why_not
+from sharedllm.hf.architectures import WRAPPERS, why_not
 from sharedllm.hf.gguf_conversion import convert
 
 logger = logging.getLogger(__name__)
@@ -214,12 +220,13 @@ def injectable(name_or_path: str | os.PathLike[str] | None, options: dict[str, A
     name = str(name_or_path)
     with _reported(name), _quiet():
         config = AutoConfig.from_pretrained(name, **_hub_options(options), trust_remote_code=False)
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+    reason = why_not(config)
+    if reason and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise UnsupportedModelError(
             f"{name!r} is of type {config.model_type!r}, of which transformers has no causal "
             "language model; name a model that writes text"
         )
-    return not why_not(config)
+    return not reason
 
 
 def _refuse_code(options: dict[str, Any]) -> None:
@@ -262,9 +269,9 @@ def _from_pretrained(
     with _reported(name), _quiet():
         # without an answer transformers would ask on the terminal whether to run code
         trust = {"trust_remote_code": False}
-        AutoConfig.from_pretrained(name, **_hub_options(options), **trust)
+        config = AutoConfig.from_pretrained(name, **_hub_options(options), **trust)
         tokenizer = AutoTokenizer.from_pretrained(name, **_hub_options(options), **trust)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = _auto_class(config).from_pretrained(
             name, dtype=dtype, output_loading_info=True, **{**options, **NO_CODE}
         )
         model, report = loaded
@@ -275,6 +282,13 @@ def _from_pretrained(
             f"{missing[0]!r} the first: the files are incomplete or of another architecture"
         )
     return model, tokenizer
+
+
+def _auto_class(config: Any) -> Any:
+    """Return the class that loads a model: transformers keeps some with pictures apart."""
+    known = type(config) in AutoModelForCausalLM._model_mapping
+    apart = not known and config.model_type in WRAPPERS  # Ministral 3
+    return AutoModelForImageTextToText if apart else AutoModelForCausalLM
 
 
 @contextmanager
