@@ -44,13 +44,13 @@ class StreamCache(Cache):  # type: ignore[misc]  # to mypy, transformers is Any
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         new = self.position[:, -key_states.shape[2] :]
-        keys, values = self._rotation.unrotate(key_states, new), value_states
+        keys, values = self._rotation.unrotation(new)(key_states, layer_idx), value_states
         if layer_idx in self._kept:
             old_keys, old_values = self._kept[layer_idx]
             keys = torch.cat([old_keys, keys], dim=2)
             values = torch.cat([old_values, values], dim=2)
         self._kept[layer_idx] = (keys, values)
-        return self._rotation.rotate(keys, self.position), values
+        return self._rotation.rotate(keys, self.position, layer_idx), values
 
     def take(self, slots: Tensor) -> None:
         """Keep, of each row, the slots (B, S') alone."""
@@ -73,7 +73,7 @@ class Stream:
 
     def __init__(self, llm: SharedLLM, rows: int, window: int) -> None:
         self._llm, self._window = llm, window
-        self._cache = StreamCache(Rotation(llm.model.get_decoder().rotary_emb))
+        self._cache = StreamCache(llm.encoder.rotation)
         self._device = llm.upper.device
         self._valid = torch.zeros(rows, 0, dtype=torch.bool, device=self._device)
 

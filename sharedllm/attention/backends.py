@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from sharedllm.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 CPU = torch.device("cpu")
+
+# What a model's attention does beside scores, scale and softmax; the kernels of HALF_ON_CUDA do not
+Softmax = Literal["softcap", "sinks"]
 
 
 class Attend(Protocol):
@@ -31,6 +34,8 @@ class Attend(Protocol):
         *,
         scale: float,
         dropout: float = 0.0,
+        softcap: float | None = None,
+        sinks: Tensor | None = None,
     ) -> Tensor: ...
 
 
@@ -46,6 +51,8 @@ class Varlen(Protocol):
         *,
         scale: float,
         window: int | None = None,
+        softcap: float | None = None,
+        sinks: Tensor | None = None,
     ) -> Tensor: ...
 
 
@@ -95,9 +102,13 @@ HALF_ON_CUDA = ("torch-flash", "flash")
 
 
 def get_backend(
-    name: str = "auto", *, device: torch.device = CPU, dtype: torch.dtype = torch.float32
+    name: str = "auto",
+    *,
+    device: torch.device = CPU,
+    dtype: torch.dtype = torch.float32,
+    softmax: Sequence[Softmax] = (),
 ) -> Backend:
-    """Return the backend called `name` for a model of `dtype` on `device`.
+    """Return the backend called `name` for a model of `dtype` on `device` with such a `softmax`.
 
     ``auto`` is PyTorch's FlashAttention kernel where it runs, else SDPA. ``flash`` is the newest
     FlashAttention package that is installed. The backend's own name says what was chosen; the
@@ -106,14 +117,20 @@ def get_backend(
     Raises
     ------
     ConfigError
-        If no backend has that name, or it does not run on `device` in `dtype`.
+        If no backend has that name, or it does not run on `device` in `dtype`, or not with
+        `softmax`.
     MissingExtraError
         If it needs a package that is not installed.
     """
     require_one_of("attention", name, NAMES)
     fits = flash.runs_on(device, dtype)
     if name == "auto":
-        name = "torch-flash" if fits else "sdpa"
+        name = "torch-flash" if fits and not softmax else "sdpa"
+    if name in HALF_ON_CUDA and softmax:
+        raise ConfigError(
+            f"attention {name!r} cannot compute this model's {' and '.join(softmax)}: use 'auto' "
+            "or 'sdpa'"
+        )
     backend = BACKENDS[name]()
     if name in HALF_ON_CUDA and not fits:
         raise ConfigError(

@@ -43,11 +43,15 @@ def attend(
     *,
     scale: float,
     dropout: float = 0.0,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
 ) -> Tensor:
     """Compute :func:`sharedllm.attention.reference.attend` with PyTorch's kernel.
 
     The kernel knows causal masks and windows only: with any other `mask`, or `dropout`, SDPA runs.
+    Models with `softcap` or `sinks` are refused (:func:`sharedllm.attention.backends.get_backend`).
     """
+    _require_plain(softcap, sinks)
     if mask is not None or dropout:
         return sdpa.attend(query, key, value, mask, scale=scale, dropout=dropout)
     q, k, v = (x.transpose(1, 2) for x in (query, key, value))
@@ -66,8 +70,11 @@ def varlen(
     *,
     scale: float,
     window: int | None = None,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
 ) -> Tensor:
     """Compute :func:`sharedllm.attention.reference.varlen` with PyTorch's kernel."""
+    _require_plain(softcap, sinks)
     longest, bounds = segments.longest, segments.bounds
     near = window is not None and window < longest
     out: Tensor = torch.ops.aten._flash_attention_forward(
@@ -110,6 +117,11 @@ def step(query: Tensor, key: Tensor, value: Tensor, used: Tensor, *, scale: floa
     return out[:, :, None]
 
 
+def _require_plain(softcap: float | None, sinks: Tensor | None) -> None:
+    if softcap is not None or sinks is not None:
+        raise ValueError("FlashAttention has neither capped scores nor sinks; use SDPA")
+
+
 @functools.lru_cache(maxsize=16)
 def _bounds(rows: int, length: int, device: torch.device) -> Tensor:
     """Return the cumulative bounds of `rows` rows of equal length."""
@@ -142,8 +154,11 @@ class Package:
         *,
         scale: float,
         dropout: float = 0.0,
+        softcap: float | None = None,
+        sinks: Tensor | None = None,
     ) -> Tensor:
         """Compute :func:`attend` with this package."""
+        _require_plain(softcap, sinks)
         if mask is not None or dropout:
             return sdpa.attend(query, key, value, mask, scale=scale, dropout=dropout)
         q, k, v = (x.transpose(1, 2) for x in (query, key, value))
@@ -159,8 +174,11 @@ class Package:
         *,
         scale: float,
         window: int | None = None,
+        softcap: float | None = None,
+        sinks: Tensor | None = None,
     ) -> Tensor:
         """Compute :func:`varlen` with this package."""
+        _require_plain(softcap, sinks)
         near = window is not None and window < segments.longest
         out = _function(self.interface, "flash_attn_varlen_func")(
             query,

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from sharedllm.attention.visibility import Segments
 
+SCORES = 1 << 27  # computed at once, half a gigabyte
+
 
 def lower_right_causal(t: int, s: int, device: torch.device) -> Tensor:
     """Return bool (T, S): query i of the last `t` slots sees keys 0 .. s - t + i."""
@@ -26,6 +28,8 @@ def attend(
     *,
     scale: float,
     dropout: float = 0.0,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
 ) -> Tensor:
     """Compute softmax(query key^T scale) value, with grouped heads.
 
@@ -36,6 +40,8 @@ def attend(
     mask : bool (B, T, S), True where visible; None is lower-right causal
     scale : float
     dropout : float
+    softcap : bounds scores, softly, to this size (Gemma 2)
+    sinks : (H,), the score of a key without a value that every query of a head sees (gpt-oss)
 
     Returns
     -------
@@ -43,14 +49,24 @@ def attend(
     """
     b, h, t, d = query.shape
     g, s = key.shape[1], key.shape[2]
-    grouped = query.float().view(b, g, h // g, t, d)
-    scores = torch.einsum("bgrtd,bgsd->bgrts", grouped, key.float()) * scale
-    visible = lower_right_causal(t, s, query.device) if mask is None else mask[:, None, None]
-    weights = torch.softmax(scores.masked_fill(~visible, float("-inf")), dim=-1)
-    weights = torch.nan_to_num(weights, nan=0.0)  # a row of -inf only is a query that sees nothing
-    weights = torch.nn.functional.dropout(weights, p=dropout)
-    out = torch.einsum("bgrts,bgsd->bgrtd", weights, value.float())
-    return out.reshape(b, h, t, d).to(query.dtype)
+    grouped = query.float().reshape(b, g, h // g, t, d)
+    visible = lower_right_causal(t, s, query.device)[None] if mask is None else mask
+    out, rows = [], max(1, SCORES // (b * h * s))
+    for at in range(0, t, rows):
+        part = slice(at, at + rows)
+        scores = torch.einsum("bgrtd,bgsd->bgrts", grouped[:, :, :, part], key.float()) * scale
+        if softcap is not None:
+            scores = torch.tanh(scores / softcap) * softcap
+        scores = scores.masked_fill(~visible[:, None, None, part], float("-inf"))
+        if sinks is not None:
+            sink = sinks.float().view(1, g, h // g, 1, 1).expand(*scores.shape[:-1], 1)
+            scores = torch.cat([scores, sink], dim=-1)
+        # a row of -inf only is a query that sees nothing
+        weights = torch.nan_to_num(torch.softmax(scores, dim=-1), nan=0.0)[..., :s]
+        weights = torch.nn.functional.dropout(weights, p=dropout)
+        out.append(torch.einsum("bgrts,bgsd->bgrtd", weights, value.float()))
+    joined = out[0] if len(out) == 1 else torch.cat(out, dim=3)
+    return joined.reshape(b, h, t, d).to(query.dtype)
 
 
 def varlen(
@@ -61,6 +77,8 @@ def varlen(
     *,
     scale: float,
     window: int | None = None,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
 ) -> Tensor:
     """Compute causal self-attention of packed sequences, each to itself alone.
 
@@ -71,6 +89,7 @@ def varlen(
     segments : the packed sequences, T tokens together
     scale : float
     window : tokens that each token sees, itself included; None means all before it
+    softcap, sinks : see :func:`attend`
 
     Returns
     -------
@@ -80,6 +99,7 @@ def varlen(
     for length in segments.lengths:
         q, k, v = (x[at : at + length].transpose(0, 1)[None] for x in (query, key, value))
         mask = None if window is None else banded_causal(length, window, query.device)[None]
-        out.append(attend(q.contiguous(), k, v, mask, scale=scale)[0].transpose(0, 1))
+        attended = attend(q.contiguous(), k, v, mask, scale=scale, softcap=softcap, sinks=sinks)
+        out.append(attended[0].transpose(0, 1))
         at += length
     return torch.cat(out)

@@ -5,8 +5,9 @@ Shapes: B batch, T queries, S keys; N packed sequences.
 Over a cache every token and injected KV entry has an *order*, its place in the prompt. A query sees
  the keys whose order is at most its own. Slots of a cache may be padded or (in the keyword
 path) be in another sequence than the prompt, so the order is kept beside them. Injected entries of
-one document share one order and are visible at any distance. Text tokens are hidden from
-sliding-window layers beyond their window.
+one document share one order. Tokens are hidden from sliding-window layers beyond their window.
+Injected entries are hidden there too if other layers see everything; if all layers slide, injected
+entries are visible at any distance.
 
 Packed sequences follow each other without padding and see only themselves, so their lengths define
 the visibility.
@@ -23,7 +24,7 @@ import torch
 from torch import Tensor
 
 NEVER = torch.iinfo(torch.int32).max  # the order of padding: no query reaches it
-ALWAYS = torch.iinfo(torch.int32).max  # the position of injected KV: inside every sliding window
+ALWAYS = torch.iinfo(torch.int32).max  # a position inside every sliding window
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -139,10 +139,10 @@ class DocumentEncoder:
         self.injection = injection or InjectionConfig()
         self.search, self.loaded_from, self.load_s = search, loaded_from, load_s
         self.shape = inspect(model)
-        self.rotation = Rotation(model.get_decoder().rotary_emb)
+        self.rotation = Rotation(model.get_decoder().rotary_emb, self.shape.rotations)
         self.lock = ModelLock()
         layers = self.shape.injected(self.injection, self.tree)
-        backend = activate(model, attention)
+        backend = activate(model, attention, self.shape.family.softmax)
         if self.injection.mode == "cross":
             cross.install(model, self.shape, self.rotation, layers, backend.attend)
         self.lower = LowerModel(model, self.shape, self.rotation, layers)

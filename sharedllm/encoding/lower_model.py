@@ -169,8 +169,7 @@ class LowerModel:
         cache = CaptureCache(self._rotation, kept, positions)
         with acting("lower"):
             hidden = self._run(self._encoder, ids, spans, cache)
-            normed = self._last.input_layernorm(hidden.index_select(0, kept))
-            last = self._keys_values(self._last.self_attn, normed)
+            last = self._keys_values(self._last, hidden.index_select(0, kept))
         keys, values = (
             torch.stack([*below, above.transpose(0, 1)])
             for below, above in zip((cache.keys, cache.values), last, strict=True)
@@ -322,6 +321,11 @@ def _first_layers(decoder: Any, layers: int) -> nn.Module:
     view: Any = copy.copy(decoder)
     view.config = copy.copy(decoder.config)
     view.config.num_hidden_layers = layers
-    view._modules = {**decoder._modules, "norm": nn.Identity()}
+    # gpt-oss runs all of its layers, whatever the configuration says
+    view._modules = {
+        **decoder._modules,
+        "norm": nn.Identity(),
+        "layers": decoder.layers[:layers],
+    }
     first: nn.Module = view
     return first

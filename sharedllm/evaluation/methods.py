@@ -20,7 +20,7 @@ from sharedllm.encoding.document import Document
 from sharedllm.errors import SharedLLMError, WindowError
 from sharedllm.evaluation.items import Frame, Item
 from sharedllm.generation.assemble import Prepared
-from sharedllm.hf.architectures import ModelShape
+from sharedllm.hf.architectures import ModelShape, text_config
 from sharedllm.injection.positions import Prompt
 from sharedllm.search.leaf_scores import Scores
 from sharedllm.shared_llm import SharedLLM
@@ -119,6 +119,14 @@ class Method(ABC):
         return None
 
 
+def _inner(config: Any, experts: bool) -> int:
+    """Return the inner width of a layer's feed-forward part that one token goes through."""
+    if not experts:
+        return int(config.intermediate_size)
+    width = getattr(config, "moe_intermediate_size", None) or config.intermediate_size
+    return int(width) * int(config.num_experts_per_tok)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Size:
     """Sizes of a model, and the formulas of costs.
@@ -144,11 +152,11 @@ class Size:
 
     @classmethod
     def of(cls, model: Any, shape: ModelShape) -> Size:
-        config = model.config
+        config = text_config(model.config)
         attention, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
         return cls(
             layers=shape.layers,
-            layer=shape.hidden * (2 * attention + 2 * kv + 3 * int(config.intermediate_size)),
+            layer=shape.hidden * (2 * attention + 2 * kv + 3 * _inner(config, shape.experts)),
             attention=attention,
             output=shape.hidden * int(config.vocab_size),
             kv_bytes=2 * kv * model.dtype.itemsize,
@@ -212,7 +220,7 @@ class Prompted(Method):
     def losses(self, ready: Sequence[Ready], targets: Sequence[Sequence[int]]) -> list[Losses]:
         out: list[Losses] = [np.empty(0)] * len(ready)
         longest = 1 + max(map(len, targets))
-        cells = longest * int(self.llm.model.config.vocab_size)
+        cells = longest * int(text_config(self.llm.model.config).vocab_size)
         for llm, group in self._groups(ready, most=max(1, LOGIT_CELLS // cells)):
             prompts = [_extended(ready[i].prompt, targets[i]) for i in group]
             keep = 1 + max(len(targets[i]) for i in group)

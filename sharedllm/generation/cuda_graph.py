@@ -171,6 +171,11 @@ class StepGraph:
         if upper.device.type != "cuda" or upper.spread:
             where = "several devices" if upper.spread else upper.device
             raise ConfigError(f"graphs=True needs a model on one CUDA card; this one is on {where}")
+        if upper.experts:
+            raise ConfigError(
+                "graphs=True is not for mixtures of experts, whose work depends on the token: "
+                "leave it out"
+            )
         if not upper.fixed_rotation:
             raise ConfigError(
                 "graphs=True needs rotary frequencies that do not depend on the length; "

@@ -9,6 +9,7 @@ so transformers builds no mask; the context holds the visibility.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 
 from sharedllm.attention import flash
-from sharedllm.attention.backends import Backend, get_backend
+from sharedllm.attention.backends import Backend, Softmax, get_backend
 from sharedllm.attention.context import AttentionContext
 from sharedllm.attention.visibility import Segments
 from sharedllm.errors import ModelError
@@ -37,6 +38,8 @@ def _make(backend: Backend) -> Any:
         scaling: float,
         dropout: float = 0.0,
         sliding_window: int | None = None,
+        softcap: float | None = None,
+        s_aux: Tensor | None = None,
         shared: AttentionContext | Segments | None = None,
         **_: Any,
     ) -> tuple[Tensor, None]:
@@ -48,7 +51,17 @@ def _make(backend: Backend) -> Any:
             )
         if isinstance(shared, Segments):
             q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-            return backend.varlen(q, k, v, shared, scale=scaling, window=sliding_window)[None], None
+            packed = backend.varlen(
+                q,
+                k,
+                v,
+                shared,
+                scale=scaling,
+                window=sliding_window,
+                softcap=softcap,
+                sinks=s_aux,
+            )
+            return packed[None], None
         layer = module.layer_idx
         if shared.joined is not None and layer < shared.layers:
             key = torch.cat([shared.joined.keys[layer].to(key.dtype), key], dim=2)
@@ -58,20 +71,31 @@ def _make(backend: Backend) -> Any:
         if used is not None and backend.step is not None and visible.whole(sliding_window):
             return backend.step(query, key, value, used, scale=scaling).transpose(1, 2), None
         mask = visible.mask(sliding_window)
-        out = backend.attend(query, key, value, mask, scale=scaling, dropout=dropout)
+        out = backend.attend(
+            query,
+            key,
+            value,
+            mask,
+            scale=scaling,
+            dropout=dropout,
+            softcap=softcap,
+            sinks=s_aux,
+        )
         return out.transpose(1, 2).contiguous(), None
 
     return shared_attention
 
 
-def activate(model: Any, name: str) -> Backend:
+def activate(model: Any, name: str, softmax: Sequence[Softmax] = ()) -> Backend:
     """Make `model` use our attention with the backend called `name`; return the backend.
 
     In half precision on CUDA its norms are fused as well.
     """
-    backend = get_backend(name, device=parameter_device(model), dtype=model.dtype)
-    # transformers (5.23) takes every name with "flash" in it for its own and looks for a package
-    registered = f"{PREFIX}_{backend.name.replace('flash', 'fa')}"
+    backend = get_backend(name, device=parameter_device(model), dtype=model.dtype, softmax=softmax)
+    # transformers (5.23) takes every name with "flash" or "sdpa" in it for its own: it looks for a
+    # package, or refuses it for models with capped scores or sinks
+    name = backend.name.replace("flash", "fa").replace("sdpa", "sdp")
+    registered = f"{PREFIX}_{name}"
     AttentionInterface.register(registered, _make(backend))
     model.set_attn_implementation(registered)
     if flash.runs_on(parameter_device(model), model.dtype):

@@ -39,7 +39,7 @@ class CaptureCache(Cache):
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        keys = self._unrotated(key_states.index_select(2, self._kept))[0]
+        keys = self._unrotated(key_states.index_select(2, self._kept), layer_idx)[0]
         values = value_states[0].index_select(1, self._kept)
         if layer_idx == len(self.keys):  # else gradient checkpointing recomputes the layer
             self.keys.append(keys)

@@ -21,13 +21,11 @@ from sharedllm.hf.rope import Rotation
 class CrossInjection(nn.Module):
     """The cross-attention of one layer."""
 
-    def __init__(
-        self, layer: Any, config: Any, shape: ModelShape, rotation: Rotation, attend: Attend
-    ) -> None:
+    def __init__(self, layer: Any, shape: ModelShape, rotation: Rotation, attend: Attend) -> None:
         super().__init__()
         attention = layer.self_attn
         self.norm = copy.deepcopy(layer.input_layernorm)
-        self.query = shape.family.copy_query(attention, config)
+        self.query = shape.family.copy_query(attention)
         self.query_norm = copy.deepcopy(getattr(attention, "q_norm", None)) or nn.Identity()
         self.out = copy.deepcopy(attention.o_proj)
         self.scale = float(attention.scaling)
@@ -39,7 +37,7 @@ class CrossInjection(nn.Module):
         """Return the addition to the residual stream `h` (B, T, hidden); 0 where no KV is seen."""
         b, t, _ = h.shape
         query = self.query_norm(self.query(self.norm(h)).view(b, t, -1, self.head_dim))
-        query = self._rotation.rotate(query.transpose(1, 2), memory.cross_position)
+        query = self._rotation.rotate(query.transpose(1, 2), memory.cross_position, layer)
         keys, values = memory.keys[layer].to(query.dtype), memory.values[layer].to(query.dtype)
         mask = memory.visibility.mask(None)
         out = self.attend(query, keys, values, mask, scale=self.scale)
@@ -61,7 +59,7 @@ def install(
     crosses: nn.ModuleList = getattr(decoder, "cross_injection", None) or nn.ModuleList()
     for index in range(len(crosses), layers):
         layer = decoder.layers[index]
-        crosses.append(CrossInjection(layer, model.config, shape, rotation, attend))
+        crosses.append(CrossInjection(layer, shape, rotation, attend))
         _hook(layer, crosses[index], index)
     for cross in crosses:
         cross.attend = attend  # type: ignore[assignment]

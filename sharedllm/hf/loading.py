@@ -18,12 +18,18 @@ from typing import Any
 import torch
 from huggingface_hub.utils import logging as hub_logging
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+)
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.utils import logging as transformers_logging
 
 from sharedllm.errors import ConfigError, ModelNotFoundError, UnsupportedModelError
-from sharedllm.hf.architectures import why_not
+from sharedllm.hf.architectures import WRAPPERS, why_not
 from sharedllm.hf.gguf_conversion import convert
 from sharedllm.hf.hub import explained, look_up
 from sharedllm.hf.models import hub_name
@@ -202,12 +208,12 @@ def load(
         tokenizer = AutoTokenizer.from_pretrained(
             name, **_hub_options(options), trust_remote_code=False
         )
-        weights = weigh(config)
+        weights = weigh(config, _auto_class(config))
     place: dict[str, Any] = {"device": device, "dtype": dtype}
     require_room(name, config, weights, quantize=quantize, options=options, **place)
     if quantize is not None:
         options = quantized(name, config, weights, quantize, options=options, **place)
-    model = _from_pretrained(name, dtype, options)
+    model = _from_pretrained(name, config, dtype, options)
     keep_odd_layouts(model)
     if not tokenizer.is_fast:
         raise UnsupportedModelError(
@@ -257,12 +263,13 @@ def injectable(name_or_path: str | os.PathLike[str] | None, options: dict[str, A
     name, options = find(name_or_path, options)
     with _reported(name, options), _quiet():
         config = AutoConfig.from_pretrained(name, **_hub_options(options), trust_remote_code=False)
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+    reason = why_not(config)
+    if reason and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise UnsupportedModelError(
             f"{name!r} is of type {config.model_type!r}, of which transformers has no causal "
             "language model; name a model that writes text"
         )
-    return not why_not(config)
+    return not reason
 
 
 def _refuse_code(options: dict[str, Any]) -> None:
@@ -299,9 +306,9 @@ def _is_dir(path: Path) -> bool:
         return False
 
 
-def _from_pretrained(name: str, dtype: torch.dtype, options: dict[str, Any]) -> Any:
+def _from_pretrained(name: str, config: Any, dtype: torch.dtype, options: dict[str, Any]) -> Any:
     with _reported(name, options), _quiet():
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = _auto_class(config).from_pretrained(
             name, dtype=dtype, output_loading_info=True, **{**options, **NO_CODE}
         )
     model, report = loaded
@@ -312,6 +319,13 @@ def _from_pretrained(name: str, dtype: torch.dtype, options: dict[str, Any]) -> 
             f"{missing[0]!r} the first: the files are incomplete or of another architecture"
         )
     return model
+
+
+def _auto_class(config: Any) -> Any:
+    """Return the class that loads a model: transformers keeps some with pictures apart."""
+    known = type(config) in AutoModelForCausalLM._model_mapping
+    apart = not known and config.model_type in WRAPPERS  # Ministral 3
+    return AutoModelForImageTextToText if apart else AutoModelForCausalLM
 
 
 @contextmanager

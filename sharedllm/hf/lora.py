@@ -20,9 +20,10 @@ from torch import Tensor, nn
 
 from sharedllm.config import AdapterConfig
 from sharedllm.errors import AdapterError
+from sharedllm.hf.architectures import has_experts
 
-LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-FUSED = ("qkv_proj", "gate_up_proj")
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj")
+FEED_FORWARD = ("gate_proj", "up_proj", "down_proj", "gate_up_proj")
 
 _acting: ContextVar[str | None] = ContextVar("acting", default=None)
 
@@ -93,10 +94,16 @@ class Adapter:
         decoder.low_rank = self._matrices  # moves with the model, and is trained with it
 
     def _linears(self) -> Iterator[tuple[str, Any]]:
-        for name, module in self._model.named_modules():
-            last = name.rpartition(".")[2]
-            if ".layers." in name and last in (*LINEARS, *FUSED) and "low_rank" not in name:
-                yield name, module
+        """Yield the linear layers of the decoder; with experts, those of attention alone.
+
+        The weights of experts are one tensor for all, not linear layers.
+        """
+        decoder = self._model.get_decoder()
+        inside = next(name for name, m in self._model.named_modules() if m is decoder)
+        wanted = ATTENTION if has_experts(decoder) else (*ATTENTION, *FEED_FORWARD)
+        for name, module in decoder.layers.named_modules():
+            if name.rpartition(".")[2] in wanted:
+                yield f"{inside}.layers.{name}", module
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Return all trainable parameters by name, including those of cross-attention."""

@@ -68,10 +68,15 @@ def _read(path: Path) -> str:
     return path.read_text(encoding="ascii").strip() if path.is_file() else ""
 
 
-def weigh(config: Any) -> Weights:
-    """Count the weights of a configuration without making them."""
+def weigh(config: Any, kind: Any = AutoModelForCausalLM) -> Weights:
+    """Count the weights of a configuration without making them.
+
+    Parameters
+    ----------
+    kind : class of transformers that loads it
+    """
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+        model = kind.from_config(config)
     head = model.get_output_embeddings()
     linear = (m for m in model.modules() if isinstance(m, nn.Linear) and m is not head)
     return Weights(

@@ -112,13 +112,24 @@ class Layout:
     With ordinal positions text and KV are numbered on in prompt order. With chunk positions (paper,
     section 3.3) all keys of chunk i are at i: after the head in joint injection; counted from 0,
     apart from the text, in cross injection, where every query is behind the last chunk.
+
+    Parameters
+    ----------
+    windowed : True if sliding windows hide injected KV that lies beyond them, as they hide text
     """
 
     def __init__(
-        self, batch: int, config: InjectionConfig, rotation: Rotation, device: torch.device
+        self,
+        batch: int,
+        config: InjectionConfig,
+        rotation: Rotation,
+        device: torch.device,
+        *,
+        windowed: bool,
     ) -> None:
         self._config = config
         self._rotation = rotation
+        self._windowed = windowed
         self._device = device
         self._order = 0
         self._position = torch.zeros(batch, dtype=torch.int64, device=device)
@@ -168,9 +179,10 @@ class Layout:
             self._chunk = self._chunk + extent
         else:
             self._position = self._position + extent
-        slots = Keys(order=order, position=torch.full_like(order, ALWAYS))
+        seen = position.int() if self._windowed else torch.full_like(order, ALWAYS)
+        slots = Keys(order=order, position=seen)
         return MemoryPiece(
-            keys=self._rotation.rotate(keys, position),
+            keys=self._rotation.rotate_layers(keys, position),
             values=values,
             slots=slots,
             padded=any(entry is None or len(entry) < longest for entry in rows),

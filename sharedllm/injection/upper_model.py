@@ -67,6 +67,8 @@ class UpperModel:
         self.config = config
         self.layers = config.layers or shape.layers
         self.fixed_rotation = rotation.fixed
+        self.experts = shape.experts
+        self._windowed = shape.mixes_windows(self.layers)
         self.device = parameter_device(model)
         self._prefix_cache = PrefixCache(model)
 
@@ -98,6 +100,11 @@ class UpperModel:
                 "max_new_tokens"
             )
 
+    def _layout(self, prompts: Sequence[Prompt]) -> Layout:
+        return Layout(
+            len(prompts), self.config, self._rotation, self.device, windowed=self._windowed
+        )
+
     @torch.inference_mode()
     def start(self, prompts: Sequence[Prompt]) -> Session:
         """Prefill a batch of prompts piece by piece: text, injected KV, ..., text."""
@@ -107,7 +114,7 @@ class UpperModel:
         session = Session(
             reads=_all_read(prompts),
             cache=InjectionCache(self._shape.layers, rooms),
-            layout=Layout(len(prompts), self.config, self._rotation, self.device),
+            layout=self._layout(prompts),
             logits=torch.empty(0),
         )
         pieces = session.layout.pieces(prompts)
@@ -194,7 +201,7 @@ class UpperModel:
             One per row; T is its number of text tokens, at most `keep`.
         """
         require_active(self._model, cached=False)
-        layout = Layout(len(prompts), self.config, self._rotation, self.device)
+        layout = self._layout(prompts)
         pieces = list(layout.pieces(prompts))
         texts = [piece for piece in pieces if isinstance(piece, TextPiece)]
         memories = [piece for piece in pieces if isinstance(piece, MemoryPiece)]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sharedllm.attention.backends import HALF_ON_CUDA, NAMES, get_backend
+from sharedllm.attention import flash, reference
+from sharedllm.attention.backends import HALF_ON_CUDA, NAMES, Softmax, get_backend
 from sharedllm.attention.visibility import ALWAYS, NEVER, Keys, Visibility
 from sharedllm.errors import ConfigError
 
@@ -50,6 +51,65 @@ def test_the_mask_decides_alone_what_counts(name: str) -> None:
     found = get_backend(name).attend(q, k, v, mask, scale=0.3)
     expected = v[:, :, 2:3].repeat_interleave(2, dim=1).expand_as(found)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+SINKS = torch.tensor([0.5, -2.0, 3.0, 0.0])
+
+
+def written_out(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor, softcap: float | None
+) -> torch.Tensor:
+    """Scores capped by tanh, and each head's sink as a further key, without a value."""
+    k, v = (x.repeat_interleave(2, dim=1) for x in (k, v))
+    scores = q @ k.transpose(2, 3) * 0.3
+    if softcap:
+        scores = softcap * (scores / softcap).tanh()
+    scores = scores.masked_fill(~mask[:, None], -torch.inf)
+    sink = SINKS[None, :, None, None].expand(*scores.shape[:-1], 1)
+    return torch.cat([scores, sink], dim=-1).softmax(-1)[..., :-1] @ v
+
+
+@pytest.mark.parametrize("name", ["reference", *OTHERS])
+@pytest.mark.parametrize(("t", "s"), [(1, 1), (1, 9), (5, 5), (5, 9)])
+@pytest.mark.parametrize("softcap", [None, 0.4])
+@pytest.mark.parametrize("masked", [False, True])
+def test_capped_scores_and_sinks(
+    name: str, t: int, s: int, softcap: float | None, masked: bool
+) -> None:
+    q, k, v = tensors(t, s)
+    causal = torch.ones(t, s, dtype=torch.bool).tril(s - t).expand(2, t, s)
+    mask = causal & (torch.rand(2, t, s, generator=torch.Generator().manual_seed(1)) < 0.5)
+    mask[0, 0] = False  # sees the sink alone
+    backend, given = get_backend(name), mask if masked else None
+    found = backend.attend(q, k, v, given, scale=0.3, softcap=softcap, sinks=SINKS)
+    expected = written_out(q, k, v, mask if masked else causal, softcap)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_reference_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    q, k, v = tensors(7, 9)
+    options = {"scale": 0.3, "softcap": 0.4, "sinks": SINKS}
+    mask = torch.rand(2, 7, 9, generator=torch.Generator().manual_seed(1)) < 0.5
+    whole = [reference.attend(q, k, v, m, **options) for m in (None, mask)]
+    monkeypatch.setattr(reference, "SCORES", 2 * 2 * 4 * 9)  # two queries at once
+    parts = [reference.attend(q, k, v, m, **options) for m in (None, mask)]
+    torch.testing.assert_close(parts, whole, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", HALF_ON_CUDA)
+@pytest.mark.parametrize("softmax", ["softcap", "sinks"])
+def test_flash_attention_is_refused_where_it_cannot(
+    name: str, softmax: Softmax, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flash, "runs_on", lambda device, dtype: True)
+    with pytest.raises(ConfigError, match=f"'{name}' cannot compute this model's {softmax}"):
+        get_backend(name, softmax=[softmax])
+    assert get_backend("auto", softmax=[softmax]).name == "sdpa"
+    assert get_backend("auto").name == "torch-flash"
+    q, k, v = tensors(3, 3)
+    extra = {"softcap": 1.0} if softmax == "softcap" else {"sinks": SINKS}
+    with pytest.raises(ValueError, match="neither capped scores nor sinks"):
+        flash.attend(q, k, v, None, scale=0.3, **extra)
 
 
 def test_an_unknown_backend_is_refused() -> None:

@@ -43,6 +43,21 @@ def test_packed_attention(
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=2e-6)
 
 
+@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("window", [None, 3])
+def test_packed_attention_with_capped_scores_and_sinks(name: str, window: int | None) -> None:
+    lengths, sinks = (4, 4, 9, 1), torch.tensor([0.5, -2.0, 3.0, 0.0, 1.0, 1.0])
+    q, k, v = tensors(sum(lengths), 6)
+    segments = Segments.of(lengths, CPU)
+    for softcap, given in ((0.4, None), (None, sinks), (0.4, sinks)):
+        options = {"scale": 0.3, "window": window, "softcap": softcap, "sinks": given}
+        found = get_backend(name).varlen(q, k, v, segments, **options)
+        expected = reference.varlen(q, k, v, segments, **options)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=2e-6)
+        plain = reference.varlen(q, k, v, segments, scale=0.3, window=window)
+        assert float((expected - plain).abs().max()) > 0.05
+
+
 def test_the_reference_written_out() -> None:
     """Two sequences, a window of two: each token sees itself and the one before it."""
     q, k, v = tensors(5, 1, 1)
@@ -132,7 +147,7 @@ def test_batches_hold_no_more_tokens_than_they_should(tiny_llm: SharedLLM) -> No
 
 def test_auto_says_what_it_chose() -> None:
     assert get_backend().name == "sdpa"
-    assert shared("llama", attention="auto").model.config._attn_implementation == "sharedllm_sdpa"
+    assert shared("llama", attention="auto").model.config._attn_implementation == "sharedllm_sdp"
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,14 +7,13 @@ import torch
 
 from sharedllm.injection.positions import Prompt
 from tests.equivalence.prompts import CLOSE, by_cache
-from tests.models import FAMILIES, make_model, shared, some_ids, stock
+from tests.models import FAMILIES, MODES, make_model, shared, some_ids, stock
 
 IDS = some_ids(30)  # well beyond the sliding window
 
 
 @pytest.mark.parametrize("attention", ["reference", "sdpa"])
-@pytest.mark.parametrize("mode", ["joint", "cross"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "mode"), MODES)
 def test_logits_are_the_stock_models(family: str, mode: str, attention: str) -> None:
     upper = shared(family, mode=mode, attention=attention).upper
     with torch.no_grad():

@@ -19,7 +19,7 @@ from tests.equivalence.prompts import (
     node,
     prompt_of,
 )
-from tests.models import FAMILIES, shared, some_ids
+from tests.models import MODES, shared, some_ids
 from tests.texts import FERRY, STORY
 
 # Rows of one batch: other heads, memories, tails, and 2, 1, 1, 0 and 1 places.
@@ -51,8 +51,7 @@ def generate(llm: SharedLLM, prompts: list[Prompt], n: int) -> list[list[int]]:
     return [row.ids for row in rows]
 
 
-@pytest.mark.parametrize("mode", ["joint", "cross"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "mode"), MODES)
 def test_generation_is_recomputation(family: str, mode: str) -> None:
     llm = shared(family, mode=mode)
     prompts = [prompt_of(llm, pieces) for pieces in BATCH[:2]]
@@ -62,8 +61,7 @@ def test_generation_is_recomputation(family: str, mode: str) -> None:
 
 
 @pytest.mark.parametrize("positions", ["ordinal", "chunk"])
-@pytest.mark.parametrize("mode", ["joint", "cross"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "mode"), MODES)
 def test_batch_rows_are_single_rows(family: str, mode: str, positions: str) -> None:
     llm = shared(family, mode=mode, positions=positions)
     prompts, steps = [prompt_of(llm, pieces) for pieces in BATCH], some_ids(2, 30)

@@ -11,6 +11,7 @@ import torch
 from sharedllm import TreeConfig
 from sharedllm.encoding.kv import NodeKV, kept_positions
 from sharedllm.encoding.lower_model import NodeRequest
+from sharedllm.hf.architectures import inspect
 from sharedllm.hf.rope import Rotation
 from tests.equivalence import oracle
 from tests.models import FAMILIES, TREE, shared, some_ids, stock
@@ -138,10 +139,15 @@ def test_coarser_from_finer_is_direct_encoding(length: int, steps: int) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_rotation_comes_off_and_on(family: str) -> None:
     model = stock(family)
-    rotation = Rotation(model.model.rotary_emb)
-    x = torch.randn(3, 2, 2, 20, model.model.layers[0].self_attn.head_dim)
+    rotation = Rotation(model.model.rotary_emb, inspect(model).rotations)
+    heads, dims = 2, model.model.layers[0].self_attn.head_dim
+    x = torch.randn(3, 2, heads, 20, dims)
     positions = torch.stack([torch.arange(20), torch.arange(200, 220)])
-    turned = rotation.rotate(x, positions)
+    turned, off = rotation.rotate_layers(x, positions), rotation.unrotation(positions)
+    for index, (plain, found) in enumerate(zip(x, turned, strict=True)):
+        torch.testing.assert_close(off(found, index), plain, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(found, rotation.rotate(plain, positions, index))
+        expected = oracle._rotate(model, index, plain[:1], positions[0])
+        torch.testing.assert_close(found[:1], expected)
     assert float((turned - x).abs().max()) > 0.1
-    torch.testing.assert_close(rotation.unrotate(turned, positions), x, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(turned[0, :1], oracle._rotate(model, x[0, :1], positions[0]))
+    torch.testing.assert_close(rotation.rotate_layers(x.requires_grad_(), positions), turned)

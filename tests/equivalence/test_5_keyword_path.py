@@ -13,14 +13,12 @@ from sharedllm import SharedLLM
 from sharedllm.errors import ModelError
 from sharedllm.injection.positions import Prompt
 from tests.equivalence.prompts import CLOSE, SCENE, by_cache, by_keyword, prompt_of
-from tests.models import FAMILIES, shared, some_ids
-
-MODES = [("joint", "ordinal"), ("joint", "chunk"), ("cross", "ordinal"), ("cross", "chunk")]
+from tests.models import MODES, shared, some_ids
 
 
 @pytest.mark.parametrize("layers", [1, 3])
-@pytest.mark.parametrize(("mode", "positions"), MODES)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("positions", ["ordinal", "chunk"])
+@pytest.mark.parametrize(("family", "mode"), MODES)
 def test_keyword_path_is_the_cache_path(
     family: str, mode: str, positions: str, layers: int
 ) -> None:
@@ -33,8 +31,7 @@ def test_keyword_path_is_the_cache_path(
         torch.testing.assert_close(cached, keyword, **CLOSE)
 
 
-@pytest.mark.parametrize("mode", ["joint", "cross"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "mode"), MODES)
 def test_backends_agree(family: str, mode: str) -> None:
     found = []
     for attention in ("reference", "sdpa", "auto"):
@@ -73,8 +70,14 @@ def gradients(llm: SharedLLM, prompts: list[Prompt]) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("attention", ["reference", "sdpa"])
-@pytest.mark.parametrize("mode", ["joint", "cross"])
-@pytest.mark.parametrize("family", ["llama-biased", "qwen2-mixed", "qwen3", "phi3-longrope"])
+@pytest.mark.parametrize(
+    ("family", "mode"),
+    [
+        *((f, m) for m in ("joint", "cross") for f in ("llama-biased", "qwen3", "phi3-longrope")),
+        *((f, "joint") for f in ("qwen2-mixed", "gemma2", "gemma3", "olmo2", "gpt-oss")),
+        ("smollm3", "cross"),
+    ],
+)
 def test_gradients_flow_with_and_without_checkpointing(
     family: str, mode: str, attention: str
 ) -> None:

@@ -7,7 +7,7 @@ import torch
 
 from tests.equivalence import oracle
 from tests.equivalence.prompts import CLOSE, SCENE, by_cache, prompt_of
-from tests.models import FAMILIES, make_model, shared, stock
+from tests.models import FAMILIES, MODES, make_model, shared, stock
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -20,8 +20,7 @@ def test_the_oracle_is_the_stock_model_without_memory(family: str) -> None:
 
 
 @pytest.mark.parametrize("positions", ["ordinal", "chunk"])
-@pytest.mark.parametrize("mode", ["joint", "cross"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "mode"), MODES)
 def test_memory_in_all_layers(family: str, mode: str, positions: str) -> None:
     llm = shared(family, mode=mode, positions=positions)
     expected = oracle.logits(stock(family), SCENE, mode=mode, layers=3, positions=positions)
@@ -33,8 +32,13 @@ def test_memory_in_all_layers(family: str, mode: str, positions: str) -> None:
 
 
 @pytest.mark.parametrize("layers", [1, 2])
-@pytest.mark.parametrize("mode", ["joint", "cross"])
-@pytest.mark.parametrize("family", ["llama", "qwen2-mixed", "phi3-longrope"])
+@pytest.mark.parametrize(
+    ("family", "mode"),
+    [
+        *((f, m) for m in ("joint", "cross") for f in ("llama", "qwen2-mixed", "phi3-longrope")),
+        *((f, "joint") for f in ("gemma3", "smollm3", "olmo2", "gpt-oss")),
+    ],
+)
 def test_memory_in_the_bottom_layers_only(family: str, mode: str, layers: int) -> None:
     llm = shared(family, mode=mode, layers=layers)
     expected = oracle.logits(stock(family), SCENE, mode=mode, layers=layers, positions="ordinal")
@@ -46,8 +50,14 @@ def test_memory_in_the_bottom_layers_only(family: str, mode: str, layers: int) -
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("mode", ["joint", "cross"])
-@pytest.mark.parametrize("family", ["llama-yarn", "mistral-sliding", "phi3-partial"])
+@pytest.mark.parametrize(
+    ("family", "mode"),
+    [
+        *((f, m) for m in ("joint", "cross") for f in ("llama-yarn", "mistral-sliding")),
+        *((f, "joint") for f in ("phi3-partial", "gemma2", "gemma3", "olmo3", "gpt-oss")),
+        ("smollm3", "cross"),
+    ],
+)
 def test_half_precision_is_near(family: str, mode: str, dtype: torch.dtype) -> None:
     llm = shared(family, mode=mode)
     llm.model.to(dtype)
@@ -57,10 +67,12 @@ def test_half_precision_is_near(family: str, mode: str, dtype: torch.dtype) -> N
     assert prompt.memory[0].keys.dtype == dtype
     with torch.no_grad():
         (found,) = llm.upper.logits([prompt])
-    error = (found.float() - expected).abs()
-    assert float(error.mean()) < 8 * torch.finfo(dtype).eps
+    model = make_model(family).to(dtype)
+    half = oracle.logits(model, SCENE, mode=mode, layers=3, positions="ordinal")
+    rounding = float((half.float() - expected).abs().mean())
+    assert float((found.float() - expected).abs().mean()) < 3 * rounding
     cached = by_cache(llm.upper, [prompt], [])[0][0].float()
-    assert float((cached - expected[-1]).abs().mean()) < 8 * torch.finfo(dtype).eps
+    assert float((cached - expected[-1]).abs().mean()) < 6 * rounding  # one token's
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -12,7 +12,7 @@ from sharedllm.generation.cuda_graph import ROUND, WARM_UP, StepGraph
 from sharedllm.injection.positions import Prompt
 from tests.equivalence.prompts import CLOSE, prompt_of
 from tests.equivalence.test_3_generation import BATCH
-from tests.models import FAMILIES, TREE, make_model, make_tokenizer, shared, some_ids
+from tests.models import MODES, TREE, make_model, make_tokenizer, shared, some_ids
 from tests.texts import STORY
 
 STEPS = some_ids(4, 50)
@@ -29,8 +29,7 @@ def grown(llm: SharedLLM, prompts: list[Prompt]) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("positions", ["ordinal", "chunk"])
-@pytest.mark.parametrize("mode", ["joint", "cross"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "mode"), MODES)
 def test_fixed_steps_are_growing_steps(family: str, mode: str, positions: str) -> None:
     llm = shared(family, mode=mode, positions=positions, layers=2)
     prompts = [prompt_of(llm, pieces) for pieces in BATCH]
@@ -85,6 +84,10 @@ def test_graphs_need_a_card_and_a_rotation_that_stays() -> None:
     with pytest.raises(ConfigError, match="graphs is 1"):
         llm.answer("Who?", graphs=1)
     assert llm.upper.fixed_rotation
+    experts = shared("mixtral").upper
+    experts.device = torch.device("cuda")
+    with pytest.raises(ConfigError, match="not for mixtures of experts"):
+        StepGraph.require(experts)
     for family in ("llama-dynamic", "phi3-longrope"):
         upper = shared(family).upper
         assert not upper.fixed_rotation
@@ -162,11 +165,14 @@ def test_answers_take_the_graph_of_the_one_before() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("mode", ["joint", "cross"])
-def test_graphs_on_a_card(mode: str) -> None:
+@pytest.mark.parametrize(
+    ("family", "mode"),
+    [("llama", "joint"), ("llama", "cross"), ("gemma2", "joint"), ("gemma3", "joint")],
+)
+def test_graphs_on_a_card(family: str, mode: str) -> None:
     if not torch.cuda.is_available():
         pytest.skip("needs CUDA")
-    llm = shared("llama", mode=mode, device="cuda")
+    llm = shared(family, mode=mode, device="cuda")
     prompts = [prompt_of(llm, pieces) for pieces in BATCH]
     session = llm.upper.start(prompts)
     step_graph = StepGraph(llm.upper, session, len(STEPS), graph=True)

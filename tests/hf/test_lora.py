@@ -19,7 +19,7 @@ from sharedllm.errors import AdapterError, InputError
 from sharedllm.hf import lora_io
 from sharedllm.hf.lora import Adapter, acting
 from sharedllm.injection.positions import Prompt
-from tests.models import FAMILIES, make_model, make_tokenizer, shared
+from tests.models import FAMILIES, MODES, make_model, make_tokenizer, shared
 from tests.texts import STORY
 
 IDS = tuple(range(20, 60))
@@ -76,8 +76,7 @@ def test_each_role_is_changed_by_its_own_matrices_alone(family: str) -> None:
     assert not torch.allclose(logits(llm, reads=True), upper, atol=1e-3)
 
 
-@pytest.mark.parametrize("mode", ["joint", "cross"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "mode"), MODES)
 def test_saved_and_loaded_it_is_the_same(family: str, mode: str, tmp_path: Path) -> None:
     llm = with_adapter(family, mode=mode)
     assert llm.adapter is not None
@@ -141,7 +140,7 @@ def test_peft_reads_each_role(family: str, tmp_path: Path) -> None:
         model = peft.PeftModel.from_pretrained(make_model(family), tmp_path / role).eval()
         with torch.no_grad():
             theirs = model(torch.tensor([IDS])).logits
-        torch.testing.assert_close(forward(llm, role), theirs, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(forward(llm, role), theirs, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -152,7 +151,7 @@ def test_merged_it_is_one_ordinary_model_a_role(family: str, tmp_path: Path) -> 
         model = AutoModelForCausalLM.from_pretrained(tmp_path / role).eval()
         with torch.no_grad():
             theirs = model(torch.tensor([IDS])).logits
-        torch.testing.assert_close(forward(llm, role), theirs, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(forward(llm, role), theirs, rtol=1e-4, atol=1e-4)
 
 
 def test_what_cannot_be_saved_is_said(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from sharedllm.injection.prefix_cache import KEPT, PrefixCache, have_shared_pref
 from tests.equivalence.prompts import CLOSE, SCENE, memory_of, node, prompt_of
 from tests.guard.counting import count
 from tests.guard.test_hot_paths import LAYER, OUTPUT
-from tests.models import FAMILIES, shared, some_ids
+from tests.models import MODES, shared, some_ids
 
 
 def first(llm: SharedLLM, prompts: list[Prompt]) -> torch.Tensor:
@@ -30,8 +30,7 @@ def asked(llm: SharedLLM, head: int, tail: int) -> Prompt:
     return Prompt(text=(some_ids(9, head), some_ids(5, tail)), memory=(memory,))
 
 
-@pytest.mark.parametrize("mode", ["joint", "cross"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "mode"), MODES)
 def test_a_head_from_the_last_time_is_a_head_read_anew(family: str, mode: str) -> None:
     llm = shared(family, mode=mode, layers=2)
     fresh = PrefixCache(llm.model)

@@ -117,7 +117,7 @@ def test_reading_kv_is_taught_by_reading_text(tmp_path: Path) -> None:
     torch.testing.assert_close(losses(llm, as_text, distil=1.0), losses(llm, as_text))
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3", "phi3-partial"])
+@pytest.mark.parametrize("family", ["llama", "qwen3", "phi3-partial", "olmo2", "gpt-oss"])
 def test_fused_norms_are_the_same_norms(family: str) -> None:
     model = make_model(family).eval()
     ids = torch.arange(12)[None]
