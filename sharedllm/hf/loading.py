@@ -210,9 +210,10 @@ def load(
         )
         weights = weigh(config, _auto_class(config))
     place: dict[str, Any] = {"device": device, "dtype": dtype}
-    require_room(name, config, weights, quantize=quantize, options=options, **place)
+    given = options
     if quantize is not None:
         options = quantized(name, config, weights, quantize, options=options, **place)
+    require_room(name, config, weights, quantize=quantize, options=given, **place)
     model = _from_pretrained(name, config, dtype, options)
     keep_odd_layouts(model)
     if not tokenizer.is_fast:

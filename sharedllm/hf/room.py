@@ -23,6 +23,7 @@ CGROUP_LIMITS = (  # of a container, version 2 and version 1
 )
 # With these, parts of a model go elsewhere, or its size is not known
 UNSURE = ("device_map", "max_memory", "offload_folder", "quantization_config", "gguf_file")
+UNPACKED = ("mxfp4",)  # published forms that transformers (5.23) unpacks on a processor
 SHORT = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
@@ -110,7 +111,9 @@ def require_room(
     if any(options.get(option) is not None for option in UNSURE):
         return
     there = memory_of(device)
-    published = getattr(config, "quantization_config", None) is not None
+    form_given = getattr(config, "quantization_config", None) or {}
+    unpacked = device.type == "cpu" and form_given.get("quant_method") in UNPACKED
+    published = bool(form_given) and not unpacked
     # how a form that is published quantised is loaded depends on kernels: four bits are the least
     needed = weights.parameters // 2 if published else weights.bytes(dtype, quantize)
     where = f"GPU {device.index or 0}" if device.type == "cuda" else "this machine"
@@ -122,7 +125,7 @@ def require_room(
             )
         return
     form = {"4bit": "in 4 bits", "8bit": "in 8 bits"}.get(quantize or "", f"in {SHORT[dtype]}")
-    ways = "" if published else _ways(weights, dtype, quantize, there.total)
+    ways = "" if form_given else _ways(weights, dtype, quantize, there.total)
     raise ModelTooLargeError(
         f"{name!r} needs {gib(needed)} for its weights {'at least' if published else form}, and "
         f"{where} has {gib(there.total)}; {ways or 'name a smaller model (sharedllm models)'}"

@@ -14,8 +14,10 @@ from sharedllm import SharedLLM, loaded
 from sharedllm.cli.main import main
 from sharedllm.encoding.document_encoder import loaded_encoder
 from sharedllm.errors import ModelNotFoundError
+from sharedllm.hf.architectures import FAMILIES
 from sharedllm.hf.models import BY_NAME, MODELS, KnownModel, hub_name, is_slip, nearest
 from sharedllm.hf.room import weigh
+from sharedllm.readers.injecting import InjectingReader
 from sharedllm.registry import forget
 from tests.hf.published import CONFIGS, lay_out, published
 from tests.models import make_model, make_tokenizer
@@ -98,10 +100,14 @@ def test_with_the_embedded_model(
     ask(BY_NAME[name], tmp_path, capsys)
 
 
-def test_windows_are_those_of_the_table(hub: Path) -> None:
-    for name in ("qwen3-4b", "phi4-mini"):
-        llm = SharedLLM.from_pretrained(name, device="cpu", dtype="float32")
-        assert llm.window == BY_NAME[name].context
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
+def test_windows_are_those_of_the_table(
+    model: KnownModel, hub: Path, llm: SharedLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sharedllm.shared_llm.loaded_encoder", lambda **_: llm.encoder)
+    read = SharedLLM.from_pretrained(model.name, device="cpu", dtype="float32")
+    assert read.window == model.context
+    assert isinstance(read.reader, InjectingReader) is (model.kind in FAMILIES)
 
 
 def test_every_way_to_name_a_model_takes_short_names(hub: Path) -> None:

@@ -250,6 +250,32 @@ def test_the_package_is_missing(load: Load, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.usefixtures("forgotten")
+def test_both_frameworks(folder: Path) -> None:
+    from sharedllm_integrations.langchain import ChatSharedLLM
+    from sharedllm_integrations.llamaindex import LlamaIndexSharedLLM
+
+    options: dict[str, Any] = {"model": str(folder), "quantize": "4bit", "device": "cpu"}
+    assert ChatSharedLLM(**options, max_tokens=2).invoke("Who?").content
+    assert LlamaIndexSharedLLM(**options, max_tokens=2).complete("Who?").text
+    assert loaded(str(folder), quantize="4bit", device="cpu").encoder.quantize == "4bit"
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_a_reader_of_text_beside_a_memory_is_packed(
+    llm: SharedLLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    AutoModelForCausalLM.from_config(small("qwen3.5-4b")).save_pretrained(tmp_path / "model")
+    make_tokenizer().save_pretrained(tmp_path / "model")
+    name = str(tmp_path / "model")
+    with TreeMemory(tmp_path / "memory", llm=llm) as memory:
+        memory.add([MemoryDocument(id="story", text=STORY)])
+        read = loaded_for(memory, model=name, quantize="8bit")
+        assert read.encoder is llm.encoder
+        assert any(type(m).__name__ == "Linear8bitLt" for m in read.model.modules())
+        assert read.answer("Who kept the light?", memory, **QUICK).citations
+
+
+@pytest.mark.usefixtures("forgotten")
 def test_the_commands(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     story, memory = tmp_path / "story.txt", str(tmp_path / "memory")
     story.write_text(STORY, encoding="utf-8")

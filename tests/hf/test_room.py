@@ -84,11 +84,16 @@ def test_nothing_is_refused_where_the_size_is_not_known(
 
 def test_weights_published_quantised_take_four_bits_at_least(there: Callable[..., None]) -> None:
     config = published("gpt-oss-20b")
-    config.quantization_config = {"quant_method": "mxfp4"}
+    config.quantization_config = {"quant_method": "fp8"}
     there(4 * GIB)
     require(config=config)
     there(3 * GIB)
     with pytest.raises(ModelTooLargeError, match=r"3\.4 GiB for its weights at least"):
+        require(config=config)
+    config.quantization_config = {"quant_method": "mxfp4"}  # which a processor unpacks
+    there(16 * GIB)
+    require(config=config, device=torch.device("cuda", 0))
+    with pytest.raises(ModelTooLargeError, match=r"27\.0 GiB .* name a smaller model"):
         require(config=config)
 
 
