@@ -111,9 +111,9 @@ def decide(
     if asked or EXPLAINED.search(question):
         first, second = MANY, search.max_budget
     elif followed:
-        first, second = MORE, search.max_budget
+        first, second = SOME, search.max_budget
     if not twice:
-        first = MORE if first == FEW else MANY
+        first = MORE if close == 1 and first < MORE else MANY
     least = int(costs[lead.argmax()])  # the best leaf fits
     first, second = (min(max(tokens, least), most) for tokens in (first, second))
     more = second if twice and second > first else None
