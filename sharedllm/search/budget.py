@@ -113,7 +113,7 @@ def decide(
     elif followed:
         first, second = SOME, search.max_budget
     if not twice:
-        first = MORE if close == 1 and first < MORE else MANY
+        first = MORE if first == FEW else MANY
     least = int(costs[lead.argmax()])  # the best leaf fits
     first, second = (min(max(tokens, least), most) for tokens in (first, second))
     more = second if twice and second > first else None
