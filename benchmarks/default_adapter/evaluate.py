@@ -205,6 +205,8 @@ def _answer(
         )
     generation = {"max_new_tokens": NEW_TOKENS, "refusal_margin": args.refusal_margin}
     answers = llm.generate(prepared, **generation)
+    if not args.nll:
+        return answers, [math.nan] * len(answers)
     right = [llm.decoder.lead + one.right[0] for one in group]
     gold = [llm.tokenizer(text, add_special_tokens=False)["input_ids"][:64] for text in right]
     return answers, llm.upper.nll([p.prompt for p in prepared], gold)
@@ -258,6 +260,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--budget", type=_budget, default=1024, help="tokens, or auto")
     parser.add_argument("--refusal-margin", type=float, default=0.0, help="nats")
     parser.add_argument("--batch", type=int, default=48)
+    parser.add_argument("--nll", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--seconds", type=float, default=1e9)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
     parser.add_argument("--out", type=Path)

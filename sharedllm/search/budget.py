@@ -111,7 +111,7 @@ def decide(
     if asked or EXPLAINED.search(question):
         first, second = MANY, search.max_budget
     elif followed:
-        first, second = MORE, search.max_budget
+        first, second = SOME, search.max_budget
     if not twice:
         first = MORE if first == FEW else MANY
     least = int(costs[lead.argmax()])  # the best leaf fits

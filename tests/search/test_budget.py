@@ -126,7 +126,7 @@ def test_what_later_rounds_found_needs_several_places() -> None:
     looks = decide(
         ONE, [one], [scored(one, [9.0])], SearchConfig(max_budget=1500), room=ROOM, followed=2
     )
-    assert looks == Looks(first=512, second=1500, several=True)
+    assert looks == Looks(first=384, second=1500, several=True)
 
 
 def test_limits() -> None:
