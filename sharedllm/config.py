@@ -182,14 +182,19 @@ class AdapterConfig(_Config):
     answer_lead : str
         Text that begins every answer from documents, learned but never shown. A space makes the
         first word the same token as in the middle of a text, so that it can be copied.
+    abstaining : float
+        Nats that are added to abstaining at the first token of an answer from documents, found on
+        questions with and without an answer (docs/experiments.md, 43).
     """
 
     rank: int = 16
     alpha: float = 32
     roles: tuple[str, ...] = ROLES
     answer_lead: str = ""
+    abstaining: float = 0.0
 
     def __post_init__(self) -> None:
+        require_number("abstaining", self.abstaining, least=-100, most=100)
         if not isinstance(self.answer_lead, str):
             raise ConfigError(f"answer_lead is {shown(self.answer_lead)}; it must be a text")
         require_int("rank", self.rank, least=1)

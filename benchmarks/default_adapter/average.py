@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("older", type=Path)
     parser.add_argument("newer", type=Path)
     parser.add_argument("--share", type=float, default=0.5, help="of the newer")
+    parser.add_argument("--abstaining", type=float, default=0.0, help="nats, of the mean")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     older, newer = (
@@ -56,7 +57,9 @@ def main() -> None:
     )
     manifest = lora_io.Manifest.read(args.newer)
     notes = {**manifest.notes, "averaged": {"older": args.older.name, "share": args.share}}
-    lora_io.save(newer, args.out, dataclasses.replace(manifest, notes=notes), torch.int8)
+    config = manifest.adapter.replace(abstaining=args.abstaining)
+    manifest = dataclasses.replace(manifest, adapter=config, notes=notes)
+    lora_io.save(newer, args.out, manifest, torch.int8)
 
 
 if __name__ == "__main__":

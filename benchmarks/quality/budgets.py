@@ -380,13 +380,17 @@ class Reader:
         self._upper = _Noted(llm.upper)
         self._decoder = Decoder(self._upper, llm.tokenizer, ends, llm.encoder.lock)  # type: ignore[arg-type]
         self._decoder.refusal_id, self._decoder.lead = own.refusal_id, own.lead
+        self._decoder.abstaining = own.abstaining
 
     def __call__(self, prompts: Sequence[Prompt], new_tokens: int) -> Iterator[dict[str, Any]]:
         rows = [Row() for _ in prompts]
         for _ in self._decoder.run(prompts, GenerationConfig(max_new_tokens=new_tokens), rows):
             pass
         refusal = self._decoder.refusal_id
-        for row, first in zip(rows, self._upper.first, strict=True):
+        logits = self._upper.first.clone()
+        if refusal is not None:
+            logits[:, refusal] += self._decoder.abstaining
+        for row, first in zip(rows, logits.log_softmax(-1), strict=True):
             best = first.topk(3).values.tolist()
             yield {
                 "answer": row.text.strip(),

@@ -32,11 +32,14 @@ class Decoder:
     ----------
     refusal_id : int or None
         First token of the text by which an adapter abstains; None without an adapter.
+    abstaining : float
+        Nats that are added to that token at the beginning of an answer.
     lead : str
         Text that begins an adapter's answers and is not given out.
     """
 
     refusal_id: int | None = None
+    abstaining: float = 0.0
     lead: str = ""
 
     def __init__(
@@ -103,7 +106,7 @@ class Decoder:
     ) -> TokenChooser:
         choose = TokenChooser(config, self._lists)
         if self.refusal_id is not None:
-            choose.refusal_id = self.refusal_id
+            choose.refusal_id, choose.abstaining = self.refusal_id, self.abstaining
             choose.taught = [i for i, prompt in enumerate(prompts) if prompt.reads]
             for index in choose.taught:
                 rows[index].lead = self.lead
@@ -112,8 +115,11 @@ class Decoder:
     def _judge(self, logits: Tensor, rows: Sequence[Row]) -> None:
         """End the tentative rows for which the model would abstain; `logits` (B, V)."""
         for index in [index for index, row in enumerate(rows) if row.tentative]:
-            chances = logits[index].float().softmax(-1)
-            if self.refusal_id is not None and is_unsure(float(chances[self.refusal_id])):
+            if self.refusal_id is None:
+                continue
+            scores = logits[index].float().clone()
+            scores[self.refusal_id] += self.abstaining
+            if is_unsure(float(scores.softmax(-1)[self.refusal_id])):
                 rows[index].finish_reason = UNSURE
 
     def _with_graphs(self, config: GenerationConfig) -> bool:

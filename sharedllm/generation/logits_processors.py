@@ -200,6 +200,8 @@ class TokenChooser:
         repeating items.
     refusal_id : int
         First token of the text by which an adapter abstains.
+    abstaining : float
+        Nats that are added to it.
     """
 
     def __init__(self, config: GenerationConfig, lists: Lists) -> None:
@@ -207,6 +209,7 @@ class TokenChooser:
         self.constraints: list[Constraint] = []
         self.taught: list[int] = []
         self.refusal_id = -1
+        self.abstaining = 0.0
         self._random = torch.Generator()
         if config.seed is None:
             self._random.seed()
@@ -232,13 +235,13 @@ class TokenChooser:
         return tokens
 
     def _hesitant(self, scores: Tensor, rows: Sequence[Row]) -> Tensor:
-        """Lower the score of abstaining at the first token by ``refusal_margin``; (B, V)."""
+        """Raise or lower the score of abstaining at the first token; (B, V)."""
         starting = [index for index in self.taught if not rows[index].ids]
-        margin = self._config.refusal_margin
-        if not starting or not margin:
+        change = self.abstaining - self._config.refusal_margin
+        if not starting or not change:
             return scores
         scores = scores.clone()
-        scores[starting, self.refusal_id] -= margin
+        scores[starting, self.refusal_id] += change
         return scores
 
     def _unrepeated(self, scores: Tensor, rows: Sequence[Row]) -> Tensor:

@@ -73,10 +73,11 @@ class InjectingReader:
         return read_tool_format(self.tokenizer)
 
     def adapt(self, adapter: Adapter) -> None:
-        """Take the answers' lead and the refusal of an adapter that is on the model already."""
+        """Take how its answers begin, and how it abstains, from an adapter on the model."""
         lead = adapter.config.answer_lead
         self.decoder.lead = lead
         self.decoder.refusal_id = part_ids(lead + ABSENT, self.tokenizer)[0]
+        self.decoder.abstaining = adapter.config.abstaining
 
     def reach(self) -> None:
         """Do nothing: it is loaded."""

@@ -173,12 +173,21 @@ def test_rows_are_penalised_for_their_own_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("margin", "reads", "said"), [(0.0, True, "no"), (1.0, True, "zo"), (1.0, False, "no")]
+    ("margin", "abstaining", "reads", "said"),
+    [
+        (0.0, 0.0, True, "no"),
+        (1.0, 0.0, True, "zo"),
+        (1.0, 0.0, False, "no"),
+        (1.0, 1.0, True, "no"),
+        (0.0, -1.0, True, "zo"),
+        (0.0, -1.0, False, "no"),
+    ],
 )
-def test_a_refusal_must_be_ahead(margin: float, reads: bool, said: str) -> None:
+def test_a_refusal_must_be_ahead(margin: float, abstaining: float, reads: bool, said: str) -> None:
     upper = Scripted("no", margin=1.0, second=0.6)
     decoder = Decoder(upper, TOKENIZER, frozenset({END}), ModelLock())  # type: ignore[arg-type]
     decoder.refusal_id = TOKENIZER("n")["input_ids"][0]
+    decoder.abstaining = abstaining
     row, prompt = Row(), Prompt(text=((1,),), reads=reads)
     config = GenerationConfig(max_new_tokens=2, refusal_margin=margin)
     list(decoder.run([prompt], config, [row]))
