@@ -19,7 +19,7 @@ BAD: list[tuple[type, str, list[Any]]] = [
     (TreeConfig, "ratios", [(16, 8), (16, 8, 1, 1), (16, 8, 0.5), (16, NAN, 1), (16, True, 1), 5]),
     (TreeConfig, "root_ratio", [0.5, 0, *NOT_NUMBER]),
     (TreeConfig, "context", [-1, 1.5, True, "8", None]),
-    (AdapterConfig, "abstaining", [101, *NOT_NUMBER]),
+    (AdapterConfig, "abstaining", [101, -101, NAN, "1", True, None]),
     (AdapterConfig, "rank", NOT_WHOLE),
     (AdapterConfig, "alpha", [0, *NOT_NUMBER]),
     (AdapterConfig, "answer_lead", [None, 5, ["x"]]),
