@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pytest
+from typing_extensions import TypeAliasType
 
 from sharedllm.arguments import check_fields, checked, path_problem, rule_of, shown
 from sharedllm.errors import ConfigError, DocumentError, InputError
@@ -117,6 +118,15 @@ def test_the_error_can_be_chosen() -> None:
 def test_an_annotation_without_a_rule_is_no_silent_pass() -> None:
     with pytest.raises(TypeError, match="no rule for this annotation"):
         rule_of(TypeVar("T"))
+
+
+def test_an_alias_with_parameters_is_what_it_stands_for() -> None:
+    kind = TypeVar("kind")
+    array = TypeAliasType("array", np.ndarray, type_params=(kind,))  # as NumPy 2.5 has NDArray
+    rule = rule_of(array[np.float32])
+    assert rule is not None
+    assert not rule.problem(np.zeros(3, np.float32))
+    assert "ndarray" in rule.problem([0.0])
 
 
 @dataclass
