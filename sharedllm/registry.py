@@ -16,7 +16,8 @@ from sharedllm.encoding.document_encoder import (
 from sharedllm.hf.loading import injectable
 from sharedllm.hf.models import hub_name
 from sharedllm.memory.tree_memory import TreeMemory
-from sharedllm.readers.endpoint import Endpoint, EndpointReader
+from sharedllm.readers.address import Endpoint
+from sharedllm.readers.endpoint import EndpointReader
 from sharedllm.readers.reader import require_no_window
 from sharedllm.readers.stock import StockReader, require_stock
 from sharedllm.shared_llm import SharedLLM
@@ -136,7 +137,7 @@ def _of(owner: HasEncoder, endpoint: Endpoint | None = None) -> SharedLLM:
 
 
 class _Place(NamedTuple):
-    """Where and in which form a model is loaded."""
+    """The device and the form in which a model is loaded."""
 
     device: str | None
     dtype: str | None

@@ -43,7 +43,8 @@ from sharedllm.injection.upper_model import UpperModel
 from sharedllm.memory.hits import Hits, best_passages
 from sharedllm.memory.resolve import Context, leaves_out, per_question, require_some, resolve
 from sharedllm.progress import Progress
-from sharedllm.readers.endpoint import Endpoint, EndpointReader
+from sharedllm.readers.address import Endpoint
+from sharedllm.readers.endpoint import EndpointReader
 from sharedllm.readers.injecting import InjectingReader
 from sharedllm.readers.reader import STILL, Reader, require_no_window
 from sharedllm.readers.stock import StockReader, require_stock

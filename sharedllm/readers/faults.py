@@ -1,4 +1,4 @@
-"""What can go wrong with an endpoint -> one typed line that says what to do."""
+"""Faults of an endpoint -> one typed line that says what to do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sharedllm.errors import ReaderError, WindowError
 from sharedllm.generation.logits_processors import Row
 
 if TYPE_CHECKING:
-    from sharedllm.readers.endpoint import Endpoint
+    from sharedllm.readers.address import Endpoint
 
 SHOWN = 300  # characters of a server's own message
 LEAVABLE = (  # parameters without which an answer is still what was asked for

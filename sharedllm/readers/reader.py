@@ -24,7 +24,7 @@ STILL = "Leaves as text, all scorers, budgets, memories, citations, streams and 
 
 
 class Reader(Protocol):
-    """What turns a conversation with its evidence into an answer.
+    """A reader: it turns a conversation with its evidence into an answer.
 
     Attributes
     ----------

@@ -33,7 +33,7 @@ JOINING = frozenset("of the de la le van von der den du di da del".split())  # w
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
-    """Where a name or number of an answer stands in a document.
+    """A place in a document where a name or number of an answer stands.
 
     Attributes
     ----------

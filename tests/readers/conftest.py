@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from sharedllm import Document, SharedLLM
-from sharedllm.readers.endpoint import Endpoint, EndpointReader
+from sharedllm.readers.address import Endpoint
+from sharedllm.readers.endpoint import EndpointReader
 from tests.models import shared
 from tests.readers.endpoint_server import Reply, Script, serving
 from tests.texts import STORY

@@ -18,7 +18,8 @@ from sharedllm.errors import (
     WindowError,
 )
 from sharedllm.generation.prompt import ABSENT, Asked, ToolCall, ToolResult
-from sharedllm.readers.endpoint import WINDOW, Endpoint, EndpointReader
+from sharedllm.readers.address import Endpoint
+from sharedllm.readers.endpoint import WINDOW, EndpointReader
 from tests.readers.conftest import Elsewhere
 from tests.readers.endpoint_server import Reply, delta, fails, says
 
