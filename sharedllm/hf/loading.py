@@ -216,6 +216,13 @@ def load(
     require_room(name, config, weights, quantize=quantize, options=given, **place)
     model = _from_pretrained(name, config, dtype, options)
     keep_odd_layouts(model)
+    _require_offsets(tokenizer, name)
+    if not getattr(model, "hf_device_map", None) and not getattr(model, "is_quantized", False):
+        model = model.to(device)
+    return model.eval(), tokenizer
+
+
+def _require_offsets(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     if not tokenizer.is_fast:
         raise UnsupportedModelError(
             f"{type(tokenizer).__name__} gives no character offsets, which citations need; "
@@ -225,9 +232,6 @@ def load(
         raise UnsupportedModelError(
             f"{name!r} has no tokenizer, or an empty one; it needs its tokenizer.json"
         )
-    if not getattr(model, "hf_device_map", None) and not getattr(model, "is_quantized", False):
-        model = model.to(device)
-    return model.eval(), tokenizer
 
 
 def find(
