@@ -151,7 +151,8 @@ def test_merged_it_is_one_ordinary_model_a_role(family: str, tmp_path: Path) -> 
         model = AutoModelForCausalLM.from_pretrained(tmp_path / role).eval()
         with torch.no_grad():
             theirs = model(torch.tensor([IDS])).logits
-        torch.testing.assert_close(forward(llm, role), theirs, rtol=1e-4, atol=1e-4)
+        # sums in another order; the adapter itself changes logits by whole units
+        torch.testing.assert_close(forward(llm, role), theirs, rtol=1e-3, atol=1e-3)
 
 
 def test_what_cannot_be_saved_is_said(tmp_path: Path) -> None:
