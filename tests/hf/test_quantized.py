@@ -14,6 +14,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
 
+from benchmarks.quantized import parameter_bytes
 from sharedllm import InjectionConfig, MemoryDocument, SharedLLM, TreeMemory, loaded, loaded_for
 from sharedllm.cli.main import main
 from sharedllm.config import QUANTIZE, AdapterConfig
@@ -50,19 +51,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def load(folder: Path) -> Load:
     return lambda **options: SharedLLM.from_pretrained(folder, device="cpu", **options)
-
-
-def footprint(model: Any) -> int:
-    """Bytes of the weights, with the scales of packed ones."""
-    total = 0
-    for weights in model.parameters():
-        total += weights.nbytes
-        state = getattr(weights, "quant_state", None)
-        if state is not None:
-            total += state.absmax.nbytes + (state.state2.absmax.nbytes if state.nested else 0)
-        scales = getattr(weights, "SCB", None)
-        total += 0 if scales is None else scales.nbytes
-    return total
 
 
 @pytest.mark.parametrize("mode", ["joint", "cross"])
@@ -119,7 +107,7 @@ def test_bytes_are_those_that_were_computed(
         ),
     )
     computed = weight_bytes(weights.parameters, weights.packed, dtype.itemsize, quantize)
-    assert footprint(model) == pytest.approx(computed, rel=0.01)
+    assert parameter_bytes(model) == pytest.approx(computed, rel=0.01)
 
 
 @pytest.mark.parametrize("quantize", QUANTIZE)
