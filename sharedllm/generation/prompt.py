@@ -6,7 +6,7 @@ import json
 import re
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -128,6 +128,19 @@ class Asked:
 
     def __post_init__(self) -> None:
         check_fields(self, InputError)
+
+    @property
+    def documents(self) -> list[Document]:
+        """The documents in its messages."""
+        return [part for _, parts in self.turns for part in parts if isinstance(part, Document)]
+
+    def without_documents(self) -> Asked:
+        """Return it without the documents in its messages."""
+        turns = tuple(
+            (role, tuple(part for part in parts if not isinstance(part, Document)))
+            for role, parts in self.turns
+        )
+        return replace(self, turns=turns)
 
     @property
     def sought(self) -> str:
