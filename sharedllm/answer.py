@@ -151,7 +151,9 @@ class Answer(Displayed):
         """
         if self.selection is None:
             return ()
-        return statements(self.text, self.question, self.selection.searched, self.citations)
+        found = statements(self.text, self.question, self.selection.searched, self.citations)
+        counted = len(self.text.partition("\n")[0]) if self.usage.scope == "count" else 0
+        return tuple(one for one in found if one.start >= counted)  # no passage holds a count
 
     @property
     def unsupported(self) -> tuple[str, ...]:

@@ -238,7 +238,7 @@ class Engine:
             if not documents:
                 _require_some(self.memory, filter)
             whole = [self.memory if filter is None else _Filtered(self.memory, filter)]
-        options = {**own.search, **request.options}
+        options = {**own._reading_of_documents, **request.options}
         if form.grammar:
             options["grammar"] = form.grammar
         asked = replace(asked, tools=form.shown_tools, tool_required=form.required)
@@ -337,7 +337,7 @@ class Engine:
             "injection": repr(llm.injection),
             "search": repr(llm.search),
             "generation": repr(llm.generation),
-            "options": repr(sorted(own.search.items())),
+            "options": repr(sorted(own._reading_of_documents.items())),
             "tenant": own.tenant,
             "filter": repr(own.filter),
             "reads": own.reads,
@@ -360,6 +360,10 @@ class _Filtered:
     ) -> Sequence[Document]:
         """The documents that `llm` should search for `query`, and some that hold one of `names`."""
         return self.memory.documents_for(query, llm, self.filter, names=names)
+
+    def whole_documents(self, llm: SharedLLM) -> Sequence[Document]:
+        """All documents that the filter lets through, to be read as a whole."""
+        return self.memory.whole_documents(llm, self.filter)
 
     def leaves_out(self) -> bool:
         return self.memory.leaves_out(self.filter)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.quality.items import FIRST, LAST, PLACES
@@ -240,18 +241,25 @@ def _comparison(rng: random.Random) -> Planted:
 
 def plant(item: Planted, filler: str, seed: int) -> str:
     """Put the facts into `filler`, each a paragraph, in their order, spread over all of it."""
-    rng = random.Random(f"plant {seed}")
-    count = len(item.facts) + len(item.others)
-    told = [(True, fact) for fact in item.facts]
+    rng = random.Random(f"plant {item.kind} {seed}")
+    told = list(item.facts)
     for other in item.others:
-        told.insert(rng.randint(0, len(told)), (False, other))
+        told.insert(rng.randint(0, len(told)), other)
     ends = [found.end() for found in re.finditer(r"[.!?][\"'\u201d\u2019]?\s*\n\s*\n", filler)]
     places = []
-    for index in range(count):
-        wanted = (index + rng.uniform(0.15, 0.85)) / count * len(filler)
+    for index in range(len(told)):
+        wanted = (index + rng.uniform(0.15, 0.85)) / len(told) * len(filler)
         places.append(min(ends, key=lambda end: abs(end - wanted)))
     out, at = [], 0
-    for place, (_, fact) in zip(sorted(places), told, strict=True):
+    for place, fact in zip(sorted(places), told, strict=True):
         out += [filler[at:place], fact, "\n\n"]
         at = place
     return "".join([*out, filler[at:]])
+
+
+def plant_all(items: Sequence[Planted], filler: str, seed: int) -> str:
+    """Put the facts of several questions into one text."""
+    text = filler
+    for item in items:
+        text = plant(item, text, seed)
+    return text

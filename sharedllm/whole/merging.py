@@ -23,7 +23,6 @@ from sharedllm.text.words import is_exact, parts, words
 from sharedllm.whole.reading import Said
 
 LONGEST = 12  # words of one thing
-NEAR = 1  # sentences around one that is about the question
 ABOUT = 0.5  # share of the question's words from which a sentence is about it
 LEAST = 2  # of its words, at least
 BULLET = re.compile(r"^\s*(?:[-*\u2022\u2013]|\(?\d{1,3}[.)])\s+")
@@ -143,6 +142,7 @@ class _PartText:
     """The words of a part, and which of its sentences are about the question."""
 
     def __init__(self, text: str, asked: frozenset[str]) -> None:
+        self._text = text
         self._keys: list[str] = []
         self._ends: list[Span] = []
         for word in words(text):
@@ -160,8 +160,15 @@ class _PartText:
                 continue
             start, end = self._ends[at][0], self._ends[at + size - 1][1]
             own = next(i for i, (_, last) in enumerate(self._sentences) if start < last)
-            if not self._about or any(abs(own - near) <= NEAR for near in self._about):
+            if not self._about or own in self._about or self._continues(own):
                 yield start, end, self._sentences[own]
+
+    def _continues(self, sentence: int) -> bool:
+        """Tell a sentence that follows one about the question within its paragraph."""
+        if sentence - 1 not in self._about:
+            return False
+        start, end = self._sentences[sentence - 1]
+        return "\n\n" not in self._text[start:end]
 
 
 def _about(text: str, spans: Sequence[Span], asked: frozenset[str]) -> list[int]:

@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import pytest
+
+from sharedllm.whole.merging import named_in
+
+
+@pytest.mark.parametrize(
+    ("answer", "names"),
+    [
+        ("Ada Wren, Boris Lund and Carla Moss.", ["Ada Wren", "Boris Lund", "Carla Moss"]),
+        ("1. Ada Wren\n2. Boris Lund: a baker\n", ["Ada Wren", "Boris Lund"]),
+        ("Here they are:\n- **Ada Wren** (1849)\n- Boris Lund\n", ["Ada Wren", "Boris Lund"]),
+        ("a kettle; a comb", ["a kettle", "a comb"]),
+        ("tea, milk, and sugar", ["tea", "milk", "sugar"]),
+        ('"Ada Wren"', ["Ada Wren"]),
+        ("3 June, 14 July", ["3 June", "14 July"]),
+        ("", []),
+        ("Müller und Söhne\n", ["Müller und Söhne"]),
+    ],
+)
+def test_an_answer_is_divided_into_what_it_names(answer: str, names: list[str]) -> None:
+    assert list(named_in(answer)) == names
