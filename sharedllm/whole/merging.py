@@ -126,8 +126,9 @@ def _is_proper(name: str) -> bool:
 
 
 def _is_asked(name: str, asked: frozenset[str]) -> bool:
-    """Tell what says nothing that the question does not say itself."""
-    return _stems(name) <= asked
+    """Tell what says little that the question does not say itself."""
+    own = _stems(name)
+    return 2 * len(own & asked) > len(own) or not own
 
 
 def _key(name: str) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from sharedllm.generation.logits_processors import Row
 from sharedllm.generation.prompt import ABSENT, Asked
 from sharedllm.progress import Progress, Reporter, reporter
 from sharedllm.readers.reader import Reader
+from sharedllm.search.citations import sentences_around_match
 from sharedllm.search.leaf_scores import Scores
 from sharedllm.search.selection import SelectedNode, Selection, group_by_document
 from sharedllm.search.sentences import content_words, sentences, stem
@@ -39,8 +40,8 @@ from sharedllm.whole.notes import (
     spread,
     statements_of,
 )
-from sharedllm.whole.parts import Part, near, parts_of, within
-from sharedllm.whole.reading import PartReader
+from sharedllm.whole.parts import SURE, Part, near, parts_of, within
+from sharedllm.whole.reading import PartReader, Said
 from sharedllm.whole.scope import Scope
 from sharedllm.whole.wording import (
     counted_words,
@@ -53,6 +54,8 @@ from sharedllm.whole.wording import (
 SHORT = 256  # tokens of a part that a small model names things from
 NAMES_TOKENS = 64
 SUMMARY_TOKENS = 256  # of a final text, where its length is not given
+DRY = 32  # parts in a row, the best first, after which no other part is taken to name anything
+NEAREST = 3.0  # behind the best part, within which one that names nothing is read again
 JOINED = 1024  # tokens of notes that are joined at once, at most
 EVENT = 0.75  # share of an event's words that a sentence which tells it holds
 MOST_PLACES = 3  # of a thing that are cited
@@ -138,6 +141,7 @@ class Whole(Iterator[str]):
         )
         self._places: list[tuple[int, int, int, float, str]] = []
         self._text, self._cut, self._left = "", False, 0
+        self._scores: Sequence[Scores] = ()
         ways = {"list": self._list, "count": self._count, "comparison": self._comparison}
         self._pieces = self._closing(ways.get(scope.kind, self._summary)())
 
@@ -191,14 +195,47 @@ class Whole(Iterator[str]):
         """Read the parts near the question, and collect what they name into `things`."""
         asked = Asked(turns=(("user", (question,)),), query=question, plain=True)
         level = self._level(asked, SHORT if self._reader.judges else None, NAMES_TOKENS)
-        parts = near(parts_of(self._documents, self._score(question), level, self._reach))
+        self._scores = self._score(question)
+        parts = near(parts_of(self._documents, self._scores, level, self._reach))
         parts = self._limited(parts, by_score=True)
         parts.sort(key=lambda part: -part.score)
-        said = []
+        said: list[Said] = []
+        dry = 0
         for batch in self._parts.ask(parts, asked, new_tokens=NAMES_TOKENS, abstains=True):
+            own = [one for one in batch if one.text]
+            said += own
+            dry = 0 if things_of(own, self._documents, question) else dry + len(batch)
+            yield ""
+            if dry >= DRY:
+                break
+        again = self._unanswered(parts, said, question)
+        for batch in self._parts.ask(again, asked, new_tokens=NAMES_TOKENS, abstains=False):
             said += [one for one in batch if one.text]
             yield ""
         things += things_of(said, self._documents, question)
+
+    def _unanswered(self, parts: Sequence[Part], said: Sequence[Said], question: str) -> list[Part]:
+        """Return the best sentences of those parts that should name something, and did not.
+
+        A small model answers best from few tokens.
+        """
+        if not parts or parts[0].score < SURE:
+            return []
+        told = {one.part for one in said if things_of([one], self._documents, question)}
+        sure = [p for p in parts if p.score >= parts[0].score - NEAREST and p not in told]
+        again = []
+        for part in sure:
+            document = self._documents[part.document]
+            leaves = [
+                n
+                for n in document.forest.leaves
+                if part.start <= document.forest.start[n] < part.end
+            ]
+            best = max(leaves, key=lambda leaf: float(self._scores[part.document][leaf]))
+            start, end = sentences_around_match(document, int(best), self._reach, question)
+            again.append(replace(part, start=start, end=end))
+        self.total += len(again)
+        return again
 
     def _cite(self, things: Sequence[Thing]) -> None:
         for thing in things:

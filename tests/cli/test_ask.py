@@ -107,7 +107,7 @@ def test_json_is_the_answer_and_nothing_else(
     assert out.count("\n") == 1
     given = json.loads(out)
     assert list(given) == [
-        *("question", "model", "adapter", "answer", "refused", "reasoning"),
+        *("question", "model", "adapter", "answer", "refused", "partial", "reasoning"),
         *("citations", "statements", "unsupported", "usage", "timings"),
     ]
     assert (given["question"], given["model"], given["adapter"]) == ("Who?", model, None)
