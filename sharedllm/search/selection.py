@@ -152,6 +152,7 @@ class _Searcher:
         overhead: Sequence[int],
         ready: Ready,
         widen: Widen | None,
+        narrows: bool,
         followed: Sequence[Followed],
     ) -> None:
         self.forests, self.scores, self.search, self.tree = forests, scores, search, tree
@@ -160,6 +161,7 @@ class _Searcher:
         self.matched = not is_by_place(search.scorer)
         self.overhead, self.ready = overhead, ready
         self.widen = functools.cache(widen) if widen and self.matched else None
+        self.narrows = narrows
         self.followed = {(one.document, one.node): one for one in followed}
         self.chunks: dict[tuple[int, int], list[SelectedNode]] = {}  # (document, root) -> nodes
         self.spent = 0
@@ -213,6 +215,19 @@ class _Searcher:
         self.spent += cost - old
         self.found = self.found or any(node.fine for node in nodes)
         return True
+
+    def surely_too_long(self, document: int, node: int) -> bool:
+        """Tell without looking for its sentences that a leaf has no room besides what is taken.
+
+        It may share with its neighbours only the tokens that complete sentences.
+        """
+        if not self.found or self.narrows:
+            return False
+        if self.search.leaves == "kv" or self.search.coarse != "none":
+            return False
+        start, end = self.own(document, node)
+        least = end - start - 2 * self.search.sentences + self.overhead[document]
+        return least > self.budget - self.spent
 
     def as_cut(self, node: SelectedNode) -> SelectedNode:
         """Return `node` without the sentences around it."""
@@ -292,39 +307,37 @@ class _Searcher:
 def budget_search(searcher: _Searcher) -> None:
     """Take the best leaves of all chunks, each with the siblings on its path (coarse level)."""
     shares = searcher.search.neighbours if searcher.matched else ()
-    ranked: list[tuple[float, int, int]] = []
     of_leaves = [s[f.leaves] for f, s in zip(searcher.forests, searcher.scores, strict=True)]
     neutral = float(np.concatenate(of_leaves).mean())
-    for document, (forest, scores) in enumerate(zip(searcher.forests, of_leaves, strict=True)):
-        near = with_neighbours(scores, shares, neutral)
-        ranked += [(-float(s), document, int(n)) for s, n in zip(near, forest.leaves, strict=True)]
-    ranked.sort()
+    near = np.concatenate([with_neighbours(scores, shares, neutral) for scores in of_leaves])
+    owner = np.repeat(np.arange(len(of_leaves)), [len(scores) for scores in of_leaves])
+    leaves = np.concatenate([forest.leaves for forest in searcher.forests])
+    order = np.argsort(-near, kind="stable")  # among equals the first leaf
+    ranked = list(zip(owner[order].tolist(), leaves[order].tolist(), strict=True))
     if searcher.followed:
         ranked = _with_followed(searcher, ranked)
     chosen: dict[tuple[int, int], set[int]] = {}
     misses = 0
-    for _, document, leaf in ranked:
-        forest = searcher.forests[document]
-        root = int(forest.roots[forest.tree[leaf]])
-        leaves = chosen.get((document, root), set()) | {leaf}
-        if searcher.put(document, root, searcher.partition(document, root, leaves)):
-            chosen[document, root] = leaves
-            continue
+    for document, leaf in ranked:
+        if not searcher.surely_too_long(document, leaf):
+            forest = searcher.forests[document]
+            root = int(forest.roots[forest.tree[leaf]])
+            more = chosen.get((document, root), set()) | {leaf}
+            if searcher.put(document, root, searcher.partition(document, root, more)):
+                chosen[document, root] = more
+                continue
         misses += 1
         if misses > 8 and chosen:  # the rest of the budget is smaller than a leaf
             break
 
 
-def _with_followed(
-    searcher: _Searcher, ranked: Sequence[tuple[float, int, int]]
-) -> list[tuple[float, int, int]]:
+def _with_followed(searcher: _Searcher, ranked: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     """Put the leaves of later rounds behind those that the first one is nearly as sure of."""
     scores = searcher.scores
     bound = max(float(values.max()) for values in scores) - SURE
-    sure = [one for one in ranked if scores[one[1]][one[2]] >= bound]
-    found = [(-one.score, one.document, one.node) for one in searcher.followed.values()]
-    placed = {one[1:] for one in (*sure, *found)}
-    return [*sure, *found, *(one for one in ranked if one[1:] not in placed)]
+    sure = [(document, leaf) for document, leaf in ranked if scores[document][leaf] >= bound]
+    placed = dict.fromkeys((*sure, *searcher.followed))
+    return [*placed, *(one for one in ranked if one not in placed)]
 
 
 def with_neighbours(scores: NDArray[Any], shares: Sequence[float], neutral: float) -> NDArray[Any]:
@@ -390,6 +403,7 @@ def select(
     overhead: Sequence[int] | None = None,
     ready: Ready = lambda document, node, ratio: False,
     widen: Widen | None = None,
+    narrows: bool = False,
     followed: Sequence[Followed] = (),
 ) -> Selection:
     """Select nodes of `forests` by `scores` under ``search.budget``.
@@ -400,6 +414,7 @@ def select(
     overhead : tokens that a leaf pasted as text costs besides its own, for each document
     ready : returns True for a node that is encoded already, for ``coarse="ready"``
     widen : returns the tokens to paste for a node; None pastes its own
+    narrows : they may be fewer than its own
     followed : leaves that later rounds of search found ("budget" selection)
 
     Raises
@@ -411,7 +426,7 @@ def select(
         if not np.isfinite(array).all():
             raise InputError("the scorer returned a score that is not a finite number")
     costs = overhead or [0] * len(forests)
-    searcher = _Searcher(forests, scores, search, tree, costs, ready, widen, followed)
+    searcher = _Searcher(forests, scores, search, tree, costs, ready, widen, narrows, followed)
     searcher.start_coarse()
     SELECTIONS[search.selection](searcher)
     return searcher.result()
