@@ -334,12 +334,13 @@ def main() -> None:
     on_gpu = llm.encoder.lower.device.type == "cuda"
     bench = Bench(llm, args.out, args.seconds, args.batch or (64 if on_gpu else 8))
     systems = set(args.systems.split(","))
-    for length in filter(None, args.lengths.split(",")):
+    lengths = list(filter(None, args.lengths.split(",")))
+    for length in [*lengths[:1], "dev", *lengths[1:]]:  # the longest last: a run may be cut
         own = systems if length in args.refine_lengths else systems - {"refine"}
-        ask_planted(bench, args, length, own)
-    if args.summaries:
-        own = systems if "dev" in args.refine_lengths else systems - {"refine"}
-        ask_summaries(bench, args, own)
+        if length != "dev":
+            ask_planted(bench, args, length, own)
+        elif args.summaries:
+            ask_summaries(bench, args, own)
     table(list(read_jsonl(args.out)), None)
 
 
