@@ -23,7 +23,7 @@ Kind = Literal["passages", "summary", "list", "count", "comparison", "timeline"]
 WHOLE: Final = "whole"
 PASSAGES: Final = "passages"
 ONE_CHUNK = "the documents are one chunk, which passages read"
-LONG = 60  # words of a question, of which only the last sentence asks
+LONG = 60  # words of a question, of which only the first or the last sentence asks
 _TEXT = (
     r"(?:documents?|texts?|books?|novels?|stor(?:y|ies)|reports?|papers?|articles?|essays?|"
     r"contracts?|agreements?|manuals?|handbooks?|guides?|plays?|meetings?|sessions?|transcripts?|"
@@ -61,7 +61,8 @@ _SUMMARY = (
     + r"(?:summari[sz]e|sum up|tl;?\s?dr|recap|condense|shorten|outline the (?:argument|plot|"
     r"content|text|document))\b",
     r"[.?!,;:] *(?:please )?(?:summari[sz]e|sum up|tl;?dr)\b",
-    r"^\W*(?:(?:a|the|short|brief) )*(?:summary|synopsis|tl;?dr|overview|abstract|gist|highlights|"
+    r"^\W*(?:(?:a|the|short|brief|concise) )*(?:summary|synopsis|tl;?dr|overview|abstract|gist|"
+    r"highlights|"
     r"recap)\b[^?]{0,40}\W*$",
     _GIVE
     + r" (?:an? |the |one |some )?(?:[\w-]+ ){0,3}(?:summary|overview|synopsis|abstract|recap|"
@@ -195,11 +196,16 @@ class Scope:
 def scope_of(question: str) -> Scope:
     """Decide from its words whether `question` needs the whole of its documents."""
     asked = " ".join(question.split())
-    if len(asked.split()) > LONG:
-        asked = re.split(r"(?<=[.!?:])\s+", asked)[-1]
-    if not _NOTHING.search(asked):
+    tried = [asked]
+    if len(asked.split()) > LONG:  # a text stands within it; what is asked, at one of its ends
+        parts = re.split(r"(?<=[.!?:])\s+", asked)
+        first, last = parts[0], parts[-1]
+        tried = [last] if last.endswith("?") else [last, first]
+    for one in tried:
+        if _NOTHING.search(one):
+            continue
         for kind, rule, reason in RULES:
-            if rule.search(asked):
+            if rule.search(one):
                 return Scope(kind=kind, reason=reason)
     return Scope(kind="passages", reason="it asks for something that passages can hold")
 

@@ -225,14 +225,9 @@ class Whole(Iterator[str]):
         sure = [p for p in parts if p.score >= parts[0].score - NEAREST and p not in told]
         again = []
         for part in sure:
-            document = self._documents[part.document]
-            leaves = [
-                n
-                for n in document.forest.leaves
-                if part.start <= document.forest.start[n] < part.end
-            ]
-            best = max(leaves, key=lambda leaf: float(self._scores[part.document][leaf]))
-            start, end = sentences_around_match(document, int(best), self._reach, question)
+            start, end = sentences_around_match(
+                self._documents[part.document], (part.start, part.end), question
+            )
             again.append(replace(part, start=start, end=end))
         self.total += len(again)
         return again
