@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from sharedllm.search.query import query_of
     from sharedllm.shared_llm import SharedLLM
     from sharedllm.text.loaders import read_file
+    from sharedllm.text.headings import find_outline
+    from sharedllm.text.outline import Section
     from sharedllm.text.pages import join_pages
 
 __version__ = "0.1.0"
@@ -50,6 +52,8 @@ _HOMES = {
     "GenerationConfig": "config",
     "read_file": "text.loaders",
     "join_pages": "text.pages",
+    "find_outline": "text.headings",
+    "Section": "text.outline",
     "query_of": "search.query",
     "Asked": "generation.prompt",
     "ToolCall": "generation.prompt",
@@ -76,6 +80,8 @@ __all__ = [  # in reading order
     "GenerationConfig",
     "read_file",
     "join_pages",
+    "find_outline",
+    "Section",
     "query_of",
     "Asked",
     "ToolCall",
