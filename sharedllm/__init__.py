@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from sharedllm.search.citations import Citation
     from sharedllm.search.query import query_of
     from sharedllm.shared_llm import SharedLLM
-    from sharedllm.text.loaders import read_file
     from sharedllm.text.headings import find_outline
+    from sharedllm.text.loaders import read_file
     from sharedllm.text.outline import Section
     from sharedllm.text.pages import join_pages
 

@@ -22,9 +22,7 @@ NODE_CACHE_BYTES = 64 << 20
 MOST_NAMED = 3  # documents that an error names
 
 
-def in_sections(
-    documents: Sequence[Document], wanted: str, tree: TreeConfig
-) -> list[Document]:
+def in_sections(documents: Sequence[Document], wanted: str, tree: TreeConfig) -> list[Document]:
     """Return the sections of `documents` that `wanted` names, each as a document.
 
     Documents without such a section are left out; of a part of a long document, what lies in the
@@ -48,9 +46,7 @@ def parts_in(document: Document, wanted: str, tree: TreeConfig) -> list[Document
     return [part for part in parts if part is not None]
 
 
-def absent_section(
-    wanted: str, documents: Sequence[tuple[str, Sequence[Section]]]
-) -> SectionError:
+def absent_section(wanted: str, documents: Sequence[tuple[str, Sequence[Section]]]) -> SectionError:
     """The error for a section that none of the documents has.
 
     Parameters
@@ -64,7 +60,9 @@ def absent_section(
         if outline:
             outlined.setdefault(title, outline)
     if not outlined:
-        whose = f"the document {documents[0][0]!r} has" if len(documents) == 1 else "no document has"
+        whose = (
+            f"the document {documents[0][0]!r} has" if len(documents) == 1 else "no document has"
+        )
         return SectionError(
             f"section is {wanted!r}, and {whose} {'no' if len(documents) == 1 else 'an'} outline: "
             "no headings, chapters or numbered sections were found; leave section out"

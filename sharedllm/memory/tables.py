@@ -620,9 +620,7 @@ def outline_check(connection: sqlite3.Connection, document_id: str) -> int | Non
     return None if row is None else row[0]
 
 
-def outline_of(
-    connection: sqlite3.Connection, document_id: str, characters: int
-) -> Outline | None:
+def outline_of(connection: sqlite3.Connection, document_id: str, characters: int) -> Outline | None:
     """The outline of a document with a text of so many characters; None where none was looked for.
 
     Raises

@@ -17,7 +17,9 @@ from sharedllm.text.outline import Heading, Outline, make_outline
 
 # -- Markdown --------------------------------------------------------------------------------------
 
-FRONT_MATTER = re.compile(r"\A(?:---|\+\+\+)[ \t]*\n(?:(?!---|\+\+\+|\.\.\.).*\n){0,500}(?:---|\+\+\+|\.\.\.)[ \t]*(?:\n|\Z)")
+FRONT_MATTER = re.compile(
+    r"\A(?:---|\+\+\+)[ \t]*\n(?:(?!---|\+\+\+|\.\.\.).*\n){0,500}(?:---|\+\+\+|\.\.\.)[ \t]*(?:\n|\Z)"
+)
 SHARPS = re.compile(r"^(#{1,6})[ \t]+\S.*$", re.MULTILINE)
 CODE = re.compile(
     r"^(?:#!|#[ \t]*include\b|#[ \t]*-\*-|import \w|from \w[\w.]* import |def \w+\(|class \w+[(:]|"
@@ -25,7 +27,9 @@ CODE = re.compile(
     re.MULTILINE,
 )
 FENCE = re.compile(r"^[ ]{0,3}(`{3,}|~{3,})", re.MULTILINE)
-MARKED = re.compile(r"[*_`]+|!?\[([^\]\n]*)\]\([^)\n]*\)|<[^<>\n]{1,200}>|\{#[^}\n]*\}[ \t]*$|\\(?=[^\w\s])")
+MARKED = re.compile(
+    r"[*_`]+|!?\[([^\]\n]*)\]\([^)\n]*\)|<[^<>\n]{1,200}>|\{#[^}\n]*\}[ \t]*$|\\(?=[^\w\s])"
+)
 
 
 def find_outline(text: str, *, markdown: bool | None = None) -> Outline:
@@ -50,7 +54,7 @@ def find_headings(text: str, *, markdown: bool | None = None) -> list[Heading]:
 def is_markdown(text: str) -> bool:
     """True of a text whose lines of sharps are headings, rather than comments of a program."""
     lines = list(SHARPS.finditer(text))
-    if not lines or CODE.search(text) and not FENCE.search(text):
+    if not lines or (CODE.search(text) and not FENCE.search(text)):
         return False
     apart = [m for m in lines if not m.start() or text[: m.start()].endswith(("\n\n", "\n \n"))]
     alone = [m for m in apart if text.startswith("\n\n", m.end()) or m.end() == len(text)]
@@ -111,7 +115,17 @@ def underlined_headings(text: str) -> list[Heading]:
 
 # -- chapters and numbers --------------------------------------------------------------------------
 
-RANKS = {"volume": 1, "book": 2, "part": 3, "act": 3, "chapter": 4, "scene": 5, "article": 5, "section": 6, "clause": 7}
+RANKS = {
+    "volume": 1,
+    "book": 2,
+    "part": 3,
+    "act": 3,
+    "chapter": 4,
+    "scene": 5,
+    "article": 5,
+    "section": 6,
+    "clause": 7,
+}
 NUMBERED = 8  # rank of headings with a bare number; deeper ones have more
 LONE, CUT = 100, 101  # ranks of numbers without a name, until it is known what they number
 LONGEST = 120  # characters of a heading's line
@@ -123,7 +137,9 @@ ALONE = frozenset(
     "references bibliography acknowledgements acknowledgments prolog epilog vorwort nachwort "
     "einleitung fazit literaturverzeichnis pr\u00e9face avant-propos pr\u00f3logo ep\u00edlogo".split()
 )
-CONTENTS_LINE = re.compile(r"\.{3,}|\u2026{2,}|(?: \.){3,}|(?<=\S)(?:[ ]{2,}|\t)[ \t]*(?:\d{1,4}|[ivxlc]{1,6})[ \t]*$")
+CONTENTS_LINE = re.compile(
+    r"\.{3,}|\u2026{2,}|(?: \.){3,}|(?<=\S)(?:[ ]{2,}|\t)[ \t]*(?:\d{1,4}|[ivxlc]{1,6})[ \t]*$"
+)
 LINE = re.compile(
     rf"^[ \t\f]*(?P<line>(?:\**_?(?:{KIND}\b\.?|\u00a7)[ ]?(?:(?i:the)[ ])?[ ]*{NUMBER}(?![\w'\u2019])"
     rf"|\u7b2c[\d\u3007\u96f6\u4e00-\u9fff]{{1,7}}[\u7ae0\u56de\u8282\u7bc0\u90e8\u5377\u7bc7\u6761\u689d]"
@@ -183,7 +199,12 @@ def _lines(text: str, *, dense: bool) -> Iterator[_Line]:
         if CONTENTS_LINE.search(line):
             continue
         before = text[max(0, found.start() - 120) : found.start()]
-        blank = not before.strip() or before.endswith("\n\n") or not before.rpartition("\n")[0].rpartition("\n")[2].strip() or "\f" in text[found.start() : start]
+        blank = (
+            not before.strip()
+            or before.endswith("\n\n")
+            or not before.rpartition("\n")[0].rpartition("\n")[2].strip()
+            or "\f" in text[found.start() : start]
+        )
         ends = dense and SENTENCE_END.search(before) is not None
         made = _made(text, start, line, blank=blank, ends=ends)
         if made is not None:
@@ -242,16 +263,20 @@ def _labelled(text: str, start: int, end: int, line: str, label: Label) -> _Line
     return _Line(start, end, line, label, rank)
 
 
-def _with_next_line(
-    text: str, start: int, end: int, line: str, label: Label, rank: int
-) -> _Line:
+def _with_next_line(text: str, start: int, end: int, line: str, label: Label, rank: int) -> _Line:
     """Join a label that stands alone with the title below it, if there is one."""
-    below = re.compile(r"[ \t]*\n(?:[ \t]*\n)?[ \t]*((?:[^\n\f]{1,100}\n){1,4})(?=[ \t]*\n)").match(text, end)
+    below = re.compile(r"[ \t]*\n(?:[ \t]*\n)?[ \t]*((?:[^\n\f]{1,100}\n){1,4})(?=[ \t]*\n)").match(
+        text, end
+    )
     if below:
         title = " ".join(below[1].split()).strip("*_ ")
         capitals = title.upper() == title
         rows = below[1].count("\n")
-        if (capitals or (rows == 1 and _is_title(title, capitals=True))) and label_of(title) is None and TITLE_SIGNS.search(title):
+        if (
+            (capitals or (rows == 1 and _is_title(title, capitals=True)))
+            and label_of(title) is None
+            and TITLE_SIGNS.search(title)
+        ):
             sign = "" if line.endswith((".", ":")) else "."
             return _Line(start, below.end(1), f"{line}{sign} {title}", label, rank)
     return _Line(start, end, line, label, rank)
@@ -335,7 +360,12 @@ def _in_order(lines: Sequence[_Line], *, chapters: bool) -> list[_Line]:
                 out.append(one)
             continue
         before = last.get(one.rank)
-        if before is not None and before.label and before.label[:2] == one.label[:2] and before.title == one.title:
+        if (
+            before is not None
+            and before.label
+            and before.label[:2] == one.label[:2]
+            and before.title == one.title
+        ):
             continue  # a running title
         last = {rank: line for rank, line in last.items() if rank < one.rank} | {one.rank: one}
         now = one.numbers

@@ -46,7 +46,9 @@ SPELLED |= {
     for n, one in enumerate(_ONES[:9], start=1)
 }
 SPELLED |= {word: n for n, word in enumerate(_ORDINALS, start=1)}
-_CHINESE = dict(zip("\u96f6\u4e00\u4e8c\u4e09\u56db\u4e94\u516d\u4e03\u516b\u4e5d", range(10), strict=True)) | {"\u3007": 0, "\u4e24": 2}
+_CHINESE = dict(
+    zip("\u96f6\u4e00\u4e8c\u4e09\u56db\u4e94\u516d\u4e03\u516b\u4e5d", range(10), strict=True)
+) | {"\u3007": 0, "\u4e24": 2}
 _CHINESE_KINDS = {"\u7ae0": "chapter", "\u56de": "chapter", "\u8282": "section", "\u7bc0": "section", "\u90e8": "part",
                   "\u5377": "volume", "\u7bc7": "part", "\u6761": "article", "\u689d": "article"}  # fmt: skip
 
@@ -96,7 +98,9 @@ def label_of(title: str) -> Label | None:
         return Label(kind, number, found["rest"].strip(" \t.:)]-\u2013\u2014"))
     found = _CHINESE_LABEL.match(text)
     if found:
-        return Label(_CHINESE_KINDS[found["kind"]], _chinese(found["number"]), found["rest"].strip())
+        return Label(
+            _CHINESE_KINDS[found["kind"]], _chinese(found["number"]), found["rest"].strip()
+        )
     found = _BARE.match(text)
     if found:
         return Label("", _value(found["number"]), found["rest"].strip(" \t.:)]-\u2013\u2014"))
@@ -128,9 +132,7 @@ def _value(given: str, *, letters: bool = False) -> str:
 
 def _roman(given: str) -> int:
     values = [_LETTERS[letter] for letter in given.upper()]
-    return sum(
-        -value if value < max(values[at:]) else value for at, value in enumerate(values)
-    )
+    return sum(-value if value < max(values[at:]) else value for at, value in enumerate(values))
 
 
 def _chinese(given: str) -> str:

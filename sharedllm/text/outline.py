@@ -98,6 +98,7 @@ def make_outline(headings: Iterable[Heading], characters: int) -> Outline:
 def one_line(title: str) -> str:
     """A heading's words on one line, cut where they are more than a title's."""
     words = " ".join(title.split())
+    words = words.rstrip(" .:") or words
     if len(words) <= LONGEST_TITLE:
         return words
     return (words[:LONGEST_TITLE].rpartition(" ")[0] or words[:LONGEST_TITLE]) + "\u2026"
@@ -112,7 +113,9 @@ def require_outline(given: Sequence[Section], text: str) -> Outline:
         If it is not made of sections of this text.
     """
     if isinstance(given, str) or not all(isinstance(one, Section) for one in given):
-        raise DocumentError(f"outline is {shown(given)}; give sections (Section), or None to have them found")
+        raise DocumentError(
+            f"outline is {shown(given)}; give sections (Section), or None to have them found"
+        )
     for one in given:
         if not 0 <= one.start < one.end <= len(text) or one.level < 1:
             raise DocumentError(
@@ -189,7 +192,9 @@ def _named(outline: Sequence[Section], keys: Sequence[str], name: str) -> list[i
     if label is not None and not label.rest:
         exact = [at for at, own in enumerate(keys) if own == key]
         same = [
-            at for at, section in enumerate(outline) if _is_numbered(section, label.kind, label.number)
+            at
+            for at, section in enumerate(outline)
+            if _is_numbered(section, label.kind, label.number)
         ]
         return sorted({*exact, *same})
     whole = [
@@ -251,6 +256,12 @@ def nearest_titles(outline: Sequence[Section], wanted: str) -> list[str]:
     titles = list(dict.fromkeys(section.title for section in outline))
     if len(titles) <= FEW:
         return titles
+    label = label_of(wanted.rpartition(">")[2])
+    if label is not None and label.number.isdigit():
+        numbered = [one for one in outline if one.number.isdigit()]
+        numbered.sort(key=lambda one: abs(int(one.number) - int(label.number)))
+        if numbered:
+            return list(dict.fromkeys(one.title for one in numbered[:NEAREST]))
     by_key = {_key(_unnumbered(title)): title for title in titles}
     by_key |= {_key(title): title for title in titles}
     near = difflib.get_close_matches(_key(wanted), list(by_key), n=2 * NEAREST, cutoff=0.3)
@@ -288,7 +299,5 @@ def outline_from_json(text: str, characters: int) -> Outline:
         if not (level > 0 and last < start < end <= characters and len(title) <= LONGEST_TITLE + 1):
             raise ValueError("a section of it lies outside of the text, or out of order")
         last = start
-        out.append(
-            Section(title=title, level=level, start=start, end=end, number=number_of(title))
-        )
+        out.append(Section(title=title, level=level, start=start, end=end, number=number_of(title)))
     return tuple(out)

@@ -71,7 +71,8 @@ def read_rtf(given: Given) -> Contents:
     for token in TOKEN.finditer(given.data.decode("latin-1")):
         reader.take(token)
     reader.flush()
-    return Contents(reader.flow.text(), "".join(reader.title))
+    text = reader.flow.text()
+    return Contents(text, "".join(reader.title), reader.flow.headings or None)
 
 
 class _Reader:
@@ -85,7 +86,7 @@ class _Reader:
         self._now = _Group()
         self._bytes = bytearray()  # of characters with several bytes
         self._marked, self._skip, self._in_title, self._row = False, 0, 0, False
-        self._high = ""
+        self._high, self._level = "", 0
 
     def take(self, token: re.Match[str]) -> None:
         """Go on by one token."""
@@ -143,6 +144,11 @@ class _Reader:
             self._now = replace(now, out=True, fonts=word == "fonttbl")
         elif word == "bin":
             return  # its bytes are inside of a picture
+        elif not now.out and word in ("pard", "outlinelevel"):
+            self._level = 0 if word == "pard" or number not in range(9) else number + 1
+            flow.close_heading()
+            if self._level:
+                flow.open_heading(self._level)
         elif not now.out:
             self._layout(word)
             if word in SIGNS:
@@ -171,7 +177,10 @@ class _Reader:
             flow.close_table(gap=1)
             self._row = False
         elif word in ("par", "sect", "page", "footnote"):
+            flow.close_heading()
             flow.part()
+            if self._level:  # of all paragraphs until the next \\pard
+                flow.open_heading(self._level)
         elif word == "line":
             flow.line()
 
