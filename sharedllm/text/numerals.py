@@ -5,32 +5,21 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-# What a heading's label calls a section -> its kind.
-KINDS = {
-    **dict.fromkeys(("volume", "vol", "band", "tome", "tomo", "\u0442\u043e\u043c"), "volume"),
-    **dict.fromkeys(("book", "buch", "livre", "libro", "livro", "\u043a\u043d\u0438\u0433\u0430"), "book"),
-    **dict.fromkeys(
-        ("part", "teil", "partie", "parte", "deel", "cz\u0119\u015b\u0107", "\u0447\u0430\u0441\u0442\u044c"), "part"
-    ),
-    **dict.fromkeys(("act", "akt", "acte", "acto", "atto", "aufzug"), "act"),
-    **dict.fromkeys(("scene", "szene", "sc\u00e8ne", "escena", "scena", "auftritt"), "scene"),
-    **dict.fromkeys(
-        (
-            "chapter", "chap", "kapitel", "chapitre", "cap\u00edtulo", "capitulo", "capitolo", "hoofdstuk",
-            "rozdzia\u0142", "\u0433\u043b\u0430\u0432\u0430", "canto", "stave", "letter", "lecture", "sermon",
-        ),
-        "chapter",
-    ),
-    **dict.fromkeys(("section", "sec", "abschnitt", "secci\u00f3n", "sezione", "sectie", "\u00a7"), "section"),
-    **dict.fromkeys(
-        ("article", "art", "artikel", "art\u00edculo", "articolo", "artigo", "\u0441\u0442\u0430\u0442\u044c\u044f"), "article"
-    ),
-    **dict.fromkeys(("clause", "klausel", "cl\u00e1usula", "clausola"), "clause"),
-    **dict.fromkeys(
-        ("appendix", "annex", "anhang", "annexe", "anexo", "allegato", "schedule", "exhibit"),
-        "appendix",
-    ),
-}  # fmt: skip
+# The kinds of sections, and the words that headings call them by.
+_CALLED = {
+    "volume": "volume vol band tome tomo \u0442\u043e\u043c",
+    "book": "book buch livre libro livro \u043a\u043d\u0438\u0433\u0430",
+    "part": "part teil partie parte deel cz\u0119\u015b\u0107 \u0447\u0430\u0441\u0442\u044c",
+    "act": "act akt acte acto atto aufzug",
+    "scene": "scene szene sc\u00e8ne escena scena auftritt",
+    "chapter": "chapter chap kapitel chapitre cap\u00edtulo capitulo capitolo hoofdstuk "
+    "rozdzia\u0142 \u0433\u043b\u0430\u0432\u0430 canto stave letter lecture sermon",
+    "section": "section sec abschnitt secci\u00f3n sezione sectie \u00a7",
+    "article": "article art artikel art\u00edculo articolo artigo \u0441\u0442\u0430\u0442\u044c\u044f",
+    "clause": "clause klausel cl\u00e1usula clausola",
+    "appendix": "appendix annex anhang annexe anexo allegato schedule exhibit",
+}
+KINDS = {word: kind for kind, words in _CALLED.items() for word in words.split()}
 _ONES = (
     "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
     "sixteen seventeen eighteen nineteen"
@@ -46,11 +35,17 @@ SPELLED |= {
     for n, one in enumerate(_ONES[:9], start=1)
 }
 SPELLED |= {word: n for n, word in enumerate(_ORDINALS, start=1)}
-_CHINESE = dict(
-    zip("\u96f6\u4e00\u4e8c\u4e09\u56db\u4e94\u516d\u4e03\u516b\u4e5d", range(10), strict=True)
-) | {"\u3007": 0, "\u4e24": 2}
-_CHINESE_KINDS = {"\u7ae0": "chapter", "\u56de": "chapter", "\u8282": "section", "\u7bc0": "section", "\u90e8": "part",
-                  "\u5377": "volume", "\u7bc7": "part", "\u6761": "article", "\u689d": "article"}  # fmt: skip
+_CHINESE = {
+    sign: n for n, sign in enumerate("\u96f6\u4e00\u4e8c\u4e09\u56db\u4e94\u516d\u4e03\u516b\u4e5d")
+}
+_CHINESE |= {"\u3007": 0, "\u4e24": 2}
+_CHINESE_KINDS = {
+    **dict.fromkeys("\u7ae0\u56de", "chapter"),
+    **dict.fromkeys("\u8282\u7bc0", "section"),
+    **dict.fromkeys("\u90e8\u7bc7", "part"),
+    "\u5377": "volume",
+    **dict.fromkeys("\u6761\u689d", "article"),
+}
 
 _WORDS = "|".join(sorted((word.replace(" ", "[ -]") for word in SPELLED), key=len, reverse=True))
 ROMAN = "(?=[MDCLXVI])M{0,3}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})"
@@ -61,15 +56,17 @@ _LABELLED = re.compile(
     r"(?![\w'\u2019])(?P<rest>.*)",
     re.DOTALL,
 )
-_CHINESE_LABEL = re.compile(
-    rf"\u7b2c\s*(?P<number>[\d{''.join(_CHINESE)}\u5341\u767e]{{1,7}})\s*(?P<kind>[{''.join(_CHINESE_KINDS)}])(?P<rest>.*)",
-    re.DOTALL,
+CHINESE = (
+    rf"\u7b2c[ ]?(?P<chinese>[\d{''.join(_CHINESE)}\u5341\u767e]{{1,7}})[ ]?"
+    rf"(?P<sign>[{''.join(_CHINESE_KINDS)}])"
 )
+_CHINESE_LABEL = re.compile(rf"{CHINESE}(?P<rest>.*)", re.DOTALL)
 _BARE = re.compile(
     rf"(?P<number>\d{{1,4}}(?:\.\d{{1,3}}){{0,5}}|{ROMAN}|[A-Z](?=[.)]))"
     r"(?:[.):]+(?=\s|$)|(?=\s|$)|(?=\s*[\u2013\u2014-]))(?P<rest>.*)",
     re.DOTALL,
 )
+_AROUND = " \t\u3000.,:)]-\u2013\u2014"  # between a number and a title
 _LETTERS = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100, "D": 500, "M": 1000}
 
 
@@ -95,7 +92,7 @@ def label_of(title: str) -> Label | None:
     if found:
         kind = KINDS[found["kind"].lower()]
         number = _value(found["number"], letters=kind == "appendix")
-        return Label(kind, number, found["rest"].strip(" \t.:)]-\u2013\u2014"))
+        return Label(kind, number, found["rest"].strip(_AROUND))
     found = _CHINESE_LABEL.match(text)
     if found:
         return Label(
@@ -103,7 +100,7 @@ def label_of(title: str) -> Label | None:
         )
     found = _BARE.match(text)
     if found:
-        return Label("", _value(found["number"]), found["rest"].strip(" \t.:)]-\u2013\u2014"))
+        return Label("", _value(found["number"]), found["rest"].strip(_AROUND))
     return None
 
 
