@@ -8,31 +8,47 @@ titles close together, and lists do not count. All is done in time linear in the
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+from sharedllm.arguments import checked
+from sharedllm.config import require_one_of
 from sharedllm.text.numerals import CHINESE, KIND, NUMBER, ROMAN, Label, label_of
 from sharedllm.text.outline import Heading, Outline, make_outline
 
 
-def find_outline(text: str, *, markdown: bool | None = None) -> Outline:
+@checked("text")
+def find_outline(text: str, *, form: str | None = None) -> Outline:
     """Find the sections of `text`.
 
     Parameters
     ----------
-    markdown : True for Markdown, False for plain text; None finds it out
+    form : "markdown", "latex", "asciidoc", "org" or "plain", which may have underlined titles,
+        chapters and numbers; None tells Markdown and LaTeX from plain text
+
+    Raises
+    ------
+    ConfigError
+        If `form` is none of these.
     """
-    return make_outline(find_headings(text, markdown=markdown), len(text))
+    if form is not None:
+        require_one_of("form", form, tuple(FORMS))
+    return make_outline(find_headings(text, form=form), len(text))
 
 
-def find_headings(text: str, *, markdown: bool | None = None) -> list[Heading]:
+def find_headings(text: str, *, form: str | None = None) -> list[Heading]:
     """Find the headings of `text`; see :func:`find_outline`."""
-    if markdown is None:
-        markdown = is_markdown(text)
-    if markdown:
-        return markdown_headings(text)
-    return underlined_headings(text) or numbered_headings(text)
+    if form is None:
+        form = "markdown" if is_markdown(text) else "plain"
+        form = "latex" if LATEX_BEGINS in text else form
+    return FORMS[form](text)
+
+
+def plain_headings(text: str) -> list[Heading]:
+    """Underlined titles, or chapters and numbered headings where there are more of these."""
+    underlined, numbered = underlined_headings(text), numbered_headings(text)
+    return underlined if len(underlined) >= len(numbered) else numbered
 
 
 # -- Markdown --------------------------------------------------------------------------------------
@@ -59,7 +75,9 @@ INLINE = (  # Markdown within a heading -> its words
 def is_markdown(text: str) -> bool:
     """True of a text whose lines of sharps are headings, rather than comments of a program."""
     lines = list(SHARPS.finditer(text))
-    if not lines or (CODE.search(text) and not FENCE.search(text)):
+    if not lines or (len(lines) == 1 and text[: lines[0].start()].strip()):
+        return False
+    if CODE.search(text) and not FENCE.search(text):
         return False
     apart = [one for one in lines if _stands_apart(text, one.start())]
     alone = [one for one in apart if text[one.end() : one.end() + 2] in ("\n\n", "\n", "")]
@@ -87,6 +105,40 @@ def _words(title: str) -> str:
     for pattern, words in INLINE:
         title = pattern.sub(words, title)
     return title
+
+
+# -- LaTeX, AsciiDoc, Org --------------------------------------------------------------------------
+
+LATEX_BEGINS = "\\begin{document}"
+LATEX_LEVELS = ("part", "chapter", "section", "subsection", "subsubsection", "paragraph")
+LATEX = re.compile(
+    rf"^[ \t]*\\({'|'.join(LATEX_LEVELS)})\*?[ \t]*(?:\[[^\]\n]*\])?"
+    r"\{((?:[^{}\n]|\{[^{}\n]*\}){1,300})\}",
+    re.MULTILINE,
+)
+LATEX_WORDS = re.compile(r"\\[a-zA-Z]+\*?[ ]?|[{}~$]")
+ASCIIDOC = re.compile(r"^(={1,6})[ \t]+(\S.*)$", re.MULTILINE)
+ORG = re.compile(
+    r"^(\*{1,8})[ \t]+(?:(?:TODO|DONE)[ \t]+)?(\S.*?)(?:[ \t]+:[\w:]+:)?[ \t]*$", re.MULTILINE
+)
+
+
+def latex_headings(text: str) -> list[Heading]:
+    """The sectioning commands of LaTeX."""
+    return [
+        Heading(m.start(), LATEX_LEVELS.index(m[1]) + 1, LATEX_WORDS.sub(" ", m[2]))
+        for m in LATEX.finditer(text)
+    ]
+
+
+def asciidoc_headings(text: str) -> list[Heading]:
+    """The titles of AsciiDoc."""
+    return [Heading(m.start(), len(m[1]), m[2]) for m in ASCIIDOC.finditer(text)]
+
+
+def org_headings(text: str) -> list[Heading]:
+    """The headlines of Org."""
+    return [Heading(m.start(), len(m[1]), m[2]) for m in ORG.finditer(text)]
 
 
 # -- underlined titles -----------------------------------------------------------------------------
@@ -124,8 +176,14 @@ LONGEST = 120  # characters of a heading's line
 MOST_WORDS = 14  # of a title
 FEW_WORDS = 6  # of a title that may end in a full stop
 CLAUSE_WORDS = 8  # by which a clause is named
+FULL = 60  # characters of a line that the next one continues
+UNFINISHED = frozenset(
+    "a an and as at be by for from has her his in into is its my no not of on or our that the "
+    "their this to was were which who will with your".split()
+)
+RUN_IN = re.compile(r"(?P<title>[^\W\d_][^.\n]{1,70})\.[ \t]+(?=[A-Z\"'\u201c(])")
 TIGHT = 100  # characters between two lines of contents, or of a list
-FEWEST_TIGHT = 2
+FEWEST_TIGHT = 2  # of chapters; one is enough of bare numbers
 SHORT = 45  # characters of a line that is not full
 ALONE = (
     "prologue epilogue preface foreword afterword introduction conclusion conclusions abstract "
@@ -135,8 +193,8 @@ ALONE = (
 _ALONE = "|".join(form for word in ALONE for form in (word.upper(), word.capitalize()))
 LINE = re.compile(
     r"^(?P<indent>[ \t\f]*)(?P<line>(?:"
-    rf"[*_]{{0,3}}(?=[\w\u00a7])(?![a-z])(?:{KIND}\.?[ ]+(?:(?i:the|no\.?)[ ]+)?|\u00a7[ ]*){NUMBER}"
-    r"(?![\w'\u2019])"
+    rf"[*_]{{0,3}}(?=[\w\u00a7])(?![a-z])(?:{KIND}\.?[ ]+(?:(?i:the|no\.?)[ ]+)?|\u00a7[ ]*)"
+    rf"{NUMBER}(?![\w'\u2019])"
     rf"|{CHINESE}"
     rf"|{ROMAN}(?:\.?[ \t]*$|[.:)][ ]+\S)"
     r"|\d{1,3}(?:\.\d{1,3}){0,5}\.?(?:[ \t]+\S|[ \t]*$)"
@@ -190,6 +248,7 @@ class _Place:
     ----------
     apart : after a blank line, at the beginning of a page, or after another heading
     after : after the end of a sentence, in a text without blank lines
+    goes_on : it is a full line of a paragraph
     """
 
     text: str
@@ -199,6 +258,7 @@ class _Place:
     apart: bool
     after: bool
     indent: int
+    goes_on: bool
 
 
 def numbered_headings(text: str) -> list[Heading]:
@@ -230,6 +290,7 @@ def _lines(text: str) -> Iterator[_Line]:
             line=line.strip("*_ \t"),
             apart=apart or last == found.start() - 1,
             after=dense and _ends_before(text, found.start()),
+            goes_on=len(line) >= FULL and not dense and _is_followed(text, start + len(line)),
             indent=len(found["indent"].strip("\f").expandtabs(4)),
         )
         made = _labelled(place)
@@ -243,6 +304,11 @@ def _stands_apart(text: str, at: int) -> bool:
     before = text[max(0, at - 80) : at].rstrip(" \t")
     line, _, rest = before.removesuffix("\n").rpartition("\n")
     return not rest.strip() if line or before.startswith("\n") else not before.strip()
+
+
+def _is_followed(text: str, at: int) -> bool:
+    """True if the next line, after the one that ends at `at`, is not blank."""
+    return bool(text[at : at + 80].partition("\n")[2].partition("\n")[0].strip())
 
 
 def _ends_before(text: str, at: int) -> bool:
@@ -275,9 +341,18 @@ def _with_kind(place: _Place, label: Label) -> _Line | None:
     rank = RANKS[label.kind]
     if not label.rest:
         return _with_next_line(place, label, rank)
-    if len(place.line) > LONGEST or not _is_title(label.rest, stop=True):
+    if len(place.line) <= LONGEST and not place.goes_on and _is_title(label.rest, stop=True):
+        return _Line(place.start, place.end, place.line, label, rank)
+    return _run_in(place, label, rank)
+
+
+def _run_in(place: _Place, label: Label, rank: int) -> _Line | None:
+    """A paragraph that begins with its title: "2. Delivery. The seller delivers ..."."""
+    found = RUN_IN.match(label.rest)
+    if not found or not place.apart or not _is_title(found["title"]):
         return None
-    return _Line(place.start, place.end, place.line, label, rank)
+    words = place.line[: len(place.line) - len(label.rest) + found.end("title")]
+    return _Line(place.start, place.start + len(words), words, label, rank)
 
 
 def _with_number(place: _Place, label: Label) -> _Line | None:
@@ -287,7 +362,10 @@ def _with_number(place: _Place, label: Label) -> _Line | None:
         return _lone_number(place, label) if place.apart and not depth else None
     if place.indent > 3 or not (place.apart or place.after):
         return None
-    if _is_title(label.rest):
+    run_in = _run_in(place, label, NUMBERED + depth)
+    if run_in is not None:
+        return run_in
+    if _is_title(label.rest) and not place.goes_on:
         return _Line(place.start, place.end, place.line, label, NUMBERED + depth)
     if depth and place.apart and label.rest[0].isupper():
         words = " ".join(place.line.split()[: CLAUSE_WORDS + 1])
@@ -331,7 +409,7 @@ def _is_title(words: str, *, stop: bool = False) -> bool:
     first, count = words.lstrip(QUOTES), len(words.split())
     if not first or len(words) > LONGEST or count > MOST_WORDS or not LETTER.search(words):
         return False
-    if first[0].islower() or first[0].isdigit():
+    if first[0].islower() or first[0].isdigit() or words.split()[-1].lower() in UNFINISHED:
         return False
     last = words.rstrip("\"'\u201d\u2019*_ ")[-1:]
     return last not in ",;:" and (last not in ".!?" or stop or count <= FEW_WORDS)
@@ -364,14 +442,21 @@ def _without_contents(lines: Sequence[_Line]) -> list[_Line]:
     tight = 0
     for one in lines:
         label = (one.rank, one.label.number if one.label else one.title)
-        if run and (one.start - run[-1].end > TIGHT or label in labels):
-            out += run if tight < FEWEST_TIGHT else ()
+        before = run[-1] if run else one
+        restarts = one.rank == before.rank and one.numbers <= before.numbers
+        if run and (one.start - before.end > TIGHT or label in labels or restarts):
+            out += run if tight < _allowed(run) else ()
             run, labels, tight = [], set(), 0
-        if run and (one.rank <= run[-1].rank or not run[-1].label):
+        if run and (one.rank <= before.rank or not before.label):
             tight += 1
         run.append(one)
         labels.add(label)
-    return [*out, *(run if tight < FEWEST_TIGHT else ())]
+    return [*out, *(run if tight < _allowed(run) else ())]
+
+
+def _allowed(run: Sequence[_Line]) -> int:
+    """How many lines that stand close to the one before them make contents of `run`."""
+    return 1 if all(one.rank >= NUMBERED for one in run) else FEWEST_TIGHT
 
 
 def _in_order(lines: Sequence[_Line]) -> list[_Line]:
@@ -410,3 +495,12 @@ def _follows(before: tuple[int, ...], number: tuple[int, ...]) -> bool:
         return False
     gap = number[-1] - before[length - 1]
     return gap == 1 or (gap == 2 and length > 1)  # one may have been missed
+
+
+FORMS: dict[str, Callable[[str], list[Heading]]] = {
+    "plain": plain_headings,
+    "markdown": markdown_headings,
+    "latex": latex_headings,
+    "asciidoc": asciidoc_headings,
+    "org": org_headings,
+}

@@ -15,7 +15,8 @@ _CALLED = {
     "chapter": "chapter chap kapitel chapitre cap\u00edtulo capitulo capitolo hoofdstuk "
     "rozdzia\u0142 \u0433\u043b\u0430\u0432\u0430 canto stave letter lecture sermon",
     "section": "section sec abschnitt secci\u00f3n sezione sectie \u00a7",
-    "article": "article art artikel art\u00edculo articolo artigo \u0441\u0442\u0430\u0442\u044c\u044f",
+    "article": "article art artikel art\u00edculo articolo artigo "
+    "\u0441\u0442\u0430\u0442\u044c\u044f",
     "clause": "clause klausel cl\u00e1usula clausola",
     "appendix": "appendix annex anhang annexe anexo allegato schedule exhibit",
 }

@@ -119,9 +119,9 @@ def require_outline(given: Sequence[Section], text: str) -> Outline:
     for one in given:
         if not 0 <= one.start < one.end <= len(text) or one.level < 1:
             raise DocumentError(
-                f"the section {one.title!r} has level {one.level} and the characters {one.start} to "
-                f"{one.end} of a text of {len(text):,}; give a level of at least 1 and characters of "
-                "the text"
+                f"the section {one.title!r} has level {one.level} and the characters {one.start} "
+                f"to {one.end} of a text of {len(text):,}; give a level of at least 1 and "
+                "characters of the text"
             )
     return make_outline((Heading(one.start, one.level, one.title) for one in given), len(text))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from sharedllm.arguments import checked
 from sharedllm.config import require_int
 from sharedllm.errors import DocumentError
-from sharedllm.text.headings import find_headings, markdown_headings
+from sharedllm.text.headings import find_headings
 from sharedllm.text.loaders.encodings import decode, require_encoding
 from sharedllm.text.loaders.epub import CONTAINER, read_epub
 from sharedllm.text.loaders.html import read_html
@@ -40,10 +40,14 @@ def read_plain(given: Given) -> Contents:
     return Contents(decode(given))
 
 
-def read_markdown(given: Given) -> Contents:
-    """Return a text of Markdown as it stands, with its headings."""
-    text = decode(given).replace("\r\n", "\n").replace("\r", "\n")
-    return Contents(text, "", markdown_headings(text))
+def reader_of(form: str) -> Reader:
+    """Make a reader of texts as they stand, whose headings are marked in one form."""
+
+    def read(given: Given) -> Contents:
+        text = decode(given).replace("\r\n", "\n").replace("\r", "\n")
+        return Contents(text, "", find_headings(text, form=form))
+
+    return read
 
 
 def read_code(given: Given) -> Contents:
@@ -53,8 +57,10 @@ def read_code(given: Given) -> Contents:
 
 # A format is added by one entry here: its suffixes, and the function that reads it.
 PROSE: Mapping[str, Reader] = {
-    **dict.fromkeys((".txt", ".text", ".rst", ".adoc", ".org"), read_plain),
-    **dict.fromkeys((".md", ".markdown"), read_markdown),
+    **dict.fromkeys((".txt", ".text", ".rst"), read_plain),
+    **dict.fromkeys((".md", ".markdown"), reader_of("markdown")),
+    ".adoc": reader_of("asciidoc"),
+    ".org": reader_of("org"),
     **dict.fromkeys((".html", ".htm", ".xhtml"), read_html),
     ".pdf": read_pdf,
     ".docx": read_docx,
@@ -75,7 +81,11 @@ SOURCE_CODE = tuple(
     ".scss .vue .svelte .xml .yaml .yml .toml .ini .cfg .conf .properties .tex .bib .proto "
     ".graphql .tf .cmake .gradle .diff .patch .log".split()
 )
-FORMATS: Mapping[str, Reader] = {**dict.fromkeys(SOURCE_CODE, read_code), **PROSE}
+FORMATS: Mapping[str, Reader] = {
+    **dict.fromkeys(SOURCE_CODE, read_code),
+    **PROSE,
+    ".tex": reader_of("latex"),
+}
 # Files that are known by their whole name.
 NAMES = frozenset(
     "readme license licence copying changelog authors notice makefile dockerfile gemfile".split()
@@ -150,7 +160,7 @@ def _outline(text: str, headings: Sequence[Heading] | None) -> Outline:
     A single heading, such as the title of a page, divides nothing.
     """
     if headings is None or len(headings) == 1:
-        found = find_headings(text, markdown=None if headings is None else False)
+        found = find_headings(text, form=None if headings is None else "plain")
         headings = found if len(found) > 1 else headings or found
     return make_outline(headings, len(text))
 

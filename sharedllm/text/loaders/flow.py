@@ -125,9 +125,13 @@ class Flow:
             self._put(text)
 
     def open_heading(self, level: int) -> None:
-        """Begin a heading of level 1 to 9, which is a block of its own; it ends an open one."""
+        """Begin a heading of level 1 to 9, which is a block of its own; it ends an open one.
+
+        Level 0 is plain text.
+        """
         self.close_heading()
-        self.part()
+        if level:
+            self.part()
         self._level = level
 
     def close_heading(self) -> None:

@@ -21,6 +21,7 @@ WORD_MAIN = "word/document.xml"
 SLIDES_MAIN = "ppt/presentation.xml"
 # Deleted text, instructions of fields, phonetic guides, and second versions for old programs.
 UNSEEN = frozenset("del moveFrom delText instrText delInstrText Fallback rt".split())
+SHAPES = ("sp", "graphicFrame", "grpSp", "cNvPr", "ph")
 TITLES = ("title", "ctrTitle")
 BETWEEN = f"\n{BREAK}"  # two slides
 HEADING_STYLE = re.compile(r"(?:heading|\u00fcberschrift|titre|t\u00edtulo|titolo) ?([1-9])", re.I)
@@ -155,12 +156,10 @@ class _Word(Ignoring):
         flow = self._flow
         if name == "p":
             flow.part()
-        elif name == "pStyle" and attributes.get("val", "") in self._levels:
-            flow.open_heading(self._levels[attributes["val"]])
-        elif name == "outlineLvl":
-            level = _outline_level(attributes.get("val", ""))
-            if level:
-                flow.open_heading(level)
+        elif name in ("pStyle", "outlineLvl"):
+            given = attributes.get("val", "")
+            level = self._levels.get(given, 0) if name == "pStyle" else _outline_level(given)
+            flow.open_heading(level)
         elif name == "r":
             self._hidden.append(False)
         elif name == "vanish":
@@ -249,15 +248,8 @@ class _Slide(Ignoring):
             self._unseen += 1
         elif name == "sld":
             self.shown = attributes.get("show") not in OFF
-        elif name in ("sp", "graphicFrame", "grpSp"):
-            self._skipped.append(False)
-            flow.part()
-        elif name == "cNvPr" and self._skipped:
-            self._skipped[-1] |= attributes.get("hidden", "0") not in OFF
-        elif name == "ph" and self._skipped:
-            self._skipped[-1] |= attributes.get("type") in NOT_OF_THE_SLIDE
-            if attributes.get("type") in TITLES and not self._skipped[-1]:
-                flow.open_heading(1)
+        elif name in SHAPES:
+            self._shape(name, attributes)
         elif name == "t":
             self._text = True
         elif name == "p":
@@ -270,6 +262,18 @@ class _Slide(Ignoring):
             merged = attributes.get("hMerge", "0") not in OFF
             if not merged:
                 flow.open_cell(_number(attributes.get("gridSpan")))
+
+    def _shape(self, name: str, attributes: Mapping[str, str]) -> None:
+        """Begin a shape, or learn what it is."""
+        if name in ("sp", "graphicFrame", "grpSp"):
+            self._skipped.append(False)
+            self._flow.part()
+        elif name == "cNvPr" and self._skipped:
+            self._skipped[-1] |= attributes.get("hidden", "0") not in OFF
+        elif name == "ph" and self._skipped:
+            self._skipped[-1] |= attributes.get("type") in NOT_OF_THE_SLIDE
+            if attributes.get("type") in TITLES and not self._skipped[-1]:
+                self._flow.open_heading(1)
 
     def end(self, name: str) -> None:
         flow = self._flow

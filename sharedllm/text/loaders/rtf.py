@@ -144,13 +144,8 @@ class _Reader:
             self._now = replace(now, out=True, fonts=word == "fonttbl")
         elif word == "bin":
             return  # its bytes are inside of a picture
-        elif not now.out and word in ("pard", "outlinelevel"):
-            self._level = 0 if word == "pard" or number not in range(9) else number + 1
-            flow.close_heading()
-            if self._level:
-                flow.open_heading(self._level)
         elif not now.out:
-            self._layout(word)
+            self._layout(word, number)
             if word in SIGNS:
                 flow.words(SIGNS[word])
 
@@ -162,8 +157,12 @@ class _Reader:
         elif word == "ansicpg" and _known(f"cp{number}"):
             self._encoding = f"cp{number}"
 
-    def _layout(self, word: str) -> None:
+    def _layout(self, word: str, number: int | None = None) -> None:
         flow = self.flow
+        if word in ("pard", "outlinelevel"):  # which holds for all paragraphs until the next one
+            level = -1 if word == "pard" or number is None else number
+            self._level = level + 1 if 0 <= level < 9 else 0
+            flow.open_heading(self._level)
         if word == "trowd" and not self._row:
             flow.open_table(gap=1)
             flow.open_cell()
@@ -179,8 +178,7 @@ class _Reader:
         elif word in ("par", "sect", "page", "footnote"):
             flow.close_heading()
             flow.part()
-            if self._level:  # of all paragraphs until the next \\pard
-                flow.open_heading(self._level)
+            flow.open_heading(self._level)
         elif word == "line":
             flow.line()
 
