@@ -281,10 +281,11 @@ class Asking:
         sought = {(one.document, one.node): one.sought for one in self.followed}
 
         def widen(index: int, node: int) -> tuple[int, int]:
-            if cut:
-                match = sought.get((index, node), self.query)
-                return citations.sentences_around_match(documents[index], node, reach, match)
-            return citations.complete_sentences(documents[index], node, reach)
+            whole = citations.complete_sentences(documents[index], node, reach)
+            match = sought.get((index, node), self.query)
+            return (
+                citations.sentences_around_match(documents[index], whole, match) if cut else whole
+            )
 
         selection = select(
             [d.forest for d in documents],

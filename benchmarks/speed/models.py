@@ -40,11 +40,14 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 
 
-def made(name: str, device: torch.device, dtype: torch.dtype) -> tuple[Any, Any]:
-    """Model and tokenizer of a shape, or of the folder `name`."""
+def made(name: str, device: torch.device, dtype: torch.dtype, **changed: Any) -> tuple[Any, Any]:
+    """Model and tokenizer of a shape, with what is `changed` of it, or of the folder `name`."""
     if name in SHAPES:
         config = LlamaConfig(
-            max_position_embeddings=WINDOW, bos_token_id=None, eos_token_id=256, **SHAPES[name]
+            max_position_embeddings=WINDOW,
+            bos_token_id=None,
+            eos_token_id=256,
+            **SHAPES[name] | changed,
         )
         torch.manual_seed(0)
         with torch.device(device):

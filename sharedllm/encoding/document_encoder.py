@@ -362,10 +362,7 @@ class DocumentEncoder:
         finer = document.nodes.get(dataclasses.replace(wanted, ratio=own))
         if finer is None:
             return None
-        step, length = int(steps), len(finer)
-        kept = np.minimum(np.arange(1, -(-length // step) + 1) * step, length) - 1
-        index = torch.from_numpy(kept).to(finer.keys.device)
-        return NodeKV(keys=finer.keys[:, :, index], values=finer.values[:, :, index])
+        return finer.every(int(steps))
 
     def encode_roots(
         self, document: Document, progress: Progress = None, *, background: bool = False

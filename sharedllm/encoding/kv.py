@@ -56,6 +56,15 @@ class NodeKV:
     def nbytes(self) -> int:
         return self.keys.nbytes + self.values.nbytes
 
+    def every(self, step: int) -> NodeKV:
+        """Keep every `step`-th entry, and the last: a view, unless entries are left over."""
+
+        def kept(states: Tensor) -> Tensor:
+            own = states[:, :, step - 1 :: step]
+            return own if len(self) % step == 0 else torch.cat([own, states[:, :, -1:]], dim=2)
+
+        return NodeKV(keys=kept(self.keys), values=kept(self.values))
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InjectedKV:

@@ -201,8 +201,18 @@ class WordIndex:
         for distance, term in enumerate(phrase[1:], start=1):
             if not len(found):
                 break
-            found = np.intersect1d(found, self.places_of(term) - distance)
+            others = self.places_of(term) - distance
+            found = found[_are_among(found, others)]
         return found
+
+
+def _are_among(some: NDArray[np.int32], others: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Tell which of `some` are in `others`, which rise: the fewer these are, the faster."""
+    if not len(others):
+        return np.zeros(len(some), bool)
+    at = np.minimum(others.searchsorted(some), len(others) - 1)
+    among: NDArray[np.bool_] = others[at] == some
+    return among
 
 
 @lru_cache(1 << 16)

@@ -117,20 +117,19 @@ def complete_sentences(document: Document, node: int, reach: int) -> tuple[int, 
 
 
 def sentences_around_match(
-    document: Document, node: int, reach: int, query: str
+    document: Document, tokens: tuple[int, int], query: str
 ) -> tuple[int, int]:
-    """Return the tokens of whole sentences around the one of `node` that matches `query` best.
+    """Return those of whole sentences around the one of `tokens` that matches `query` best.
 
-    They have about :data:`NEAR` characters. Without a match, or with a `reach` of 0, it is what
-    :func:`complete_sentences` returns.
+    They have about :data:`NEAR` characters. Without a match it is all `tokens`.
     """
-    start, end = complete_sentences(document, node, reach)
+    start, end = tokens
     first, last = document.tokens.characters(start, end)
     text = document.text[first:last]
     spans = sentences(text)
     scores = matches(text, spans, query)
     best = max(range(len(spans)), key=scores.__getitem__)
-    if not reach or not scores[best]:
+    if not scores[best]:
         return start, end
     left, right = trimmed(text, *_around(spans, range(len(spans)), best))
     own = document.tokens.spans[start:end]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
@@ -16,7 +17,7 @@ from sharedllm.search.citations import (
     window_overheads,
 )
 from sharedllm.search.leaf_scores import Scores
-from sharedllm.search.rounds import SCORER, Followed, Looked, look_again
+from sharedllm.search.rounds import SCORER, Followed, Looked, Widen, look_again
 from sharedllm.search.selection import Selection, group_by_document, select
 
 T = TypeVar("T")
@@ -35,6 +36,7 @@ class Found:
     looks : the budgets that the question needs
     search : SearchConfig
     encoder : DocumentEncoder
+    widen : document, node -> its tokens in whole sentences
     """
 
     query: str
@@ -44,6 +46,7 @@ class Found:
     looks: Looks
     search: SearchConfig
     encoder: DocumentEncoder
+    widen: Widen
 
     def select(self, budget: int, *, around_match: bool) -> Selection:
         """Select nodes of the documents, of which there is at least one.
@@ -56,11 +59,10 @@ class Found:
         documents, reach = self.documents, self.search.sentences
         sought = {(one.document, one.node): one.sought for one in self.followed}
 
-        def widen(index: int, node: int) -> tuple[int, int]:
-            if not around_match:
-                return complete_sentences(documents[index], node, reach)
+        def around(index: int, node: int) -> tuple[int, int]:
+            whole = self.widen(index, node)
             match = sought.get((index, node), self.query)
-            return sentences_around_match(documents[index], node, reach, match)
+            return sentences_around_match(documents[index], whole, match) if reach else whole
 
         selection = select(
             [d.forest for d in documents],
@@ -69,7 +71,7 @@ class Found:
             self.encoder.tree,
             overhead=window_overheads(documents, self.encoder.tokenizer),
             ready=lambda d, node, ratio: documents[d].request(node, ratio) in documents[d].nodes,
-            widen=widen,
+            widen=around if around_match else self.widen,
             followed=self.followed,
         )
         shown = group_by_document(documents, self.scores, selection.nodes, self.query)
@@ -97,7 +99,9 @@ def find(
     twice : the model can tell that a look was not enough
     """
     search = search.replace(leaves=leaves_of(search, documents, encoder.lower.device.type))
-    followed = follow(query, documents, scores, search).followed
+    widen = _widen(documents, search)
+    most = rounds_of(search)
+    followed = look_again(query, documents, scores, most=most, widen=widen).followed
     looks = decide(
         asked,
         [document.forest for document in documents],
@@ -117,6 +121,7 @@ def find(
         looks=looks,
         search=search,
         encoder=encoder,
+        widen=widen,
     )
 
 
@@ -153,11 +158,18 @@ def follow(
     query: str, documents: Sequence[Document], scores: Sequence[Scores], search: SearchConfig
 ) -> Looked:
     """Look again for `query`, where `search` allows it."""
+    widen = _widen(documents, search)
+    return look_again(query, documents, scores, most=rounds_of(search), widen=widen)
 
+
+def _widen(documents: Sequence[Document], search: SearchConfig) -> Widen:
+    """Return what completes a node to whole sentences, each once in a question."""
+
+    @functools.cache
     def widen(index: int, node: int) -> tuple[int, int]:
         return complete_sentences(documents[index], node, search.sentences)
 
-    return look_again(query, documents, scores, most=rounds_of(search), widen=widen)
+    return widen
 
 
 def find_in_rounds(

@@ -105,11 +105,11 @@ def _similarity(query: Tensor, vectors: SearchVectors) -> Tensor:
 def token_weights(query: Query, documents: Sequence[Document]) -> Scores:
     """Compute the squared idf of the query's tokens over all documents' leaves; shape (Q,)."""
     ids, places = np.unique(query.ids, return_inverse=True)
-    number = np.full(ids[-1] + 2, len(ids))  # of a token among those; the last stands for others
+    number = np.full(ids[-1] + 2, len(ids), np.int32)  # of a token among those; the last: others
     number[ids] = np.arange(len(ids))
     held = np.zeros(len(ids))
     for document in documents:
-        found = number[np.minimum(document.tokens.ids, len(number) - 1)]
+        found = number.take(document.tokens.ids, mode="clip")
         at = np.flatnonzero(found < len(ids))
         starts = document.forest.start[document.forest.leaves]
         leaf = np.searchsorted(starts, at, side="right")

@@ -20,7 +20,7 @@ from sharedllm.encoding.document import Document
 from sharedllm.search.bm25 import Asked, Leaves
 from sharedllm.search.leaf_scores import Scores
 from sharedllm.search.sentences import sentences
-from sharedllm.text.words import POINT, parts, wholes, words
+from sharedllm.text.words import POINT, parts, wholes, words, words_at
 
 SCORER = "fused"  # whose scores are log-odds, so that a difference says how much surer one is
 SURE = 3.0  # leaves so near the best come before what later rounds find
@@ -240,7 +240,9 @@ def _longest(written: Iterable[str]) -> list[str]:
 
 
 def _words(text: str) -> set[str]:
-    return set(Asked.of(text).terms)
+    """Return the terms of a text, as :class:`Asked` has them."""
+    _, found = words_at(text)
+    return {term for word in found for term in (*parts(word), *wholes(word))}
 
 
 def _links(sentence: str, known: set[str]) -> list[_Link]:

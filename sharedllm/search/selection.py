@@ -292,39 +292,36 @@ class _Searcher:
 def budget_search(searcher: _Searcher) -> None:
     """Take the best leaves of all chunks, each with the siblings on its path (coarse level)."""
     shares = searcher.search.neighbours if searcher.matched else ()
-    ranked: list[tuple[float, int, int]] = []
     of_leaves = [s[f.leaves] for f, s in zip(searcher.forests, searcher.scores, strict=True)]
     neutral = float(np.concatenate(of_leaves).mean())
-    for document, (forest, scores) in enumerate(zip(searcher.forests, of_leaves, strict=True)):
-        near = with_neighbours(scores, shares, neutral)
-        ranked += [(-float(s), document, int(n)) for s, n in zip(near, forest.leaves, strict=True)]
-    ranked.sort()
+    near = np.concatenate([with_neighbours(scores, shares, neutral) for scores in of_leaves])
+    owner = np.repeat(np.arange(len(of_leaves)), [len(scores) for scores in of_leaves])
+    leaves = np.concatenate([forest.leaves for forest in searcher.forests])
+    order = np.argsort(-near, kind="stable")  # among equals the first leaf
+    ranked = list(zip(owner[order].tolist(), leaves[order].tolist(), strict=True))
     if searcher.followed:
         ranked = _with_followed(searcher, ranked)
     chosen: dict[tuple[int, int], set[int]] = {}
     misses = 0
-    for _, document, leaf in ranked:
+    for document, leaf in ranked:
         forest = searcher.forests[document]
         root = int(forest.roots[forest.tree[leaf]])
-        leaves = chosen.get((document, root), set()) | {leaf}
-        if searcher.put(document, root, searcher.partition(document, root, leaves)):
-            chosen[document, root] = leaves
+        more = chosen.get((document, root), set()) | {leaf}
+        if searcher.put(document, root, searcher.partition(document, root, more)):
+            chosen[document, root] = more
             continue
         misses += 1
         if misses > 8 and chosen:  # the rest of the budget is smaller than a leaf
             break
 
 
-def _with_followed(
-    searcher: _Searcher, ranked: Sequence[tuple[float, int, int]]
-) -> list[tuple[float, int, int]]:
+def _with_followed(searcher: _Searcher, ranked: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     """Put the leaves of later rounds behind those that the first one is nearly as sure of."""
     scores = searcher.scores
     bound = max(float(values.max()) for values in scores) - SURE
-    sure = [one for one in ranked if scores[one[1]][one[2]] >= bound]
-    found = [(-one.score, one.document, one.node) for one in searcher.followed.values()]
-    placed = {one[1:] for one in (*sure, *found)}
-    return [*sure, *found, *(one for one in ranked if one[1:] not in placed)]
+    sure = [(document, leaf) for document, leaf in ranked if scores[document][leaf] >= bound]
+    placed = dict.fromkeys((*sure, *searcher.followed))
+    return [*placed, *(one for one in ranked if one not in placed)]
 
 
 def with_neighbours(scores: NDArray[Any], shares: Sequence[float], neutral: float) -> NDArray[Any]:

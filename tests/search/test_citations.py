@@ -185,7 +185,8 @@ def test_only_sentences_around_the_match_are_shown(wide: SharedLLM, at: int) -> 
     text = " ".join([*around[:at], KEPT, *around[at:]])
     document = wide.remember(text)
     [node] = document.forest.leaves
-    start, end = sentences_around_match(document, int(node), 32, "Who was keeper of the lamp?")
+    own = complete_sentences(document, int(node), 32)
+    start, end = sentences_around_match(document, own, "Who was keeper of the lamp?")
     shown = document.text_of(start, end).strip()
     assert KEPT in shown
     assert NEAR <= len(shown) < NEAR + 80
@@ -193,21 +194,27 @@ def test_only_sentences_around_the_match_are_shown(wide: SharedLLM, at: int) -> 
     assert shown.endswith(".")
 
 
-@pytest.mark.parametrize(("reach", "query"), [(0, "Who was keeper of the lamp?"), (32, "Why?")])
-def test_without_a_match_or_sentences_a_leaf_is_shown_whole(
-    wide: SharedLLM, reach: int, query: str
-) -> None:
+def test_without_a_match_a_leaf_is_shown_whole(wide: SharedLLM) -> None:
     document = wide.remember("It rained on the hill. " * 12 + KEPT)
     [node] = document.forest.leaves
-    own = complete_sentences(document, int(node), reach)
-    assert sentences_around_match(document, int(node), reach, query) == own
+    own = complete_sentences(document, int(node), 32)
+    assert sentences_around_match(document, own, "Why?") == own
+
+
+def test_without_whole_sentences_a_leaf_is_shown_as_it_was_cut(wide: SharedLLM) -> None:
+    document = wide.remember("It rained on the hill. " * 12 + KEPT)
+    asked = "List all who were keepers of the lamp."
+    [shown] = wide.select(asked, document, sentences=0).nodes
+    [node] = document.forest.leaves
+    assert (shown.start, shown.end) == (document.forest.start[node], document.forest.end[node])
 
 
 def test_a_record_is_shown_as_a_whole(wide: SharedLLM) -> None:
     rows = "\n".join(f"{n},lamp {n},Penmor,{n * 7}" for n in range(10, 28))
     document = wide.remember(f"number,thing,town,price\n{rows}\n")
     [node] = document.forest.leaves
-    start, end = sentences_around_match(document, int(node), 32, "What is the price of lamp 19?")
+    own = complete_sentences(document, int(node), 32)
+    start, end = sentences_around_match(document, own, "What is the price of lamp 19?")
     lines = document.text_of(start, end).strip().splitlines()
     assert "19,lamp 19,Penmor,133" in lines
     assert set(lines) <= {"number,thing,town,price", *rows.splitlines()}
