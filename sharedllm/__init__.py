@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sharedllm.answer import Answer, Timings, Usage
     from sharedllm.config import GenerationConfig, InjectionConfig, SearchConfig, TreeConfig
     from sharedllm.encoding.document import Document
-    from sharedllm.errors import SharedLLMError
+    from sharedllm.errors import SectionError, SharedLLMError
     from sharedllm.generation.prompt import Asked, ToolCall, ToolResult
     from sharedllm.generation.tool_format import ToolFormat
     from sharedllm.memory.documents import MemoryDocument
@@ -60,6 +60,7 @@ _HOMES = {
     "ToolResult": "generation.prompt",
     "ToolFormat": "generation.tool_format",
     "SharedLLMError": "errors",
+    "SectionError": "errors",
 }
 __all__ = [  # in reading order
     "SharedLLM",
@@ -88,6 +89,7 @@ __all__ = [  # in reading order
     "ToolResult",
     "ToolFormat",
     "SharedLLMError",
+    "SectionError",
 ]
 
 

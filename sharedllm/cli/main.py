@@ -25,6 +25,7 @@ from sharedllm.cli.options import (
     AnsweringModel,
     Device,
     Encoding,
+    InSection,
     Leaves,
     MemoryAdapter,
     MemoryDtype,
@@ -190,6 +191,7 @@ def ask(
     selection: Selecting = None,
     budget: Budget = None,
     leaves: Leaves = None,
+    section: InSection = None,
     injection: Injection = None,
     max_new_tokens: MaxNewTokens = None,
     temperature: Temperature = None,
@@ -208,6 +210,8 @@ def ask(
 
       sharedllm ask report.pdf notes.md -q "What was decided?" --budget 2048
 
+      sharedllm ask book.txt -q "Who is the sailor?" --section "chapter 1"
+
       sharedllm ask --memory memory -q "Which book has a furmity seller?"
 
       curl -s https://example.org/page.html | sharedllm ask - -q "Who wrote this?" --json
@@ -219,7 +223,9 @@ def ask(
     tokens = AUTO if budget == AUTO else _parsed("budget", budget, int, f" or {AUTO!r}")
     longest = _parsed("max-new-tokens", max_new_tokens, int)
     heat = _parsed("temperature", temperature, float)
-    selecting = _given(scorer=scorer, selection=selection, budget=tokens, leaves=leaves)
+    selecting = _given(
+        scorer=scorer, selection=selection, budget=tokens, leaves=leaves, section=section
+    )
     decoding = _given(max_new_tokens=longest, temperature=heat, thinking=thinking or None)
     SearchConfig(**selecting)  # refuses wrong values before files are read
     inject = InjectionConfig(**_given(mode=injection)) if injection else None

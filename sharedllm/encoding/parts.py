@@ -90,7 +90,8 @@ def part_of(document: Document, section: Section, tree: TreeConfig) -> Document 
     if first >= last:
         return None
     return document.derived(
-        ("section", begin, end, tree), lambda: _make(document, (begin, end), (first, last), tree)
+        ("section", begin, end, tree, document.title, document.source),
+        lambda: _make(document, (begin, end), (first, last), tree),
     )
 
 

@@ -375,8 +375,8 @@ def _require_version(connection: sqlite3.Connection, folder: Path) -> None:
     if not OLDEST_VERSION <= version <= SCHEMA_VERSION:
         raise TreeMemoryFormatError(
             f"the memory in {where} has format version {version}; this sharedllm reads versions "
-            f"{OLDEST_VERSION} to {SCHEMA_VERSION}: index the documents again into a new folder, or use the "
-            "sharedllm that made it"
+            f"{OLDEST_VERSION} to {SCHEMA_VERSION}: index the documents again into a new folder, "
+            "or use the sharedllm that made it"
         )
 
 

@@ -172,12 +172,17 @@ class _Word(Ignoring):
             flow.line()
         elif name == "noBreakHyphen":
             flow.words("-")
-        elif name == "tbl":
-            flow.open_table()
+        else:
+            self._table(name, attributes)
+
+    def _table(self, name: str, attributes: Mapping[str, str]) -> None:
+        """Begin a table or a cell, or learn how wide it is."""
+        if name == "tbl":
+            self._flow.open_table()
         elif name == "tc":
-            flow.open_cell()
+            self._flow.open_cell()
         elif name == "gridSpan":
-            flow.widen(_number(attributes.get("val")))
+            self._flow.widen(_number(attributes.get("val")))
 
     def end(self, name: str) -> None:
         if self._unseen:
