@@ -168,7 +168,7 @@ def underlined_headings(text: str) -> list[Heading]:
 
 # -- chapters and numbers --------------------------------------------------------------------------
 
-RANKS = {"volume": 1, "book": 2, "part": 3, "act": 3, "chapter": 4, "appendix": 4, "scene": 5}
+RANKS = {"volume": 1, "book": 2, "part": 3, "act": 3, "chapter": 4, "appendix": 0, "scene": 5}
 RANKS |= {"article": 5, "section": 6, "clause": 7}
 NUMBERED = 8  # rank of headings with a bare number; those with more levels have higher ones
 LONE, CUT = 100, 101  # ranks of numbers without a name, until it is known what they number
@@ -184,6 +184,7 @@ UNFINISHED = frozenset(
 RUN_IN = re.compile(r"(?P<title>[^\W\d_][^.\n]{1,70})\.[ \t]+(?=[A-Z\"'\u201c(])")
 TIGHT = 100  # characters between two lines of contents, or of a list
 FEWEST_TIGHT = 2  # of chapters; one is enough of bare numbers
+FEWEST_NUMBERED = 3  # headings with bare numbers, without which two steps are an outline
 SHORT = 45  # characters of a line that is not full
 ALONE = (
     "prologue epilogue preface foreword afterword introduction conclusion conclusions abstract "
@@ -219,7 +220,8 @@ class _Line:
     ----------
     end : where its text ends
     label : what it is numbered with; None of "Preface"
-    rank : 1 is the highest; 0 of what has no label
+    rank : 1 is the highest; 0 of a preface or an appendix, which stand beside the highest others
+    goes_on : a paragraph begins with it
     """
 
     start: int
@@ -227,6 +229,7 @@ class _Line:
     title: str
     label: Label | None
     rank: int
+    goes_on: bool = False
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -266,7 +269,7 @@ def numbered_headings(text: str) -> list[Heading]:
     found = list(_lines(text))
     kept = _in_order(_without_contents(_without_page_numbers(found)))
     labelled = [one for one in kept if one.label]
-    if len(labelled) < 2:
+    if len(labelled) < (2 if labelled and labelled[0].rank < NUMBERED else FEWEST_NUMBERED):
         return []
     ranks = [one.rank for one in labelled if one.rank >= RANKS["chapter"]]
     top = min(ranks, default=1)
@@ -290,7 +293,7 @@ def _lines(text: str) -> Iterator[_Line]:
             line=line.strip("*_ \t"),
             apart=apart or last == found.start() - 1,
             after=dense and _ends_before(text, found.start()),
-            goes_on=len(line) >= FULL and not dense and _is_followed(text, start + len(line)),
+            goes_on=not dense and _goes_on(text, start, start + len(line)),
             indent=len(found["indent"].strip("\f").expandtabs(4)),
         )
         made = _labelled(place)
@@ -306,9 +309,10 @@ def _stands_apart(text: str, at: int) -> bool:
     return not rest.strip() if line or before.startswith("\n") else not before.strip()
 
 
-def _is_followed(text: str, at: int) -> bool:
-    """True if the next line, after the one that ends at `at`, is not blank."""
-    return bool(text[at : at + 80].partition("\n")[2].partition("\n")[0].strip())
+def _goes_on(text: str, start: int, end: int) -> bool:
+    """True of a line that the next one continues: a full one, or before a small letter."""
+    below = text[end : end + 80].partition("\n")[2].partition("\n")[0].strip()
+    return bool(below) and (end - start >= FULL or below[0].islower())
 
 
 def _ends_before(text: str, at: int) -> bool:
@@ -352,14 +356,14 @@ def _run_in(place: _Place, label: Label, rank: int) -> _Line | None:
     if not found or not place.apart or not _is_title(found["title"]):
         return None
     words = place.line[: len(place.line) - len(label.rest) + found.end("title")]
-    return _Line(place.start, place.start + len(words), words, label, rank)
+    return _Line(place.start, place.start + len(words), words, label, rank, goes_on=True)
 
 
 def _with_number(place: _Place, label: Label) -> _Line | None:
     """A line such as "3.2 Results", or the first one of the clause 3.2."""
     depth = label.number.count(".")
     if not label.rest:
-        return _lone_number(place, label) if place.apart and not depth else None
+        return None if depth or not (place.apart or place.after) else _lone_number(place, label)
     if place.indent > 3 or not (place.apart or place.after):
         return None
     run_in = _run_in(place, label, NUMBERED + depth)
@@ -370,7 +374,7 @@ def _with_number(place: _Place, label: Label) -> _Line | None:
     if depth and place.apart and label.rest[0].isupper():
         words = " ".join(place.line.split()[: CLAUSE_WORDS + 1])
         end = place.start + len(words)
-        return _Line(place.start, end, f"{words}\u2026", label, NUMBERED + depth)
+        return _Line(place.start, end, f"{words}\u2026", label, NUMBERED + depth, goes_on=True)
     return None
 
 
@@ -378,7 +382,8 @@ def _lone_number(place: _Place, label: Label) -> _Line | None:
     """A chapter that has a number and no name, unless a page's number cuts a sentence there."""
     before = place.text[max(0, place.start - 200) : place.start].rstrip()
     after = place.text[place.end : place.end + 200]
-    if not after.startswith("\n\n") or not after.strip():
+    edge = place.after and ("\f" in before[-1:] + after[:2] or len(after) < 3)
+    if edge or not after.startswith("\n" if place.after else "\n\n") or not after.strip():
         return None
     cut = label.number != "1" and not SENTENCE_END.search(before)
     rank = CUT if cut or after.lstrip()[0].islower() else LONE
@@ -444,7 +449,8 @@ def _without_contents(lines: Sequence[_Line]) -> list[_Line]:
         label = (one.rank, one.label.number if one.label else one.title)
         before = run[-1] if run else one
         restarts = one.rank == before.rank and one.numbers <= before.numbers
-        if run and (one.start - before.end > TIGHT or label in labels or restarts):
+        near = one.start - before.end <= TIGHT and not before.goes_on
+        if run and (not near or label in labels or restarts):
             out += run if tight < _allowed(run) else ()
             run, labels, tight = [], set(), 0
         if run and (one.rank <= before.rank or not before.label):

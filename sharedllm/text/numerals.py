@@ -93,7 +93,7 @@ def label_of(title: str) -> Label | None:
     if found:
         kind = KINDS[found["kind"].lower()]
         number = _value(found["number"], letters=kind == "appendix")
-        return Label(kind, number, found["rest"].strip(_AROUND))
+        return Label(kind, number, found["rest"].lstrip(_AROUND).rstrip())
     found = _CHINESE_LABEL.match(text)
     if found:
         return Label(
@@ -101,7 +101,7 @@ def label_of(title: str) -> Label | None:
         )
     found = _BARE.match(text)
     if found:
-        return Label("", _value(found["number"]), found["rest"].strip(_AROUND))
+        return Label("", _value(found["number"]), found["rest"].lstrip(_AROUND).rstrip())
     return None
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pypdf import PageObject, PdfReader
 
 DEEPEST_BOOKMARK = 12
+WORDS = re.compile(r"[^\W_]+")
+HYPHEN, BREAK_OR_SIGN = "[-\u00ad\u2010\u2011]?", r"[\W_]{0,8}"
 LONGEST_BOOKMARK = 30  # words of a title that are looked for on its page
 START = b"%PDF-"
 # Titles that programs write into every file.
@@ -158,22 +160,27 @@ def _placed(bookmarks: Sequence[Bookmark], text: str, pages: int) -> list[Headin
             continue
         least = max(starts[page], out[-1].start + 1 if out else 0)
         found = _title_pattern(title).search(text, starts[page], ends[page])
-        if found and found.start() < least:
+        if found and found.start("title") < least:
             found = _title_pattern(title).search(text, min(least, ends[page]), ends[page])
-        at = found.start() if found else starts[page]
-        at += len(text[at : ends[page]]) - len(text[at : ends[page]].lstrip())
-        if out and at <= out[-1].start and out[-1].start < ends[page] - 1:
-            at = out[-1].start + 1
+        if found:
+            at = found.start("title")
+        else:  # at the beginning of the page, or of the line after the one before it
+            at = least if least == starts[page] else text.find("\n", least) + 1
+            at += len(text[at : ends[page]]) - len(text[at : ends[page]].lstrip())
+            if not least <= at < ends[page]:
+                continue
         number = found.group("number") if found else None
         out.append(Heading(at, level, f"{number} {title}" if number else title))
     return out
 
 
 def _title_pattern(title: str) -> re.Pattern[str]:
-    """Matches a title at the beginning of a line, with any white space and after any number."""
-    words = r"\s+".join(re.escape(word) for word in title.split()[:LONGEST_BOOKMARK])
+    """Matches a title at the beginning of a line, after any number; hyphens do not count."""
+    words = [HYPHEN.join(map(re.escape, word)) for word in WORDS.findall(title)[:LONGEST_BOOKMARK]]
     return re.compile(
-        rf"^[ \t\f]*(?:(?P<number>[\dIVXLC]{{1,6}}(?:\.\d+)*\.?)[ \t]+)?{words}",
+        r"^[ \t\f]*(?P<title>(?:[^\W\d_]+[ \t]+)?"
+        r"(?:(?P<number>(?:[A-Z]|[\dIVXLC]{1,6})(?:\.\d+)*\.?)[ \t]+)?"
+        + rf"\W*{BREAK_OR_SIGN.join(words)})",
         re.MULTILINE | re.IGNORECASE,
     )
 
