@@ -30,7 +30,6 @@ from sharedllm.encoding.document_encoder import (
     DocumentEncoder,
     loaded_encoder,
 )
-from sharedllm.encoding.parts import absent_section
 from sharedllm.errors import (
     ConfigError,
     DocumentError,
@@ -59,7 +58,7 @@ from sharedllm.search.finding import Found, find, find_in_rounds, follow, rounds
 from sharedllm.search.leaf_scores import Scores
 from sharedllm.search.scorers import Embedder, Scorer, require_scores, score
 from sharedllm.search.selection import Selection
-from sharedllm.text.outline import Section
+from sharedllm.text.outline import Section, absent_section
 
 
 class SharedLLM:

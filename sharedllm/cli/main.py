@@ -57,7 +57,8 @@ from sharedllm.errors import (
     SharedLLMError,
     WindowError,
 )
-from sharedllm.text.loaders import STDIN, read_file
+from sharedllm.text.loaders import STDIN, SourceText, read_file
+from sharedllm.text.outline import absent_section, sections_named
 
 if TYPE_CHECKING:
     from sharedllm.answer import Answer
@@ -235,6 +236,8 @@ def ask(
     screen = Screen(silent=as_json)
     with screen.busy("opening the files"):
         texts = [read_file(path, encoding=encoding) for path in paths]
+    if section is not None and folder is None:
+        _require_section(section, texts)
     named = _given(model=model, adapter=adapter, injection=inject) | place
     room = _parsed("reader-window", reader_window, int)
     named |= _given(reader=reader, reader_model=reader_model, reader_window=room)
@@ -245,6 +248,12 @@ def ask(
     _require_room(llm, questions, llm.search.replace(**selecting), for_answer)
     documents = [*stored, *(screen.remember(llm, text) for text in texts)]
     _answer(screen, llm, questions, documents, {**selecting, **decoding}, html, as_json=as_json)
+
+
+def _require_section(section: str, texts: Sequence[SourceText]) -> None:
+    """Refuse a section that no file has, before the files are read by the model."""
+    if not any(sections_named(text.outline, section) for text in texts):
+        raise absent_section(section, [(text.title, text.outline) for text in texts])
 
 
 def _loaded(folder: str | None, named: dict[str, Any]) -> tuple[SharedLLM, list[Source]]:

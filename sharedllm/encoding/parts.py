@@ -13,13 +13,11 @@ from torch import Tensor
 
 from sharedllm.config import TreeConfig
 from sharedllm.encoding.document import Document, NodeCache
-from sharedllm.errors import SectionError
-from sharedllm.text.outline import Section, nearest_titles, sections_named
+from sharedllm.text.outline import Section, absent_section, sections_named
 from sharedllm.text.tokens import Tokens
 from sharedllm.text.tree import cut, grow_trees
 
 NODE_CACHE_BYTES = 64 << 20
-MOST_NAMED = 3  # documents that an error names
 
 
 def in_sections(documents: Sequence[Document], wanted: str, tree: TreeConfig) -> list[Document]:
@@ -44,38 +42,6 @@ def parts_in(document: Document, wanted: str, tree: TreeConfig) -> list[Document
     sections = sections_named(document.outline, wanted)
     parts = (part_of(document, section, tree) for section in sections)
     return [part for part in parts if part is not None]
-
-
-def absent_section(wanted: str, documents: Sequence[tuple[str, Sequence[Section]]]) -> SectionError:
-    """The error for a section that none of the documents has.
-
-    Parameters
-    ----------
-    documents : title and outline of each
-    """
-    if not documents:
-        return SectionError(f"section is {wanted!r}, and there is no document; give one to search")
-    outlined = dict[str, Sequence[Section]]()
-    for title, outline in documents:
-        if outline:
-            outlined.setdefault(title, outline)
-    if not outlined:
-        whose = (
-            f"the document {documents[0][0]!r} has" if len(documents) == 1 else "no document has"
-        )
-        return SectionError(
-            f"section is {wanted!r}, and {whose} {'no' if len(documents) == 1 else 'an'} outline: "
-            "no headings, chapters or numbered sections were found; leave section out"
-        )
-    near = []
-    for title, outline in list(outlined.items())[:MOST_NAMED]:
-        names = ", ".join(map(repr, nearest_titles(outline, wanted)))
-        near.append(f"{title!r} has {names}" if len(outlined) > 1 else names)
-    said = "; ".join(near)
-    return SectionError(
-        f"section is {wanted!r}, and no document has such a section; the nearest: {said}. "
-        "document.outline (sharedllm docs --outline) lists all"
-    )
 
 
 def part_of(document: Document, section: Section, tree: TreeConfig) -> Document | None:

@@ -14,10 +14,11 @@ from typing import Any, Protocol, runtime_checkable
 from sharedllm.arguments import checked, shown
 from sharedllm.encoding.document import Document
 from sharedllm.encoding.document_encoder import DocumentEncoder, HasEncoder
-from sharedllm.encoding.parts import absent_section, parts_in
+from sharedllm.encoding.parts import parts_in
 from sharedllm.errors import InputError, SectionError
 from sharedllm.memory.folder import file_of, kind_of
 from sharedllm.memory.tree_memory import TreeMemory
+from sharedllm.text.outline import absent_section
 
 
 @runtime_checkable

@@ -14,7 +14,7 @@ import numpy as np
 from sharedllm.config import SearchConfig
 from sharedllm.encoding.document import Document
 from sharedllm.encoding.document_encoder import DocumentEncoder
-from sharedllm.encoding.parts import absent_section, parts_in
+from sharedllm.encoding.parts import parts_in
 from sharedllm.errors import InputError, TreeMemoryDamagedError
 from sharedllm.memory import tables
 from sharedllm.memory.codes import VectorCodec
@@ -34,7 +34,7 @@ from sharedllm.search.finding import find_in_rounds, follow
 from sharedllm.search.leaf_scores import Scores
 from sharedllm.search.rounds import Looked
 from sharedllm.search.scorers import score
-from sharedllm.text.outline import Outline, Section, sections_named
+from sharedllm.text.outline import Outline, Section, absent_section, sections_named
 
 
 @dataclass(frozen=True, slots=True, eq=False)

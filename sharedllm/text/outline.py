@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from sharedllm.arguments import shown
-from sharedllm.errors import DocumentError
+from sharedllm.errors import DocumentError, SectionError
 from sharedllm.text.numerals import label_of, number_of
 
 MOST_SECTIONS = 10_000  # the deepest levels of a longer outline are left out
@@ -25,6 +25,7 @@ LONGEST_TITLE = 160  # characters
 BETWEEN = " > "  # titles of a path
 NEAREST = 5  # sections that an error names
 FEW = 12  # sections that an error lists all
+MOST_NAMED = 3  # documents that an error names
 WORDS = re.compile(r"[^\W_]+")
 
 
@@ -107,6 +108,8 @@ def one_line(title: str) -> str:
 def require_outline(given: Sequence[Section], text: str) -> Outline:
     """Return an outline that a caller gives, as it is for `text`.
 
+    Sections end where the next one of their level or a higher one begins, whatever end is given.
+
     Raises
     ------
     DocumentError
@@ -170,8 +173,9 @@ def sections_named(outline: Sequence[Section], wanted: str) -> list[Section]:
     """
     *above, own = [part.strip() for part in wanted.split(">")] or [""]
     keys = [_key(section.title) for section in outline]
-    found = _named(outline, keys, own)
-    if above:
+    whole = [at for at, key in enumerate(keys) if above and key == _key(wanted)]
+    found = whole or _named(outline, keys, own)
+    if above and not whole:  # a title may hold the sign as well
         found = [at for at in found if _lies_below(outline, keys, at, above)]
     if found and _bare_number(own):
         highest = min(outline[at].level for at in found)
@@ -190,13 +194,12 @@ def _named(outline: Sequence[Section], keys: Sequence[str], name: str) -> list[i
         return []
     label = label_of(name)
     if label is not None and not label.rest:
-        exact = [at for at, own in enumerate(keys) if own == key]
-        same = [
-            at
-            for at, section in enumerate(outline)
-            if _is_numbered(section, label.kind, label.number)
-        ]
-        return sorted({*exact, *same})
+        same = [at for at, section in enumerate(outline) if section.number == label.number]
+        kinds = [_kind(outline[at].title) for at in same]
+        wanted = {label.kind} if label.kind in kinds else {label.kind, ""}
+        numbered = (a for a, kind in zip(same, kinds, strict=True) if kind in wanted)
+        exact = (at for at, own in enumerate(keys) if own == key)
+        return sorted({*exact, *(numbered if label.kind else same)})
     whole = [
         at
         for at, section in enumerate(outline)
@@ -208,13 +211,10 @@ def _named(outline: Sequence[Section], keys: Sequence[str], name: str) -> list[i
     return [at for at, own in enumerate(keys) if inside in f" {own} "]
 
 
-def _is_numbered(section: Section, kind: str, number: str) -> bool:
-    """True of a section with this number, if its kind is that wanted, or either says none."""
-    if section.number != number:
-        return False
-    label = label_of(section.title)
-    own = label.kind if label is not None else ""
-    return not kind or not own or own == kind
+def _kind(title: str) -> str:
+    """What a heading calls its section: "chapter", "part", ... or ""."""
+    label = label_of(title)
+    return label.kind if label is not None else ""
 
 
 def _lies_below(
@@ -268,6 +268,38 @@ def nearest_titles(outline: Sequence[Section], wanted: str) -> list[str]:
     found = list(dict.fromkeys(by_key[key] for key in near))[:NEAREST]
     highest = [section.title for section in outline if section.level == 1]
     return found or highest[:NEAREST]
+
+
+def absent_section(wanted: str, documents: Sequence[tuple[str, Sequence[Section]]]) -> SectionError:
+    """The error for a section that none of the documents has.
+
+    Parameters
+    ----------
+    documents : title and outline of each
+    """
+    if not documents:
+        return SectionError(f"section is {wanted!r}, and there is no document; give one to search")
+    outlined = dict[str, Sequence[Section]]()
+    for title, outline in documents:
+        if outline:
+            outlined.setdefault(title, outline)
+    if not outlined:
+        whose = (
+            f"the document {documents[0][0]!r} has" if len(documents) == 1 else "no document has"
+        )
+        return SectionError(
+            f"section is {wanted!r}, and {whose} {'no' if len(documents) == 1 else 'an'} outline: "
+            "no headings, chapters or numbered sections were found; leave section out"
+        )
+    near = []
+    for title, outline in list(outlined.items())[:MOST_NAMED]:
+        names = ", ".join(map(repr, nearest_titles(outline, wanted)))
+        near.append(f"{title!r} has {names}" if len(outlined) > 1 else names)
+    said = "; ".join(near)
+    return SectionError(
+        f"section is {wanted!r}, and no document has such a section; the nearest: {said}. "
+        "document.outline (sharedllm docs --outline) lists all"
+    )
 
 
 # -- as it is stored -------------------------------------------------------------------------------
