@@ -96,9 +96,8 @@ def label_of(title: str) -> Label | None:
         return Label(kind, number, found["rest"].lstrip(_AROUND).rstrip())
     found = _CHINESE_LABEL.match(text)
     if found:
-        return Label(
-            _CHINESE_KINDS[found["kind"]], _chinese(found["number"]), found["rest"].strip()
-        )
+        kind = _CHINESE_KINDS[found["sign"]]
+        return Label(kind, _chinese(found["chinese"]), found["rest"].lstrip(_AROUND).rstrip())
     found = _BARE.match(text)
     if found:
         return Label("", _value(found["number"]), found["rest"].lstrip(_AROUND).rstrip())

@@ -169,7 +169,8 @@ def sections_named(outline: Sequence[Section], wanted: str) -> list[Section]:
     A section is named by its number ("3.2", "chapter 3", "III"), by its title, whose case, accents
     and punctuation do not count, or by a path of these ("Part II > Chapter 3"). Where no whole
     title is meant, titles that hold the words in a row are. Where several sections are named, all
-    of them are found; a number without a kind means the highest level that has it.
+    of them are found; a number without a kind means the highest level that has it, and no
+    appendix.
     """
     *above, own = [part.strip() for part in wanted.split(">")] or [""]
     keys = [_key(section.title) for section in outline]
@@ -178,6 +179,7 @@ def sections_named(outline: Sequence[Section], wanted: str) -> list[Section]:
     if above and not whole:  # a title may hold the sign as well
         found = [at for at in found if _lies_below(outline, keys, at, above)]
     if found and _bare_number(own):
+        found = [at for at in found if _kind(outline[at].title) != "appendix"] or found
         highest = min(outline[at].level for at in found)
         found = [at for at in found if outline[at].level == highest]
     out: list[Section] = []
@@ -200,15 +202,9 @@ def _named(outline: Sequence[Section], keys: Sequence[str], name: str) -> list[i
         numbered = (a for a, kind in zip(same, kinds, strict=True) if kind in wanted)
         exact = (at for at, own in enumerate(keys) if own == key)
         return sorted({*exact, *(numbered if label.kind else same)})
-    whole = [
-        at
-        for at, section in enumerate(outline)
-        if key in (keys[at], _key(_unnumbered(section.title)))
-    ]
-    if whole:
-        return whole
-    inside = f" {key} "
-    return [at for at, own in enumerate(keys) if inside in f" {own} "]
+    unnumbered = [_key(_unnumbered(section.title)) for section in outline]
+    whole = [at for at, own in enumerate(keys) if key in (own, unnumbered[at])]
+    return whole or [at for at, own in enumerate(unnumbered) if f" {key} " in f" {own} "]
 
 
 def _kind(title: str) -> str:
@@ -235,8 +231,9 @@ def _lies_below(
 
 
 def _unnumbered(title: str) -> str:
+    """A title without its number, and without what it calls its section."""
     label = label_of(title)
-    return label.rest if label is not None and label.rest else title
+    return title if label is None else label.rest
 
 
 def _bare_number(name: str) -> bool:
