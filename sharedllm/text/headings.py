@@ -18,7 +18,7 @@ from sharedllm.text.numerals import CHINESE, KIND, NUMBER, ROMAN, Label, label_o
 from sharedllm.text.outline import Heading, Outline, make_outline
 
 
-@checked("text")
+@checked()
 def find_outline(text: str, *, form: str | None = None) -> Outline:
     """Find the sections of `text`.
 

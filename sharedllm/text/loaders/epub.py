@@ -68,10 +68,15 @@ def _contents(package: Package, folder: str, book: _Book) -> dict[str, list[tupl
     out: dict[str, list[tuple[int, str]]] = {}
     for name, read in ((book.contents, _nav), (book.old_contents, _ncx)):
         part = resolved(folder, name) if name else ""
-        if part in package and not out:
-            for target, level, title in read(package, part):
-                place = resolved(posixpath.dirname(part), target.partition("#")[0])
-                out.setdefault(place, []).append((level, title))
+        if part not in package or out:
+            continue
+        try:
+            entries = list(read(package, part))
+        except DocumentError:  # of the table alone, which the text does not need
+            continue
+        for target, level, title in entries:
+            place = resolved(posixpath.dirname(part), target.partition("#")[0])
+            out.setdefault(place, []).append((level, title))
     return out
 
 

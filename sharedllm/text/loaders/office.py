@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from sharedllm.errors import DocumentError
 from sharedllm.text.loaders.flow import Flow, Measured
 from sharedllm.text.loaders.packages import Ignoring, Link, Package, Title
 from sharedllm.text.loaders.source import Contents, Given
@@ -42,11 +43,7 @@ def read_docx(given: Given) -> Contents:
     package = Package(given.data, given.source)
     main = _main(package, WORD_MAIN)
     flow = Flow(given.source)
-    styles = _Styles()
-    for link in package.links(main).values():
-        if link.kind == "styles" and link.part in package:
-            package.parse(link.part, styles)
-    package.parse(main, _Word(flow, styles.levels()))
+    package.parse(main, _Word(flow, _heading_styles(package, main)))
     for link in package.links(main).values():
         if link.kind in ("footnotes", "endnotes") and link.part in package:
             package.parse(link.part, _Word(flow, {}))
@@ -95,6 +92,18 @@ def _title(package: Package) -> str:
         if link.kind == "core-properties" and link.part in package:
             package.parse(link.part, title)
     return title.text
+
+
+def _heading_styles(package: Package, main: str) -> Mapping[str, int]:
+    """The level of each style that is a heading's; none where the list of styles is broken."""
+    styles = _Styles()
+    for link in package.links(main).values():
+        if link.kind == "styles" and link.part in package:
+            try:
+                package.parse(link.part, styles)
+            except DocumentError:  # of the styles alone, which the text does not need
+                return {}
+    return styles.levels()
 
 
 class _Styles(Ignoring):

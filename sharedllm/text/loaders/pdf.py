@@ -178,7 +178,7 @@ def _title_pattern(title: str) -> re.Pattern[str]:
     """Matches a title at the beginning of a line, after any number; hyphens do not count."""
     words = [HYPHEN.join(map(re.escape, word)) for word in WORDS.findall(title)[:LONGEST_BOOKMARK]]
     return re.compile(
-        r"^[ \t\f]*(?P<title>(?:[^\W\d_]+[ \t]+)?"
+        r"(?:^|(?<=\f))[ \t]*(?P<title>(?:[^\W\d_]+[ \t]+)?"
         r"(?:(?P<number>(?:[A-Z]|[\dIVXLC]{1,6})(?:\.\d+)*\.?)[ \t]+)?"
         + rf"\W*{BREAK_OR_SIGN.join(words)})",
         re.MULTILINE | re.IGNORECASE,
