@@ -249,9 +249,8 @@ def test_headings_right_above_their_text_are_markdown() -> None:
 
 
 def test_underlined_titles() -> None:
-    text = (
-        f"=====\nGuide\n=====\n\n{PROSE}One\n---\n\n{PROSE}Two\n---\n{PROSE}Deeper\n~~~~~~\n\nx\n"
-    )
+    text = f"=====\nGuide\n=====\n\n{PROSE}One\n---\n\n{PROSE}Two\n---\n{PROSE}"
+    text += "Deeper\n~~~~~~\n\nx\n"
     assert titles(text) == ["Guide", "  One", "  Two", "    Deeper"]
     table = "a   b\n=== ===\n1   2\n\n+---+\n| a |\n+---+\n\nTotal of all\n--\n"
     assert titles(table) == []
@@ -279,8 +278,8 @@ def test_forms_that_are_named() -> None:
 
 PIECES = st.lists(
     st.sampled_from(
-        ["# A", "CHAPTER I", "Chapter 2: B", "1.", "1.1 Aims", "2 Methods", "\n", "\f", "---", "===",
-         "```", "IV", "PREFACE", "text and more", "  ", "\u7b2c\u4e00\u7ae0", "...... 3", "* x",
+        ["# A", "CHAPTER I", "Chapter 2: B", "1.", "1.1 Aims", "2 Methods", "\n", "\f", "---",
+         "===", "```", "IV", "PREFACE", "text and more", "  ", "\u7b2c\u4e00\u7ae0", "...... 3", "* x",
          "\\section{A}", "\\begin{document}", "\t1. x", "\u00a7 1", "\ufdd1x\ufdd0"]
     ),
     max_size=25,

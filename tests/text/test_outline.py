@@ -202,7 +202,7 @@ def test_given_outlines_are_checked() -> None:
         [Section(title="A", level=1, start=5, end=5)],
         [Section(title="A", level=1, start=-1, end=5)],
     ):
-        with pytest.raises(DocumentError, match="outline|section"):
+        with pytest.raises(DocumentError, match=r"outline|section"):
             require_outline(wrong, "abcdefgh")  # type: ignore[arg-type]
 
 

@@ -82,6 +82,7 @@ class Flow:
         self._tables: list[_Table | None] = []  # None: too deep to have rows
         self._level = 0  # of the open heading
         self._in_heading = False  # it has text
+        self._marked = False  # some heading has
         self.headings: list[Heading] = []
 
     def words(self, text: str) -> None:
@@ -115,7 +116,7 @@ class Flow:
         part.gap, part.space = 0, False
         if self._level and not self._in_heading:
             part.pieces.append(OPENS[self._level - 1])
-            self._in_heading = True
+            self._in_heading = self._marked = True
         part.pieces.append(text)
         self._measured.add(len(text) + 2)
 
@@ -230,7 +231,7 @@ class Flow:
         while self._tables:
             self.close_table()
         marked = EMPTY_LINES.sub("\n\n", "".join(self._part.pieces)).strip("\n")
-        return self._without_marks(marked)
+        return self._without_marks(marked) if self._marked else marked
 
     def _without_marks(self, marked: str) -> str:
         """Take the marks of headings out of the text, and note where these are."""

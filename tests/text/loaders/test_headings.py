@@ -43,7 +43,8 @@ def test_headings_of_a_page(tmp_path: Path) -> None:
         "<h4>Deep <small>down</small></h4>y<h2>More<br>of it</h2><pre>a\r\nb</pre>z",
     )
     assert page.text == (
-        "Use\nMore\n\nMy page\n\nx\n\nUse\n\nSome text\n\nDeep down\n\ny\n\nMore\nof it\n\na\nb\n\nz"
+        "Use\nMore\n\nMy page\n\nx\n\nUse\n\nSome text\n\nDeep down\n\ny\n\nMore\n"
+        "of it\n\na\nb\n\nz"
     )
     assert found(page) == [
         (1, "My page", "My page"),
@@ -167,10 +168,11 @@ def book(chapters: list[str], **more: str) -> bytes:
         items += '<item id="n" href="nav.xhtml" properties="nav" '
         items += 'media-type="application/xhtml+xml"/>'
     spine = "".join(f'<itemref idref="c{n}"/>' for n in range(len(chapters)))
+    opf = f"<package><manifest>{items}</manifest><spine>{spine}</spine></package>"
     return zipped(
         {
             "META-INF/container.xml": samples.CONTAINER,
-            "OEBPS/book.opf": f"<package><manifest>{items}</manifest><spine>{spine}</spine></package>",
+            "OEBPS/book.opf": opf,
             **{
                 f"OEBPS/c{n}.xhtml": f"<html><body>{c}</body></html>"
                 for n, c in enumerate(chapters)
@@ -264,12 +266,14 @@ def test_bookmarks_that_are_spelled_otherwise_begin_with_their_page(tmp_path: Pa
 
 
 def test_a_pdf_without_bookmarks_has_the_headings_of_its_text(tmp_path: Path) -> None:
-    long = ["\n".join([page, *["A line of the text that goes on and on."] * 12]) for page in PAGES]
+    more = ["A line of the text that goes on and on."] * 12
+    long = ["\n".join([page.replace(" and more-\nover", ""), *more]) for page in PAGES]
     source = read(tmp_path, "a.pdf", marked_pdf(long, []))
     assert [title for _, title, _ in found(source)] == [
         "1 Aims",
         "2 Means",
-        "2.1 Data and moreover",
+        "2.1 Data",
+        "Appendix A Maps",
     ]
 
 
