@@ -227,7 +227,8 @@ class Engine:
         own = self.settings
         deadline = (since or time.monotonic()) + float(request.timeout or "inf")
         filter = own.filter if request.filter is None else request.filter
-        options = {**own.search, **request.options}
+        named = {} if own.section is None else {"section": own.section}
+        options = {**own.search, **named, **request.options}
         resolver = self.resolver(filter, options.get("section"))
         form = AnswerForm.of(request, self.llm)
         found, refused = resolver.find_documents(merged(form.ask(request.messages)))
@@ -242,6 +243,8 @@ class Engine:
             if not documents:
                 _require_some(self.memory, filter)
             whole = [self.memory if filter is None else _Filtered(self.memory, filter)]
+        if not documents and not whole:  # an agent's first turn: nothing is searched yet
+            options.pop("section", None)
         if form.grammar:
             options["grammar"] = form.grammar
         asked = replace(asked, tools=form.shown_tools, tool_required=form.required)

@@ -248,7 +248,7 @@ class AnswerFields(ModelFields):
         stop = given.get("stop")
         stop = self.stop if stop is None else stop
         options["stop"] = (stop,) if isinstance(stop, str) else tuple(stop or ())
-        options["section"] = given.get("section", self.section)
+        options["section"] = given.get("section")
         if grammar:
             options["grammar"] = grammar
         return Request(

@@ -178,12 +178,15 @@ class Retrieval:
             if own:
                 found[run.text] = own
         if searched and not found:
-            named = [
-                (str(tables.document_row(connection, run.document)[1]) or run.document, outline)
-                for run in searched
-                if (outline := outlines.get(run.document, ())) or len(searched) == 1
-            ]
-            raise absent_section(section, named)
+            shown = [run for run in searched if outlines.get(run.document)] or searched[:2]
+            titles = [tables.document_row(connection, run.document)[1] for run in shown]
+            raise absent_section(
+                section,
+                [
+                    (title or run.document, outlines.get(run.document, ()))
+                    for title, run in zip(titles, shown, strict=True)
+                ],
+            )
         return found
 
     def _outlines(self, connection: sqlite3.Connection) -> dict[str, Outline]:

@@ -608,6 +608,13 @@ def checked_outline(row: Sequence[Any], document_id: str) -> str:
         raise TreeMemoryDamagedError(f"{error}; {OUTLINE_REPAIR}") from error
 
 
+def outline_checks(connection: sqlite3.Connection) -> list[tuple[int, int]]:
+    """The checksum of every outline, by the row of its document."""
+    if not has_outlines(connection):
+        return []
+    return connection.execute("SELECT document, checksum FROM outlines ORDER BY 1").fetchall()
+
+
 def outline_check(connection: sqlite3.Connection, document_id: str) -> int | None:
     """The checksum of a document's outline, which changes with it; None without one."""
     if not has_outlines(connection):

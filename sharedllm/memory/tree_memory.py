@@ -254,6 +254,8 @@ class TreeMemory:
                     "LEFT JOIN texts t ON t.text = d.text ORDER BY d.document"
                 ):
                     digest.update(repr(row).encode())
+                for one in tables.outline_checks(connection):
+                    digest.update(repr(one).encode())
                 self._seen = (now, digest.hexdigest()[:32])
             return self._seen[1]
 

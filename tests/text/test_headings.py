@@ -279,7 +279,8 @@ def test_forms_that_are_named() -> None:
 PIECES = st.lists(
     st.sampled_from(
         ["# A", "CHAPTER I", "Chapter 2: B", "1.", "1.1 Aims", "2 Methods", "\n", "\f", "---",
-         "===", "```", "IV", "PREFACE", "text and more", "  ", "\u7b2c\u4e00\u7ae0", "...... 3", "* x",
+         "===",
+         "```", "IV", "PREFACE", "text and more", "  ", "\u7b2c\u4e00\u7ae0", "...... 3", "* x",
          "\\section{A}", "\\begin{document}", "\t1. x", "\u00a7 1", "\ufdd1x\ufdd0"]
     ),
     max_size=25,
