@@ -10,6 +10,7 @@ there in a fresh process, as a user would load it. `--small` does all of it with
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import platform
 import resource
@@ -76,6 +77,7 @@ def measured(
     from sharedllm import SharedLLM
 
     llm = SharedLLM.from_pretrained(folder, device=device, dtype="bfloat16", quantize=quantize)
+    gc.collect()  # what was read and packed
     cuda = llm.model.device.type == "cuda"
     weights = torch.cuda.memory_allocated() if cuda else parameter_bytes(llm.model)
     document = llm.remember(text(2 * prompt))

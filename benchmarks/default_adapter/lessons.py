@@ -45,7 +45,7 @@ class Drawn:
     Attributes
     ----------
     budget : least and most tokens, log-uniform
-    usual : the same around the default budget, for the share `common` of the lessons
+    usual : the same as the default budget takes, for the share `common` of the lessons
     forms : shares of leaves as text, as KV, and as KV with a twin as text
     ratios : tokens per KV entry of leaves as KV, and their shares; above 1 there is always a twin
     coarse : share with a coarse level around the leaves
@@ -57,11 +57,11 @@ class Drawn:
     """
 
     budget: tuple[int, int] = (128, 4096)
-    usual: tuple[int, int] = (768, 1536)
+    usual: tuple[int, int] = (192, 1024)
     common: float = 0.4
     forms: tuple[float, float, float] = (0.4, 0.3, 0.3)
     ratios: tuple[tuple[float, float], ...] = ((1, 0.84), (2, 0.11), (4, 0.05))
-    coarse: float = 0.25
+    coarse: float = 0.1
     miss: float = 0.05
     noise: float = 0.1
     own: float = 0.6

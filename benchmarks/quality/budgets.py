@@ -294,6 +294,7 @@ class Asking:
             self.llm.tree,
             overhead=citations.window_overheads(documents, self.llm.tokenizer),
             widen=widen,
+            narrows=cut,
             followed=self.followed,
         )
         prepared = self.llm.assemble(self.conversation, selection, self.new_tokens)

@@ -10,12 +10,12 @@ adapters; an answer is right if it holds one of the given words.
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import torch
 
 from sharedllm import SearchConfig, SharedLLM
 from sharedllm.generation.prompt import ABSENT
-from tests.golden.answers import novel
 from tests.texts import FERRY, GARDEN, STORY
 
 QUESTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
@@ -53,14 +53,23 @@ QUESTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("alas", "What is the price of the laptop?", (ABSENT,)),
 )
 NEW_TOKENS = 24
+BOOKS = Path(__file__).parents[2] / "cookbooks" / "data"
+NOVELS = {
+    "mayor": "the_mayor_of_casterbridge",
+    "comrade": "the_good_comrade",
+    "alas": "alas",
+}
+CHARACTERS = 60_000
+
+
+def _beginning(name: str) -> str:
+    return (BOOKS / f"{name}.txt").read_text(encoding="utf-8")[:CHARACTERS]
 
 
 def ask(adapter: str) -> None:
     """Ask all questions and print what was said, then how many are right and were refused."""
     llm = SharedLLM.from_pretrained(adapter=adapter, search=SearchConfig())
-    documents = {
-        name: llm.remember(novel(name), title=name) for name in ("mayor", "comrade", "alas")
-    }
+    documents = {name: llm.remember(_beginning(file), title=name) for name, file in NOVELS.items()}
     documents["stories"] = llm.remember("\n\n".join([STORY, GARDEN, FERRY]), source="book.txt")
     right = refused = 0
     for name, question, allowed in QUESTIONS:

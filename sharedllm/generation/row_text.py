@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 from sharedllm.config import GenerationConfig
 from sharedllm.generation.logits_processors import Row
+from sharedllm.generation.prompt import AFTER
 from sharedllm.generation.thoughts import divide, thought_tokens
 from sharedllm.text.tokens import Tokenizer, special_tokens
 
+NEXT = AFTER.partition(" {")[0]  # begins a question in our prompt
 UNFINISHED = "\ufffd"  # decoded for the first bytes of a character that is not complete
 
 
@@ -30,6 +32,8 @@ class RowText:
         marks = thought_tokens(tokenizer)
         self.end_ids = end_ids if not marks else end_ids - (marks - _ends_of_turn(tokenizer))
         self._hidden = frozenset(special_tokens(tokenizer).values()) - marks if marks else None
+        # without turns to end, a base model goes on with the next question
+        self._stops = () if tokenizer.chat_template else (NEXT,)
 
     def advance(self, row: Row, token: int, config: GenerationConfig) -> str:
         """Append one token and return the text that can no longer change."""
@@ -39,7 +43,8 @@ class RowText:
             row.ids.append(token)
             if len(row.ids) >= config.max_new_tokens:
                 row.finish_reason = "length"
-        return grow(row, self._text(row).removeprefix(row.lead), config.stop)
+        stops = (*config.stop, *self._stops)
+        return grow(row, self._text(row).removeprefix(row.lead), stops)
 
     def _text(self, row: Row) -> str:
         """Return the text of `row`, decoding only its last few tokens.

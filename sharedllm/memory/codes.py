@@ -80,18 +80,18 @@ class VectorCodec:
                 f"sample is a tensor of shape {tuple(sample.shape)}; give search vectors "
                 "(n, hidden) of finite numbers that are not all zero"
             )
-        x = sample.detach().cpu().double()
+        x = sample.detach().double()  # where it is: a CPU takes a minute for 4,096 numbers
         bits = 8 * size
         directions = torch.linalg.eigh(x.T @ x).eigenvectors.flip(1)[:, :bits]
         # With fewer directions than bits, each bit sees a mixture of all of them.
-        turn = torch.randn(bits, bits, generator=_generator(seed), dtype=torch.float64)
+        turn = torch.randn(bits, bits, generator=_generator(seed), dtype=torch.float64).to(x.device)
         projection = directions @ torch.linalg.qr(turn).Q[: directions.shape[1]]
         sizes = (x @ projection).abs()
         levels = sizes.mean(0)
         # Similarities of codes come out as large as exact ones, so that documents in either form
         # can be ranked together: on average a vector's with itself is its squared length.
         levels *= x.square().sum() / (sizes @ levels).sum()
-        return cls(projection=projection.float(), levels=levels.float())
+        return cls(projection=projection.float().cpu(), levels=levels.float().cpu())
 
     @property
     def hidden(self) -> int:

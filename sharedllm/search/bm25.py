@@ -82,12 +82,12 @@ class Asked:
             compounds=frozenset(compounds),
             content=frozenset(content),
             pairs=tuple(pairs),
-            names=tuple(dict.fromkeys(_names(text))),
+            names=tuple(dict.fromkeys(names_in(text))),
             phrases=tuple(dict.fromkeys(phrase for phrase in phrases if phrase)),
         )
 
 
-def _names(text: str) -> Iterator[tuple[str, ...]]:
+def names_in(text: str) -> Iterator[tuple[str, ...]]:
     """Yield runs of words that begin with a capital letter and are no stop words.
 
     Only white space, a hyphen or the point of an abbreviation stands between the words of a name.

@@ -37,6 +37,7 @@ class Found:
     search : SearchConfig
     encoder : DocumentEncoder
     widen : document, node -> its tokens in whole sentences
+    overhead : tokens that a leaf of each document costs besides its own
     """
 
     query: str
@@ -47,6 +48,7 @@ class Found:
     search: SearchConfig
     encoder: DocumentEncoder
     widen: Widen
+    overhead: Sequence[int]
 
     def select(self, budget: int, *, around_match: bool) -> Selection:
         """Select nodes of the documents, of which there is at least one.
@@ -69,9 +71,10 @@ class Found:
             self.scores,
             self.search.replace(budget=budget),
             self.encoder.tree,
-            overhead=window_overheads(documents, self.encoder.tokenizer),
+            overhead=self.overhead,
             ready=lambda d, node, ratio: documents[d].request(node, ratio) in documents[d].nodes,
             widen=around if around_match else self.widen,
+            narrows=around_match,
             followed=self.followed,
         )
         shown = group_by_document(documents, self.scores, selection.nodes, self.query)
@@ -100,6 +103,7 @@ def find(
     """
     search = search.replace(leaves=leaves_of(search, documents, encoder.lower.device.type))
     widen = _widen(documents, search)
+    overhead = window_overheads(documents, encoder.tokenizer)
     most = rounds_of(search)
     followed = look_again(query, documents, scores, most=most, widen=widen).followed
     looks = decide(
@@ -108,7 +112,7 @@ def find(
         scores,
         search,
         room=room,
-        overhead=window_overheads(documents, encoder.tokenizer),
+        overhead=overhead,
         twice=twice,
         compressed=_is_compressed(documents, search, encoder.tree.root_ratio),
         followed=len(followed),
@@ -122,6 +126,7 @@ def find(
         search=search,
         encoder=encoder,
         widen=widen,
+        overhead=overhead,
     )
 
 

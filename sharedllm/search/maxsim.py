@@ -112,8 +112,9 @@ def token_weights(query: Query, documents: Sequence[Document]) -> Scores:
         found = number.take(document.tokens.ids, mode="clip")
         at = np.flatnonzero(found < len(ids))
         starts = document.forest.start[document.forest.leaves]
-        leaf = np.searchsorted(starts, at, side="right")
-        held += np.bincount(np.unique(leaf * len(ids) + found[at]) % len(ids), minlength=len(ids))
+        in_leaf = np.zeros((len(starts), len(ids)), bool)
+        in_leaf[np.searchsorted(starts, at, side="right") - 1, found[at]] = True
+        held += in_leaf.sum(0)
     leaves = sum(len(d.forest.leaves) for d in documents)
     weights: Scores = np.log1p(leaves / (1 + held[places])) ** 2
     return weights.astype(np.float32)

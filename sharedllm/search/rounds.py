@@ -11,13 +11,14 @@ itself; leaves that the first round is nearly as sure of come before what it add
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sharedllm.encoding.document import Document
-from sharedllm.search.bm25 import Asked, Leaves
+from sharedllm.search.bm25 import Asked, Leaves, names_in
 from sharedllm.search.leaf_scores import Scores
 from sharedllm.search.sentences import sentences
 from sharedllm.text.words import POINT, parts, wholes, words, words_at
@@ -250,12 +251,13 @@ def _links(sentence: str, known: set[str]) -> list[_Link]:
 
     A name may run over the end of a line, or end there.
     """
-    whole, *lines = (Asked.of(text) for text in (sentence, *sentence.splitlines()))
+    whole = Asked.of(sentence)
+    in_lines = itertools.chain.from_iterable(map(names_in, sentence.splitlines()))
     most: dict[tuple[str, ...], int] = {}
     for term in whole.terms:
         if term not in known and term in whole.exact | whole.compounds and not _is_amount(term):
             most[term,] = MOST_HELD if term in whole.exact else 1
-    for name in (name for one in (whole, *lines) for name in one.names):
+    for name in (*whole.names, *in_lines):
         if not known.issuperset(name) and len("".join(name)) > 1:
             most[name] = 1 if len(name) == 1 else MOST_HELD
     return [_Link(link, _as_written(link, sentence), own) for link, own in most.items()]

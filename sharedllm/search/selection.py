@@ -152,6 +152,7 @@ class _Searcher:
         overhead: Sequence[int],
         ready: Ready,
         widen: Widen | None,
+        narrows: bool,
         followed: Sequence[Followed],
     ) -> None:
         self.forests, self.scores, self.search, self.tree = forests, scores, search, tree
@@ -160,6 +161,7 @@ class _Searcher:
         self.matched = not is_by_place(search.scorer)
         self.overhead, self.ready = overhead, ready
         self.widen = functools.cache(widen) if widen and self.matched else None
+        self.narrows = narrows
         self.followed = {(one.document, one.node): one for one in followed}
         self.chunks: dict[tuple[int, int], list[SelectedNode]] = {}  # (document, root) -> nodes
         self.spent = 0
@@ -213,6 +215,19 @@ class _Searcher:
         self.spent += cost - old
         self.found = self.found or any(node.fine for node in nodes)
         return True
+
+    def surely_too_long(self, document: int, node: int) -> bool:
+        """Tell without looking for its sentences that a leaf has no room besides what is taken.
+
+        It may share with its neighbours only the tokens that complete sentences.
+        """
+        if not self.found or self.narrows:
+            return False
+        if self.search.leaves == "kv" or self.search.coarse != "none":
+            return False
+        start, end = self.own(document, node)
+        least = end - start - 2 * self.search.sentences + self.overhead[document]
+        return least > self.budget - self.spent
 
     def as_cut(self, node: SelectedNode) -> SelectedNode:
         """Return `node` without the sentences around it."""
@@ -304,12 +319,13 @@ def budget_search(searcher: _Searcher) -> None:
     chosen: dict[tuple[int, int], set[int]] = {}
     misses = 0
     for document, leaf in ranked:
-        forest = searcher.forests[document]
-        root = int(forest.roots[forest.tree[leaf]])
-        more = chosen.get((document, root), set()) | {leaf}
-        if searcher.put(document, root, searcher.partition(document, root, more)):
-            chosen[document, root] = more
-            continue
+        if not searcher.surely_too_long(document, leaf):
+            forest = searcher.forests[document]
+            root = int(forest.roots[forest.tree[leaf]])
+            more = chosen.get((document, root), set()) | {leaf}
+            if searcher.put(document, root, searcher.partition(document, root, more)):
+                chosen[document, root] = more
+                continue
         misses += 1
         if misses > 8 and chosen:  # the rest of the budget is smaller than a leaf
             break
@@ -387,6 +403,7 @@ def select(
     overhead: Sequence[int] | None = None,
     ready: Ready = lambda document, node, ratio: False,
     widen: Widen | None = None,
+    narrows: bool = False,
     followed: Sequence[Followed] = (),
 ) -> Selection:
     """Select nodes of `forests` by `scores` under ``search.budget``.
@@ -397,6 +414,7 @@ def select(
     overhead : tokens that a leaf pasted as text costs besides its own, for each document
     ready : returns True for a node that is encoded already, for ``coarse="ready"``
     widen : returns the tokens to paste for a node; None pastes its own
+    narrows : they may be fewer than its own
     followed : leaves that later rounds of search found ("budget" selection)
 
     Raises
@@ -408,7 +426,7 @@ def select(
         if not np.isfinite(array).all():
             raise InputError("the scorer returned a score that is not a finite number")
     costs = overhead or [0] * len(forests)
-    searcher = _Searcher(forests, scores, search, tree, costs, ready, widen, followed)
+    searcher = _Searcher(forests, scores, search, tree, costs, ready, widen, narrows, followed)
     searcher.start_coarse()
     SELECTIONS[search.selection](searcher)
     return searcher.result()

@@ -73,7 +73,7 @@ def _sentence_ends(text: str, records: list[Span]) -> list[Span]:
         index = bisect.bisect_right(starts, at) - 1
         return index >= 0 and records[index][0] < at < records[index][1]
 
-    found = _found(ENDS[0], text) + _found(HEADING, text)
+    found = _found(ENDS[0], text) + (_found(HEADING, text) if "#" in text else [])
     kept = {span for span in found if not within(span[0])}
     for edge in (edge for record in records for edge in record):
         before = len(text[:edge].rstrip())
@@ -110,7 +110,9 @@ def _rows(text: str) -> Iterator[Span]:
     """Yield lines with as many separators as a neighbour of theirs."""
     lines, at = [], 0
     for line in text.split("\n"):
-        count = len(SEPARATORS.findall(QUOTED.sub("", line)))
+        count = sum(map(line.count, ",;\t|"))
+        if count >= FEWEST:  # most lines have fewer, whatever of these is a separator
+            count = len(SEPARATORS.findall(QUOTED.sub("", line)))
         lines.append((at, at + len(line), count if count >= FEWEST else 0))
         at += len(line) + 1
     for before, (start, end, count), after in zip(
@@ -122,9 +124,14 @@ def _rows(text: str) -> Iterator[Span]:
 
 def _paragraphs_of_fields(text: str) -> Iterator[Span]:
     """Yield paragraphs in which each line names a field, each another."""
-    for paragraph in PARAGRAPH.finditer(text):
-        lines = [FIELD.fullmatch(line.strip()) for line in paragraph.group().split("\n")]
-        names = {line[1] for line in lines if line}
+    for paragraph in PARAGRAPH.finditer(text) if ":" in text else ():
+        lines = paragraph.group().split("\n")
+        names = set[str]()
+        for line in lines:
+            field = FIELD.fullmatch(line.strip())
+            if field is None:
+                break
+            names.add(field[1])
         if len(names) == len(lines) > 1:
             yield paragraph.span()
 

@@ -401,4 +401,4 @@ def test_the_mixture_adds_up_and_abstains_seldom() -> None:
     assert 0.6 < near / needles < 1.5
     public = mixture.WEIGHTS["kinds"] * mixture.KINDS["unanswerable"]
     rest = 0.1 * (mixture.WEIGHTS["records"] + mixture.WEIGHTS["short"] + mixture.WEIGHTS["qa"])
-    assert needles + near + public + rest < 0.085  # lessons without their evidence come on top
+    assert needles + near + public + rest < 0.095  # lessons without their evidence come on top

@@ -15,7 +15,7 @@ from sharedllm.encoding.document_encoder import ModelLock
 from sharedllm.generation.decoding import Decoder
 from sharedllm.generation.logits_processors import Row
 from sharedllm.injection.positions import Prompt
-from tests.models import VOCABULARY, make_tokenizer
+from tests.models import TEMPLATE, VOCABULARY, make_tokenizer
 
 TOKENIZER = make_tokenizer()
 END = 256
@@ -94,6 +94,16 @@ def test_max_new_tokens() -> None:
 def test_stop_texts(said: str, stop: tuple[str, ...], text: str) -> None:
     (row,), _ = run(Scripted(said), stop=stop)
     assert (row.text, row.finish_reason) == (text, "stop")
+
+
+def test_a_base_model_stops_where_it_asks_the_next_question(monkeypatch: Any) -> None:
+    said = "At seven.\n\nQuestion: Why?"
+    monkeypatch.setattr(TOKENIZER, "chat_template", None)
+    (row,), _ = run(Scripted(said))
+    assert (row.text, row.finish_reason) == ("At seven.", "stop")
+    monkeypatch.setattr(TOKENIZER, "chat_template", TEMPLATE)  # it ends its turn
+    (row,), _ = run(Scripted(said))
+    assert row.text == said
 
 
 def test_a_stop_text_ends_before_max_new_tokens_says_length() -> None:

@@ -87,7 +87,7 @@ def rows_of(store: Store, systems: Sequence[str], done: set[tuple[str, str]]) ->
 
 def measure(args: argparse.Namespace) -> None:
     done = answered(args.out)
-    llm = SharedLLM.from_pretrained(device="cpu")
+    llm = SharedLLM.from_pretrained(args.model, device="cpu")
     sources = Sources(args.data, args.half)
     for kind in args.kinds:
         for collection in KINDS[kind](sources, args.items):
@@ -108,7 +108,8 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path)
     parser.add_argument("--out", type=Path, help="JSON lines, appended to")
-    parser.add_argument("--cache", type=Path, default=Path("runs/search"))
+    parser.add_argument("--model", help="whose first layer searches; the default model")
+    parser.add_argument("--cache", type=Path, default=Path("runs/search"), help="of one model")
     parser.add_argument("--half", type=int, choices=(0, 1), default=REPORT)
     parser.add_argument("--items", type=int, default=400, help="questions of a kind")
     parser.add_argument("--quick", action="store_true")
