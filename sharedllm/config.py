@@ -66,6 +66,17 @@ def require_number(name: str, value: object, *, least: float, most: float = math
         raise ConfigError(f"{name} is {shown(value)}; it must be {bound}")
 
 
+def require_section(value: object) -> None:
+    """Raise :class:`ConfigError` unless `value` is None or may name a section."""
+    if value is None:
+        return
+    if not isinstance(value, str) or not value.strip() or unicode_problem(value):
+        raise ConfigError(
+            f"section is {shown(value)}; give a section's title or number, such as 'chapter 3', or "
+            "None for all of the text"
+        )
+
+
 class _Config:
     """Base of the settings: made from a mapping, which may hold no unknown key."""
 
@@ -253,6 +264,9 @@ class SearchConfig(_Config):
         Chunks that a reading of the whole may read, at most; the answer is then marked as partial.
     max_seconds : float or None
         Seconds after which it reads no further; the answer is then marked as partial.
+    section : str or None
+        Search only the sections that this names: by number ("3.2", "chapter 3"), by title, or by a
+        path of these ("Part II > Chapter 3"); see :func:`sharedllm.text.outline.sections_named`.
     """
 
     selection: Literal["budget", "path"] = "budget"
@@ -268,6 +282,7 @@ class SearchConfig(_Config):
     scope: ScopeOption = "auto"
     max_chunks: int | None = None
     max_seconds: float | None = None
+    section: str | None = None
 
     def __post_init__(self) -> None:
         require_one_of("selection", self.selection, SELECTIONS)
@@ -286,6 +301,7 @@ class SearchConfig(_Config):
             require_int("max_chunks", self.max_chunks, least=1)
         if self.max_seconds is not None:
             require_number("max_seconds", self.max_seconds, least=0)
+        require_section(self.section)
         try:
             require_int("max_budget", self.max_budget, least=1)
             if not isinstance(self.budget, str) or self.budget != AUTO:

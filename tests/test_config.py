@@ -40,6 +40,7 @@ BAD: list[tuple[type, str, list[Any]]] = [
     (SearchConfig, "scope", ["all", "Whole", None, 1]),
     (SearchConfig, "max_chunks", [0, -1, 1.5, True, "8"]),
     (SearchConfig, "max_seconds", [-1, "1", True, NAN]),
+    (SearchConfig, "section", ["", "  ", 3, ["chapter 3"], True, "\ud800"]),
     (GenerationConfig, "max_new_tokens", NOT_WHOLE),
     (GenerationConfig, "temperature", NOT_NUMBER),
     (GenerationConfig, "top_p", [1.01, *NOT_NUMBER]),

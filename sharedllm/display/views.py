@@ -142,6 +142,7 @@ def _passage(passage: Passage) -> Span:
         match_start=passage.match_start,
         match_end=passage.match_end,
         sought=passage.sought,
+        section=passage.section,
     )
 
 

@@ -155,7 +155,7 @@ class StoredDocuments:
             If something it needs is broken.
         """
         row = tables.document_row(connection, run.document)
-        key = (run, row)
+        key = (run, row, tables.outline_check(connection, run.document))
         made = self._made.get(key)
         if made is None:
             try:
@@ -194,6 +194,7 @@ class StoredDocuments:
             offset=begin,
             whole_characters=0 if run.whole else len(text),
             pages=page_starts(text),
+            outline=tables.outline_of(connection, run.document, len(text)) or (),
         )
 
     def _body(self, connection: sqlite3.Connection, text: int) -> tuple[str, int]:

@@ -43,6 +43,7 @@ from sharedllm.whole.notes import (
 from sharedllm.whole.parts import SURE, Part, near, parts_of, within
 from sharedllm.whole.reading import PartReader, Said
 from sharedllm.whole.scope import Scope
+from sharedllm.whole.sections import names_in
 from sharedllm.whole.wording import (
     counted_words,
     counts_events,
@@ -98,6 +99,7 @@ class Whole(Iterator[str]):
     asked : the question
     scope : what it asks for
     score : scores all nodes of `documents` for a query
+    titles : what each of `documents` is called in an answer
     new_tokens : of the final text, at most
     progress : True for a progress bar, or a function of (parts done, parts in all)
 
@@ -116,6 +118,7 @@ class Whole(Iterator[str]):
         documents: Sequence[Document],
         score: Score,
         *,
+        titles: Sequence[str],
         reader: Reader,
         encoder: DocumentEncoder,
         search: SearchConfig,
@@ -124,7 +127,7 @@ class Whole(Iterator[str]):
         progress: Progress = None,
     ) -> None:
         self._asked, self._question, self._scope = asked, asked.query, scope
-        self._documents, self._score = documents, score
+        self._documents, self._titles, self._score = documents, titles, score
         self._reader, self._encoder, self._search = reader, encoder, search
         self._generation = generation.replace(max_new_tokens=new_tokens)
         self._progress, self._bars = progress, ExitStack()
@@ -272,11 +275,11 @@ class Whole(Iterator[str]):
         several = sum(map(bool, notes)) > 1
         room = self._generation.max_new_tokens // max(1, sum(map(bool, notes)))
         wrote = False
-        for document, own in zip(self._documents, notes, strict=True):
+        for title, own in zip(self._titles, notes, strict=True):
             if not own:
                 continue
             if several:
-                yield f"{chr(10) * 2 * wrote}{document.title}: "
+                yield f"{chr(10) * 2 * wrote}{title}: "
             yield from self._told(own, room)
             wrote = True
         if not wrote:
@@ -390,7 +393,7 @@ class Whole(Iterator[str]):
 
     def _comparison(self) -> Iterator[str]:
         sides = sides_of(self._question)
-        if sides is None:
+        if sides is None or names_in(self._question):
             yield from self._summary()
             return
         facts: list[Fact | None] = []

@@ -33,11 +33,13 @@ from sharedllm.errors import DocumentError, SharedLLMError
 from sharedllm.memory import tables
 from tests.conftest import DOCUMENTS, WIDE
 from tests.models import shared
+from tests.texts import BOOK
 
 KEYS = {  # columns by which a row of a table is found
     "manifest": ("name",),
     "texts": ("text",),
     "documents": ("document",),
+    "outlines": ("document",),
     "chunks": ("chunk",),
     "placed": ("text", "ordinal"),
     "vectors": ("chunk",),
@@ -68,6 +70,7 @@ class UnsafeError(AssertionError):
 def fill(memory: TreeMemory) -> None:
     """Put rows into every table."""
     memory.add(DOCUMENTS)
+    memory.add(MemoryDocument(id="book", text=BOOK))
     memory.add(MemoryDocument(id="gone", text="Nobody lives on the reef any more."))
     memory.delete("gone")
 

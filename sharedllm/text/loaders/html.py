@@ -159,7 +159,8 @@ def visible(page: str, source: str) -> Contents:
     reader = _Reader(source, StyleSheets(_sheets(page, xml=xml), source, fold=fold))
     for token in tokens(page, xml=xml):
         reader.take(token)
-    return Contents(reader.flow.text().replace("\xa0", " "), reader.title)
+    shown = reader.flow.text().replace("\xa0", " ")
+    return Contents(shown, reader.title, reader.flow.headings or None)
 
 
 def tokens(page: str, *, xml: bool = False) -> Iterator[Token]:
@@ -430,6 +431,8 @@ class _Reader:
             self.flow.open_cell(_span(given.get("colspan")), _span(given.get("rowspan")))
         elif name in LINES:
             self.flow.part(1)
+        elif name in HEADINGS:
+            self.flow.open_heading(int(name[1]))
         elif name in BLOCKS:
             self.flow.part()
 
@@ -441,6 +444,8 @@ class _Reader:
             self.flow.close_cell()
         elif name == "tr":
             self.flow.close_row()
+        elif name in HEADINGS:
+            self.flow.close_heading()
         elif name in BLOCKS:
             self.flow.part()
 

@@ -7,11 +7,14 @@ their pictures in memory.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
+from sharedllm.errors import DocumentError
 from sharedllm.text.loaders.flow import Flow, Measured
 from sharedllm.text.loaders.packages import Ignoring, Link, Package, Title
 from sharedllm.text.loaders.source import Contents, Given
+from sharedllm.text.outline import Heading
 from sharedllm.text.pages import BREAK
 
 OFF = ("0", "false", "off")
@@ -19,6 +22,11 @@ WORD_MAIN = "word/document.xml"
 SLIDES_MAIN = "ppt/presentation.xml"
 # Deleted text, instructions of fields, phonetic guides, and second versions for old programs.
 UNSEEN = frozenset("del moveFrom delText instrText delInstrText Fallback rt".split())
+SHAPES = ("sp", "graphicFrame", "grpSp", "cNvPr", "ph")
+TITLES = ("title", "ctrTitle")
+BETWEEN = f"\n{BREAK}"  # two slides
+HEADING_STYLE = re.compile(r"(?:heading|\u00fcberschrift|titre|t\u00edtulo|titolo) ?([1-9])", re.I)
+DEEPEST_STYLE = 20  # styles that are based on one another
 NOT_NOTES = ("separator", "continuationSeparator", "continuationNotice")
 NOT_OF_THE_SLIDE = ("dt", "ftr", "sldNum", "hdr", "sldImg")  # on every slide
 
@@ -35,11 +43,11 @@ def read_docx(given: Given) -> Contents:
     package = Package(given.data, given.source)
     main = _main(package, WORD_MAIN)
     flow = Flow(given.source)
-    package.parse(main, _Word(flow))
+    package.parse(main, _Word(flow, _heading_styles(package, main)))
     for link in package.links(main).values():
         if link.kind in ("footnotes", "endnotes") and link.part in package:
-            package.parse(link.part, _Word(flow))
-    return Contents(flow.text(), _title(package))
+            package.parse(link.part, _Word(flow, {}))
+    return Contents(flow.text(), _title(package), flow.headings or None)
 
 
 def read_pptx(given: Given) -> Contents:
@@ -57,12 +65,16 @@ def read_pptx(given: Given) -> Contents:
     package.parse(main, order)
     links = package.links(main)
     measured, pages = Measured(given.source), list[str]()
+    headings, at = list[Heading](), 0
     for slide in order.ids:
         if slide not in links or links[slide].part not in package:
             raise package.broken(f"slide {len(pages) + 1} is missing")
-        pages.append(_slide(package, links[slide]))
+        flow = _slide(package, links[slide])
+        pages.append(flow.text())
+        headings += [one._replace(start=at + one.start) for one in flow.headings]
+        at += len(pages[-1]) + len(BETWEEN)
         measured.add(len(pages[-1]))
-    return Contents(f"\n{BREAK}".join(pages), _title(package))
+    return Contents(BETWEEN.join(pages), _title(package), headings)
 
 
 def _main(package: Package, usual: str) -> str:
@@ -82,11 +94,65 @@ def _title(package: Package) -> str:
     return title.text
 
 
-class _Word(Ignoring):
-    """Follows the elements of a Word document."""
+def _heading_styles(package: Package, main: str) -> Mapping[str, int]:
+    """The level of each style that is a heading's; none where the list of styles is broken."""
+    styles = _Styles()
+    for link in package.links(main).values():
+        if link.kind == "styles" and link.part in package:
+            try:
+                package.parse(link.part, styles)
+            except DocumentError:  # of the styles alone, which the text does not need
+                return {}
+    return styles.levels()
 
-    def __init__(self, flow: Flow) -> None:
-        self._flow = flow
+
+class _Styles(Ignoring):
+    """Collects the outline levels of paragraph styles."""
+
+    def __init__(self) -> None:
+        self._style = ""
+        self._named: dict[str, int] = {}
+        self._based: dict[str, str] = {}
+
+    def start(self, name: str, attributes: Mapping[str, str]) -> None:
+        value = attributes.get("val", "")
+        if name == "style":
+            self._style = attributes.get("styleId", "")
+        elif name == "outlineLvl":
+            self._named.setdefault(self._style, _outline_level(value))
+        elif name == "name" and self._style:
+            found = HEADING_STYLE.fullmatch(value)
+            if found:
+                self._named[self._style] = int(found[1])
+        elif name == "basedOn" and self._style:
+            self._based[self._style] = value
+
+    def end(self, name: str) -> None:
+        if name == "style":
+            self._style = ""
+
+    def levels(self) -> dict[str, int]:
+        """The level of each style that is a heading's, by its id; those below inherit it."""
+        out = dict(self._named)
+        for style in self._based:
+            above, steps = style, 0
+            while above not in out and above in self._based and steps < DEEPEST_STYLE:
+                above, steps = self._based[above], steps + 1
+            if above in out:
+                out[style] = out[above]
+        return {style: level for style, level in out.items() if level}
+
+
+class _Word(Ignoring):
+    """Follows the elements of a Word document.
+
+    Parameters
+    ----------
+    levels : of headings, by the style of their paragraph
+    """
+
+    def __init__(self, flow: Flow, levels: Mapping[str, int]) -> None:
+        self._flow, self._levels = flow, levels
         self._unseen = 0  # depth inside of elements that are left out
         self._hidden = [False]  # by run: its text is hidden
         self._text = 0
@@ -99,6 +165,10 @@ class _Word(Ignoring):
         flow = self._flow
         if name == "p":
             flow.part()
+        elif name in ("pStyle", "outlineLvl"):
+            given = attributes.get("val", "")
+            level = self._levels.get(given, 0) if name == "pStyle" else _outline_level(given)
+            flow.open_heading(level)
         elif name == "r":
             self._hidden.append(False)
         elif name == "vanish":
@@ -111,12 +181,17 @@ class _Word(Ignoring):
             flow.line()
         elif name == "noBreakHyphen":
             flow.words("-")
-        elif name == "tbl":
-            flow.open_table()
+        else:
+            self._table(name, attributes)
+
+    def _table(self, name: str, attributes: Mapping[str, str]) -> None:
+        """Begin a table or a cell, or learn how wide it is."""
+        if name == "tbl":
+            self._flow.open_table()
         elif name == "tc":
-            flow.open_cell()
+            self._flow.open_cell()
         elif name == "gridSpan":
-            flow.widen(_number(attributes.get("val")))
+            self._flow.widen(_number(attributes.get("val")))
 
     def end(self, name: str) -> None:
         if self._unseen:
@@ -124,6 +199,7 @@ class _Word(Ignoring):
             return
         flow = self._flow
         if name in ("p", "footnote", "endnote"):
+            flow.close_heading()
             flow.part()
         elif name == "r":
             self._hidden.pop()
@@ -157,17 +233,17 @@ class _SlideOrder(Ignoring):
             self.ids.append(attributes.get("id", ""))
 
 
-def _slide(package: Package, slide: Link) -> str:
-    """The text of a slide, of its diagrams and its notes."""
+def _slide(package: Package, slide: Link) -> Flow:
+    """The text of a slide, of its diagrams and its notes; its title is a heading."""
     flow = Flow(package.source)
     reader = _Slide(flow)
     package.parse(slide.part, reader)
     if not reader.shown:
-        return ""
+        return Flow(package.source)
     for link in package.links(slide.part).values():
         if link.kind in ("diagramData", "notesSlide") and link.part in package:
             package.parse(link.part, _Slide(flow))
-    return flow.text()
+    return flow
 
 
 class _Slide(Ignoring):
@@ -186,13 +262,8 @@ class _Slide(Ignoring):
             self._unseen += 1
         elif name == "sld":
             self.shown = attributes.get("show") not in OFF
-        elif name in ("sp", "graphicFrame", "grpSp"):
-            self._skipped.append(False)
-            flow.part()
-        elif name == "cNvPr" and self._skipped:
-            self._skipped[-1] |= attributes.get("hidden", "0") not in OFF
-        elif name == "ph" and self._skipped:
-            self._skipped[-1] |= attributes.get("type") in NOT_OF_THE_SLIDE
+        elif name in SHAPES:
+            self._shape(name, attributes)
         elif name == "t":
             self._text = True
         elif name == "p":
@@ -206,12 +277,25 @@ class _Slide(Ignoring):
             if not merged:
                 flow.open_cell(_number(attributes.get("gridSpan")))
 
+    def _shape(self, name: str, attributes: Mapping[str, str]) -> None:
+        """Begin a shape, or learn what it is."""
+        if name in ("sp", "graphicFrame", "grpSp"):
+            self._skipped.append(False)
+            self._flow.part()
+        elif name == "cNvPr" and self._skipped:
+            self._skipped[-1] |= attributes.get("hidden", "0") not in OFF
+        elif name == "ph" and self._skipped:
+            self._skipped[-1] |= attributes.get("type") in NOT_OF_THE_SLIDE
+            if attributes.get("type") in TITLES and not self._skipped[-1]:
+                self._flow.open_heading(1)
+
     def end(self, name: str) -> None:
         flow = self._flow
         if self._unseen:
             self._unseen -= 1
         elif name in ("sp", "graphicFrame", "grpSp"):
             self._skipped.pop()
+            flow.close_heading()
             flow.part()
         elif name == "t":
             self._text = False
@@ -227,6 +311,11 @@ class _Slide(Ignoring):
     def data(self, text: str) -> None:
         if self._text and not self._unseen and not any(self._skipped):
             self._flow.words(text)
+
+
+def _outline_level(given: str) -> int:
+    """The level of a heading, from 1; 0 for plain text."""
+    return int(given) + 1 if given.isascii() and given.isdigit() and int(given) < 9 else 0
 
 
 def _number(given: str | None) -> int:
