@@ -69,15 +69,24 @@ class NodeCache:
             while self.nbytes > self.limit and len(self._nodes) > 1:
                 self.nbytes -= self._nodes.popitem(last=False)[1].nbytes
 
-    def note(self, key: bytes) -> str | None:
-        """Return what a reader said to a part of the document; None if it was not asked."""
+    def note(self, key: bytes, start: int) -> str | None:
+        """Return what a reader said of a part of the document; None if that is not kept.
+
+        Parameters
+        ----------
+        key : names reader, question and text of the part
+        start : its first token
+        """
         with self._lock:
             return self._notes.get(key)
 
-    def keep_notes(self, notes: Mapping[bytes, str]) -> None:
-        """Keep what a reader said to parts of the document, the oldest dropped beyond a number."""
+    def keep_notes(self, notes: Mapping[tuple[bytes, int], str]) -> None:
+        """Keep what a reader said of parts, by key and start, the oldest dropped beyond a number.
+
+        The key alone says all that it depends on.
+        """
         with self._lock:
-            self._notes |= notes
+            self._notes |= {key: said for (key, _), said in notes.items()}
             while len(self._notes) > MOST_NOTES:
                 self._notes.popitem(last=False)
 

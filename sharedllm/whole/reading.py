@@ -79,7 +79,8 @@ class PartReader:
         """
         known, new = [], []
         for part in parts:
-            text = self._documents[part.document].nodes.note(self._key(part, asked))
+            nodes = self._documents[part.document].nodes
+            text = nodes.note(self._key(part, asked), self._first(part))
             if text is None:
                 new.append(part)
             else:
@@ -102,7 +103,11 @@ class PartReader:
             texts = self.run(prompts, generation, tentative=abstains and self._reader.judges)
             said = [Said(part=p, text=t) for p, t in zip(batch, texts, strict=True)]
             for index in {part.document for part in batch}:
-                told = {self._key(s.part, asked): s.text for s in said if s.part.document == index}
+                told = {
+                    (self._key(s.part, asked), self._first(s.part)): s.text
+                    for s in said
+                    if s.part.document == index
+                }
                 self._documents[index].nodes.keep_notes(told)
             self.read += len(batch)
             self._done(len(batch))
@@ -145,6 +150,10 @@ class PartReader:
             injected=((),),
         )
         return self._reader.prompt(plan, new_tokens)
+
+    def _first(self, part: Part) -> int:
+        """Return the first token of the part's own chunk."""
+        return int(self._documents[part.document].forest.start[part.node])
 
     def _key(self, part: Part, asked: Asked) -> bytes:
         """Name the answer by all that it depends on: reader, question, and the part's own text."""

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from sharedllm import Document, MemoryDocument, SharedLLM, TreeMemory
-from sharedllm.errors import ConfigError, InputError
+from sharedllm.errors import ConfigError, InputError, SectionError, TreeMemoryDamagedError
 from sharedllm.generation.prompt import ABSENT
+from sharedllm.memory import MEMORY_FILE
 from sharedllm.whole.stream import WholeStream
 
 Make = Callable[..., SharedLLM]
@@ -224,3 +227,77 @@ def test_the_whole_is_refused_where_it_cannot_be(saying: Make) -> None:
     with pytest.raises(InputError, match="no document to search"):
         llm.answer(QUESTION, scope="whole")
     assert llm.answer(QUESTION).usage.scope == "passages"
+
+
+def novel() -> str:
+    chapters = [
+        f"CHAPTER {number}\n\n{club((name,))}"
+        for number, name in zip(("I", "II", "III", "IV"), MEMBERS, strict=False)
+    ]
+    return "\n\n".join(chapters)
+
+
+def test_a_chapter_that_a_question_names_is_read_alone(saying: Make) -> None:
+    llm = saying(first_sentence)
+    document = read(llm, novel())
+    assert len(document.outline) == 4
+    answer = llm.answer("Summarise chapter 3.", document, max_new_tokens=60)
+    assert "Carla Moss" in answer.text
+    assert not any(name in answer.text for name in ("Ada Wren", "Dov Hale"))
+    assert {citation.section for citation in answer.citations} == {"CHAPTER III"}
+    named = llm.answer("Summarise it all.", document, section="chapter 2", max_new_tokens=60)
+    assert "Boris Lund" in named.text
+    assert "Ada Wren" not in named.text
+
+
+def test_two_chapters_are_compared_one_after_the_other(saying: Make) -> None:
+    llm = saying(first_sentence)
+    document = read(llm, novel())
+    answer = llm.answer("Compare chapter 2 and 4.", document, max_new_tokens=200)
+    assert re.findall(r"^(CHAPTER \w+): ", answer.text, re.MULTILINE) == [
+        "CHAPTER II",
+        "CHAPTER IV",
+    ]
+    assert "Boris Lund" in answer.text
+    assert "Dov Hale" in answer.text
+
+
+def test_a_section_that_is_not_there_is_named_with_the_nearest(saying: Make) -> None:
+    llm = saying(first_sentence)
+    document = read(llm, novel())
+    with pytest.raises(SectionError, match="CHAPTER III"):
+        llm.answer("Summarise it all.", document, section="chapter 9")
+    with pytest.raises(SectionError, match="no outline"):
+        llm.answer("Summarise it all.", read(llm, FILLER * 40), section="chapter 1")
+    whole = llm.answer("Summarise chapter 9.", document, max_new_tokens=200)
+    assert "Ada Wren" in whole.text  # it reads all where no such chapter is known
+
+
+def test_a_memory_keeps_what_was_read_on_disk(saying: Make, tmp_path: Path) -> None:
+    llm = saying(name_members)
+    with TreeMemory(tmp_path / "m", llm=llm) as memory:
+        memory.add(MemoryDocument(id="club", text=club()))
+        revision = memory.revision
+        first = llm.answer(QUESTION, memory)
+        assert memory.revision == revision
+        assert not memory.verify().problems
+    with TreeMemory(tmp_path / "m", llm=llm) as memory:  # as another process would
+        again = llm.answer(QUESTION, memory)
+        assert again.text == first.text
+        assert again.usage.parts_kept == first.usage.parts_read > 0
+        assert again.usage.parts_read == 0
+        path = memory.path / MEMORY_FILE
+        memory.close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE notes SET said = 'Mr. Nobody'")
+        connection.commit()
+    with TreeMemory(tmp_path / "m", llm=llm) as memory:
+        assert {problem.table for problem in memory.verify().problems} == {"notes"}
+        with pytest.raises(TreeMemoryDamagedError, match="verify --repair"):
+            llm.answer(QUESTION, memory)
+        memory.verify(repair=True)
+        assert llm.answer(QUESTION, memory).text == first.text
+        memory.delete("club")
+        memory.close()
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT count(*) FROM notes").fetchone() == (0,)
