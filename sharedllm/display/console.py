@@ -67,7 +67,7 @@ class Results:
 
 
 @dataclass(frozen=True, slots=True)
-class Outline:
+class Beginning:
     """A document: its names, and how it begins."""
 
     picture: Picture

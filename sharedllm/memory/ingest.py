@@ -21,7 +21,7 @@ from sharedllm.encoding.document_encoder import DocumentEncoder
 from sharedllm.encoding.kv import kept_count
 from sharedllm.encoding.lower_model import NodeRequest
 from sharedllm.errors import DocumentError, TreeMemoryDamagedError
-from sharedllm.memory import tables
+from sharedllm.memory import outlines, tables
 from sharedllm.memory.codes import (
     VectorCodec,
     arrays_to_bytes,
@@ -442,7 +442,7 @@ def is_wanted(connection: sqlite3.Connection, document: MemoryDocument, *, repla
     same = (there[1:4], row[-1]) == (own, tables.text_hash(document.text))
     if same:  # an outline is no content: a later version may find it better
         outline = outline_to_json(document.outline or ())
-        return outline != tables.outline_json(connection, document.id)
+        return outline != outlines.outline_json(connection, document.id)
     if not replace:
         raise DocumentError(
             f"the memory already holds a document {document.id!r} with another content; "
@@ -471,7 +471,7 @@ def _put(
         if replace:
             before.append(tables.document_row(connection, document.id)[4])
         tables.put_document(connection, document, text)
-        tables.put_outline(connection, document)
+        outlines.put_outline(connection, document)
     tables.bump(connection)
     tables.drop_texts(connection, before)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sharedllm.errors import TreeMemoryDamagedError, TreeMemoryError
-from sharedllm.memory import MEMORY_FILE, tables
+from sharedllm.memory import MEMORY_FILE, outlines, tables
 from sharedllm.memory.codes import kept_nodes
 from sharedllm.memory.database import AGAIN as RESTORE
 from sharedllm.memory.database import Database
@@ -267,7 +267,7 @@ class _Findings:
         )
         for (document,) in lost.fetchall():
             self.note(f"its text is missing; {AGAIN}", "documents", documents=(document,))
-        if tables.has_outlines(self.connection):
+        if outlines.has_outlines(self.connection):
             for (row,) in self.connection.execute(f"SELECT document {ORPHANS}").fetchall():
                 self.note(f"the outline {row} is of no document: {REPAIR}", "outlines")
 
@@ -280,7 +280,7 @@ class _Findings:
                 (document,),
             ).fetchone()
             if size is not None:
-                tables.outline_of(self.connection, document, size[0])
+                outlines.outline_of(self.connection, document, size[0])
         except TreeMemoryDamagedError as error:
             self.outlines.add(document)
             self.note(str(error), "outlines", documents=(document,))
@@ -375,7 +375,7 @@ def _outline_again(connection: sqlite3.Connection, document: str) -> None:
         body = tables.text_that_hashes(connection, text)
     except TreeMemoryDamagedError:
         return  # it is named by verify
-    tables.put_outline(connection, MemoryDocument(id=document, text=body))
+    outlines.put_outline(connection, MemoryDocument(id=document, text=body))
 
 
 def _index_again(connection: sqlite3.Connection) -> set[int]:
@@ -477,8 +477,8 @@ def copy(source: Database, target: Database, ids: Sequence[str]) -> None:
     """
     for document_id in ids:
         with source.read() as connection:
-            document = tables.memory_document(connection, document_id)
-            if not tables.has_outlines(connection):
+            document = outlines.memory_document(connection, document_id)
+            if not outlines.has_outlines(connection):
                 document = replace(document, outline=None)  # to be found in its text
         while not _copy(source, target, document):
             pass  # another writer of the target took a chunk away
@@ -513,6 +513,6 @@ def _copy(source: Database, target: Database, document: MemoryDocument) -> bool:
             places = [Place(keys[chunk], first, last) for chunk, first, last in placed]
             own = tables.insert_text(connection, document.text, tokens, places, there)
         tables.put_document(connection, document, own)
-        tables.put_outline(connection, document)
+        outlines.put_outline(connection, document)
         tables.bump(connection)
     return True

@@ -16,7 +16,7 @@ from sharedllm.encoding.document import Document
 from sharedllm.encoding.document_encoder import DocumentEncoder
 from sharedllm.encoding.parts import parts_in
 from sharedllm.errors import InputError, TreeMemoryDamagedError
-from sharedllm.memory import tables
+from sharedllm.memory import outlines, tables
 from sharedllm.memory.codes import VectorCodec
 from sharedllm.memory.database import Database
 from sharedllm.memory.hits import Hits, best_passages
@@ -189,20 +189,20 @@ class Retrieval:
         ------
         SectionError
         """
-        outlines = self._outlines(connection)
+        held = self._outlines(connection)
         found: dict[int, list[Section]] = {}
         searched = every_text(connection, given)
         for run in searched:
-            own = sections_named(outlines.get(run.document, ()), section)
+            own = sections_named(held.get(run.document, ()), section)
             if own:
                 found[run.text] = own
         if searched and not found:
-            shown = [run for run in searched if outlines.get(run.document)] or searched[:2]
+            shown = [run for run in searched if held.get(run.document)] or searched[:2]
             titles = [tables.document_row(connection, run.document)[1] for run in shown]
             raise absent_section(
                 section,
                 [
-                    (title or run.document, outlines.get(run.document, ()))
+                    (title or run.document, held.get(run.document, ()))
                     for title, run in zip(titles, shown, strict=True)
                 ],
             )
@@ -212,7 +212,7 @@ class Retrieval:
         """The outlines of all documents, read once after every change."""
         now = tables.generation(connection)
         if self._outlined[0] != now:
-            self._outlined = (now, tables.outlines(connection))
+            self._outlined = (now, outlines.outlines(connection))
         return self._outlined[1]
 
     def _look(self) -> None:

@@ -16,7 +16,7 @@ from sharedllm.config import require_int, require_number, require_section
 from sharedllm.encoding.document import Document
 from sharedllm.encoding.document_encoder import DocumentEncoder, HasEncoder, loaded_encoder
 from sharedllm.errors import ConfigError, InputError, TreeMemoryError
-from sharedllm.memory import maintenance, tables
+from sharedllm.memory import maintenance, outlines, tables
 from sharedllm.memory.database import Database
 from sharedllm.memory.documents import MemoryDocument, Report, StoredDocument
 from sharedllm.memory.filters import condition
@@ -187,7 +187,7 @@ class TreeMemory:
             If its entry or its text is broken.
         """
         with self._database.read() as connection:
-            return tables.memory_document(connection, id)
+            return outlines.memory_document(connection, id)
 
     @checked()
     def outline(self, id: str) -> Outline:
@@ -202,7 +202,7 @@ class TreeMemory:
         """
         with self._database.read() as connection:
             text = tables.document_row(connection, id)[4]
-            return tables.outline_of(connection, id, tables.text_length(connection, text)) or ()
+            return outlines.outline_of(connection, id, tables.text_length(connection, text)) or ()
 
     @checked("filter")
     def list(self, filter: Mapping[str, Any] | None = None) -> Documents:
@@ -254,7 +254,7 @@ class TreeMemory:
                     "LEFT JOIN texts t ON t.text = d.text ORDER BY d.document"
                 ):
                     digest.update(repr(row).encode())
-                for one in tables.outline_checks(connection):
+                for one in outlines.outline_checks(connection):
                     digest.update(repr(one).encode())
                 self._seen = (now, digest.hexdigest()[:32])
             return self._seen[1]

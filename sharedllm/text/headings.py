@@ -168,14 +168,24 @@ def underlined_headings(text: str) -> list[Heading]:
 
 # -- chapters and numbers --------------------------------------------------------------------------
 
-RANKS = {"volume": 1, "book": 2, "part": 3, "act": 3, "chapter": 4, "appendix": 0, "scene": 5}
+RANKS = {
+    "volume": 1,
+    "book": 2,
+    "part": 3,
+    "title": 3,
+    "act": 3,
+    "chapter": 4,
+    "appendix": 0,
+    "scene": 5,
+}
 RANKS |= {"article": 5, "section": 6, "clause": 7}
 NUMBERED = 8  # rank of headings with a bare number; those with more levels have higher ones
 LONE, CUT = 100, 101  # ranks of numbers without a name, until it is known what they number
 LONGEST = 120  # characters of a heading's line
 MOST_WORDS = 14  # of a title
 FEW_WORDS = 6  # of a title that may end in a full stop
-CLAUSE_WORDS = 8  # by which a clause is named
+CLAUSE_WORDS = 9  # by which a clause is named, its number among them
+CLAUSES = ("section", "article", "clause")  # which may begin with their text
 FULL = 60  # characters of a line that the next one continues
 UNFINISHED = frozenset(
     "a an and as at be by for from has her his in into is its my no not of on or our that the "
@@ -195,7 +205,7 @@ _ALONE = "|".join(form for word in ALONE for form in (word.upper(), word.capital
 LINE = re.compile(
     r"^(?P<indent>[ \t\f]*)(?P<line>(?:"
     rf"[*_]{{0,3}}(?=[\w\u00a7])(?![a-z])(?:{KIND}\.?[ ]+(?:(?i:the|no\.?)[ ]+)?|\u00a7[ ]*)"
-    rf"{NUMBER}(?![\w'\u2019])"
+    rf"{NUMBER}(?![^\W_]|['\u2019])"
     rf"|{CHINESE}"
     rf"|{ROMAN}(?:\.?[ \t]*$|[.:)][ ]+\S)"
     r"|\d{1,3}(?:\.\d{1,3}){0,5}\.?(?:[ \t]+\S|[ \t]*$)"
@@ -345,8 +355,12 @@ def _with_kind(place: _Place, label: Label) -> _Line | None:
     rank = RANKS[label.kind]
     if not label.rest:
         return _with_next_line(place, label, rank)
-    if len(place.line) <= LONGEST and not place.goes_on and _is_title(label.rest, stop=True):
+    lead = place.line[: len(place.line) - len(label.rest)].rstrip()
+    is_title = _is_title(label.rest, stop=True) or (lead.endswith(":") and label.rest.isdigit())
+    if len(place.line) <= LONGEST and not place.goes_on and is_title:
         return _Line(place.start, place.end, place.line, label, rank)
+    if label.kind in CLAUSES and lead.endswith((".", ":")):
+        return _run_in(place, label, rank) or _clause(place, label, rank)
     return _run_in(place, label, rank)
 
 
@@ -371,11 +385,15 @@ def _with_number(place: _Place, label: Label) -> _Line | None:
         return run_in
     if _is_title(label.rest) and not place.goes_on:
         return _Line(place.start, place.end, place.line, label, NUMBERED + depth)
-    if depth and place.apart and label.rest[0].isupper():
-        words = " ".join(place.line.split()[: CLAUSE_WORDS + 1])
-        end = place.start + len(words)
-        return _Line(place.start, end, f"{words}\u2026", label, NUMBERED + depth, goes_on=True)
-    return None
+    return _clause(place, label, NUMBERED + depth) if depth else None
+
+
+def _clause(place: _Place, label: Label, rank: int) -> _Line | None:
+    """A numbered paragraph of a contract or a law, which is named by how it begins."""
+    if not place.apart or not label.rest[0].isupper():
+        return None
+    words = " ".join(place.line.split()[:CLAUSE_WORDS])
+    return _Line(place.start, place.start + len(words), f"{words}\u2026", label, rank, goes_on=True)
 
 
 def _lone_number(place: _Place, label: Label) -> _Line | None:

@@ -10,10 +10,12 @@ _CALLED = {
     "volume": "volume vol band tome tomo \u0442\u043e\u043c",
     "book": "book buch livre libro livro \u043a\u043d\u0438\u0433\u0430",
     "part": "part teil partie parte deel cz\u0119\u015b\u0107 \u0447\u0430\u0441\u0442\u044c",
+    "title": "title titel titre t\u00edtulo titolo",
     "act": "act akt acte acto atto aufzug",
     "scene": "scene szene sc\u00e8ne escena scena auftritt",
     "chapter": "chapter chap kapitel chapitre cap\u00edtulo capitulo capitolo hoofdstuk "
-    "rozdzia\u0142 \u0433\u043b\u0430\u0432\u0430 canto stave letter lecture sermon",
+    "rozdzia\u0142 \u0433\u043b\u0430\u0432\u0430 canto stave letter lecture sermon "
+    "lesson lektion unit module",
     "section": "section sec abschnitt secci\u00f3n sezione sectie \u00a7",
     "article": "article art artikel art\u00edculo articolo artigo "
     "\u0441\u0442\u0430\u0442\u044c\u044f",

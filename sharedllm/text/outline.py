@@ -303,8 +303,8 @@ def absent_section(wanted: str, documents: Sequence[tuple[str, Sequence[Section]
 
 
 def outline_to_json(outline: Sequence[Section]) -> str:
-    """The outline as JSON text: a list of [title, level, start, end] each."""
-    rows = [[one.title, one.level, one.start, one.end] for one in outline]
+    """The outline as JSON text: a list of [title, level, start, end, number] each."""
+    rows = [[one.title, one.level, one.start, one.end, one.number] for one in outline]
     return json.dumps(rows, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -322,11 +322,12 @@ def outline_from_json(text: str, characters: int) -> Outline:
     out: list[Section] = []
     last = -1
     for row in rows:
-        if not isinstance(row, list) or [type(value) for value in row] != [str, int, int, int]:
+        if not isinstance(row, list) or list(map(type, row)) != [str, int, int, int, str]:
             raise ValueError("it holds something else than sections")
-        title, level, start, end = row
-        if not (level > 0 and last < start < end <= characters and len(title) <= LONGEST_TITLE + 1):
+        title, level, start, end, number = row
+        placed = level > 0 and last < start < end <= characters
+        if not placed or len(title) > LONGEST_TITLE + 1 or len(number) > LONGEST_TITLE:
             raise ValueError("a section of it lies outside of the text, or out of order")
         last = start
-        out.append(Section(title=title, level=level, start=start, end=end, number=number_of(title)))
+        out.append(Section(title=title, level=level, start=start, end=end, number=number))
     return tuple(out)

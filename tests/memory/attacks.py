@@ -33,7 +33,6 @@ from sharedllm.errors import DocumentError, SharedLLMError
 from sharedllm.memory import tables
 from tests.conftest import DOCUMENTS, WIDE
 from tests.models import shared
-from tests.texts import BOOK
 
 KEYS = {  # columns by which a row of a table is found
     "manifest": ("name",),
@@ -70,7 +69,6 @@ class UnsafeError(AssertionError):
 def fill(memory: TreeMemory) -> None:
     """Put rows into every table."""
     memory.add(DOCUMENTS)
-    memory.add(MemoryDocument(id="book", text=BOOK))
     memory.add(MemoryDocument(id="gone", text="Nobody lives on the reef any more."))
     memory.delete("gone")
 

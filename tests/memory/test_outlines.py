@@ -174,7 +174,7 @@ def test_broken_outlines_are_found_and_mended(books: TreeMemory, make: Make, dam
 
 def test_an_outline_that_lies_is_refused(books: TreeMemory, make: Make) -> None:
     """The file may be a stranger's: sections must lie in their text."""
-    for rows in ('[["A", 1, 0, 99999]]', '[["A", 1, 0, 5', '{"a": 1}', "[" * 100_000):
+    for rows in ('[["A", 1, 0, 99999, ""]]', '[["A", 1, 0, 5', '{"a": 1}', "[" * 100_000):
         values: tuple[Any, ...] = (4, rows)
         with books._database.write() as connection:
             connection.execute(

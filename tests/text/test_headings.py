@@ -112,6 +112,20 @@ def test_chapters_of_a_novel_and_not_its_contents() -> None:
          ["1 Introduction", "  1.1 Aims", "  1.2 Means", "2 Methods", "  2.1 Data", "3 Results"]),
         (["Article 1\nPurpose", "Article 2\nScope"], ["Article 1. Purpose", "Article 2. Scope"]),
         (["\u00a7 1 Purpose", "\u00a7 2 Scope"], None),
+        (["*CHAPTER I*", "_CHAPTER II_"], ["CHAPTER I", "CHAPTER II"]),
+        (["CHAP. I.", "CHAP. II."], ["CHAP. I", "CHAP. II"]),
+        (["Chapter I.\u2014Out", "Chapter II.\u2014Home"], None),
+        (["BOOK ONE: 1805", "CHAPTER I", "BOOK TWO: 1806"],
+         ["BOOK ONE: 1805", "  CHAPTER I", "BOOK TWO: 1806"]),
+        (["TITLE I\nRULES", "CHAPTER 1\nAims", "Article 1\nScope", "Article 2\nTerms"],
+         ["TITLE I. RULES", "  CHAPTER 1. Aims", "    Article 1. Scope", "    Article 2. Terms"]),
+        (["ARTICLE I", "Section 1. All legislative Powers herein granted shall be vested in one "
+          "Congress, which shall meet each year", "ARTICLE II"],
+         ["ARTICLE I", "  Section 1. All legislative Powers herein granted shall be\u2026",
+          "ARTICLE II"]),
+        (["1. Scope", "2. Terms", "3. Fees", "Appendix A: Prices"], None),
+        (["Abstract", "1 Aims", "2 Means", "3 Ends", "References"], None),
+        (["Cap\u00edtulo I", "Cap\u00edtulo II", "Ep\u00edlogo"], None),
     ],
 )  # fmt: skip
 def test_numbered_lines_are_headings(lines: list[str], found: list[str] | None) -> None:

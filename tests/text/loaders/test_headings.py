@@ -77,6 +77,15 @@ def test_a_page_with_one_heading_has_that_of_its_text(tmp_path: Path) -> None:
     assert read(tmp_path, "c.html", "<p>no heading").outline == ()
 
 
+@pytest.mark.parametrize("sign", ["<a href='#a'>#</a>", "<a>\u00b6</a>", "<span>[edit]</span>"])
+def test_signs_that_link_to_headings_are_no_words_of_theirs(tmp_path: Path, sign: str) -> None:
+    page = "".join(f"<h2>{name}{sign}</h2><p>x" for name in ("Use", "C", "More"))
+    source = read(tmp_path, "a.html", f"<h1>All</h1>{page}")
+    assert [title for _, title, _ in found(source)] == ["All", "Use", "C", "More"]
+    few = read(tmp_path, "b.html", "<h1>All</h1><h2>C#</h2><p>x<h2>Java</h2><p>y")
+    assert [title for _, title, _ in found(few)] == ["All", "C#", "Java"]
+
+
 PIECES = st.lists(
     st.sampled_from(
         ["<h1>", "</h1>", "<h2>", "</h2>", "<table>", "<tr>", "<td>", "</table>", "<p>", "a b",
