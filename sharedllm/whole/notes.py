@@ -37,6 +37,12 @@ class Note:
     text: str
     parts: tuple[Part, ...]
 
+    @property
+    def statements(self) -> list[Note]:
+        """Its sentences, each as a note."""
+        told = (self.text[slice(*trimmed(self.text, *span))] for span in sentences(self.text))
+        return [Note(text=one, parts=self.parts) for one in told if one.strip()]
+
 
 def note_question() -> Asked:
     """What is asked of each chunk."""
@@ -81,15 +87,23 @@ def groups_of(notes: Sequence[Note], room: int, size: dict[str, int]) -> list[li
     return groups
 
 
-def spread(notes: Sequence[Note], room: int, size: dict[str, int]) -> list[Note]:
-    """Keep as many notes as take at most `room` tokens, spread evenly, in order."""
-    if not notes:
-        return []
-    for count in range(len(notes), 0, -1):
-        kept = [notes[at * len(notes) // count] for at in range(count)]
-        if sum(size[note.text] + 1 for note in kept) <= room:
-            return kept
-    return [notes[0]]
+def in_turn(notes: Sequence[Sequence[Note]], room: int, size: dict[str, int]) -> list[Note]:
+    """Keep statements of all notes in turn, the first ones first, that take at most `room` tokens.
+
+    Where not even the first ones of all fit, those that do are spread evenly. They stay in order.
+    """
+    longest = max(map(len, notes), default=0)
+    kept: list[tuple[int, int]] = []
+    for turn in range(longest):
+        new = [(at, turn) for at, own in enumerate(notes) if turn < len(own)]
+        for count in range(min(len(new), room), 0, -1):  # each takes a token at least
+            chosen = [new[at * len(new) // count] for at in range(count)]
+            if sum(size[notes[at][n].text] + 1 for at, n in [*kept, *chosen]) <= room:
+                kept += chosen
+                break
+    if not kept and longest:
+        kept = [(next(at for at, own in enumerate(notes) if own), 0)]
+    return [notes[at][turn] for at, turn in sorted(kept)]
 
 
 def best_place(statement: str, document: Document, part: Part) -> Span:

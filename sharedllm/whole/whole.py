@@ -7,6 +7,7 @@ found, and then read together.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -35,9 +36,9 @@ from sharedllm.whole.notes import (
     Note,
     best_place,
     groups_of,
+    in_turn,
     note_question,
     shared,
-    spread,
     statements_of,
 )
 from sharedllm.whole.parts import SURE, Part, near, parts_of, within
@@ -57,6 +58,7 @@ NAMES_TOKENS = 64
 SUMMARY_TOKENS = 256  # of a final text, where its length is not given
 DRY = 32  # parts in a row, the best first, after which no other part is taken to name anything
 NEAREST = 3.0  # behind the best part, within which one that names nothing is read again
+FEWEST_NOTES, FINEST = 8, 2  # notes of a short document; the level of what they are taken of
 JOINED = 1024  # tokens of notes that are joined at once, at most
 EVENT = 0.75  # share of an event's words that a sentence which tells it holds
 MOST_PLACES = 3  # of a thing that are cited
@@ -289,6 +291,9 @@ class Whole(Iterator[str]):
         """Read all chunks once; fill `notes` with those of each document, in its order."""
         asked = note_question()
         level = self._level(asked, None, NOTE_TOKENS)
+        if self._reader.judges:
+            chunks = sum(len(document.forest.roots) for document in self._documents)
+            level = max(level, min(FINEST, math.ceil(math.log2(max(1, FEWEST_NOTES / chunks)))))
         parts = self._limited(parts_of(self._documents, None, level, self._reach), by_score=False)
         said = []
         for batch in self._parts.ask(parts, asked, new_tokens=NOTE_TOKENS, abstains=False):
@@ -307,14 +312,11 @@ class Whole(Iterator[str]):
         """Give the final text from the notes of one document.
 
         A small model that has learned to answer from passages does not write a summary of notes:
-        its text is made of their first statements, spread over the document.
+        its text is made of their statements, the first ones first, spread over the document.
         """
         if self._reader.judges:
-            firsts = [
-                Note(text=note.text[slice(*sentences(note.text)[0])].strip(), parts=note.parts)
-                for note in notes
-            ]
-            kept = spread(firsts, room, self._sizes(firsts))
+            told = [statement for note in notes for statement in note.statements]
+            kept = in_turn([note.statements for note in notes], room, self._sizes(told))
             for note in kept:
                 self._trace(note.text, [note])
             yield " ".join(note.text for note in kept)
