@@ -34,10 +34,7 @@ from sharedllm.whole.merging import named_in
 NEW = 256  # tokens of a final answer
 SUMMARY_ROWS = ("CRD3", "ScisummNet", "QMSum train, whole meeting")
 LENGTHS = {"32K": 32 << 10, "128K": 128 << 10}
-SECOND = {  # a second question, of which kept notes should make little
-    "list": "Which {rest}",
-    "summary": "What are the main points of the text?",
-}
+SECOND = "What are the main points of the text?"  # for which notes are kept
 Row = dict[str, Any]
 
 
@@ -131,7 +128,7 @@ def ask_planted(bench: Bench, args: argparse.Namespace, length: str, systems: se
             }
             if "ours" in systems and bench.wants("ours", common):
                 own = bench.ours(item.question, document, common)
-                if item.kind == "list":
+                if item.kind == "list" and "second" in systems:
                     again = f"{item.question} Give their names."
                     bench.ours(again, document, common, "ours, second question")
             else:
@@ -200,7 +197,8 @@ def ask_summaries(bench: Bench, args: argparse.Namespace, systems: set[str]) -> 
         }
         if "ours" in systems and bench.wants("ours", common):
             bench.ours(row["question"], document, common)
-            bench.ours(SECOND["summary"], document, common, "ours, second question")
+            if "second" in systems:
+                bench.ours(SECOND, document, common, "ours, second question")
         if "map_reduce" in systems and bench.wants("map_reduce", common):
             started = time.perf_counter()
             told = map_reduce(bench.model, chunks_of(document), row["question"], NEW, summary=True)
@@ -316,7 +314,7 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=8, help="of each length and half")
     parser.add_argument("--summaries", type=int, default=10, help="of each source")
     parser.add_argument("--lengths", default="32K,128K")
-    parser.add_argument("--systems", default="ours,bm25,bm25 2K,map_reduce,refine")
+    parser.add_argument("--systems", default="ours,second,bm25,bm25 2K,map_reduce,refine")
     parser.add_argument("--refine-lengths", default="32K,dev", help="refine is one step a chunk")
     parser.add_argument("--seconds", type=float, default=float("inf"))
     parser.add_argument("--batch", type=int, default=None)
