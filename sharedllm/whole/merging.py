@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from sharedllm.encoding.document import Document
 from sharedllm.search.sentences import (
+    EMPTY,
     WORD,
     Span,
     content_words,
@@ -61,11 +62,13 @@ class Thing:
 def things_of(said: Sequence[Said], documents: Sequence[Document], question: str) -> list[Thing]:
     """Return what the answers name, each thing once, in document order."""
     found: dict[tuple[str, ...], Thing] = {}
-    asked = _stems(question)
+    asked, names = _stems(question), names_of(question)
     for one in sorted(said, key=lambda s: (s.part.document, s.part.start)):
         document = documents[one.part.document]
         first, last = document.tokens.characters(one.part.start, one.part.end)
         part = _PartText(document.text[first:last], asked)
+        if names and not part.holds(names):
+            continue  # it cannot be known from there of whom it is told
         for name in _alike(list(named_in(one.text))):
             key = _key(name)
             if not key or _is_asked(name, asked):
@@ -99,6 +102,25 @@ def named_in(answer: str) -> Iterator[str]:
             name = piece.strip(" .*_\"'\u201c\u201d")
             if name and len(name.split()) <= LONGEST:
                 yield name
+
+
+def names_of(question: str) -> frozenset[str]:
+    """Return the names and numbers that a question is about; none of one that is all in capitals.
+
+    Words that have a capital letter because they begin a sentence are none.
+    """
+    own = list(words(question))
+    starts = {start + len(question[start:end]) - len(question[start:end].lstrip())
+              for start, end in sentences(question)}  # fmt: skip
+    content = [word for word in own if word.text.lower() not in EMPTY]
+    named = [
+        word
+        for word in content
+        if is_exact(word.text) or (word.text[0].isupper() and word.start not in starts)
+    ]
+    if 2 * len(named) > len(content) + 1:
+        return frozenset()
+    return frozenset(part for word in named for part in parts(word.text)[:1])
 
 
 def _alike(names: Sequence[str]) -> Iterator[str]:
@@ -152,6 +174,10 @@ class _PartText:
                 self._ends.append((word.start, word.start + len(word.text)))
         self._sentences = sentences(text)
         self._about = _about(text, self._sentences, asked)
+
+    def holds(self, names: frozenset[str]) -> bool:
+        """Tell a part in which one of `names` stands."""
+        return not names.isdisjoint(self._keys)
 
     def places(self, key: tuple[str, ...]) -> Iterator[tuple[int, int, Span]]:
         """Yield (start, end, sentence) where the words of `key` stand together."""

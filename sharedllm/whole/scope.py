@@ -3,7 +3,7 @@
 A question reads the whole where its words ask for a summary, for all of something, for a count of
 what is told, for a comparison of parts or documents, or for an order of events. The rule is made of
 English words. It was written for one half of 400 labelled questions and measured on the other
-(benchmarks/quality/whole_questions.tsv; docs/experiments.md, 44).
+(benchmarks/quality/whole_questions.tsv; docs/experiments.md, 45).
 """
 
 from __future__ import annotations

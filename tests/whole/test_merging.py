@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sharedllm.whole.merging import named_in
+from sharedllm.whole.merging import named_in, names_of
 
 
 @pytest.mark.parametrize(
@@ -21,3 +21,18 @@ from sharedllm.whole.merging import named_in
 )
 def test_an_answer_is_divided_into_what_it_names(answer: str, names: list[str]) -> None:
     assert list(named_in(answer)) == names
+
+
+@pytest.mark.parametrize(
+    ("question", "names"),
+    [
+        ("List all members of the Heron Society.", {"heron", "society"}),
+        ("Which ships were built at the Corwen yard in 1841?", {"corwen", "1841"}),
+        ("List the characters. Name all of them.", set()),
+        ("LIST ALL CHARACTERS OF THE NOVEL", set()),
+        ("List All Characters Of The Novel", set()),
+        ("Who met Ann's sister?", {"ann"}),
+    ],
+)
+def test_the_names_that_a_question_is_about(question: str, names: set[str]) -> None:
+    assert names_of(question) == names
