@@ -7,6 +7,7 @@ found, and then read together.
 
 from __future__ import annotations
 
+import bisect
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -251,10 +252,12 @@ class Whole(Iterator[str]):
         found = 0
         for index, document in enumerate(self._documents):
             own = [(w.start, p) for w in words(document.text) for p in word_parts(w.text)]
+            spans = sentences(document.text)
             for at in range(len(own) - len(key) + 1):
-                if [part for _, part in own[at : at + len(key)]] == key:
+                if own[at][1] == key[0] and [p for _, p in own[at : at + len(key)]] == key:
                     found += 1
-                    self._places.append((index, own[at][0], own[at][0] + 1, 0.0, counted))
+                    start, end = spans[bisect.bisect_right(spans, (own[at][0], math.inf)) - 1]
+                    self._places.append((index, start, end, 0.0, counted))
         return str(found)
 
     def _events(self, event: str) -> str:
