@@ -31,6 +31,7 @@ from sharedllm.search.sentences import content_words, sentences, stem
 from sharedllm.text.words import parts as word_parts
 from sharedllm.text.words import words
 from sharedllm.whole.comparing import Fact, decided, fact_of, leaf_at
+from sharedllm.whole.differences import MOST, differences
 from sharedllm.whole.merging import Thing, things_of
 from sharedllm.whole.notes import (
     NOTE_TOKENS,
@@ -399,7 +400,7 @@ class Whole(Iterator[str]):
     def _comparison(self) -> Iterator[str]:
         sides = sides_of(self._question)
         if sides is None or names_in(self._question):
-            yield from self._summary()
+            yield from self._documents_compared()
             return
         facts: list[Fact | None] = []
         for side in (sides.first, sides.second):
@@ -423,6 +424,43 @@ class Whole(Iterator[str]):
             yield from self._written(
                 self._asked, self._documents, nodes, self._generation.max_new_tokens
             )
+
+    def _documents_compared(self) -> Iterator[str]:
+        """Compare versions of one text by sentence, other documents or sections by notes."""
+        told = self._versions() if len(self._documents) == 2 else None
+        if told is not None:
+            yield told
+        elif self._reader.judges or len(self._documents) < 2:
+            yield from self._summary()
+        else:
+            notes: list[list[Note]] = []
+            yield from self._notes(notes)
+            titled = [
+                replace(note, text=f"{title}: {note.text}")
+                for title, own in zip(self._titles, notes, strict=True)
+                for note in own
+            ]
+            yield from self._told(titled, self._generation.max_new_tokens) if titled else [ABSENT]
+
+    def _versions(self) -> str | None:
+        """Tell what differs between two versions of one text; None if they are none."""
+        texts = [document.text for document in self._documents]
+        found = differences(*texts)
+        if found is None:
+            return None
+        lines = []
+        for one in found[:MOST]:
+            for index, span in enumerate((one.first, one.second)):
+                if span is not None:
+                    text = " ".join(texts[index][slice(*span)].split())
+                    self._places.append((index, *span, 0.0, text))
+                    lines.append(f"{'- ' if index == 0 or one.first is None else '  '}"
+                                 f"{self._titles[index]}: {text}")  # fmt: skip
+        more = len(found) - MOST
+        if more > 0:
+            lines.append(f"... and {more:,} more differences")
+            self._cut = True
+        return "\n".join(lines) or "There is no difference."
 
     # -- parts and places ----------------------------------------------------------------------
 

@@ -251,7 +251,7 @@ def test_a_chapter_that_a_question_names_is_read_alone(saying: Make) -> None:
 
 
 def test_two_chapters_are_compared_one_after_the_other(saying: Make) -> None:
-    llm = saying(first_sentence)
+    llm = saying(first_sentence, judges=True)
     document = read(llm, novel())
     answer = llm.answer("Compare chapter 2 and 4.", document, max_new_tokens=200)
     assert re.findall(r"^(CHAPTER \w+): ", answer.text, re.MULTILINE) == [
@@ -301,3 +301,46 @@ def test_a_memory_keeps_what_was_read_on_disk(saying: Make, tmp_path: Path) -> N
         memory.close()
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT count(*) FROM notes").fetchone() == (0,)
+
+
+def test_versions_of_a_text_are_compared_without_a_model(saying: Make) -> None:
+    llm = saying(lambda question, text: pytest.fail("asked"))
+    lines = [
+        f"Clause {n} says that the tenant pays {n} pounds for the {n}th room." for n in range(30)
+    ]
+    old = read(llm, "\n\n".join(lines), "old")
+    changed = [
+        *lines[:5],
+        lines[5].replace("5 pounds", "9 pounds"),
+        *lines[6:29],
+        "Dogs are allowed.",
+    ]
+    new = read(llm, "\n\n".join(changed), "new")
+    answer = llm.answer("What changed between the two contracts?", [old, new])
+    assert answer.usage.scope == "comparison"
+    assert answer.text.splitlines() == [
+        f"- old: {lines[5]}",
+        f"  new: {changed[5]}",
+        f"- old: {lines[29]}",
+        "- new: Dogs are allowed.",
+    ]
+    assert {c.document for c in answer.citations} == {old.id, new.id}
+    same = llm.answer(
+        "What changed between the two contracts?", [old, read(llm, old.text + "\n", "o")]
+    )
+    assert same.text == "There is no difference."
+
+
+def test_other_documents_are_compared_by_their_notes(saying: Make) -> None:
+    def say(question: str, text: str) -> str:
+        if "Compare" in question:
+            return "They differ." if "one:" in text and "two:" in text else "Only one."
+        return first_sentence(question, text)
+
+    llm = saying(say)
+    documents = [read(llm, club(MEMBERS[:2]), "one"), read(llm, club(MEMBERS[2:]), "two")]
+    documents[1] = read(
+        llm, documents[1].text.replace(FILLER.strip(), "The sun shone on all."), "two"
+    )
+    answer = llm.answer("Compare the two documents.", documents, max_new_tokens=60)
+    assert answer.text == "They differ."
