@@ -76,6 +76,9 @@ def measured(
     """Load the model in `folder` in one form, and time a question about `prompt` tokens."""
     from sharedllm import SharedLLM
 
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
     llm = SharedLLM.from_pretrained(folder, device=device, dtype="bfloat16", quantize=quantize)
     gc.collect()  # what was read and packed
     cuda = llm.model.device.type == "cuda"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import torch
 from torch import Tensor
 
 from sharedllm.config import GenerationConfig
@@ -75,6 +76,8 @@ class Decoder:
         graphs = self._with_graphs(config)
         with self._lock.forward:
             session = self._upper.start(prompts)
+        if session.logits.is_cuda:  # timed to here; the first choice waits for them anyway
+            torch.cuda.synchronize(session.logits.device)
         self._judge(session.logits, rows)
         yield -1, ""
         if all(row.finish_reason for row in rows):
