@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sharedllm.answer import Answer, Timings, Usage
     from sharedllm.config import GenerationConfig, InjectionConfig, SearchConfig, TreeConfig
     from sharedllm.encoding.document import Document
-    from sharedllm.errors import SharedLLMError
+    from sharedllm.errors import SectionError, SharedLLMError
     from sharedllm.generation.prompt import Asked, ToolCall, ToolResult
     from sharedllm.generation.tool_format import ToolFormat
     from sharedllm.memory.documents import MemoryDocument
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from sharedllm.search.citations import Citation
     from sharedllm.search.query import query_of
     from sharedllm.shared_llm import SharedLLM
+    from sharedllm.text.headings import find_outline
     from sharedllm.text.loaders import read_file
+    from sharedllm.text.outline import Section
     from sharedllm.text.pages import join_pages
 
 __version__ = "0.1.0"
@@ -50,12 +52,15 @@ _HOMES = {
     "GenerationConfig": "config",
     "read_file": "text.loaders",
     "join_pages": "text.pages",
+    "find_outline": "text.headings",
+    "Section": "text.outline",
     "query_of": "search.query",
     "Asked": "generation.prompt",
     "ToolCall": "generation.prompt",
     "ToolResult": "generation.prompt",
     "ToolFormat": "generation.tool_format",
     "SharedLLMError": "errors",
+    "SectionError": "errors",
 }
 __all__ = [  # in reading order
     "SharedLLM",
@@ -76,12 +81,15 @@ __all__ = [  # in reading order
     "GenerationConfig",
     "read_file",
     "join_pages",
+    "find_outline",
+    "Section",
     "query_of",
     "Asked",
     "ToolCall",
     "ToolResult",
     "ToolFormat",
     "SharedLLMError",
+    "SectionError",
 ]
 
 

@@ -64,6 +64,17 @@ def require_number(name: str, value: object, *, least: float, most: float = math
         raise ConfigError(f"{name} is {shown(value)}; it must be {bound}")
 
 
+def require_section(value: object) -> None:
+    """Raise :class:`ConfigError` unless `value` is None or may name a section."""
+    if value is None:
+        return
+    if not isinstance(value, str) or not value.strip() or unicode_problem(value):
+        raise ConfigError(
+            f"section is {shown(value)}; give a section's title or number, such as 'chapter 3', or "
+            "None for all of the text"
+        )
+
+
 class _Config:
     """Base of the settings: made from a mapping, which may hold no unknown key."""
 
@@ -243,6 +254,9 @@ class SearchConfig(_Config):
     sentences : int
         A leaf pasted as text is completed to whole sentences by at most this many tokens on either
         side.
+    section : str or None
+        Search only the sections that this names: by number ("3.2", "chapter 3"), by title, or by a
+        path of these ("Part II > Chapter 3"); see :func:`sharedllm.text.outline.sections_named`.
     """
 
     selection: Literal["budget", "path"] = "budget"
@@ -255,6 +269,7 @@ class SearchConfig(_Config):
     neighbours: tuple[float, ...] = (0.5, 0.25)
     rounds: int = 8
     sentences: int = 32
+    section: str | None = None
 
     def __post_init__(self) -> None:
         require_one_of("selection", self.selection, SELECTIONS)
@@ -268,6 +283,7 @@ class SearchConfig(_Config):
             require_number(f"the neighbours' share at distance {distance}", share, least=0, most=1)
         require_int("rounds", self.rounds, least=1)
         require_int("sentences", self.sentences, least=0)
+        require_section(self.section)
         try:
             require_int("max_budget", self.max_budget, least=1)
             if not isinstance(self.budget, str) or self.budget != AUTO:

@@ -7,6 +7,7 @@
     │   └── BudgetError        no node fits the token budget
     ├── InputError             a question, text or message cannot be used (also a ValueError)
     │   ├── DocumentError      a file or text cannot become a document
+    │   ├── SectionError       no document has the section that is asked for
     │   └── WindowError        the prompt does not fit the model's trained window
     ├── ModelError
     │   ├── ModelNotFoundError the weights are not there
@@ -47,6 +48,10 @@ class InputError(SharedLLMError, ValueError):
 
 class DocumentError(InputError):
     """A file or a text cannot become a document."""
+
+
+class SectionError(InputError):
+    """No document has a section of that name or number; the message names the nearest ones."""
 
 
 class WindowError(InputError):

@@ -30,10 +30,16 @@ from sharedllm.encoding.document_encoder import (
     DocumentEncoder,
     loaded_encoder,
 )
-from sharedllm.errors import ConfigError, DocumentError, InputError, UnsupportedModelError
+from sharedllm.errors import (
+    ConfigError,
+    DocumentError,
+    InputError,
+    SectionError,
+    UnsupportedModelError,
+)
 from sharedllm.generation.assemble import Prepared, make_plan
 from sharedllm.generation.decoding import Decoder
-from sharedllm.generation.prompt import Conversation, Question, parse
+from sharedllm.generation.prompt import Asked, Conversation, Question, in_section, parse
 from sharedllm.generation.tool_format import ToolFormat
 from sharedllm.hf import lora_io
 from sharedllm.hf.architectures import FAMILIES
@@ -52,6 +58,7 @@ from sharedllm.search.finding import Found, find, find_in_rounds, follow, rounds
 from sharedllm.search.leaf_scores import Scores
 from sharedllm.search.scorers import Embedder, Scorer, require_scores, score
 from sharedllm.search.selection import Selection
+from sharedllm.text.outline import Section, absent_section
 
 
 class SharedLLM:
@@ -313,7 +320,13 @@ class SharedLLM:
 
     @checked("text", error=DocumentError)
     def remember(
-        self, text: str, *, title: str = "", source: str = "", progress: Progress = None
+        self,
+        text: str,
+        *,
+        title: str = "",
+        source: str = "",
+        outline: Sequence[Section] | None = None,
+        progress: Progress = None,
     ) -> Document:
         """Read a text of any length so that questions can be asked about it.
 
@@ -326,6 +339,7 @@ class SharedLLM:
         text : form feeds separate pages, which citations then name
         title : shown to the model when there are several documents
         source : origin of the text, such as a path; shown in citations
+        outline : its sections, as :func:`read_file` gives them; None finds headings in the text
         progress : True for a progress bar, or a function of (done, total) tokens
 
         Raises
@@ -333,7 +347,9 @@ class SharedLLM:
         DocumentError
             If the text is empty or only white space.
         """
-        document = self.encoder.read(text, title=title, source=source, progress=progress)
+        document = self.encoder.read(
+            text, title=title, source=source, outline=outline, progress=progress
+        )
         if self.search.coarse == "ready":
             self.encoder.encode_roots_at_once(document)
         return document
@@ -429,7 +445,7 @@ class SharedLLM:
         new_tokens = generation.max_new_tokens
 
         asked = parse(question)
-        documents, known = self._resolve(asked.sought, context, search)
+        asked, documents, known = self._documents(asked, context, search)
         conversation = self.reader.converse(asked, documents, generation)
         room = self.reader.room(conversation, new_tokens)
         found = conversation.documents  # those of the messages, too
@@ -523,13 +539,19 @@ class SharedLLM:
         list of float32 arrays (nodes,)
             One per document, in the order of its forest.
         """
-        documents = resolve(context, self.encoder, query)
+        documents = resolve(context, self.encoder, query, (), self.search.section)
         require_some(documents)
         return score(query, documents, self.encoder, scorer or self.search.scorer, self._embedder)
 
     @checked("context", "k")
     def passages(
-        self, query: str, context: Context, k: int = 4, *, scorer: str | Scorer | None = None
+        self,
+        query: str,
+        context: Context,
+        k: int = 4,
+        *,
+        scorer: str | Scorer | None = None,
+        section: str | None = None,
     ) -> Hits:
         """Find the `k` passages of documents and memories that match `query` best, best first.
 
@@ -543,13 +565,17 @@ class SharedLLM:
         Parameters
         ----------
         k : at least 1; fewer come back where there are no more
+        section : searches only the sections that this names, by number ("chapter 3"), title or
+            path ("Part II > Chapter 3")
 
         Raises
         ------
-        InputError, ConfigError
+        InputError, SectionError, ConfigError
         """
         require_int("k", k, least=1)
-        search = self.search.replace(scorer=scorer or self.search.scorer)
+        search = self.search.replace(
+            scorer=scorer or self.search.scorer, section=section or self.search.section
+        )
         documents, known = self._resolve(query, context, search)
         require_some(documents)
         scores = known or self.score(query, documents, scorer=search.scorer)
@@ -590,6 +616,30 @@ class SharedLLM:
         looks = found.looks
         return found.select(looks.second or looks.first, around_match=looks.several)
 
+    def _documents(
+        self, asked: Asked, context: Context, search: SearchConfig
+    ) -> tuple[Asked, list[Document], Sequence[Scores] | None]:
+        """Find the documents of `context` to search, and what the messages hold of a section.
+
+        Raises
+        ------
+        SectionError
+            If no document has the section, of the messages or of `context`.
+        """
+        section = search.section
+        if section is None:
+            return (asked, *self._resolve(asked.sought, context, search))
+        asked, own = in_section(asked, section, self.tree)
+        try:
+            documents, known = self._resolve(asked.sought, context, search)
+        except SectionError:
+            if not asked.documents:
+                raise
+            documents, known = [], None
+        if not (documents or asked.documents):
+            raise absent_section(section, [(one.title, one.outline) for one in own])
+        return asked, documents, known
+
     def _resolve(
         self, query: str, context: Context, search: SearchConfig
     ) -> tuple[list[Document], Sequence[Scores] | None]:
@@ -598,10 +648,10 @@ class SharedLLM:
         For that they have to be scored; without it there are no scores yet.
         """
         if rounds_of(search) < 2 or not leaves_out(context):
-            return resolve(context, self.encoder, query), None
+            return resolve(context, self.encoder, query, (), search.section), None
 
         def scored(names: Sequence[str]) -> tuple[list[Document], list[Scores]]:
-            documents = resolve(context, self.encoder, query, names)
+            documents = resolve(context, self.encoder, query, names, search.section)
             scorer = search.scorer
             return documents, score(query, documents, self.encoder, scorer, self._embedder)
 

@@ -54,6 +54,7 @@ def place_of(found: Hit | Citation) -> dict[str, Any]:
         "score": found.score,
         **match_of(found.match_start, found.match_end, found.round, found.sought),
         **page_label(found.page, found.end_page),
+        **section_of(found.section),
     }
 
 
@@ -73,6 +74,11 @@ def page_label(page: int | None, end_page: int | None) -> dict[str, str]:
     """
     labels = {"page_label": page, "end_page_label": end_page}
     return {name: str(number) for name, number in labels.items() if number is not None}
+
+
+def section_of(path: str) -> dict[str, str]:
+    """The section of a passage, as a path of titles, where its document has an outline."""
+    return {"section": path} if path else {}
 
 
 def file_name(source: str) -> str:

@@ -196,7 +196,9 @@ class Engine:
         named = own.reader_model if own.reader is not None else own.model
         return named or self.llm.reader.name
 
-    def resolver(self, filter: Mapping[str, Any] | None = None) -> Resolver:
+    def resolver(
+        self, filter: Mapping[str, Any] | None = None, section: str | None = None
+    ) -> Resolver:
         """The finder of a request's documents."""
         own = self.settings
         return Resolver(
@@ -204,6 +206,7 @@ class Engine:
             memory=self.memory,
             tenant=own.tenant,
             filter=filter,
+            section=section,
             keep=own.keep,
             long_text=own.long_text,
         )
@@ -224,7 +227,9 @@ class Engine:
         own = self.settings
         deadline = (since or time.monotonic()) + float(request.timeout or "inf")
         filter = own.filter if request.filter is None else request.filter
-        resolver = self.resolver(filter)
+        named = {} if own.section is None else {"section": own.section}
+        options = {**own.search, **named, **request.options}
+        resolver = self.resolver(filter, options.get("section"))
         form = AnswerForm.of(request, self.llm)
         found, refused = resolver.find_documents(merged(form.ask(request.messages)))
         question, repeated = question_in(found), False
@@ -238,7 +243,8 @@ class Engine:
             if not documents:
                 _require_some(self.memory, filter)
             whole = [self.memory if filter is None else _Filtered(self.memory, filter)]
-        options = {**own.search, **request.options}
+        if not documents and not whole:  # an agent's first turn: nothing is searched yet
+            options.pop("section", None)
         if form.grammar:
             options["grammar"] = form.grammar
         asked = replace(asked, tools=form.shown_tools, tool_required=form.required)
@@ -304,7 +310,7 @@ class Engine:
         ----------
         options : fields of SearchConfig
         """
-        resolver, first = self.resolver(), dict[str, int]()
+        resolver, first = self.resolver(section=options.get("section")), dict[str, int]()
         trees: list[Document] = []
         for index, given in enumerate(texts):
             if not given.text.strip():
@@ -340,6 +346,7 @@ class Engine:
             "options": repr(sorted(own.search.items())),
             "tenant": own.tenant,
             "filter": repr(own.filter),
+            "section": own.section,
             "reads": own.reads,
             "keep": own.keep,
             "long_text": own.long_text,
@@ -356,10 +363,15 @@ class _Filtered:
     filter: Mapping[str, Any]
 
     def documents_for(
-        self, query: str, llm: SharedLLM, *, names: Sequence[str] = ()
+        self,
+        query: str,
+        llm: SharedLLM,
+        *,
+        names: Sequence[str] = (),
+        section: str | None = None,
     ) -> Sequence[Document]:
         """The documents that `llm` should search for `query`, and some that hold one of `names`."""
-        return self.memory.documents_for(query, llm, self.filter, names=names)
+        return self.memory.documents_for(query, llm, self.filter, names=names, section=section)
 
     def leaves_out(self) -> bool:
         return self.memory.leaves_out(self.filter)

@@ -153,7 +153,12 @@ def save(memory: TreeMemory, folder: str | os.PathLike[str]) -> None:
 
 
 def find_hits(
-    memory: TreeMemory, query: str, k: int, where: Mapping[str, Any] | None, returns: Returns
+    memory: TreeMemory,
+    query: str,
+    k: int,
+    where: Mapping[str, Any] | None,
+    returns: Returns,
+    section: str | None = None,
 ) -> list[Hit]:
     """The `k` best passages, or the best passage of each of the `k` best documents, best first."""
     if not len(memory):
@@ -162,10 +167,10 @@ def find_hits(
     if where is not None and not memory.list(where):
         return []
     if returns == "passages":
-        return memory.search(query, k, where)
+        return memory.search(query, k, where, section=section)
     asked = k * PASSAGES_A_DOCUMENT
     while True:
-        hits = memory.search(query, asked, where)
+        hits = memory.search(query, asked, where, section=section)
         best: dict[str, Hit] = {}
         for hit in hits:
             best.setdefault(hit.id, hit)

@@ -244,6 +244,8 @@ class Resolver:
     tenant : str
     filter : mapping or None
         What documents of the memory the request may read.
+    section : str or None
+        Names the sections that will be searched: of a long document, parts in these are taken.
     keep : bool
     long_text : int or None
         Characters up to which text without references stays running text; None is any length.
@@ -253,6 +255,7 @@ class Resolver:
     memory: TreeMemory | None
     tenant: str
     filter: Mapping[str, Any] | None = None
+    section: str | None = None
     keep: bool = False
     long_text: int | None = LONG_TEXT
 
@@ -426,7 +429,13 @@ class Resolver:
         question: str,
         outcome: Outcome,
     ) -> tuple[Sequence[Document], DocumentReport]:
-        documents = memory.documents_for(question, self.llm, {"id": stored.id})
+        from sharedllm import SectionError
+
+        only = {"id": stored.id}
+        try:
+            documents = memory.documents_for(question, self.llm, only, section=self.section)
+        except SectionError:  # another document may have it; the core knows of all
+            documents = memory.documents_for(question, self.llm, only)
         title = stored.title
         if not title.strip():
             text = neutral(memory.get(stored.id).text)

@@ -64,6 +64,7 @@ def _is_model(given: Any) -> Any:
 
 MemoryField = Annotated[Any, BeforeValidator(_is_memory)]
 ModelField = Annotated[Any, BeforeValidator(_is_model)]
+SectionName = Annotated[str, Field(min_length=1)]
 Seconds = Annotated[float, Field(ge=0, le=LONGEST_S)]
 
 
@@ -150,16 +151,20 @@ class SelectionFields(ModelFields):
     Attributes
     ----------
     budget : tokens of all passages together, or "auto"; None is the model's
+    section : names the sections that passages are taken from, by number ("chapter 3"), title or
+        path ("Part II > Chapter 3"); None is all of the text
     search : other fields of SearchConfig
     """
 
     budget: int | Literal["auto"] | None = None
+    section: SectionName | None = None
     search: Mapping[str, Any] = Field(default_factory=dict)
 
     @property
     def _selection(self) -> dict[str, Any]:
         """Fields of SearchConfig."""
-        return {**self.search, **({} if self.budget is None else {"budget": self.budget})}
+        own = {"budget": self.budget, "section": self.section}
+        return {**self.search, **{name: v for name, v in own.items() if v is not None}}
 
 
 class AnswerFields(ModelFields):
@@ -172,6 +177,8 @@ class AnswerFields(ModelFields):
     reader_model, reader_window, reader_timeout : its name there, the tokens that it takes, and the
         seconds without a sign of life after which it counts as down
     filter : which documents of the memory may be read, as ``TreeMemory.search`` takes it
+    section : names the sections of documents that are searched, by number ("chapter 3"), title or
+        path ("Part II > Chapter 3"); None is all of the text
     keep : add documents that the memory does not hold to it
     reads : "prompt" (the documents in the prompt) or "memory" (all of the memory, too)
     long_text : characters from which text without references becomes documents; None is never
@@ -186,6 +193,7 @@ class AnswerFields(ModelFields):
     reader_window: PositiveInt | None = None
     reader_timeout: Seconds | None = None
     filter: Mapping[str, Any] | None = None
+    section: SectionName | None = None
     keep: bool = False
     reads: Reads = "prompt"
     long_text: PositiveInt | None = LONG_TEXT
@@ -200,7 +208,9 @@ class AnswerFields(ModelFields):
     stop: str | Sequence[str] | None = None
     timeout: Seconds | None = None
 
-    HANDLED: ClassVar[frozenset[str]] = frozenset({*GENERATION, "stop", "filter", "timeout"}) | {
+    HANDLED: ClassVar[frozenset[str]] = frozenset(
+        {*GENERATION, "stop", "filter", "section", "timeout"}
+    ) | {
         "tools",
         "tool_choice",
         "parallel_tool_calls",
@@ -238,6 +248,7 @@ class AnswerFields(ModelFields):
         stop = given.get("stop")
         stop = self.stop if stop is None else stop
         options["stop"] = (stop,) if isinstance(stop, str) else tuple(stop or ())
+        options["section"] = given.get("section")
         if grammar:
             options["grammar"] = grammar
         return Request(

@@ -37,6 +37,7 @@ BAD: list[tuple[type, str, list[Any]]] = [
     (SearchConfig, "neighbours", [(1.01,), (0.5, NAN), (True,), ("1",), 0.3, None]),
     (SearchConfig, "rounds", NOT_WHOLE),
     (SearchConfig, "sentences", [-1, 1.5, True, None]),
+    (SearchConfig, "section", ["", "  ", 3, ["chapter 3"], True, "\ud800"]),
     (GenerationConfig, "max_new_tokens", NOT_WHOLE),
     (GenerationConfig, "temperature", NOT_NUMBER),
     (GenerationConfig, "top_p", [1.01, *NOT_NUMBER]),

@@ -81,7 +81,7 @@ def test_an_answer_as_plain_values() -> None:
     (cited,) = values["citations"]
     assert list(cited)[:6] == ["source", "char_start", "char_end", "level", "score", "text"]
     places = ["document", "title", "page", "end_page", "match_start", "match_end"]
-    assert list(cited)[6:] == [*places, "round", "sought"]
+    assert list(cited)[6:] == [*places, "round", "sought", "section"]
     needed = ["context_tokens", "injected_tokens", "evidence_tokens", "prompt_tokens", "new_tokens"]
     assert list(values["usage"])[:5] == needed
     assert list(values["timings"]) == ["load_s", "remember_s", "search_s", "prefill_s", "decode_s"]
@@ -102,6 +102,7 @@ def test_errors_are_what_their_drawing_says() -> None:
         "BudgetError": ["ConfigError"],
         "InputError": ["SharedLLMError", "ValueError"],
         "DocumentError": ["InputError"],
+        "SectionError": ["InputError"],
         "WindowError": ["InputError"],
         "ModelError": ["SharedLLMError"],
         "ModelNotFoundError": ["ModelError"],
@@ -151,12 +152,15 @@ def test_the_public_names() -> None:
         "GenerationConfig",
         "read_file",
         "join_pages",
+        "find_outline",
+        "Section",
         "query_of",
         "Asked",
         "ToolCall",
         "ToolResult",
         "ToolFormat",
         "SharedLLMError",
+        "SectionError",
     ]
     assert set(sharedllm.__all__) <= set(dir(sharedllm))
     for name in sharedllm.__all__:

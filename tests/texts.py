@@ -15,3 +15,12 @@ FERRY = (
     "costs two shillings; dogs travel free of charge."
 )
 GARDEN = "Aunt Odile grew blue poppies behind the chapel. Nobody else could make them flower."
+
+BOOK = "".join(
+    f"CHAPTER {number}.\n\n{name}\n\n{text}\n\n"
+    for number, name, text in (
+        ("I", "The Rock", STORY.replace("\r\n", "\n")),
+        ("II", "The Boat", f"{FERRY} In chapter three nobody travels."),
+        ("III", "The Chapel", f"{GARDEN} The ferry does not call there, and the lamp is not seen."),
+    )
+)

@@ -25,6 +25,7 @@ from sharedllm.cli.options import (
     AnsweringModel,
     Device,
     Encoding,
+    InSection,
     Leaves,
     MemoryAdapter,
     MemoryDtype,
@@ -56,7 +57,8 @@ from sharedllm.errors import (
     SharedLLMError,
     WindowError,
 )
-from sharedllm.text.loaders import STDIN, read_file
+from sharedllm.text.loaders import STDIN, SourceText, read_file
+from sharedllm.text.outline import absent_section, sections_named
 
 if TYPE_CHECKING:
     from sharedllm.answer import Answer
@@ -190,6 +192,7 @@ def ask(
     selection: Selecting = None,
     budget: Budget = None,
     leaves: Leaves = None,
+    section: InSection = None,
     injection: Injection = None,
     max_new_tokens: MaxNewTokens = None,
     temperature: Temperature = None,
@@ -208,6 +211,8 @@ def ask(
 
       sharedllm ask report.pdf notes.md -q "What was decided?" --budget 2048
 
+      sharedllm ask book.txt -q "Who is the sailor?" --section "chapter 1"
+
       sharedllm ask --memory memory -q "Which book has a furmity seller?"
 
       curl -s https://example.org/page.html | sharedllm ask - -q "Who wrote this?" --json
@@ -219,7 +224,9 @@ def ask(
     tokens = AUTO if budget == AUTO else _parsed("budget", budget, int, f" or {AUTO!r}")
     longest = _parsed("max-new-tokens", max_new_tokens, int)
     heat = _parsed("temperature", temperature, float)
-    selecting = _given(scorer=scorer, selection=selection, budget=tokens, leaves=leaves)
+    selecting = _given(
+        scorer=scorer, selection=selection, budget=tokens, leaves=leaves, section=section
+    )
     decoding = _given(max_new_tokens=longest, temperature=heat, thinking=thinking or None)
     SearchConfig(**selecting)  # refuses wrong values before files are read
     inject = InjectionConfig(**_given(mode=injection)) if injection else None
@@ -229,6 +236,8 @@ def ask(
     screen = Screen(silent=as_json)
     with screen.busy("opening the files"):
         texts = [read_file(path, encoding=encoding) for path in paths]
+    if section is not None and folder is None:
+        _require_section(section, texts)
     named = _given(model=model, adapter=adapter, injection=inject) | place
     room = _parsed("reader-window", reader_window, int)
     named |= _given(reader=reader, reader_model=reader_model, reader_window=room)
@@ -239,6 +248,12 @@ def ask(
     _require_room(llm, questions, llm.search.replace(**selecting), for_answer)
     documents = [*stored, *(screen.remember(llm, text) for text in texts)]
     _answer(screen, llm, questions, documents, {**selecting, **decoding}, html, as_json=as_json)
+
+
+def _require_section(section: str, texts: Sequence[SourceText]) -> None:
+    """Refuse a section that no file has, before the files are read by the model."""
+    if not any(sections_named(text.outline, section) for text in texts):
+        raise absent_section(section, [(text.title, text.outline) for text in texts])
 
 
 def _loaded(folder: str | None, named: dict[str, Any]) -> tuple[SharedLLM, list[Source]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,13 +22,15 @@ from sharedllm.cli.options import (
     MemoryModel,
     Quantize,
 )
-from sharedllm.cli.terminal import Screen, documents_table
+from sharedllm.cli.terminal import Screen, documents_table, outline_lines
 from sharedllm.display.plain import counted, one_line
 from sharedllm.errors import InputError
 from sharedllm.memory.folder import file_of
 from sharedllm.text.loaders import require_encoding
+from sharedllm.text.pages import page_starts
 
 if TYPE_CHECKING:
+    from sharedllm.memory.documents import StoredDocument
     from sharedllm.memory.tree_memory import TreeMemory
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
@@ -120,14 +123,42 @@ def index(
 
 
 @app.command()
-def docs(folder: Memory, as_json: AsJson = False) -> None:
-    """List the documents of a memory."""
+def docs(
+    folder: Memory,
+    outline: Annotated[
+        bool, typer.Option("--outline", help="Show the sections of each document.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the documents of a memory, or their outlines: what --section can name."""
     with opened(folder) as memory:
         found = memory.list()
+        if outline:
+            _show_outlines(memory, found, as_json=as_json)
+            return
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(document) for document in found]))
     else:
         Screen(silent=False).show(documents_table(found))
+
+
+def _show_outlines(
+    memory: TreeMemory, documents: Sequence[StoredDocument], *, as_json: bool
+) -> None:
+    """Print the sections of documents, with their pages where there are any."""
+    screen = Screen(silent=as_json)
+    for number, document in enumerate(documents):
+        held = memory.get(document.id)
+        sections = held.outline or ()
+        if as_json:
+            rows = [dataclasses.asdict(section) for section in sections]
+            typer.echo(json.dumps({"id": held.id, "title": held.title, "outline": rows}))
+            continue
+        if number:
+            screen.say("")
+        name = held.title or held.source or held.id
+        for line in outline_lines(name, sections, page_starts(held.text)):
+            screen.paragraph(line)
 
 
 @app.command()

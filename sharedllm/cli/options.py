@@ -85,6 +85,16 @@ Sentences = Annotated[
         show_default=default_of("sentences"),
     ),
 ]
+InSection = Annotated[
+    str | None,
+    typer.Option(
+        "--section",
+        metavar="S",
+        help="Search only the sections of this number ('chapter 3', 3.2), title, or path ('Part II "
+        "> Chapter 3').",
+        show_default="all of the text",
+    ),
+]
 Device = Annotated[
     str | None,
     typer.Option(metavar="D", help="cpu, cuda or cuda:N.", show_default="cuda if there is one"),

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from sharedllm.display.console import Results
 from sharedllm.display.plain import one_line, printable
+from sharedllm.text.pages import page_of
 
 if TYPE_CHECKING:
     from sharedllm.answer import Answer, AnswerStream
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from sharedllm.memory.resolve import Source
     from sharedllm.shared_llm import SharedLLM
     from sharedllm.text.loaders import SourceText
+    from sharedllm.text.outline import Section
 
 PIPED_WIDTH = 120  # columns when standard output is not a terminal
 
@@ -74,7 +76,11 @@ class Screen:
             heading.append(f"{len(text.text):,} characters", style="not bold dim")
             self._print(heading)
         return llm.remember(
-            text.text, title=text.title, source=text.source, progress=self.shows_work
+            text.text,
+            title=text.title,
+            source=text.source,
+            outline=text.outline,
+            progress=self.shows_work,
         )
 
     def answer(
@@ -114,6 +120,10 @@ class Screen:
         """Print one line of text."""
         self._print(Text(printable(text)))
 
+    def paragraph(self, text: Text) -> None:
+        """Print a paragraph with styles."""
+        self._print(text)
+
     def show(self, table: Table) -> None:
         """Print a table."""
         self._out.print(table)
@@ -149,6 +159,23 @@ def _console(stream: Any) -> Console:
 def _first_words(stream: AnswerStream) -> str:
     """Return the first visible piece of an answer, without leading white space."""
     return next((piece.lstrip() for piece in stream if piece.strip()), "")
+
+
+def outline_lines(title: str, outline: Sequence[Section], pages: Sequence[int]) -> Iterator[Text]:
+    """Yield a document's title and its sections, a line each, with their page or first character.
+
+    Parameters
+    ----------
+    pages : characters at which the document's pages start; empty without pages
+    """
+    yield Text(one_line(title), style="bold")
+    if not outline:
+        yield Text("  no outline: no headings, chapters or numbered sections were found", "dim")
+    for section in outline:
+        place = f"p. {page_of(pages, section.start, 'x')}" if pages else f"{section.start:,}"
+        line = Text("  " * section.level + one_line(section.title))
+        line.append(f"  {place}", style="dim")
+        yield line
 
 
 def documents_table(documents: Sequence[StoredDocument]) -> Table:

@@ -25,12 +25,14 @@ from sharedllm.display.plain import (
     begins,
     counted,
     found_by,
+    in_section,
     one_line,
     printable,
     scored,
 )
 
 CELLS = 32  # of the bar that shows where a passage lies
+LONGEST_SECTION = 36  # characters of a section's title in front of a document's name
 NARROW = 100  # columns below which that bar is half as long
 FINE, COARSE, NOTHING = "█", "▒", "░"
 
@@ -52,7 +54,7 @@ class Results:
         passages = ranked(self.pictures)
         rows = [
             (
-                f"{one.rank}  {_page(one)}{one_line(one.picture.name)}",
+                f"{one.rank}  {_where(one)}{one_line(one.picture.name)}",
                 one.span,
                 one.picture.characters,
                 _beginning(one),
@@ -65,7 +67,7 @@ class Results:
 
 
 @dataclass(frozen=True, slots=True)
-class Outline:
+class Beginning:
     """A document: its names, and how it begins."""
 
     picture: Picture
@@ -162,9 +164,13 @@ def _beginning(one: Ranked) -> Text:
     return Text.assemble(*parts, no_wrap=True, overflow="ellipsis")
 
 
-def _page(one: Ranked) -> str:
-    page = one.picture.page(one.span)
-    return f"p. {page:,}  " if page else ""
+def _where(one: Ranked) -> str:
+    """The section and the page of a passage, in front of its document's name."""
+    section, page = in_section(one.span), one.picture.page(one.span)
+    if len(section) > LONGEST_SECTION:
+        section = section[: LONGEST_SECTION - 1].rstrip() + "\u2026"
+    parts = [part for part in (section, f"p. {page:,}" if page else "") if part]
+    return f"{', '.join(parts)}  " if parts else ""
 
 
 def _row(name: Text, place: Text, bar: Text, score: Text) -> Table:

@@ -31,7 +31,16 @@ from sharedllm.display.picture import (
     middle,
     ranked,
 )
-from sharedllm.display.plain import begins, counted, flowing, one_line, place, printable, told
+from sharedllm.display.plain import (
+    begins,
+    counted,
+    flowing,
+    in_section,
+    one_line,
+    place,
+    printable,
+    told,
+)
 from sharedllm.text.pages import BREAK
 
 APART = 0.06  # of the strip's length: numbers closer than that stand in different lanes
@@ -100,6 +109,7 @@ def _environment() -> Environment:
         "address": _address,
         "place": place,
         "told": told,
+        "in_section": in_section,
         "levels": levels,
         "tint": _tint,
         "drawn": _drawn,

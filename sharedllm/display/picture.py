@@ -40,6 +40,8 @@ class Span:
         Characters of the sentence within that matches the question best; None: there is none.
     sought : str
         What a later round of search searched for, where it found this.
+    section : str
+        The titles of the sections around it, with " > " between them; "" without an outline.
     """
 
     start: int
@@ -51,6 +53,7 @@ class Span:
     match_start: int | None = None
     match_end: int | None = None
     sought: str = ""
+    section: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -97,6 +97,16 @@ def found_by(span: Span) -> str:
 
 
 def told(one: Ranked) -> str:
-    """The same of a passage, with its page where the text has pages."""
+    """The same of a passage, with its section and page where the text has any."""
     page = one.picture.page(one.span)
-    return f"page {page:,}, {place(one.span)}" if page else place(one.span)
+    parts = (in_section(one.span), f"page {page:,}" if page else "", place(one.span))
+    return ", ".join(part for part in parts if part)
+
+
+def in_section(span: Span) -> str:
+    """The deepest section that a passage stands in, on one line; "" where there is none.
+
+    A number alone says what it numbers: "section 4".
+    """
+    title = one_line(span.section.rpartition(" > ")[2])
+    return f"section {title}" if title.isdigit() else title

@@ -42,7 +42,7 @@ def _(forest: Forest) -> View:
 def _(document: DocumentText) -> View:
     picture = _picture(document, excerpts=(Excerpt(start=0, text=document.text[:BEGINNING]),))
     trees, count = drawn(document.forest), len(document.forest.roots)
-    return View(partial(html.document, picture, trees, count), partial(console.Outline, picture))
+    return View(partial(html.document, picture, trees, count), partial(console.Beginning, picture))
 
 
 @view.register
@@ -142,6 +142,7 @@ def _passage(passage: Passage) -> Span:
         match_start=passage.match_start,
         match_end=passage.match_end,
         sought=passage.sought,
+        section=passage.section,
     )
 
 

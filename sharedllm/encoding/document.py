@@ -87,6 +87,10 @@ class CompactVectors(Protocol):
         """Return these and all `others` as one; None if they are not of one kind."""
         ...
 
+    def part(self, start: int, end: int) -> CompactVectors:
+        """Return those of the tokens [start, end)."""
+        ...
+
     def similarities(self, query: Tensor) -> Tensor:
         """Return the cosine of each of `query` (Q, hidden) with every token's; float32 (Q, T)."""
         ...
@@ -107,7 +111,7 @@ class Document(DocumentText):
 
     Attributes
     ----------
-    id, title, source, text, tokens, forest, offset, whole, pages
+    id, title, source, text, tokens, forest, offset, whole_characters, pages, outline
         See :class:`sharedllm.text.document_text.DocumentText`.
     vectors : float16 tensor (T, hidden), or the same in a compact form
         Search vectors: see :meth:`sharedllm.encoding.lower_model.LowerModel.vectors`.

@@ -39,6 +39,8 @@ from sharedllm.hf.lora import Adapter
 from sharedllm.hf.models import hub_name
 from sharedllm.hf.rope import Rotation
 from sharedllm.progress import Progress, reporter
+from sharedllm.text.headings import find_outline
+from sharedllm.text.outline import Section, require_outline
 from sharedllm.text.pages import page_starts
 from sharedllm.text.tokens import Tokenizer, Tokens, tokenize
 from sharedllm.text.tree import Chunk, cut, grow_trees
@@ -237,9 +239,19 @@ class DocumentEncoder:
 
     @checked("text", error=DocumentError)
     def read(
-        self, text: str, *, title: str = "", source: str = "", progress: Progress = None
+        self,
+        text: str,
+        *,
+        title: str = "",
+        source: str = "",
+        outline: Sequence[Section] | None = None,
+        progress: Progress = None,
     ) -> Document:
         """Cut `text` into chunks, grow a tree over each, and compute the search vectors.
+
+        Parameters
+        ----------
+        outline : its sections; None finds them
 
         Raises
         ------
@@ -263,6 +275,7 @@ class DocumentEncoder:
             nodes=NodeCache(self._node_cache_bytes),
             made_by=identity,
             pages=page_starts(text),
+            outline=find_outline(text) if outline is None else require_outline(outline, text),
             remember_s=time.perf_counter() - started,
         )
 

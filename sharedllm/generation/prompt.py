@@ -6,12 +6,14 @@ import json
 import re
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
 from sharedllm.arguments import check_fields, shown, unicode_problem
+from sharedllm.config import TreeConfig
 from sharedllm.encoding.document import Document
+from sharedllm.encoding.parts import parts_in
 from sharedllm.errors import ConfigError, InputError
 from sharedllm.search.conversation import in_conversation
 from sharedllm.search.query import query_of
@@ -130,6 +132,12 @@ class Asked:
         check_fields(self, InputError)
 
     @property
+    def documents(self) -> tuple[Document, ...]:
+        """The documents that stand in the messages."""
+        found = (part for _, parts in self.turns for part in parts)
+        return tuple(part for part in found if isinstance(part, Document))
+
+    @property
     def sought(self) -> str:
         """The text to search for: the question, with earlier turns where it refers to them."""
         last = max((i for i, (role, _) in enumerate(self.turns) if role == "user"), default=0)
@@ -180,6 +188,22 @@ def parse(question: Question) -> Asked:
     if not query:
         raise InputError("the last user message has no text; ask something")
     return Asked(turns=turns, query=query)
+
+
+def in_section(asked: Asked, section: str, tree: TreeConfig) -> tuple[Asked, Sequence[Document]]:
+    """Leave of the documents in messages what lies in the section of that name.
+
+    Returns
+    -------
+    Asked, sequence of Document
+        The messages, and their documents as they were.
+    """
+
+    def within(part: TurnPart) -> Sequence[TurnPart]:
+        return parts_in(part, section, tree) if isinstance(part, Document) else [part]
+
+    turns = tuple((role, tuple(w for p in parts for w in within(p))) for role, parts in asked.turns)
+    return replace(asked, turns=turns), asked.documents
 
 
 def is_refusal(text: str) -> bool:

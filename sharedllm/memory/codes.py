@@ -252,6 +252,10 @@ class CodedVectors:
             codes.append(other.codes)
         return CodedVectors(self.codec, torch.cat(codes)) if others else self
 
+    def part(self, start: int, end: int) -> CodedVectors:
+        """Those of the tokens [start, end)."""
+        return CodedVectors(self.codec, self.codes[start:end])
+
     def similarities(self, query: Tensor) -> Tensor:
         """See :meth:`VectorCodec.similarities`."""
         return self.codec.similarities(query, self.codes)

@@ -21,7 +21,15 @@ from sharedllm.errors import (
 )
 from sharedllm.memory import MEMORY_FILE as FILE
 from sharedllm.memory import folder as folders
-from sharedllm.memory.schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION, require_own_schema
+from sharedllm.memory.schema import (
+    APPLICATION_ID,
+    OLDEST_VERSION,
+    SCHEMA,
+    SCHEMA_VERSION,
+    bring_up_to_date,
+    require_own_schema,
+    version_of,
+)
 from sharedllm.memory.tables import set_value, value_of
 
 AGAIN = "restore it from a copy, or index the documents again into a new folder"
@@ -152,6 +160,7 @@ class Database:
             try:
                 self._require_expected(connection)
                 folders.sign(self.folder)
+                bring_up_to_date(connection)
                 yield connection
                 connection.execute("COMMIT")
             finally:
@@ -357,17 +366,17 @@ def _is_made(connection: sqlite3.Connection) -> bool:
 def _require_version(connection: sqlite3.Connection, folder: Path) -> None:
     where = repr(str(folder))
     application = connection.execute("PRAGMA application_id").fetchone()[0]
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    version = version_of(connection)
     if application != APPLICATION_ID:
         raise TreeMemoryFormatError(
             f"{FILE} in {where} belongs to another program (application id {application:#x}); "
             "name the folder of a memory"
         )
-    if version != SCHEMA_VERSION:
+    if not OLDEST_VERSION <= version <= SCHEMA_VERSION:
         raise TreeMemoryFormatError(
-            f"the memory in {where} has format version {version}; this sharedllm reads version "
-            f"{SCHEMA_VERSION}: index the documents again into a new folder, or use the "
-            "sharedllm that made it"
+            f"the memory in {where} has format version {version}; this sharedllm reads versions "
+            f"{OLDEST_VERSION} to {SCHEMA_VERSION}: index the documents again into a new folder, "
+            "or use the sharedllm that made it"
         )
 
 

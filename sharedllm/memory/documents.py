@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sharedllm.arguments import shown
 from sharedllm.errors import InputError
+from sharedllm.text.headings import find_outline
+from sharedllm.text.outline import Section, require_outline
 
 LONGEST_ID = 1024
 LONGEST_TEXT = 1 << 26  # characters of a document
@@ -32,6 +34,8 @@ class MemoryDocument:
         Where it came from, shown in citations; at most 4,096 characters.
     metadata : mapping
         Whatever JSON can hold; search can filter by its fields.
+    outline : sequence of Section or None
+        The sections of the text, as ``read_file`` gives them; None finds them in the text.
 
     Raises
     ------
@@ -45,6 +49,7 @@ class MemoryDocument:
     title: str = ""
     source: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    outline: Sequence[Section] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("text", "id", "title", "source"):
@@ -59,6 +64,9 @@ class MemoryDocument:
                     f"a document's {name} has {len(getattr(self, name)):,} characters; allowed are "
                     f"at most {most:,}: {advice}"
                 )
+        found = self.outline
+        found = find_outline(self.text) if found is None else require_outline(found, self.text)
+        object.__setattr__(self, "outline", found)
         object.__setattr__(self, "metadata", json.loads(metadata_json(self.metadata)))
         if not self.id:
             object.__setattr__(self, "id", _content_id(self.text, self.title, self.source))

@@ -160,7 +160,9 @@ def _changed(memory: TreeMemory, path: str, encoding: str | None) -> MemoryDocum
     """The file as a document, or None if the memory holds it as it is."""
     if path == STDIN:
         given = read_file(path, encoding=encoding)
-        own = MemoryDocument(text=given.text, title=given.title, source=given.source)
+        own = MemoryDocument(
+            text=given.text, title=given.title, source=given.source, outline=given.outline
+        )
         return None if own.id in memory else own
     known = hashlib.sha256(os.fsencode(_whole(path))).hexdigest()[:16]
     there = memory.list({"id": known})
@@ -169,7 +171,12 @@ def _changed(memory: TreeMemory, path: str, encoding: str | None) -> MemoryDocum
         return None
     given = read_file(path, encoding=encoding)
     return MemoryDocument(
-        id=known, text=given.text, title=given.title, source=given.source, metadata=marks
+        id=known,
+        text=given.text,
+        title=given.title,
+        source=given.source,
+        metadata=marks,
+        outline=given.outline,
     )
 
 

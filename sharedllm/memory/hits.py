@@ -27,7 +27,7 @@ class Hit:
         Characters [char_start, char_end) of the document's text.
     score : float
         Higher is better; scores of one search compare.
-    page, end_page, match_start, match_end, round, sought
+    page, end_page, match_start, match_end, round, sought, section
         As those of :class:`sharedllm.search.citations.Citation`.
     """
 
@@ -45,6 +45,7 @@ class Hit:
     match_end: int | None = None
     round: int = 1
     sought: str = ""
+    section: str = ""
 
 
 class Hits(Displayed, list[Hit]):
@@ -126,4 +127,5 @@ def _hit(document: Document, names: Mapping[str, Any], node: SelectedNode, query
         match_end=passage.match_end,
         round=passage.round,
         sought=passage.sought,
+        section=passage.section,
     )

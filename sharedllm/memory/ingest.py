@@ -21,7 +21,7 @@ from sharedllm.encoding.document_encoder import DocumentEncoder
 from sharedllm.encoding.kv import kept_count
 from sharedllm.encoding.lower_model import NodeRequest
 from sharedllm.errors import DocumentError, TreeMemoryDamagedError
-from sharedllm.memory import tables
+from sharedllm.memory import outlines, tables
 from sharedllm.memory.codes import (
     VectorCodec,
     arrays_to_bytes,
@@ -35,6 +35,7 @@ from sharedllm.memory.documents import MemoryDocument, metadata_json
 from sharedllm.memory.manifest import Manifest
 from sharedllm.memory.tables import ChunkRows, Place
 from sharedllm.progress import Progress, Reporter, reporter
+from sharedllm.text.outline import outline_to_json
 from sharedllm.text.words import searchable
 
 KEY_BYTES = 20
@@ -439,12 +440,15 @@ def is_wanted(connection: sqlite3.Connection, document: MemoryDocument, *, repla
     there = tables.checked_document(row[:-1])
     own = (document.title, document.source, metadata_json(document.metadata))
     same = (there[1:4], row[-1]) == (own, tables.text_hash(document.text))
-    if not same and not replace:
+    if same:  # an outline is no content: a later version may find it better
+        outline = outline_to_json(document.outline or ())
+        return outline != outlines.outline_json(connection, document.id)
+    if not replace:
         raise DocumentError(
             f"the memory already holds a document {document.id!r} with another content; "
             "update() changes it, or give another id"
         )
-    return not same
+    return True
 
 
 def _put(
@@ -467,6 +471,7 @@ def _put(
         if replace:
             before.append(tables.document_row(connection, document.id)[4])
         tables.put_document(connection, document, text)
+        outlines.put_outline(connection, document)
     tables.bump(connection)
     tables.drop_texts(connection, before)
 

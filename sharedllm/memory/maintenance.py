@@ -6,12 +6,12 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from sharedllm.errors import TreeMemoryDamagedError, TreeMemoryError
-from sharedllm.memory import MEMORY_FILE, tables
+from sharedllm.memory import MEMORY_FILE, outlines, tables
 from sharedllm.memory.codes import kept_nodes
 from sharedllm.memory.database import AGAIN as RESTORE
 from sharedllm.memory.database import Database
@@ -25,6 +25,7 @@ from sharedllm.text.normalise import normalise
 from sharedllm.text.words import searchable
 
 AGAIN = "delete it and add it again"
+ORPHANS = "FROM outlines WHERE document NOT IN (SELECT document FROM documents)"
 CHUNKS_AT_ONCE = 16  # that are copied in one transaction
 FTS5_IN_INTEGRITY_CHECK = (3, 44)  # https://sqlite.org/releaselog/3_44_0.html
 
@@ -71,6 +72,7 @@ class _Findings:
     ----------
     broken : chunks to be encoded again
     misplaced : texts to be placed over their chunks again
+    outlines : documents whose outline is to be found again
     """
 
     connection: sqlite3.Connection
@@ -80,6 +82,7 @@ class _Findings:
     bytes: int = 0
     broken: set[int] = field(default_factory=set)
     misplaced: set[int] = field(default_factory=set)
+    outlines: set[str] = field(default_factory=set)
     structure: bool = False
     codec: bool = False
     index: bool = False
@@ -252,11 +255,29 @@ class _Findings:
                 tables.checked_document(row)
             except TreeMemoryDamagedError as error:
                 self.note(str(error), "documents", documents=(row[0],))
+            self._outline(row[0])
         lost = self.connection.execute(
             "SELECT id FROM documents WHERE text NOT IN (SELECT text FROM texts)"
         )
         for (document,) in lost.fetchall():
             self.note(f"its text is missing; {AGAIN}", "documents", documents=(document,))
+        if outlines.has_outlines(self.connection):
+            for (row,) in self.connection.execute(f"SELECT document {ORPHANS}").fetchall():
+                self.note(f"the outline {row} is of no document: {REPAIR}", "outlines")
+
+    def _outline(self, document: str) -> None:
+        """Compare a document's outline, unless its text is broken, which has been noted."""
+        try:
+            size = self.connection.execute(
+                "SELECT t.characters FROM documents d JOIN texts t ON t.text = d.text "
+                "WHERE d.id = ?",
+                (document,),
+            ).fetchone()
+            if size is not None:
+                outlines.outline_of(self.connection, document, size[0])
+        except TreeMemoryDamagedError as error:
+            self.outlines.add(document)
+            self.note(str(error), "outlines", documents=(document,))
 
     def index_of_words(self, connection: sqlite3.Connection) -> None:
         """Compare the index of words with the words, by SQLite itself."""
@@ -317,6 +338,9 @@ def _cleared(connection: sqlite3.Connection, found: _Findings) -> list[int]:
     if found.codec:  # codes mean nothing without it
         connection.execute("DELETE FROM codecs")
         broken |= {row[0] for row in connection.execute("SELECT chunk FROM chunks")}
+    connection.execute(f"DELETE {ORPHANS}")
+    for document in found.outlines:
+        _outline_again(connection, document)
     if found.index:
         broken |= _index_again(connection)
     tables.drop_chunks(connection, broken)
@@ -333,6 +357,19 @@ def _cleared(connection: sqlite3.Connection, found: _Findings) -> list[int]:
 def _renumber(connection: sqlite3.Connection) -> None:
     """Count changes from a number on that no process has seen: the microseconds since 1970."""
     tables.set_value(connection, "generation", str(time.time_ns() // 1000))
+
+
+def _outline_again(connection: sqlite3.Connection, document: str) -> None:
+    """Find a document's outline in its text; that of a text that is broken is removed."""
+    text, row = connection.execute(
+        "SELECT text, document FROM documents WHERE id = ?", (document,)
+    ).fetchone()
+    connection.execute("DELETE FROM outlines WHERE document = ?", (row,))
+    try:
+        body = tables.text_that_hashes(connection, text)
+    except TreeMemoryDamagedError:
+        return  # it is named by verify
+    outlines.put_outline(connection, MemoryDocument(id=document, text=body))
 
 
 def _index_again(connection: sqlite3.Connection) -> set[int]:
@@ -434,7 +471,9 @@ def copy(source: Database, target: Database, ids: Sequence[str]) -> None:
     """
     for document_id in ids:
         with source.read() as connection:
-            document = tables.memory_document(connection, document_id)
+            document = outlines.memory_document(connection, document_id)
+            if not outlines.has_outlines(connection):
+                document = replace(document, outline=None)  # to be found in its text
         while not _copy(source, target, document):
             pass  # another writer of the target took a chunk away
 
@@ -468,5 +507,6 @@ def _copy(source: Database, target: Database, document: MemoryDocument) -> bool:
             places = [Place(keys[chunk], first, last) for chunk, first, last in placed]
             own = tables.insert_text(connection, document.text, tokens, places, there)
         tables.put_document(connection, document, own)
+        outlines.put_outline(connection, document)
         tables.bump(connection)
     return True

@@ -22,6 +22,7 @@ from sharedllm.memory import tables
 from sharedllm.memory.filters import condition
 from sharedllm.memory.stored_documents import Run
 from sharedllm.search.bm25 import Asked
+from sharedllm.text.outline import Section
 
 MOST_WORDS = 64  # of a query
 COMMON = 3  # a word that every third chunk holds tells little, and takes long to look up
@@ -30,6 +31,7 @@ MOST_NEAR_ROWS = 60_000  # that are looked up for them and the words near them
 NEAR = 0.7  # of what a word counts, the nearest other word counts at most
 MOST_NAMING = 4  # chunks that hold what a later round of search searches for
 FEW_TEXTS, OTHERS = 8, 8  # candidates of fewer texts have this part of others
+WITHIN = 32  # times as many chunks are looked up where only those of some sections count
 FIRST_BY_WORDS = 4  # of all candidates this part are the best by BM25
 
 
@@ -136,6 +138,40 @@ def runs_of(
 ) -> list[Run]:
     """Stretches of neighbouring chunks of those that are given, the one with the first last."""
     return _runs(connection, {chunk: -rank for rank, chunk in enumerate(chunks)}, given)
+
+
+def in_sections(
+    connection: sqlite3.Connection,
+    query: str,
+    near: NearWords,
+    k: int,
+    given: Mapping[str, Any] | None,
+    sections: Mapping[int, Sequence[Section]],
+    names: Sequence[str] = (),
+) -> list[Run]:
+    """Stretches of the chunks in `sections` of texts: all, or where they are many the best `k`.
+
+    Parameters
+    ----------
+    sections : by the row of their text
+    """
+    allowed: dict[int, None] = {}
+    for text, own in sections.items():
+        for section in own:
+            rows = connection.execute(
+                "SELECT chunk FROM placed WHERE text = ? AND char_end > ? AND char_start < ? "
+                "ORDER BY ordinal",
+                (text, section.start, section.end),
+            )
+            allowed |= dict.fromkeys(int(row[0]) for row in rows)
+    chunks = list(allowed)
+    if len(chunks) > k:
+        found = candidates_of(connection, query, near, WITHIN * k, given)
+        best = [chunk for chunk in found if chunk in allowed]
+        more = [chunk for chunk in naming(connection, names, given) if chunk in allowed]
+        chunks = [*list(dict.fromkeys([*best, *chunks]))[:k], *more]
+    runs = runs_of(connection, list(dict.fromkeys(chunks)), given)
+    return [run for run in runs if run.text in sections]
 
 
 def by_words(

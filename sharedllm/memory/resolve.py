@@ -14,9 +14,11 @@ from typing import Any, Protocol, runtime_checkable
 from sharedllm.arguments import checked, shown
 from sharedllm.encoding.document import Document
 from sharedllm.encoding.document_encoder import DocumentEncoder, HasEncoder
-from sharedllm.errors import InputError
+from sharedllm.encoding.parts import parts_in
+from sharedllm.errors import InputError, SectionError
 from sharedllm.memory.folder import file_of, kind_of
 from sharedllm.memory.tree_memory import TreeMemory
+from sharedllm.text.outline import absent_section
 
 
 @runtime_checkable
@@ -37,9 +39,17 @@ class Large(Protocol):
         ...
 
     def documents_for(
-        self, query: str, llm: HasEncoder, *, names: Sequence[str] = ()
+        self,
+        query: str,
+        llm: HasEncoder,
+        *,
+        names: Sequence[str] = (),
+        section: str | None = None,
     ) -> Sequence[Document]:
-        """Find what to search for `query`, and few documents that hold one of `names`."""
+        """Find what to search for `query`, and few documents that hold one of `names`.
+
+        With a section only what lies in it; a SectionError where no document has it.
+        """
         ...
 
 
@@ -48,32 +58,63 @@ Context = Source | str | os.PathLike[str] | Sequence[Source | str | os.PathLike[
 
 
 def resolve(
-    context: Context, encoder: DocumentEncoder, query: str, names: Sequence[str] = ()
+    context: Context,
+    encoder: DocumentEncoder,
+    query: str,
+    names: Sequence[str] = (),
+    section: str | None = None,
 ) -> list[Document]:
     """Give the documents of `context`, in each memory's place those that it finds for `query`.
 
     Parameters
     ----------
     names : that a large memory finds documents by, too
+    section : names the sections that are searched, of those documents that have one
 
     Raises
     ------
     InputError
         If `context` is not made of documents and memories, or another model read a document.
+    SectionError
+        If no document has such a section.
     """
     out: dict[Any, Document] = {}
+    whole: list[Document] = []
+    absent: list[SectionError] = []
     for source in per_question(context, 1)[0]:
-        if isinstance(source, Document):
-            out[_name(source)] = source
-        else:
-            if names and isinstance(source, Large):
-                found = source.documents_for(query, encoder, names=names)
-            else:
-                found = source.documents_for(query, encoder)
-            out |= {_name(document): document for document in found}
-    for document in out.values():
+        try:
+            found = _documents_of(source, encoder, query, names, section)
+        except SectionError as error:
+            absent.append(error)
+            continue
+        if section is not None and not isinstance(source, Large):
+            whole += found
+            found = [part for one in found for part in parts_in(one, section, encoder.tree)]
+        out |= {_name(document): document for document in found}
+    for document in (*whole, *out.values()):
         encoder.require_own(document)
+    if section is not None and not out and (whole or absent):
+        own = [absent_section(section, [(one.title, one.outline) for one in whole])]
+        raise [*absent, *(own if whole else ())][0]
     return list(out.values())
+
+
+def _documents_of(
+    source: Source,
+    encoder: DocumentEncoder,
+    query: str,
+    names: Sequence[str],
+    section: str | None,
+) -> Sequence[Document]:
+    """The documents of one source; of a memory that may be large, those that it finds."""
+    if isinstance(source, Document):
+        return [source]
+    more: dict[str, Any] = {"names": names} if names else {}
+    if section is not None:
+        more["section"] = section
+    if more and isinstance(source, Large):
+        return source.documents_for(query, encoder, **more)
+    return source.documents_for(query, encoder)
 
 
 def leaves_out(context: Context) -> bool:

@@ -14,18 +14,27 @@ import numpy as np
 from sharedllm.config import SearchConfig
 from sharedllm.encoding.document import Document
 from sharedllm.encoding.document_encoder import DocumentEncoder
+from sharedllm.encoding.parts import parts_in
 from sharedllm.errors import InputError, TreeMemoryDamagedError
-from sharedllm.memory import tables
+from sharedllm.memory import outlines, tables
 from sharedllm.memory.codes import VectorCodec
 from sharedllm.memory.database import Database
 from sharedllm.memory.hits import Hits, best_passages
 from sharedllm.memory.manifest import Manifest
-from sharedllm.memory.prefilter import candidates_of, every_text, is_large, naming, runs_of
+from sharedllm.memory.prefilter import (
+    candidates_of,
+    every_text,
+    in_sections,
+    is_large,
+    naming,
+    runs_of,
+)
 from sharedllm.memory.stored_documents import Run, StoredDocuments
 from sharedllm.search.finding import find_in_rounds, follow
 from sharedllm.search.leaf_scores import Scores
 from sharedllm.search.rounds import Looked
 from sharedllm.search.scorers import score
+from sharedllm.text.outline import Outline, Section, absent_section, sections_named
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,6 +67,7 @@ class Retrieval:
         self._candidates = candidates
         self._stored: dict[tuple[object, ...], StoredDocuments] = {}
         self._looked = False
+        self._outlined: tuple[int, dict[str, Outline]] = (-1, {})
         self._lock = threading.RLock()
 
     def documents_for(
@@ -66,12 +76,14 @@ class Retrieval:
         encoder: DocumentEncoder,
         given: Mapping[str, Any] | None,
         names: Sequence[str] = (),
+        section: str | None = None,
     ) -> Sequence[Document]:
         """Find what to search for `query`, the best part last.
 
         Parameters
         ----------
         names : what a later round of search searches for besides
+        section : names the sections that are searched
 
         Raises
         ------
@@ -79,17 +91,24 @@ class Retrieval:
             If `encoder` is not what the memory was made by.
         InputError
             If there is no document, or none that the filter lets through.
+        SectionError
+            If none of these has such a section.
         """
-        return [document for document, _ in self._found(query, encoder, given, names)]
+        return [document for document, _ in self._found(query, encoder, given, names, section)]
 
     def search(
-        self, query: str, k: int, encoder: DocumentEncoder, given: Mapping[str, Any] | None
+        self,
+        query: str,
+        k: int,
+        encoder: DocumentEncoder,
+        given: Mapping[str, Any] | None,
+        section: str | None = None,
     ) -> Hits:
         """The passages of the `k` leaves with the best scores."""
         default = SearchConfig()
 
         def find(also: Sequence[str]) -> _Scored:
-            parts = self._found(query, encoder, given, also)
+            parts = self._found(query, encoder, given, also, section)
             documents = [document for document, _ in parts]
             scores = score(query, documents, encoder, default.scorer)
             looked = follow(query, documents, scores, default)
@@ -109,12 +128,20 @@ class Retrieval:
         encoder: DocumentEncoder,
         given: Mapping[str, Any] | None,
         names: Sequence[str],
+        section: str | None,
     ) -> list[tuple[Document, dict[str, Any]]]:
         """Documents to search, each with the names and metadata of its stored document."""
         stored = self._stored_for(encoder)
         self._look()
         with self._lock, self._database.read() as connection:
-            runs = self._runs(connection, query, encoder, given, names)
+            if section is None:
+                runs = self._runs(connection, query, encoder, given, names)
+            else:
+                sections = self._sections(connection, given, section)
+                runs = in_sections(
+                    *(connection, query, encoder.near_words, self._candidates, given, sections),
+                    names,
+                )
             # text by text: a long one is unpacked once for all of its runs
             made = {
                 run: stored.document(connection, run) for run in sorted(runs, key=lambda r: r.text)
@@ -123,10 +150,51 @@ class Retrieval:
                 (made[run], tables.names(tables.document_row(connection, run.document)))
                 for run in runs
             ]
+        if section is not None:
+            found = [
+                (part, names)
+                for document, names in found
+                for part in parts_in(document, section, encoder.tree)
+            ]
         if not found:
             through = " that the filter lets through" if given else ""
             raise InputError(f"the memory holds no document{through}; add() some")
         return found
+
+    def _sections(
+        self, connection: sqlite3.Connection, given: Mapping[str, Any] | None, section: str
+    ) -> dict[int, list[Section]]:
+        """The sections that are named, by the row of their text.
+
+        Raises
+        ------
+        SectionError
+        """
+        held = self._outlines(connection)
+        found: dict[int, list[Section]] = {}
+        searched = every_text(connection, given)
+        for run in searched:
+            own = sections_named(held.get(run.document, ()), section)
+            if own:
+                found[run.text] = own
+        if searched and not found:
+            shown = [run for run in searched if held.get(run.document)] or searched[:2]
+            titles = [tables.document_row(connection, run.document)[1] for run in shown]
+            raise absent_section(
+                section,
+                [
+                    (title or run.document, held.get(run.document, ()))
+                    for title, run in zip(titles, shown, strict=True)
+                ],
+            )
+        return found
+
+    def _outlines(self, connection: sqlite3.Connection) -> dict[str, Outline]:
+        """The outlines of all documents, read once after every change."""
+        now = tables.generation(connection)
+        if self._outlined[0] != now:
+            self._outlined = (now, outlines.outlines(connection))
+        return self._outlined[1]
 
     def _look(self) -> None:
         """Compare once what decides what is found at all: its rows are not read when they are not.

@@ -10,11 +10,18 @@ from pathlib import Path
 from sharedllm.errors import TreeMemoryFormatError
 
 APPLICATION_ID = 0x53_4C_4C_4D  # "SLLM", in the header of the file
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
+OLDEST_VERSION = 3  # that is read, and gets what it lacks when it is written to
 
 WORDS = """CREATE VIRTUAL TABLE words USING fts5 (
         text, detail=none, tokenize='unicode61 remove_diacritics 2'
     )"""
+OUTLINES = """CREATE TABLE outlines (
+        document INTEGER PRIMARY KEY REFERENCES documents,
+        sections TEXT NOT NULL,          -- JSON
+        checksum INTEGER NOT NULL
+    )"""
+ADDED = {4: (OUTLINES,)}  # by the version that came with them
 # A text is kept once, whatever documents have it; a chunk once, whatever texts hold it. Row numbers
 # are never used again (AUTOINCREMENT), so that what a search holds in memory cannot mistake a new
 # chunk for an old one.
@@ -82,11 +89,13 @@ SCHEMA = (
         PRIMARY KEY (made_by, name)
     ) WITHOUT ROWID""",
     WORDS,
+    OUTLINES,
 )
 KINDS: dict[str, tuple[type, ...]] = {  # of the values in a row, its checksum left out
     "manifest": (str, str),
     "texts": (int, bytes, int, int),  # the body, which its hash checks, is left out as well
     "documents": (str, str, str, str, int),  # as they are read: without their own number
+    "outlines": (int, str),
     "chunks": (int, bytes, int, bytes, int),
     "placed": (int, int, int, int, int),
     "vectors": (int, bytes),
@@ -106,7 +115,7 @@ def require_own_schema(connection: sqlite3.Connection, folder: Path) -> None:
     TreeMemoryFormatError
         Naming the first thing that is not a memory's.
     """
-    found, own = _parts(connection), _own_parts()
+    found, own = _parts(connection), _own_parts(version_of(connection))
     if found == own:
         return
     kind, name = min((part[:2] for part in found ^ own), key=str)
@@ -117,14 +126,33 @@ def require_own_schema(connection: sqlite3.Connection, folder: Path) -> None:
     )
 
 
+def version_of(connection: sqlite3.Connection) -> int:
+    """The version of the format of a file."""
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def bring_up_to_date(connection: sqlite3.Connection) -> None:
+    """Make the tables that a memory of an older version lacks, inside of a transaction."""
+    version = version_of(connection)
+    if version < SCHEMA_VERSION:
+        for statement in _added_since(version):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _added_since(version: int) -> tuple[str, ...]:
+    return tuple(one for since, new in ADDED.items() if since > version for one in new)
+
+
 def _parts(connection: sqlite3.Connection) -> frozenset[tuple[str, str, str, str]]:
     found = connection.execute("SELECT type, name, tbl_name, coalesce(sql, '') FROM sqlite_schema")
     return frozenset(found.fetchall())
 
 
 @functools.cache
-def _own_parts() -> frozenset[tuple[str, str, str, str]]:
+def _own_parts(version: int) -> frozenset[tuple[str, str, str, str]]:
     with closing(sqlite3.connect(":memory:")) as connection:
         for statement in SCHEMA:
-            connection.execute(statement)
+            if statement not in _added_since(version):
+                connection.execute(statement)
         return _parts(connection)

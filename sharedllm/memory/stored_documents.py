@@ -16,7 +16,7 @@ from sharedllm.encoding.document_encoder import DocumentEncoder
 from sharedllm.encoding.kv import NodeKV, kept_count
 from sharedllm.encoding.lower_model import NodeRequest
 from sharedllm.errors import TreeMemoryDamagedError
-from sharedllm.memory import tables
+from sharedllm.memory import outlines, tables
 from sharedllm.memory.codes import (
     VectorCodec,
     kept_nodes,
@@ -155,7 +155,7 @@ class StoredDocuments:
             If something it needs is broken.
         """
         row = tables.document_row(connection, run.document)
-        key = (run, row)
+        key = (run, row, outlines.outline_check(connection, run.document))
         made = self._made.get(key)
         if made is None:
             try:
@@ -194,6 +194,7 @@ class StoredDocuments:
             offset=begin,
             whole_characters=0 if run.whole else len(text),
             pages=page_starts(text),
+            outline=outlines.outline_of(connection, run.document, len(text)) or (),
         )
 
     def _body(self, connection: sqlite3.Connection, text: int) -> tuple[str, int]:

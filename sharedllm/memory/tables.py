@@ -30,6 +30,7 @@ VALUES_AT_ONCE = 500  # in one SQL statement
 HASH_BYTES = 20
 MOST_UTF8 = 4  # bytes of a character
 LONGEST_NUMBER = 18  # digits, of those that SQLite keeps
+LONGEST_OUTLINE = 1 << 25  # characters of JSON
 MOST_TOKENS = 1 << 20  # of a chunk
 MOST_CHARACTERS = 4096  # of a token
 UNCOVERED = 1 << 22  # characters of a text that no token covers: white space, for some tokenizers
@@ -94,6 +95,8 @@ def _is_huge(row: Sequence[Any], table: str) -> bool:
     """True of what no memory writes, and what would take too long to read."""
     if table == "chunks":
         return not 0 < row[2] <= MOST_TOKENS
+    if table == "outlines":
+        return len(row[1]) > LONGEST_OUTLINE
     if table == "documents":
         return max(len(row[1]), len(row[2])) > LONGEST_NAME or len(row[3]) > LONGEST_METADATA
     return False
@@ -228,6 +231,22 @@ def place_text(
     connection.executemany(
         "INSERT INTO placed VALUES (?, ?, ?, ?, ?, ?)", [(*row, checksum(*row)) for row in rows]
     )
+
+
+def text_length(connection: sqlite3.Connection, text: int) -> int:
+    """The characters of the text of a row.
+
+    Raises
+    ------
+    TreeMemoryDamagedError
+        If its entry is not what was written.
+    """
+    row = connection.execute(
+        "SELECT text, hash, characters, tokens, checksum FROM texts WHERE text = ?", (text,)
+    ).fetchone()
+    if row is None:
+        raise TreeMemoryDamagedError("its text is missing")
+    return int(checked(row, "texts", "its text's entry")[2])
 
 
 def text_body(connection: sqlite3.Connection, text: int) -> tuple[str, int]:
@@ -593,26 +612,6 @@ def names(row: Sequence[Any]) -> dict[str, Any]:
     return {"id": row[0], "title": row[1], "source": row[2], "metadata": metadata}
 
 
-def memory_document(connection: sqlite3.Connection, document_id: str) -> MemoryDocument:
-    """A document with its text.
-
-    Raises
-    ------
-    DocumentError
-        If it is not there.
-    TreeMemoryDamagedError
-        If its entry or its text is broken.
-    """
-    row = document_row(connection, document_id)
-    try:
-        text = text_body(connection, row[4])[0]
-    except TreeMemoryDamagedError as error:
-        raise TreeMemoryDamagedError(
-            f"document {document_id!r}: {error}; delete it and add it again"
-        ) from error
-    return MemoryDocument(**names(row), text=text)
-
-
 def stored_documents(
     connection: sqlite3.Connection, where: str, values: Sequence[Any]
 ) -> list[StoredDocument]:
@@ -664,11 +663,14 @@ def delete_documents(connection: sqlite3.Connection, ids: Iterable[str]) -> None
     """
     texts = []
     for document_id in dict.fromkeys(ids):
-        found = connection.execute("SELECT text FROM documents WHERE id = ?", (document_id,))
+        found = connection.execute(
+            "SELECT text, document FROM documents WHERE id = ?", (document_id,)
+        )
         row = found.fetchone()
         if row is None:
             raise _absent(document_id)
         texts.append(row[0])
+        connection.execute("DELETE FROM outlines WHERE document = ?", (row[1],))
         connection.execute("DELETE FROM documents WHERE id = ?", (document_id,))
     bump(connection)
     drop_texts(connection, texts)

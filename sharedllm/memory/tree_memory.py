@@ -12,11 +12,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from sharedllm.arguments import checked, shown, unicode_problem
-from sharedllm.config import require_int, require_number
+from sharedllm.config import require_int, require_number, require_section
 from sharedllm.encoding.document import Document
 from sharedllm.encoding.document_encoder import DocumentEncoder, HasEncoder, loaded_encoder
 from sharedllm.errors import ConfigError, InputError, TreeMemoryError
-from sharedllm.memory import maintenance, tables
+from sharedllm.memory import maintenance, outlines, tables
 from sharedllm.memory.database import Database
 from sharedllm.memory.documents import MemoryDocument, Report, StoredDocument
 from sharedllm.memory.filters import condition
@@ -26,6 +26,7 @@ from sharedllm.memory.manifest import Manifest, MemorySettings
 from sharedllm.memory.prefilter import is_large
 from sharedllm.memory.retrieval import Retrieval, codec_of
 from sharedllm.progress import Progress
+from sharedllm.text.outline import Outline
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure  # of the extra "plot"
@@ -186,7 +187,22 @@ class TreeMemory:
             If its entry or its text is broken.
         """
         with self._database.read() as connection:
-            return tables.memory_document(connection, id)
+            return outlines.memory_document(connection, id)
+
+    @checked()
+    def outline(self, id: str) -> Outline:
+        """The sections of the document called `id`, in its order.
+
+        Raises
+        ------
+        DocumentError
+            If it is not there.
+        TreeMemoryDamagedError
+            If its outline is broken.
+        """
+        with self._database.read() as connection:
+            text = tables.document_row(connection, id)[4]
+            return outlines.outline_of(connection, id, tables.text_length(connection, text)) or ()
 
     @checked("filter")
     def list(self, filter: Mapping[str, Any] | None = None) -> Documents:
@@ -238,6 +254,8 @@ class TreeMemory:
                     "LEFT JOIN texts t ON t.text = d.text ORDER BY d.document"
                 ):
                     digest.update(repr(row).encode())
+                for one in outlines.outline_checks(connection):
+                    digest.update(repr(one).encode())
                 self._seen = (now, digest.hexdigest()[:32])
             return self._seen[1]
 
@@ -249,6 +267,8 @@ class TreeMemory:
         query: str,
         k: int = 4,
         filter: Mapping[str, Any] | None = None,
+        *,
+        section: str | None = None,
     ) -> Hits:
         """The `k` passages that match `query` best, best first.
 
@@ -267,14 +287,17 @@ class TreeMemory:
             ``{"gt" | "gte" | "lt" | "lte" | "ne" | "in" | "nin" | "contains" | "empty": ...}``;
             "id", "title" and "source" are fields as well. ``{"$or": [filter, ...]}``, "$and", and
             ``{"$not": filter}`` join filters
+        section : searches only the sections that this names, by number ("chapter 3"), title or
+            path ("Part II > Chapter 3"); documents without one are left out
 
         Raises
         ------
-        InputError, ConfigError, TreeMemoryDamagedError
+        InputError, SectionError, ConfigError, TreeMemoryDamagedError
         """
         require_int("k", k, least=1)
+        require_section(section)
         self.require_documents()
-        return self._working.retrieval.search(query, k, self.encoder, filter)
+        return self._working.retrieval.search(query, k, self.encoder, filter, section)
 
     @checked("filter")
     def documents_for(
@@ -284,6 +307,7 @@ class TreeMemory:
         filter: Mapping[str, Any] | None = None,
         *,
         names: Sequence[str] = (),
+        section: str | None = None,
     ) -> Sequence[Document]:
         """Find what to search to answer `query`: ``llm.answer(query, memory)`` calls it.
 
@@ -294,9 +318,12 @@ class TreeMemory:
         filter : as that of :meth:`search`
         names : what a later round of search searches for: in a large memory, parts that hold all
             words of one of these are found, too, where there are few
+        section : as that of :meth:`search`
 
         Raises
         ------
+        SectionError
+            If no document has such a section.
         TreeMemoryMismatchError
             If `llm` is not what the memory was made by.
         """
@@ -307,7 +334,7 @@ class TreeMemory:
                 own = Manifest.of(encoder, self._manifest.settings)
                 self._manifest.require(own, self.path)
                 self._encoder = encoder
-        return self._working.retrieval.documents_for(query, encoder, filter, names)
+        return self._working.retrieval.documents_for(query, encoder, filter, names, section)
 
     def leaves_out(self, filter: Mapping[str, Any] | None = None) -> bool:
         """Return True where a search looks at a part of the documents only."""

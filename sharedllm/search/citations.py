@@ -27,6 +27,7 @@ from sharedllm.search.sentences import (
 )
 from sharedllm.text.document_text import DocumentText
 from sharedllm.text.normalise import normalise
+from sharedllm.text.outline import section_at
 from sharedllm.text.pages import page_of
 from sharedllm.text.tokens import Tokenizer, tokenize
 
@@ -66,6 +67,9 @@ class Citation:
         The round of search that found it; 1 is the question's own.
     sought : str
         What a later round searched for.
+    section : str
+        The titles of the sections around that sentence, or the citation's beginning, the highest
+        first, with " > " between them; "" where the document has no outline.
     """
 
     source: str
@@ -82,6 +86,7 @@ class Citation:
     match_end: int | None = None
     round: int = 1
     sought: str = ""
+    section: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -273,7 +278,7 @@ class Passage:
     level : int
         Tree level.
     score : float
-    page, end_page, round, sought
+    page, end_page, round, sought, section
         See :class:`Citation`.
     text : str
     """
@@ -289,6 +294,7 @@ class Passage:
     text: str
     round: int = 1
     sought: str = ""
+    section: str = ""
 
 
 def cite(document: Document, found: Sequence[Window], query: str) -> Iterator[Citation]:
@@ -310,6 +316,7 @@ def cite(document: Document, found: Sequence[Window], query: str) -> Iterator[Ci
                 match_end=passage.match_end,
                 round=passage.round,
                 sought=passage.sought,
+                section=passage.section,
             )
 
 
@@ -388,6 +395,7 @@ def _passage(
         page=pages[0],
         end_page=pages[1],
         text=text,
+        section=section_at(document.outline, at + (start if match is None else match[0])),
     )
 
 

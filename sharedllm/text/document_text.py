@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from sharedllm.displayed import Displayed
+from sharedllm.text.outline import Outline
 from sharedllm.text.tokens import Tokens
 from sharedllm.text.tree import Forest
 
@@ -31,6 +32,8 @@ class DocumentText(Displayed):
         Characters of that longer text; 0 if `text` is all of it.
     pages : tuple of int
         Characters of the whole text at which its pages start; empty without form feeds.
+    outline : tuple of Section
+        The sections of the whole text, in its order; empty if it has no headings.
     """
 
     id: str
@@ -42,6 +45,7 @@ class DocumentText(Displayed):
     offset: int = field(default=0, repr=False)
     whole_characters: int = field(default=0, repr=False)
     pages: tuple[int, ...] = field(default=(), repr=False)
+    outline: Outline = field(default=(), repr=False)
 
     def __len__(self) -> int:
         return len(self.tokens)

@@ -42,7 +42,13 @@ from sharedllm_integrations.memories import (
 )
 from sharedllm_integrations.references import Scope, neutral
 from sharedllm_integrations.requests import GivenText
-from sharedllm_integrations.settings import MemoryField, ModelField, Reopened, SelectionFields
+from sharedllm_integrations.settings import (
+    MemoryField,
+    ModelField,
+    Reopened,
+    SectionName,
+    SelectionFields,
+)
 
 if TYPE_CHECKING:
     from sharedllm import TreeMemory
@@ -64,6 +70,8 @@ class TreeMemoryRetriever(Reopened, DocumentIndex):
         that lasts as long as the process
     k : documents (or passages) to return at most
     filter : metadata filter, as ``TreeMemory.search`` takes it
+    section : names the sections that are searched, by number ("chapter 3"), title or path ("Part
+        II > Chapter 3"); documents that are found by them are returned whole all the same
     returns : "documents" (whole ones) or "passages" (the best, for chains with another model)
     references : put each whole document between the marks of its document reference. A
         ``ChatSharedLLM`` of the same memory knows its text without them, where both are in one
@@ -84,6 +92,7 @@ class TreeMemoryRetriever(Reopened, DocumentIndex):
     memory: MemoryField = None
     k: PositiveInt = 4
     filter: Mapping[str, Any] | None = None
+    section: SectionName | None = None
     returns: Returns = "documents"
     references: bool = False
     tenant: str = ""
@@ -120,13 +129,15 @@ class TreeMemoryRetriever(Reopened, DocumentIndex):
         run_manager: CallbackManagerForRetrieverRun,
         k: int | None = None,
         filter: Mapping[str, Any] | None = None,
+        section: str | None = None,
     ) -> list[Document]:
         wanted = require_count("k", self.k if k is None else k)
         where = self.filter if filter is None else filter
         memory = self._to_read()
         if memory is None:
             return []
-        hits = find_hits(memory, query, wanted, where, self.returns)
+        inside = self.section if section is None else section
+        hits = find_hits(memory, query, wanted, where, self.returns, inside)
         if self.returns == "passages":
             return [passage(hit) for hit in hits]
         scope = Scope.of(memory, self.tenant)
@@ -139,6 +150,7 @@ class TreeMemoryRetriever(Reopened, DocumentIndex):
         run_manager: AsyncCallbackManagerForRetrieverRun,
         k: int | None = None,
         filter: Mapping[str, Any] | None = None,
+        section: str | None = None,
     ) -> list[Document]:
         return await run_in_executor(
             None,
@@ -147,6 +159,7 @@ class TreeMemoryRetriever(Reopened, DocumentIndex):
             run_manager=run_manager.get_sync(),
             k=k,
             filter=filter,
+            section=section,
         )
 
     # -- keeping ---------------------------------------------------------------------------------
@@ -270,6 +283,7 @@ def create_tree_memory_tool(
     k: int = 3,
     content: Content = "documents",
     filter: Mapping[str, Any] | None = None,
+    section: str | None = None,
     tenant: str = "",
 ) -> BaseTool:
     """A tool that searches a tree memory.
@@ -285,6 +299,7 @@ def create_tree_memory_tool(
         ``ChatSharedLLM`` of the same memory and tenant reads as the whole document and which keeps
         histories short; or the best passages, for a model with a small window.
     filter : metadata filter, as ``TreeMemory.search`` takes it
+    section : names the sections that are searched, as ``TreeMemory.search`` takes it
     tenant : of the references
 
     Raises
@@ -298,6 +313,7 @@ def create_tree_memory_tool(
         memory=memory,
         k=k,
         filter=filter,
+        section=section,
         tenant=tenant,
         returns="passages" if content == "passages" else "documents",
     )

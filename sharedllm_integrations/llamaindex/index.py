@@ -56,7 +56,7 @@ from sharedllm_integrations.worker import in_thread
 if TYPE_CHECKING:
     from sharedllm import TreeMemory
 
-RETRIEVER = ("similarity_top_k", "filters", "returns", "references", "verbose")
+RETRIEVER = ("similarity_top_k", "filters", "section", "returns", "references", "verbose")
 MODES = ("context", "condense_plus_context", "condense_question", "simple")
 AGENTS = ("react", "openai")  # modes that LlamaIndex itself has given up
 HISTORY = 0.25  # of the trained window; the rest is for evidence, instructions and the answer
@@ -434,7 +434,8 @@ class TreeMemoryIndex:
 
         Parameters
         ----------
-        options : ``similarity_top_k``, ``filters``, ``returns``, ``references``, ``verbose``
+        options : ``similarity_top_k``, ``filters``, ``section``, ``returns``, ``references``,
+            ``verbose``
 
         Raises
         ------

@@ -34,6 +34,7 @@ from sharedllm_integrations.documents import (
     make_document,
     match_of,
     page_label,
+    section_of,
     whole_files,
 )
 from sharedllm_integrations.errors import SetupError
@@ -172,7 +173,12 @@ def passage(hit: Hit) -> DocumentNode:
     return DocumentNode(
         id_=f"{hit.id}:{hit.char_start}-{hit.char_end}",
         text=hit.text,
-        extra_info={**metadata, **page_label(hit.page, hit.end_page), **match},
+        extra_info={
+            **metadata,
+            **page_label(hit.page, hit.end_page),
+            **section_of(hit.section),
+            **match,
+        },
         excluded_llm_metadata_keys=[*match],
         excluded_embed_metadata_keys=[*match],
         relationships=_of(hit.id, metadata),
@@ -192,6 +198,7 @@ def span(
         "source": citation["source"],
         "tree_level": citation["level"],
         **page_label(citation["page"], citation["end_page"]),
+        **section_of(citation["section"]),
     }
     match = match_of(*(citation[key] for key in ("match_start", "match_end", "round", "sought")))
     return DocumentNode(

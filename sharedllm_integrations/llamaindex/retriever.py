@@ -49,6 +49,8 @@ class TreeMemoryRetriever(BaseRetriever):
     memory : TreeMemory, the path of one, or None for one that lasts as long as the process
     similarity_top_k : documents (or passages) to return at most
     filters : MetadataFilters, or a metadata filter as ``TreeMemory.search`` takes it
+    section : names the sections that are searched, by number ("chapter 3"), title or path ("Part
+        II > Chapter 3"); documents that are found by them are returned whole all the same
     returns : "documents" (whole ones) or "passages" (the best, for another model)
     references : let a document's content in LLM mode be its reference, which only a
         LlamaIndexSharedLLM of the same memory and tenant reads as the whole document; otherwise it
@@ -73,6 +75,7 @@ class TreeMemoryRetriever(BaseRetriever):
         *,
         similarity_top_k: int = TOP_K,
         filters: MetadataFilters | Mapping[str, Any] | None = None,
+        section: str | None = None,
         returns: Returns = "documents",
         references: bool = False,
         tenant: str = "",
@@ -85,6 +88,7 @@ class TreeMemoryRetriever(BaseRetriever):
         self.similarity_top_k = require_count("similarity_top_k", similarity_top_k)
         self.returns, self.references, self.tenant = returns, references, tenant
         self._given, self._llm, self._where = memory, llm, where(filters)
+        self.section = section
         super().__init__(callback_manager=callback_manager, verbose=verbose)
 
     @cached_property
@@ -129,7 +133,7 @@ class TreeMemoryRetriever(BaseRetriever):
                 else whole(memory.get(hit.id), scope, refers=self.references),
                 score=hit.score,
             )
-            for hit in find_hits(memory, query, k, self._where, self.returns)
+            for hit in find_hits(memory, query, k, self._where, self.returns, self.section)
         ]
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
@@ -149,6 +153,7 @@ class TreeMemoryPostprocessor(SelectionFields, BaseNodePostprocessor):
         "passages": the passages
         of all nodes that answer the query, best first, for another model.
     budget : tokens of all passages together, or "auto"; None is the model's
+    section : names the sections that passages are taken from
     memory : TreeMemory or path
     model, adapter, device, dtype, llm, tenant, search : as for LlamaIndexSharedLLM
 

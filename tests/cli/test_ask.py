@@ -24,7 +24,7 @@ from sharedllm.evaluation.options import BUDGETS
 from sharedllm.hf import lora_io
 from tests.display.html_tree import check
 from tests.models import make_model, make_tokenizer
-from tests.texts import STORY
+from tests.texts import BOOK, STORY
 
 TEXT = STORY.replace("\r\n", "\n")  # as it is read from a file
 COMMAND = [sys.executable, "-m", "sharedllm"]
@@ -398,3 +398,36 @@ def test_summary_says_when_an_answer_was_cut() -> None:
     )
     assert "1,234 tokens searched in 3 rounds" in answer.summary()
     assert "raise --max-new-tokens" in answer.summary("--max-new-tokens")
+
+
+def test_a_question_about_a_section(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("book.txt").write_text(BOOK.replace("CHAPTER II.", "\fCHAPTER II."))
+    command = ["ask", "book.txt", "-q", "When does the ferry leave?", "--model", model]
+    command += ["--max-new-tokens", "2", "--section", "chapter 2", "--html", "page.html"]
+    code, out, _ = run(command, capsys)
+    assert code == 0
+    evidence = out.splitlines()
+    rows = [line for line in evidence if "CHAPTER II. The Boat, p. 2  book" in line]
+    assert rows
+    page = check(Path("page.html").read_text(), ["book.txt"])
+    assert "CHAPTER II. The Boat, page 2, characters" in page.text
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ("chapter 9", "and no document has such a section; the nearest: 'CHAPTER I. The Rock'"),
+        ("", "give a section's title or number"),
+    ],
+)
+def test_a_section_that_is_not_there_is_said_before_anything_is_read(
+    story: str, capsys: pytest.CaptureFixture[str], section: str, message: str
+) -> None:
+    Path("book.txt").write_text(BOOK)
+    command = ["ask", "book.txt", story, "-q", "Who?", "--model", "nowhere", "--section", section]
+    code, out, err = run(command, capsys)
+    assert (code, out) == (2, "")
+    assert message in err

@@ -8,8 +8,9 @@ import pytest
 from rich.console import Console
 
 from sharedllm import Document, SharedLLM
-from sharedllm.display.console import strip
-from sharedllm.display.picture import Picture, Span
+from sharedllm.display.console import Results, strip
+from sharedllm.display.picture import Picture, Span, ranked
+from sharedllm.display.plain import in_section, told
 
 
 def shown(*given: object, width: int = 80) -> list[str]:
@@ -62,3 +63,24 @@ def test_passages_of_pages_say_theirs(tiny_llm: SharedLLM) -> None:
     paged = tiny_llm.remember("\f".join(f"On day {n} she rowed out. " * 4 for n in range(9)))
     answer = tiny_llm.answer("day 7", paged, budget=90, max_new_tokens=2)
     assert any(f"1  p. {answer.citations[0].page}  " in line for line in shown(answer, width=120))
+
+
+@pytest.mark.parametrize(
+    ("section", "page", "said"),
+    [
+        ("Part I > CHAPTER II. The Boat", 3, "1  CHAPTER II. The Boat, p. 3  Tides"),
+        ("Part I > CHAPTER II. The Boat", None, "1  CHAPTER II. The Boat  Tides"),
+        ("4", None, "1  section 4  Tides"),
+        ("", 3, "1  p. 3  Tides"),
+        ("", None, "1  Tides"),
+        ("x" * 80, None, f"1  {'x' * 35}\u2026  Tides"),
+        ("\x1b[2J Evil\n\ftitle", None, "1  [2J Evil title  Tides"),
+    ],
+)
+def test_a_passage_says_its_section_and_page(section: str, page: int | None, said: str) -> None:
+    span = Span(start=0, end=5, level=1, score=1.0, chosen="fine", page=page, section=section)
+    picture = Picture(document="d", title="Tides", source="", characters=100, passages=(span,))
+    assert any(line.startswith(said) for line in shown(Results([picture]), width=160))
+    (one,) = ranked([picture])
+    told_first = told(one).partition(", ")[0]
+    assert told_first == (in_section(span) or (f"page {page}" if page else "characters 0 to 5"))

@@ -38,6 +38,7 @@ KEYS = {  # columns by which a row of a table is found
     "manifest": ("name",),
     "texts": ("text",),
     "documents": ("document",),
+    "outlines": ("document",),
     "chunks": ("chunk",),
     "placed": ("text", "ordinal"),
     "vectors": ("chunk",),

@@ -16,7 +16,7 @@ from sharedllm.cli.main import main
 from sharedllm.memory.files import Search
 from sharedllm.registry import forget
 from tests.models import make_model, make_tokenizer
-from tests.texts import FERRY, GARDEN, STORY
+from tests.texts import BOOK, FERRY, GARDEN, STORY
 
 TEXT = STORY.replace("\r\n", "\n")
 
@@ -292,3 +292,31 @@ def test_another_model_needs_to_be_told(
     assert "keep 'text' (given: 'coarse')" in err
     assert as_json([*command, "--rebuild"], capsys)["documents"] == 2
     assert as_json(["verify", "--memory", indexed], capsys)["clean"] is True
+
+
+def test_docs_shows_outlines(library: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("in/book.txt").write_text(BOOK)
+    Path("in/pages.txt").write_text(BOOK.replace("CHAPTER II.", "\fCHAPTER II."))
+    assert run(["index", "in", "--memory", "lib", "--model", model], capsys)[0] == 0
+    code, out, _ = run(["docs", "--memory", "lib", "--outline"], capsys)
+    assert code == 0
+    lines = out.splitlines()
+    first = lines.index("book")
+    assert lines[first + 1] == "  CHAPTER I. The Rock  0"
+    assert lines[first + 2] == f"  CHAPTER II. The Boat  {BOOK.index('CHAPTER II.'):,}"
+    assert "  CHAPTER II. The Boat  p. 2" in lines
+    assert "no headings" in lines[lines.index("ferry") + 1]
+    code, out, _ = run(["docs", "--memory", "lib", "--outline", "--json"], capsys)
+    found = {one["title"]: one["outline"] for one in map(json.loads, out.splitlines())}
+    assert [(s["title"], s["level"], s["number"]) for s in found["book"]] == [
+        ("CHAPTER I. The Rock", 1, "1"),
+        ("CHAPTER II. The Boat", 1, "2"),
+        ("CHAPTER III. The Chapel", 1, "3"),
+    ]
+    assert found["ferry"] == []
+    command = ["ask", "--memory", "lib", "--model", model, "-q", "When does the ferry leave?"]
+    answer = as_json([*command, "--section", "chapter 2", "--max-new-tokens", "2"], capsys)
+    assert {c["section"] for c in answer["citations"]} == {"CHAPTER II. The Boat"}
+    code, _, err = run([*command, "--section", "chapter 9"], capsys)
+    assert code == 2
+    assert "'CHAPTER III. The Chapel'" in err

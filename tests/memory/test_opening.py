@@ -67,7 +67,7 @@ def test_another_format_version_is_refused(memory: TreeMemory, make: Make) -> No
         file.execute("PRAGMA user_version = 99")
     file.close()
     with pytest.raises(
-        TreeMemoryFormatError, match="format version 99; this sharedllm reads version 3"
+        TreeMemoryFormatError, match="format version 99; this sharedllm reads versions 3 to 4"
     ):
         make()
 

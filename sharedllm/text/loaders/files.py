@@ -6,12 +6,13 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from sharedllm.arguments import checked
 from sharedllm.config import require_int
 from sharedllm.errors import DocumentError
+from sharedllm.text.headings import find_headings
 from sharedllm.text.loaders.encodings import decode, require_encoding
 from sharedllm.text.loaders.epub import CONTAINER, read_epub
 from sharedllm.text.loaders.html import read_html
@@ -23,6 +24,7 @@ from sharedllm.text.loaders.records import read_csv, read_json, read_jsonl, read
 from sharedllm.text.loaders.rtf import read_rtf
 from sharedllm.text.loaders.source import Contents, Given, SourceText
 from sharedllm.text.loaders.subtitles import read_subtitles
+from sharedllm.text.outline import Heading, Outline, make_outline
 
 STDIN = "-"
 TEXT_LIMIT = 64 << 20
@@ -34,13 +36,31 @@ Reader = Callable[[Given], Contents]
 
 
 def read_plain(given: Given) -> Contents:
-    """Return a text as it stands: plain text, Markdown, source code."""
+    """Return a text as it stands."""
     return Contents(decode(given))
+
+
+def reader_of(form: str) -> Reader:
+    """Make a reader of texts as they stand, whose headings are marked in one form."""
+
+    def read(given: Given) -> Contents:
+        text = decode(given).replace("\r\n", "\n").replace("\r", "\n")
+        return Contents(text, "", find_headings(text, form=form))
+
+    return read
+
+
+def read_code(given: Given) -> Contents:
+    """Return a program or settings as they stand; their comments are no headings."""
+    return Contents(decode(given), "", ())
 
 
 # A format is added by one entry here: its suffixes, and the function that reads it.
 PROSE: Mapping[str, Reader] = {
-    **dict.fromkeys((".txt", ".text", ".md", ".markdown", ".rst", ".adoc", ".org"), read_plain),
+    **dict.fromkeys((".txt", ".text", ".rst"), read_plain),
+    **dict.fromkeys((".md", ".markdown"), reader_of("markdown")),
+    ".adoc": reader_of("asciidoc"),
+    ".org": reader_of("org"),
     **dict.fromkeys((".html", ".htm", ".xhtml"), read_html),
     ".pdf": read_pdf,
     ".docx": read_docx,
@@ -61,7 +81,11 @@ SOURCE_CODE = tuple(
     ".scss .vue .svelte .xml .yaml .yml .toml .ini .cfg .conf .properties .tex .bib .proto "
     ".graphql .tf .cmake .gradle .diff .patch .log".split()
 )
-FORMATS: Mapping[str, Reader] = {**dict.fromkeys(SOURCE_CODE, read_plain), **PROSE}
+FORMATS: Mapping[str, Reader] = {
+    **dict.fromkeys(SOURCE_CODE, read_code),
+    **PROSE,
+    ".tex": reader_of("latex"),
+}
 # Files that are known by their whole name.
 NAMES = frozenset(
     "readme license licence copying changelog authors notice makefile dockerfile gemfile".split()
@@ -118,7 +142,7 @@ def read_file(
     if reader not in (read_pdf, read_docx, read_pptx, read_epub):
         _require_size(len(data), limit or TEXT_LIMIT, source)
     try:
-        text, stated = reader(Given(data=data, source=source, encoding=encoding))
+        text, stated, headings = reader(Given(data=data, source=source, encoding=encoding))
     except (RecursionError, MemoryError) as error:
         raise DocumentError(f"{source} is too large, or nested too deeply, to be read") from error
     text = _valid(text.replace("\r\n", "\n").replace("\r", "\n"))
@@ -127,7 +151,18 @@ def read_file(
     own = source if given == STDIN else _title(Path(given))
     stated = " ".join(_valid(stated).replace("\0", "").split())
     title = own if not stated or NO_TITLE.fullmatch(stated) else stated
-    return SourceText(text=text, title=title, source=source)
+    return SourceText(text=text, title=title, source=source, outline=_outline(text, headings))
+
+
+def _outline(text: str, headings: Sequence[Heading] | None) -> Outline:
+    """The outline by the headings that the file marks; by those in its text where it has few.
+
+    A single heading, such as the title of a page, divides nothing.
+    """
+    if headings is None or len(headings) == 1:
+        found = find_headings(text, form=None if headings is None else "plain")
+        headings = found if len(found) > 1 else headings or found
+    return make_outline(headings, len(text))
 
 
 def spelled(path: str) -> str:

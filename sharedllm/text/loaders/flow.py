@@ -11,11 +11,19 @@ import re
 from dataclasses import dataclass, field
 
 from sharedllm.errors import DocumentError
+from sharedllm.text.outline import Heading
 
 MOST_CHARACTERS = 64 << 20  # of a text; small files can unfold to more than fits into memory
 MOST_COLUMNS = 1_000
 LONGEST_ROW = 1_000  # characters that are put on one line; longer cells are blocks of a layout
 DEEPEST_TABLE = 20  # tables within tables; cells further down are plain blocks
+# Around a heading of level 1 to 9; what Unicode keeps free for such marks.
+OPENS, CLOSES = "\ufdd1\ufdd2\ufdd3\ufdd4\ufdd5\ufdd6\ufdd7\ufdd8\ufdd9", "\ufdd0"
+NUMBERS = "\ufdda"  # after the number of a heading that has one besides its text
+MARKS = re.compile(f"[{OPENS}{CLOSES}{NUMBERS}]")
+HEADING = re.compile(
+    f"([^{OPENS}]*)([{OPENS}])(?:([^{CLOSES}{NUMBERS}]*){NUMBERS})?([^{CLOSES}]*){CLOSES}"
+)
 BAR = " | "
 SPACES = re.compile(r"[ \t\r\n\f]+")
 EMPTY_LINES = re.compile(r"\n{3,}")
@@ -75,6 +83,10 @@ class Flow:
         self._part = _Part()
         self._outer: list[_Part] = []
         self._tables: list[_Table | None] = []  # None: too deep to have rows
+        self._level, self._number = 0, ""  # of the open heading
+        self._in_heading = False  # it has text
+        self._marked = False  # some heading has
+        self.headings: list[Heading] = []
 
     def words(self, text: str) -> None:
         """Add text in which white space only parts words."""
@@ -91,16 +103,53 @@ class Flow:
 
     def exact(self, text: str) -> None:
         """Add text as it stands."""
-        if not text:
-            return
+        if "\r" in text:
+            text = text.replace("\r\n", "\n").replace("\r", "\n")
+        if not text.isascii():
+            text = MARKS.sub("", text)
+        if text:
+            self._put(text)
+
+    def _put(self, text: str) -> None:
         part = self._part
         if part.pieces:
             between = "\n" * part.gap or " " * part.space
             if between:
                 part.pieces.append(between)
         part.gap, part.space = 0, False
+        if self._level and not self._in_heading:
+            number = f"{self._number}{NUMBERS}" if self._number else ""
+            part.pieces.append(f"{OPENS[self._level - 1]}{number}")
+            self._in_heading = self._marked = True
         part.pieces.append(text)
         self._measured.add(len(text) + 2)
+
+    def _put_cells(self, text: str) -> None:
+        """Add text of cells, which may hold marks of headings."""
+        if text:
+            self._put(text)
+
+    def open_heading(self, level: int, number: str = "") -> None:
+        """Begin a heading of level 1 to 9, which is a block of its own; it ends an open one.
+
+        Level 0 is plain text.
+
+        Parameters
+        ----------
+        number : in front of its title in the outline, where it is not in the text
+        """
+        self.close_heading()
+        if level:
+            self.part()
+        self._level, self._number = level, MARKS.sub("", number)
+
+    def close_heading(self) -> None:
+        """End the open heading, if there is one."""
+        if self._in_heading:
+            self._part.pieces.append(CLOSES)
+        if self._level:
+            self.part()
+        self._level, self._in_heading = 0, False
 
     def line(self) -> None:
         """End a line; two in a row leave an empty one."""
@@ -114,11 +163,13 @@ class Flow:
 
     def open_table(self, gap: int = 2) -> None:
         """Begin a table."""
+        self.close_heading()
         self.part(gap)
         self._tables.append(_Table() if len(self._tables) < DEEPEST_TABLE else None)
 
     def open_cell(self, columns: int = 1, rows: int = 1) -> None:
         """Begin a cell of the open row, `columns` wide and `rows` high."""
+        self.close_heading()
         table = self._tables[-1] if self._tables else None
         if table is None:
             self.part(1)
@@ -135,6 +186,7 @@ class Flow:
 
     def close_cell(self) -> None:
         """End the open cell, if there is one."""
+        self.close_heading()
         table = self._tables[-1] if self._tables else None
         if table is None or not table.in_cell:
             return
@@ -164,12 +216,12 @@ class Flow:
         if alone or sum(map(len, texts)) > LONGEST_ROW:
             for text in texts:
                 self.part(2 if "\n" in text else 1)
-                self.exact(text)
+                self._put_cells(text)
             self.part(1)
             return
         if any(cells):
             self.part(1)
-            self.exact(BAR.join(" ".join(cell.split()) for cell in cells).rstrip())
+            self._put_cells(BAR.join(" ".join(cell.split()) for cell in cells).rstrip())
         self.part(1)
 
     def close_table(self, gap: int = 2) -> None:
@@ -182,10 +234,23 @@ class Flow:
         self.part(gap)
 
     def text(self) -> str:
-        """The whole text."""
+        """The whole text; :attr:`headings` are those in it, once it was asked for."""
+        self.close_heading()
         while self._tables:
             self.close_table()
-        return EMPTY_LINES.sub("\n\n", "".join(self._part.pieces)).strip("\n")
+        marked = EMPTY_LINES.sub("\n\n", "".join(self._part.pieces)).strip("\n")
+        return self._without_marks(marked) if self._marked else marked
+
+    def _without_marks(self, marked: str) -> str:
+        """Take the marks of headings out of the text, and note where these are."""
+        pieces, at, self.headings = list[str](), 0, []
+        for before, opened, number, title in HEADING.findall(f"{marked}{OPENS[0]}{CLOSES}"):
+            pieces += [before, title]
+            named = f"{number} {title}" if number else title
+            self.headings.append(Heading(at + len(before), OPENS.index(opened) + 1, named))
+            at += len(before) + len(title)
+        self.headings.pop()  # the empty one that ends the text
+        return "".join(pieces)
 
 
 def _in_columns(given: list[tuple[str, int, int]], below: dict[int, int]) -> list[str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import html
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -25,6 +25,7 @@ from sharedllm.text.loaders.stylesheets import (
     StyleSheets,
     shown_on_screen,
 )
+from sharedllm.text.outline import Heading
 
 # White space of HTML is less than that of Python: a no-break space is part of a name or a value.
 TAG = re.compile(r"<(?:(/?)([a-zA-Z][^ \t\n\f\r/>]*)|(!--)|([!?/]))")
@@ -38,6 +39,7 @@ STYLE = re.compile("<style", re.IGNORECASE)
 CDATA = "<![CDATA["  # text in XHTML, SVG and MathML
 XML_START = re.compile(r"\s*<\?xml\b|\s*<!DOCTYPE[^>]*XHTML", re.IGNORECASE)
 DOCUMENT_TYPE = re.compile(r"\s*(?:<!--(?:(?!-->).){0,5000}-->\s*){0,9}<!doctype\s", re.I | re.S)
+LINK_SIGN = re.compile(r"\s*(?:[#\u00b6\u00a7\U0001f517]|\[\s*edit[^\[\]]{0,20}\])\s*\Z")
 LONG_NUMBER = re.compile(r"&#(?:\d{8,}|[xX][0-9a-fA-F]{8,});?")  # beyond every character
 
 RAW = frozenset(("script", "style", "textarea", "title", "xmp", "iframe", "noembed", "noframes"))
@@ -159,7 +161,16 @@ def visible(page: str, source: str) -> Contents:
     reader = _Reader(source, StyleSheets(_sheets(page, xml=xml), source, fold=fold))
     for token in tokens(page, xml=xml):
         reader.take(token)
-    return Contents(reader.flow.text().replace("\xa0", " "), reader.title)
+    shown = reader.flow.text().replace("\xa0", " ")
+    return Contents(shown, reader.title, without_links(reader.flow.headings) or None)
+
+
+def without_links(headings: Sequence[Heading]) -> list[Heading]:
+    """Leave out of titles the signs that link to them ("#", "[edit]"), where most of a page do."""
+    linked = sum(LINK_SIGN.search(one.title) is not None for one in headings)
+    if linked < 3 or 4 * linked < 3 * len(headings):
+        return list(headings)
+    return [one._replace(title=LINK_SIGN.sub("", one.title)) for one in headings]
 
 
 def tokens(page: str, *, xml: bool = False) -> Iterator[Token]:
@@ -430,6 +441,8 @@ class _Reader:
             self.flow.open_cell(_span(given.get("colspan")), _span(given.get("rowspan")))
         elif name in LINES:
             self.flow.part(1)
+        elif name in HEADINGS:
+            self.flow.open_heading(int(name[1]))
         elif name in BLOCKS:
             self.flow.part()
 
@@ -441,6 +454,8 @@ class _Reader:
             self.flow.close_cell()
         elif name == "tr":
             self.flow.close_row()
+        elif name in HEADINGS:
+            self.flow.close_heading()
         elif name in BLOCKS:
             self.flow.part()
 

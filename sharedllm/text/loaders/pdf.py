@@ -7,16 +7,21 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sharedllm.errors import DocumentError
 from sharedllm.text.loaders.flow import BAR, Measured
 from sharedllm.text.loaders.source import Contents, Given
-from sharedllm.text.pages import join_pages
+from sharedllm.text.outline import Heading
+from sharedllm.text.pages import join_pages, page_starts
 
 if TYPE_CHECKING:
     from pypdf import PageObject, PdfReader
 
+DEEPEST_BOOKMARK = 12
+WORDS = re.compile(r"[^\W_]+")
+HYPHEN, BREAK_OR_SIGN = "[-\u00ad\u2010\u2011]?", r"[\W_]{0,8}"
+LONGEST_BOOKMARK = 30  # words of a title that are looked for on its page
 START = b"%PDF-"
 # Titles that programs write into every file.
 NO_TITLE = re.compile(
@@ -65,6 +70,7 @@ def read_pdf(given: Given) -> Contents:
                 pages.append(_page(page))
                 measured.add(len(pages[-1]))
             title = (reader.metadata.title if reader.metadata else None) or ""
+            bookmarks = list(_bookmarks(reader))
     except DocumentError:
         raise
     except DependencyError as error:
@@ -83,7 +89,7 @@ def read_pdf(given: Given) -> Contents:
             f"{source} has {len(pages)} pages but no text, only images; run OCR over it first "
             "(for instance: ocrmypdf in.pdf out.pdf)"
         )
-    return Contents(text, title)
+    return Contents(text, title, _placed(bookmarks, text, len(pages)) or None)
 
 
 def _require_open(reader: PdfReader, source: str) -> None:
@@ -103,6 +109,80 @@ def _silent_pypdf() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+# -- bookmarks -------------------------------------------------------------------------------------
+
+
+class Bookmark(NamedTuple):
+    """An entry of the outline that a PDF brings: its page, counted from 0, level and title."""
+
+    page: int
+    level: int
+    title: str
+
+
+def _bookmarks(reader: PdfReader) -> Iterator[Bookmark]:
+    """Yield the bookmarks that lead to a page, in their order.
+
+    Where what pypdf reads of them is broken, there are none: nothing of the text is lost.
+    """
+    try:
+        found = list(_flat(reader.outline, reader, 1))
+    except Exception:  # as for the file itself, whatever pypdf stumbles over
+        return
+    yield from found
+
+
+def _flat(entries: Sequence[Any], reader: PdfReader, level: int) -> Iterator[Bookmark]:
+    for entry in entries:
+        if isinstance(entry, list):
+            if level < DEEPEST_BOOKMARK:
+                yield from _flat(entry, reader, level + 1)
+            continue
+        page = reader.get_destination_page_number(entry)
+        if page is not None and page >= 0:
+            yield Bookmark(page, level, str(entry.title or ""))
+
+
+def _placed(bookmarks: Sequence[Bookmark], text: str, pages: int) -> list[Heading]:
+    """The headings that bookmarks stand for: where their titles are on their pages.
+
+    A title that is not there as it is spelled begins with its page, or after the one before it.
+    """
+    starts = page_starts(text) or (0,)
+    if len(starts) != pages or len({one.page for one in bookmarks}) < 2 < len(bookmarks):
+        return []
+    ends = [*starts[1:], len(text)]
+    out: list[Heading] = []
+    for page, level, title in bookmarks:
+        if page >= pages:
+            continue
+        least = max(starts[page], out[-1].start + 1 if out else 0)
+        found = _title_pattern(title).search(text, starts[page], ends[page])
+        if found and found.start("title") < least:
+            found = _title_pattern(title).search(text, min(least, ends[page]), ends[page])
+        if found:
+            at = found.start("title")
+        else:  # at the beginning of the page, or of the line after the one before it
+            at = least if least == starts[page] else text.find("\n", least) + 1
+            at += len(text[at : ends[page]]) - len(text[at : ends[page]].lstrip())
+            if not least <= at < ends[page]:
+                continue
+        number = found.group("number") if found else None
+        out.append(Heading(at, level, f"{number} {title}" if number else title))
+    return out
+
+
+def _title_pattern(title: str) -> re.Pattern[str]:
+    """Matches a title at the beginning of a line, after any number; hyphens do not count."""
+    words = [HYPHEN.join(map(re.escape, word)) for word in WORDS.findall(title)[:LONGEST_BOOKMARK]]
+    return re.compile(
+        r"(?:^|(?<=\f))[ \t]*(?P<title>(?:[^\W\d_]+[ \t]+)?"
+        r"(?:(?P<number>(?:[A-Z]|[\dIVXLC]{1,6})(?:\.\d+)*\.?)[ \t]+)?"
+        + rf"\W*{BREAK_OR_SIGN.join(words)})",
+        re.MULTILINE | re.IGNORECASE,
+    )
 
 
 # -- tables ----------------------------------------------------------------------------------------

@@ -105,7 +105,7 @@ def _rows(text: str, delimiter: str | None, source: str) -> Contents:
         finally:
             csv.field_size_limit(before)
     found = out.text()
-    return Contents(found or "\n".join(header) if names else "")
+    return Contents(found or "\n".join(header) if names else "", "", ())
 
 
 def _delimiter(text: str) -> str:
@@ -153,7 +153,7 @@ def read_json(given: Given) -> Contents:
     """
     out = Paragraphs(given.source)
     _put(_parsed(decode(given), given.source), out)
-    return Contents(out.text())
+    return Contents(out.text(), "", ())
 
 
 def read_jsonl(given: Given) -> Contents:
@@ -168,7 +168,7 @@ def read_jsonl(given: Given) -> Contents:
         if line.strip():
             _put(_parsed(line, f"line {number} of {given.source}"), out)
             out.close()
-    return Contents(out.text())
+    return Contents(out.text(), "", ())
 
 
 def _parsed(text: str, what: str) -> Any:

@@ -71,7 +71,8 @@ def read_rtf(given: Given) -> Contents:
     for token in TOKEN.finditer(given.data.decode("latin-1")):
         reader.take(token)
     reader.flush()
-    return Contents(reader.flow.text(), "".join(reader.title))
+    text = reader.flow.text()
+    return Contents(text, "".join(reader.title), reader.flow.headings or None)
 
 
 class _Reader:
@@ -85,7 +86,7 @@ class _Reader:
         self._now = _Group()
         self._bytes = bytearray()  # of characters with several bytes
         self._marked, self._skip, self._in_title, self._row = False, 0, 0, False
-        self._high = ""
+        self._high, self._level = "", 0
 
     def take(self, token: re.Match[str]) -> None:
         """Go on by one token."""
@@ -144,7 +145,7 @@ class _Reader:
         elif word == "bin":
             return  # its bytes are inside of a picture
         elif not now.out:
-            self._layout(word)
+            self._layout(word, number)
             if word in SIGNS:
                 flow.words(SIGNS[word])
 
@@ -156,8 +157,12 @@ class _Reader:
         elif word == "ansicpg" and _known(f"cp{number}"):
             self._encoding = f"cp{number}"
 
-    def _layout(self, word: str) -> None:
+    def _layout(self, word: str, number: int | None = None) -> None:
         flow = self.flow
+        if word in ("pard", "outlinelevel"):  # which holds for all paragraphs until the next one
+            level = -1 if word == "pard" or number is None else number
+            self._level = level + 1 if 0 <= level < 9 else 0
+            flow.open_heading(self._level)
         if word == "trowd" and not self._row:
             flow.open_table(gap=1)
             flow.open_cell()
@@ -171,7 +176,9 @@ class _Reader:
             flow.close_table(gap=1)
             self._row = False
         elif word in ("par", "sect", "page", "footnote"):
+            flow.close_heading()
             flow.part()
+            flow.open_heading(self._level)
         elif word == "line":
             flow.line()
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
+
+from sharedllm.text.outline import Heading, Outline
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,10 +28,17 @@ class Given:
 
 
 class Contents(NamedTuple):
-    """The text of a file, and the title that it states ("" without one)."""
+    """The text of a file, the title that it states, and its headings.
+
+    Attributes
+    ----------
+    title : "" without one
+    headings : those that the format marks; None if they are to be found in the text
+    """
 
     text: str
     title: str = ""
+    headings: Sequence[Heading] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,8 +56,12 @@ class SourceText:
         The title that the file states, else its name, without its ending and underscores.
     source : str
         The path as it was given; bytes of a name that are not UTF-8 are spelled ``\xe9``.
+    outline : tuple of Section
+        The sections of the text: by the headings, bookmarks or contents of the file, else by
+        headings in the text. Empty for code, data and texts without any.
     """
 
     text: str
     title: str
     source: str
+    outline: Outline = ()

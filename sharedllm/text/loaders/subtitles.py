@@ -48,7 +48,9 @@ def read_subtitles(given: Given) -> Contents:
         if not paragraphs or not 0 <= second - paragraphs[-1][0] < PARAGRAPH_S:
             paragraphs.append((second, []))
         paragraphs[-1][1].append(words)
-    return Contents("\n\n".join(f"[{_time(at)}] {' '.join(lines)}" for at, lines in paragraphs))
+    return Contents(
+        "\n\n".join(f"[{_time(at)}] {' '.join(lines)}" for at, lines in paragraphs), "", ()
+    )
 
 
 def _time(second: int) -> str:
