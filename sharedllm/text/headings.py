@@ -181,6 +181,7 @@ RANKS = {
 RANKS |= {"article": 5, "section": 6, "clause": 7}
 NUMBERED = 8  # rank of headings with a bare number; those with more levels have higher ones
 LONE, CUT = 100, 101  # ranks of numbers without a name, until it is known what they number
+LOOKED_AT = 400  # characters of a line; of longer ones, which are paragraphs, the first
 LONGEST = 120  # characters of a heading's line
 MOST_WORDS = 14  # of a title
 FEW_WORDS = 6  # of a title that may end in a full stop
@@ -210,7 +211,7 @@ LINE = re.compile(
     rf"|{ROMAN}(?:\.?[ \t]*$|[.:)][ ]+\S)"
     r"|\d{1,3}(?:\.\d{1,3}){0,5}\.?(?:[ \t]+\S|[ \t]*$)"
     rf"|(?:{_ALONE})[.:]?[ \t]*$"
-    r")[^\n\f]{0,400})$",
+    rf")[^\n\f]{{0,{LOOKED_AT}}})",
     re.MULTILINE,
 )
 CONTENTS_LINE = re.compile(
@@ -303,7 +304,7 @@ def _lines(text: str) -> Iterator[_Line]:
             line=line.strip("*_ \t"),
             apart=apart or last == found.start() - 1,
             after=dense and _ends_before(text, found.start()),
-            goes_on=not dense and _goes_on(text, start, start + len(line)),
+            goes_on=_goes_on(text, start, found.end(), dense=dense),
             indent=len(found["indent"].strip("\f").expandtabs(4)),
         )
         made = _labelled(place)
@@ -319,10 +320,12 @@ def _stands_apart(text: str, at: int) -> bool:
     return not rest.strip() if line or before.startswith("\n") else not before.strip()
 
 
-def _goes_on(text: str, start: int, end: int) -> bool:
-    """True of a line that the next one continues: a full one, or before a small letter."""
+def _goes_on(text: str, start: int, end: int, *, dense: bool) -> bool:
+    """True of a line that is a paragraph's: longer than was looked at, or continued by the next."""
+    if text[end : end + 1].strip():
+        return True
     below = text[end : end + 80].partition("\n")[2].partition("\n")[0].strip()
-    return bool(below) and (end - start >= FULL or below[0].islower())
+    return not dense and bool(below) and (end - start >= FULL or below[0].islower())
 
 
 def _ends_before(text: str, at: int) -> bool:
@@ -359,9 +362,10 @@ def _with_kind(place: _Place, label: Label) -> _Line | None:
     is_title = _is_title(label.rest, stop=True) or (lead.endswith(":") and label.rest.isdigit())
     if len(place.line) <= LONGEST and not place.goes_on and is_title:
         return _Line(place.start, place.end, place.line, label, rank)
-    if label.kind in CLAUSES and lead.endswith((".", ":")):
-        return _run_in(place, label, rank) or _clause(place, label, rank)
-    return _run_in(place, label, rank)
+    if not lead.endswith((".", ":", "-", "\u2013", "\u2014")):
+        return None
+    run_in = _run_in(place, label, rank)
+    return _clause(place, label, rank) if run_in is None and label.kind in CLAUSES else run_in
 
 
 def _run_in(place: _Place, label: Label, rank: int) -> _Line | None:

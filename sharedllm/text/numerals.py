@@ -134,6 +134,16 @@ def _roman(given: str) -> int:
     return sum(-value if value < max(values[at:]) else value for at, value in enumerate(values))
 
 
+def roman(number: int) -> str:
+    """A number from 1 on in Roman numerals."""
+    pairs = (1000, "M"), (900, "CM"), (500, "D"), (400, "CD"), (100, "C"), (90, "XC"), (50, "L")
+    out = ""
+    for value, letters in (*pairs, (40, "XL"), (10, "X"), (9, "IX"), (5, "V"), (4, "IV"), (1, "I")):
+        out += number // value * letters
+        number %= value
+    return out
+
+
 def _chinese(given: str) -> str:
     if given.isdigit() and given.isascii():
         return str(int(given))

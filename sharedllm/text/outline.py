@@ -14,9 +14,10 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
-from sharedllm.arguments import shown
+from sharedllm.arguments import shown, unicode_problem
 from sharedllm.errors import DocumentError, SectionError
 from sharedllm.text.numerals import label_of, number_of
 
@@ -78,12 +79,6 @@ def make_outline(headings: Iterable[Heading], characters: int) -> Outline:
             found.setdefault(one.start, one._replace(title=title))
     kept = _highest(list(found.values()))
     levels = {level: n for n, level in enumerate(sorted({h.level for h in kept}), start=1)}
-    ends = [characters] * len(kept)
-    open_: list[int] = []
-    for at, one in enumerate(kept):
-        while open_ and kept[open_[-1]].level >= one.level:
-            ends[open_.pop()] = one.start
-        open_.append(at)
     return tuple(
         Section(
             title=one.title,
@@ -92,8 +87,19 @@ def make_outline(headings: Iterable[Heading], characters: int) -> Outline:
             end=end,
             number=number_of(one.title),
         )
-        for one, end in zip(kept, ends, strict=True)
+        for one, end in zip(kept, _ends(kept, characters), strict=True)
     )
+
+
+def _ends(headings: Sequence[Heading | Section], characters: int) -> list[int]:
+    """Where each of `headings`, in order, is ended by the next of its level or a higher one."""
+    ends = [characters] * len(headings)
+    begun: list[int] = []
+    for at, one in enumerate(headings):
+        while begun and headings[begun[-1]].level >= one.level:
+            ends[begun.pop()] = one.start
+        begun.append(at)
+    return ends
 
 
 def one_line(title: str) -> str:
@@ -120,13 +126,40 @@ def require_outline(given: Sequence[Section], text: str) -> Outline:
             f"outline is {shown(given)}; give sections (Section), or None to have them found"
         )
     for one in given:
-        if not 0 <= one.start < one.end <= len(text) or one.level < 1:
+        if not _is_section_of(one, len(text)):
             raise DocumentError(
-                f"the section {one.title!r} has level {one.level} and the characters {one.start} "
-                f"to {one.end} of a text of {len(text):,}; give a level of at least 1 and "
-                "characters of the text"
+                f"the section {shown(one.title)} has level {shown(one.level)}, number "
+                f"{shown(one.number)} and the characters {shown(one.start)} to {shown(one.end)} of "
+                f"a text of {len(text):,}; give a title and a number as text, a level of at least "
+                "1 and characters of the text"
             )
+    if _is_outline(given, len(text)):  # nearly always; numbers take longer to find
+        return tuple(given)
     return make_outline((Heading(one.start, one.level, one.title) for one in given), len(text))
+
+
+def _is_section_of(one: Section, characters: int) -> bool:
+    """True of a section whose values are such as a text of so many characters allows."""
+    texts, numbers = (one.title, one.number), (one.level, one.start, one.end)
+    return (
+        all(isinstance(value, str) and not unicode_problem(value) for value in texts)
+        and all(isinstance(n, int) and not isinstance(n, bool) for n in numbers)
+        and len(one.number) <= LONGEST_TITLE
+        and one.level > 0
+        and 0 <= one.start < one.end <= characters
+    )
+
+
+def _is_outline(given: Sequence[Section], characters: int) -> bool:
+    """True of sections as :func:`make_outline` makes them."""
+    levels = {one.level for one in given}
+    return (
+        len(given) <= MOST_SECTIONS
+        and levels == set(range(1, len(levels) + 1))
+        and all(before.start < after.start for before, after in pairwise(given))
+        and [one.end for one in given] == _ends(given, characters)
+        and all(one.title == one_line(one.title) for one in given)
+    )
 
 
 def _highest(headings: list[Heading]) -> list[Heading]:

@@ -186,6 +186,19 @@ def test_clauses_of_a_contract() -> None:
     ]
 
 
+def test_paragraphs_may_be_long_lines() -> None:
+    long = f"The Supplier shall deliver. {PROSE.strip()} {PROSE.strip()} {PROSE.strip()}"
+    text = f"1. TERMS\n\n1.1 {long}\n\n1.2 Price. {long}\n\n2. ENDS\n\n2.1 {long}\n\n3.1 {long}\n\n"
+    assert titles(text) == [
+        "1. TERMS",
+        "  1.1 The Supplier shall deliver",
+        "  1.2 Price",
+        "2. ENDS",
+        "  2.1 The Supplier shall deliver",
+    ]
+    assert titles(f"Chapter 1 {long}\n\nChapter 2 {long}\n\n") == []
+
+
 def test_pages_of_a_pdf_have_no_blank_lines() -> None:
     body = ("A line of the text as it stands in the PDF, of which there are many here\n" * 12)[:-1]
     text = "\n".join([

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sharedllm.text.numerals import Label, label_of, number_of
+from sharedllm.text.numerals import Label, label_of, number_of, roman
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,8 @@ def test_titles_without_a_number(title: str) -> None:
 @pytest.mark.parametrize("title", ["I am born", "A visit", "V is for vendetta"])
 def test_a_word_is_no_number(title: str) -> None:
     assert number_of(title) == ""
+
+
+@pytest.mark.parametrize("number", [1, 4, 9, 14, 40, 90, 399, 444, 1989, 3999])
+def test_roman_numerals(number: int) -> None:
+    assert number_of(f"Chapter {roman(number)}") == str(number)

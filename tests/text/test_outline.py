@@ -204,6 +204,11 @@ def test_given_outlines_are_checked() -> None:
         [Section(title="A", level=1, start=0, end=9)],
         [Section(title="A", level=1, start=5, end=5)],
         [Section(title="A", level=1, start=-1, end=5)],
+        [Section(title=3, level=1, start=0, end=5)],  # type: ignore[arg-type]
+        [Section(title="\ud800", level=1, start=0, end=5)],
+        [Section(title="A", level=1, start=0, end=5, number="1" * 1000)],
+        [Section(title="A", level=True, start=0, end=5)],
+        [Section(title="A", level=1, start="0", end=5)],  # type: ignore[arg-type]
     ):
         with pytest.raises(DocumentError, match=r"outline|section"):
             require_outline(wrong, "abcdefgh")  # type: ignore[arg-type]

@@ -19,8 +19,11 @@ LONGEST_ROW = 1_000  # characters that are put on one line; longer cells are blo
 DEEPEST_TABLE = 20  # tables within tables; cells further down are plain blocks
 # Around a heading of level 1 to 9; what Unicode keeps free for such marks.
 OPENS, CLOSES = "\ufdd1\ufdd2\ufdd3\ufdd4\ufdd5\ufdd6\ufdd7\ufdd8\ufdd9", "\ufdd0"
-MARKS = re.compile(f"[{OPENS}{CLOSES}]")
-HEADING = re.compile(f"([^{OPENS}]*)([{OPENS}])([^{CLOSES}]*){CLOSES}")
+NUMBERS = "\ufdda"  # after the number of a heading that has one besides its text
+MARKS = re.compile(f"[{OPENS}{CLOSES}{NUMBERS}]")
+HEADING = re.compile(
+    f"([^{OPENS}]*)([{OPENS}])(?:([^{CLOSES}{NUMBERS}]*){NUMBERS})?([^{CLOSES}]*){CLOSES}"
+)
 BAR = " | "
 SPACES = re.compile(r"[ \t\r\n\f]+")
 EMPTY_LINES = re.compile(r"\n{3,}")
@@ -80,7 +83,7 @@ class Flow:
         self._part = _Part()
         self._outer: list[_Part] = []
         self._tables: list[_Table | None] = []  # None: too deep to have rows
-        self._level = 0  # of the open heading
+        self._level, self._number = 0, ""  # of the open heading
         self._in_heading = False  # it has text
         self._marked = False  # some heading has
         self.headings: list[Heading] = []
@@ -115,7 +118,8 @@ class Flow:
                 part.pieces.append(between)
         part.gap, part.space = 0, False
         if self._level and not self._in_heading:
-            part.pieces.append(OPENS[self._level - 1])
+            number = f"{self._number}{NUMBERS}" if self._number else ""
+            part.pieces.append(f"{OPENS[self._level - 1]}{number}")
             self._in_heading = self._marked = True
         part.pieces.append(text)
         self._measured.add(len(text) + 2)
@@ -125,15 +129,19 @@ class Flow:
         if text:
             self._put(text)
 
-    def open_heading(self, level: int) -> None:
+    def open_heading(self, level: int, number: str = "") -> None:
         """Begin a heading of level 1 to 9, which is a block of its own; it ends an open one.
 
         Level 0 is plain text.
+
+        Parameters
+        ----------
+        number : in front of its title in the outline, where it is not in the text
         """
         self.close_heading()
         if level:
             self.part()
-        self._level = level
+        self._level, self._number = level, MARKS.sub("", number)
 
     def close_heading(self) -> None:
         """End the open heading, if there is one."""
@@ -236,9 +244,10 @@ class Flow:
     def _without_marks(self, marked: str) -> str:
         """Take the marks of headings out of the text, and note where these are."""
         pieces, at, self.headings = list[str](), 0, []
-        for before, opened, title in HEADING.findall(f"{marked}{OPENS[0]}{CLOSES}"):
+        for before, opened, number, title in HEADING.findall(f"{marked}{OPENS[0]}{CLOSES}"):
             pieces += [before, title]
-            self.headings.append(Heading(at + len(before), OPENS.index(opened) + 1, title))
+            named = f"{number} {title}" if number else title
+            self.headings.append(Heading(at + len(before), OPENS.index(opened) + 1, named))
             at += len(before) + len(title)
         self.headings.pop()  # the empty one that ends the text
         return "".join(pieces)

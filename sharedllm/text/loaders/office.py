@@ -7,13 +7,12 @@ their pictures in memory.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
-from sharedllm.errors import DocumentError
 from sharedllm.text.loaders.flow import Flow, Measured
 from sharedllm.text.loaders.packages import Ignoring, Link, Package, Title
 from sharedllm.text.loaders.source import Contents, Given
+from sharedllm.text.loaders.word_styles import WordStyles, number, outline_level
 from sharedllm.text.outline import Heading
 from sharedllm.text.pages import BREAK
 
@@ -21,12 +20,11 @@ OFF = ("0", "false", "off")
 WORD_MAIN = "word/document.xml"
 SLIDES_MAIN = "ppt/presentation.xml"
 # Deleted text, instructions of fields, phonetic guides, and second versions for old programs.
-UNSEEN = frozenset("del moveFrom delText instrText delInstrText Fallback rt".split())
+UNSEEN = frozenset("pPrChange del moveFrom delText instrText delInstrText Fallback rt".split())
 SHAPES = ("sp", "graphicFrame", "grpSp", "cNvPr", "ph")
 TITLES = ("title", "ctrTitle")
 BETWEEN = f"\n{BREAK}"  # two slides
-HEADING_STYLE = re.compile(r"(?:heading|\u00fcberschrift|titre|t\u00edtulo|titolo) ?([1-9])", re.I)
-DEEPEST_STYLE = 20  # styles that are based on one another
+OF_PARAGRAPH = ("pStyle", "outlineLvl", "numId", "ilvl")
 NOT_NOTES = ("separator", "continuationSeparator", "continuationNotice")
 NOT_OF_THE_SLIDE = ("dt", "ftr", "sldNum", "hdr", "sldImg")  # on every slide
 
@@ -43,10 +41,11 @@ def read_docx(given: Given) -> Contents:
     package = Package(given.data, given.source)
     main = _main(package, WORD_MAIN)
     flow = Flow(given.source)
-    package.parse(main, _Word(flow, _heading_styles(package, main)))
+    styles = WordStyles(package, main)
+    package.parse(main, _Word(flow, styles))
     for link in package.links(main).values():
         if link.kind in ("footnotes", "endnotes") and link.part in package:
-            package.parse(link.part, _Word(flow, {}))
+            package.parse(link.part, _Word(flow, styles))
     return Contents(flow.text(), _title(package), flow.headings or None)
 
 
@@ -94,65 +93,17 @@ def _title(package: Package) -> str:
     return title.text
 
 
-def _heading_styles(package: Package, main: str) -> Mapping[str, int]:
-    """The level of each style that is a heading's; none where the list of styles is broken."""
-    styles = _Styles()
-    for link in package.links(main).values():
-        if link.kind == "styles" and link.part in package:
-            try:
-                package.parse(link.part, styles)
-            except DocumentError:  # of the styles alone, which the text does not need
-                return {}
-    return styles.levels()
-
-
-class _Styles(Ignoring):
-    """Collects the outline levels of paragraph styles."""
-
-    def __init__(self) -> None:
-        self._style = ""
-        self._named: dict[str, int] = {}
-        self._based: dict[str, str] = {}
-
-    def start(self, name: str, attributes: Mapping[str, str]) -> None:
-        value = attributes.get("val", "")
-        if name == "style":
-            self._style = attributes.get("styleId", "")
-        elif name == "outlineLvl":
-            self._named.setdefault(self._style, _outline_level(value))
-        elif name == "name" and self._style:
-            found = HEADING_STYLE.fullmatch(value)
-            if found:
-                self._named[self._style] = int(found[1])
-        elif name == "basedOn" and self._style:
-            self._based[self._style] = value
-
-    def end(self, name: str) -> None:
-        if name == "style":
-            self._style = ""
-
-    def levels(self) -> dict[str, int]:
-        """The level of each style that is a heading's, by its id; those below inherit it."""
-        out = dict(self._named)
-        for style in self._based:
-            above, steps = style, 0
-            while above not in out and above in self._based and steps < DEEPEST_STYLE:
-                above, steps = self._based[above], steps + 1
-            if above in out:
-                out[style] = out[above]
-        return {style: level for style, level in out.items() if level}
-
-
 class _Word(Ignoring):
     """Follows the elements of a Word document.
 
     Parameters
     ----------
-    levels : of headings, by the style of their paragraph
+    styles : which of its paragraphs are headings, and their numbers
     """
 
-    def __init__(self, flow: Flow, levels: Mapping[str, int]) -> None:
-        self._flow, self._levels = flow, levels
+    def __init__(self, flow: Flow, styles: WordStyles) -> None:
+        self._flow, self._styles = flow, styles
+        self._paragraph: dict[str, str] = {}  # what its properties say
         self._unseen = 0  # depth inside of elements that are left out
         self._hidden = [False]  # by run: its text is hidden
         self._text = 0
@@ -164,11 +115,10 @@ class _Word(Ignoring):
             return
         flow = self._flow
         if name == "p":
+            self._paragraph = {}
             flow.part()
-        elif name in ("pStyle", "outlineLvl"):
-            given = attributes.get("val", "")
-            level = self._levels.get(given, 0) if name == "pStyle" else _outline_level(given)
-            flow.open_heading(level)
+        elif name in OF_PARAGRAPH:
+            self._paragraph[name] = attributes.get("val", "")
         elif name == "r":
             self._hidden.append(False)
         elif name == "vanish":
@@ -201,6 +151,8 @@ class _Word(Ignoring):
         if name in ("p", "footnote", "endnote"):
             flow.close_heading()
             flow.part()
+        elif name == "pPr":
+            self._properties()
         elif name == "r":
             self._hidden.pop()
         elif name == "rPr" and len(self._hidden) == 1:
@@ -213,6 +165,17 @@ class _Word(Ignoring):
             flow.close_row()
         elif name == "tbl":
             flow.close_table()
+
+    def _properties(self) -> None:
+        """Begin a heading where the properties of a paragraph make it one; count it in any case."""
+        given = self._paragraph
+        style, use = given.get("pStyle", ""), given.get("numId")
+        level = number(given["ilvl"]) if "ilvl" in given else None
+        shown = self._styles.number(style, use, level)
+        heading = self._styles.heading(style)
+        if "outlineLvl" in given:
+            heading = outline_level(given["outlineLvl"])
+        self._flow.open_heading(heading, shown)
 
     def data(self, text: str) -> None:
         if self._text and not self._unseen and not self._hidden[-1]:
@@ -311,11 +274,6 @@ class _Slide(Ignoring):
     def data(self, text: str) -> None:
         if self._text and not self._unseen and not any(self._skipped):
             self._flow.words(text)
-
-
-def _outline_level(given: str) -> int:
-    """The level of a heading, from 1; 0 for plain text."""
-    return int(given) + 1 if given.isascii() and given.isdigit() and int(given) < 9 else 0
 
 
 def _number(given: str | None) -> int:

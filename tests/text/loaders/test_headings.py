@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,15 @@ import docx
 import pptx
 import pytest
 from docx.enum.style import WD_STYLE_TYPE
+from docx.oxml import parse_xml
+from docx.oxml.ns import nsdecls
 from hypothesis import given
 from hypothesis import strategies as st
 from pypdf import PdfWriter
 
 from sharedllm.text.loaders import SourceText, read_file
-from sharedllm.text.loaders.flow import CLOSES, OPENS
+from sharedllm.text.loaders.flow import CLOSES, NUMBERS, OPENS
+from sharedllm.text.outline import sections_named
 from tests.text import samples
 from tests.text.samples import zipped
 
@@ -102,7 +106,7 @@ def test_marks_of_headings_never_reach_the_text(page: str) -> None:
     plain = page
     for level in "123":
         plain = plain.replace(f"<h{level}>", "<address>").replace(f"</h{level}>", "</address>")
-    assert not set(with_headings.text) & set(OPENS + CLOSES)
+    assert not set(with_headings.text) & set(OPENS + CLOSES + NUMBERS)
     for section in with_headings.outline:
         line = " ".join(with_headings.text[section.start :].split())
         assert line.startswith(section.title.rstrip("\u2026")[:40].rstrip())
@@ -136,6 +140,88 @@ def test_headings_of_word(tmp_path: Path) -> None:
     document.save(out)
     source = read(tmp_path, "a.docx", out.getvalue())
     assert found(source) == [(1, "Aims", "Aims"), (2, "Means", "Means"), (1, "Ends", "Ends")]
+
+
+W = nsdecls("w")
+
+
+def numbered(levels: list[tuple[str, str]], uses: dict[str, str]) -> Any:
+    """A document whose heading styles belong to one list.
+
+    Parameters
+    ----------
+    levels : form and text of the number of each
+    uses : of the list: what each changes; the styles have the first
+    """
+    document = docx.Document()
+    lists = document.part.numbering_part.element
+    own = "".join(
+        f'<w:lvl w:ilvl="{n}"><w:start w:val="1"/><w:numFmt w:val="{form}"/>'
+        f'<w:pStyle w:val="Heading{n + 1}"/><w:lvlText w:val="{text}"/></w:lvl>'
+        for n, (form, text) in enumerate(levels)
+    )
+    lists.insert(0, parse_xml(f'<w:abstractNum {W} w:abstractNumId="90">{own}</w:abstractNum>'))
+    for use, changes in uses.items():
+        inside = f'<w:abstractNumId w:val="90"/>{changes}'
+        lists.append(parse_xml(f'<w:num {W} w:numId="{use}">{inside}</w:num>'))
+    for n in range(len(levels)):
+        style = document.styles[f"Heading {n + 1}"].element.get_or_add_pPr()
+        level = f'<w:ilvl w:val="{n}"/>' if n == 1 else ""  # else by the list's pStyle
+        first = next(iter(uses))
+        style.append(parse_xml(f'<w:numPr {W}>{level}<w:numId w:val="{first}"/></w:numPr>'))
+    return document
+
+
+def saved(document: Any) -> bytes:
+    out = io.BytesIO()
+    document.save(out)
+    return out.getvalue()
+
+
+def test_numbers_that_word_computes(tmp_path: Path) -> None:
+    levels = [("upperRoman", "Article %1"), ("decimal", "%1.%2."), ("lowerLetter", "(%3)")]
+    document = numbered(levels, {"90": ""})
+    for level, title in [(1, "Aims"), (2, "Use"), (2, "Scope"), (3, "Land"), (1, "Ends"), (2, "X")]:
+        document.add_heading(title, level)
+        document.add_paragraph("Text.")
+    source = read(tmp_path, "a.docx", saved(document))
+    assert found(source) == [
+        (1, "Article I Aims", "Aims"),
+        (2, "I.1. Use", "Use"),
+        (2, "I.2. Scope", "Scope"),
+        (3, "(a) Land", "Land"),
+        (1, "Article II Ends", "Ends"),
+        (2, "II.1. X", "X"),
+    ]
+    assert "Article" not in source.text  # citations quote what is there
+    assert [s.title for s in sections_named(source.outline, "article 2")] == ["Article II Ends"]
+
+
+def test_lists_that_begin_anew_and_headings_without_a_number(tmp_path: Path) -> None:
+    again = '<w:lvlOverride w:ilvl="0"><w:startOverride w:val="7"/></w:lvlOverride>'
+    document = numbered([("decimal", "%1."), ("bullet", "-")], {"90": "", "91": again})
+    for use in (None, None, "91", "91", "0", None):
+        heading = document.add_heading("A", 1)
+        if use is not None:
+            own = parse_xml(f'<w:numPr {W}><w:numId w:val="{use}"/></w:numPr>')
+            heading._p.get_or_add_pPr().append(own)
+    document.add_heading("B", 2)
+    source = read(tmp_path, "a.docx", saved(document))
+    titles = [title for _, title, _ in found(source)]
+    assert titles == ["1. A", "2. A", "7. A", "8. A", "A", "9. A", "B"]
+
+
+@pytest.mark.parametrize("part", ["word/numbering.xml", "word/styles.xml"])
+def test_broken_lists_and_styles_are_done_without(tmp_path: Path, part: str) -> None:
+    document = numbered([("decimal", "%1.")], {"90": ""})
+    document.add_heading("Aims", 1)
+    document.add_heading("Ends", 1)
+    with zipfile.ZipFile(io.BytesIO(saved(document))) as archive:
+        parts: dict[str, str | bytes] = {name: archive.read(name) for name in archive.namelist()}
+    source = read(tmp_path, "a.docx", zipped({**parts, part: "<broken"}))
+    assert source.text == "Aims\n\nEnds"
+    kept = [] if "styles" in part else ["Aims", "Ends"]
+    assert [title for _, title, _ in found(source)] == kept
 
 
 def test_titles_of_slides(tmp_path: Path) -> None:
