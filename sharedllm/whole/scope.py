@@ -56,10 +56,14 @@ _NOTHING = re.compile(  # questions that hold such words about something within 
     r"(?!.*\b(?:contradict|consistent|list|count|compare|you)\b)",
     re.IGNORECASE,
 )
+_ABOUT = r"(?!.{0,80}\b(?:about|regarding|concerning|related to|discussion)\b)"  # a part of it
+_OBJECT = (  # of a summary: nothing, "it", or a text
+    r"(?= *(?:$|[^\w\s]|(?:it|this|that|them|all|everything|what happens|briefly|in|for|to)\b"
+    rf"|(?:[\w'-]+ ){{0,4}}?{_TEXT}\b))"
+)
 _SUMMARY = (
-    _POLITE
-    + r"(?:summari[sz]e|sum up|tl;?\s?dr|recap|condense|shorten|outline the (?:argument|plot|"
-    r"content|text|document))\b",
+    _POLITE + rf"(?:summari[sz]e|sum up|tl;?\s?dr|recap|condense|shorten)\b{_OBJECT}{_ABOUT}",
+    _POLITE + r"outline the (?:argument|plot|content|text|document)\b",
     r"[.?!,;:] *(?:please )?(?:summari[sz]e|sum up|tl;?dr)\b",
     r"^\W*(?:(?:a|the|short|brief|concise) )*(?:summary|synopsis|tl;?dr|overview|abstract|gist|"
     r"highlights|"

@@ -25,6 +25,8 @@ def test_questions_for_passages_are_hardly_ever_taken_for_the_whole() -> None:
         ("What do these two documents disagree about?", "comparison"),
         ("Give me a chronology of the war.", "timeline"),
         ("Who buys the house?", "passages"),
+        ("Summarise the discussion about prices.", "passages"),
+        ("Can you please summarise the transcript?", "summary"),
         ("How many employees does the company have?", "passages"),
         ("x " * 5000, "passages"),
         ("(" * 500, "passages"),
