@@ -26,6 +26,8 @@ from sharedllm.progress import Progress, Reporter, reporter
 from sharedllm.readers.reader import Reader
 from sharedllm.search.citations import sentences_around_match
 from sharedllm.search.leaf_scores import Scores
+from sharedllm.search.rounds import SCORER
+from sharedllm.search.scorers import is_by_place
 from sharedllm.search.selection import SelectedNode, Selection, group_by_document
 from sharedllm.search.sentences import content_words, sentences, stem
 from sharedllm.text.words import parts as word_parts
@@ -203,17 +205,19 @@ class Whole(Iterator[str]):
         asked = Asked(turns=(("user", (question,)),), query=question, plain=True)
         level = self._level(asked, SHORT if self._reader.judges else None, NAMES_TOKENS)
         self._scores = self._score(question)
-        parts = near(parts_of(self._documents, self._scores, level, self._reach))
+        parts = parts_of(self._documents, self._scores, level, self._reach)
+        if self._search.scorer == SCORER:
+            parts = near(parts)
         parts = self._limited(parts, by_score=True)
         parts.sort(key=lambda part: -part.score)
         said: list[Said] = []
-        dry = 0
+        dry, ranked = 0, not is_by_place(self._search.scorer)
         for batch in self._parts.ask(parts, asked, new_tokens=NAMES_TOKENS, abstains=True):
             own = [one for one in batch if one.text]
             said += own
             dry = 0 if things_of(own, self._documents, question) else dry + len(batch)
             yield ""
-            if dry >= DRY:
+            if dry >= DRY and ranked:
                 break
         again = self._unanswered(parts, said, question)
         for batch in self._parts.ask(again, asked, new_tokens=NAMES_TOKENS, abstains=False):

@@ -344,3 +344,11 @@ def test_other_documents_are_compared_by_their_notes(saying: Make) -> None:
     )
     answer = llm.answer("Compare the two documents.", documents, max_new_tokens=60)
     assert answer.text == "They differ."
+
+
+@pytest.mark.parametrize("scorer", ["bm25", "recency"])
+def test_every_scorer_finds_all_of_a_list(saying: Make, scorer: str) -> None:
+    llm = saying(name_members)
+    text = club() + FILLER * 200  # the latest text, which recency likes best, names nobody
+    answer = llm.answer(QUESTION, read(llm, text), scorer=scorer)
+    assert answer.text == "\n".join(f"- {name}" for name in MEMBERS)
