@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sharedllm.config import GenerationConfig
 from sharedllm.encoding.document_encoder import ModelLock
-from sharedllm.generation.cuda_graph import StepGraph, StepGraphs
+from sharedllm.generation.cuda_graph import StepGraphs, can_capture, require_graphs
 from sharedllm.generation.logits_processors import Grammars, Lists, Row, TokenChooser
 from sharedllm.generation.row_text import RowText
 from sharedllm.injection.positions import Prompt
@@ -127,7 +127,7 @@ class Decoder:
 
     def _with_graphs(self, config: GenerationConfig) -> bool:
         if config.graphs:
-            StepGraph.require(self._upper)
+            require_graphs(self._upper)
         if config.graphs is None:
-            return config.max_new_tokens >= LEAST_GRAPHED and self._step_graphs.possible()
+            return config.max_new_tokens >= LEAST_GRAPHED and can_capture(self._upper)
         return config.graphs
