@@ -136,9 +136,7 @@ class StepBuffers:
     logits : (R, V), of each row's last token
     """
 
-    def __init__(
-        self, upper: UpperModel, like: Session, rows: int, rooms: tuple[int, int]
-    ) -> None:
+    def __init__(self, upper: UpperModel, like: Session, rows: int, rooms: tuple[int, int]) -> None:
         self._upper, self._apart = upper, like.layout.apart
         self.reads, self.padded = like.reads, False
         self.memory: list[MemoryPiece] = []
@@ -216,6 +214,15 @@ class StepBuffers:
             layer.move(source, target, used[i >= self._upper.layers])
         for x in [*self._next(), self.logits, *self.injected.state, *self.plain.state]:
             x[target] = x[source]
+
+    def clear(self, rows: Sequence[int]) -> None:
+        """Empty `rows`, so that steps of the others write within bounds."""
+        for row in rows:
+            for slots in (self.injected, self.plain):
+                slots.keys.order[row].fill_(NEVER)
+                slots.next[row] = 0
+                slots.seen[row] = 1
+            self._used[row] = 0, 0
 
     def copy(self, rows: int, other: StepBuffers) -> None:
         """Take the first `rows` rows of smaller buffers."""
