@@ -20,16 +20,16 @@ import torch
 from sharedllm import Answer, Document, SharedLLM
 from sharedllm.evaluation.run import hardware
 
-NOVEL = Path("cookbooks/data/cranford.txt")
+NOVEL = Path("cookbooks/data/the_mayor_of_casterbridge.txt")
 QUESTIONS = (
-    "Who is the narrator's friend in Cranford?",
-    "What did Captain Brown read before he died?",
-    "What happened to the cow that fell into the lime-pit?",
-    "Where did Peter go after he left home?",
-    "Who failed, so that Miss Matty lost her money?",
-    "What does Miss Matty sell?",
-    "What did Martha make of the pudding?",
-    "Why was Miss Jenkyns angry with Captain Brown?",
+    "Who buys Susan?",
+    "How much did the sailor pay for Susan?",
+    "What was mixed into the furmity?",
+    "What did Henchard swear in the church?",
+    "Which machine did Farfrae recommend?",
+    "Where did Lucetta come from?",
+    "What did Henchard leave for Elizabeth-Jane as a wedding present?",
+    "Who is the father of Elizabeth-Jane?",
 )
 
 
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     llm = SharedLLM.from_pretrained(device=args.device)
-    document = llm.remember(NOVEL)
+    document = llm.remember(NOVEL.read_text(encoding="utf-8"))
     budget: Any = args.budget if args.budget == "auto" else int(args.budget)
     rows = []
     for new_tokens in args.new_tokens:
