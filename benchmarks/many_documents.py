@@ -200,21 +200,21 @@ def rankings(
     llm = SharedLLM(memory.encoder)
     near = memory.encoder.near_words
 
-    def stored(found: Sequence[int]) -> list[int]:
-        return [chunks.rank[chunk] for chunk in found if chunk in chunks.rank]
+    def stored(found: Sequence[tuple[int, int]]) -> list[int]:
+        return [chunks.rank[chunk] for _, chunk in found if chunk in chunks.rank]
 
     @functools.lru_cache(1)
     def words(question: str) -> list[int]:
         with memory._database.read() as connection:
-            return stored(by_words(connection, question, DEEPEST))
+            return stored(by_words([connection], question, DEEPEST))
 
     def near_words(question: str) -> list[int]:
         with memory._database.read() as connection:
-            return stored(by_near_words(connection, question, near, DEEPEST))
+            return stored(by_near_words([connection], question, near, DEEPEST))
 
     def ours(question: str) -> list[int]:
         with memory._database.read() as connection:
-            return stored(candidates_of(connection, question, near, DEEPEST))
+            return stored(candidates_of([connection], question, near, DEEPEST))
 
     out: dict[str, Ranking] = {"words": words, "near words": near_words, "ours": ours}
     mean = Mean(chunks, llm)
@@ -276,7 +276,7 @@ def speed(args: argparse.Namespace, memory: TreeMemory, texts: Sequence[Text]) -
 
     def candidates(question: str) -> None:
         with memory._database.read() as connection:
-            candidates_of(connection, question, memory.encoder.near_words, DEEPEST)
+            candidates_of([connection], question, memory.encoder.near_words, DEEPEST)
 
     out: dict[str, Any] = {"documents": len(texts), "questions": len(asked)}
     before = _resident()

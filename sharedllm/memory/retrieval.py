@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,28 +48,89 @@ class _Scored:
     looked: Looked
 
 
-class Retrieval:
-    """Finds in one memory.
+class FoundDocuments(list[Document]):
+    """Documents that were found to be searched.
+
+    Attributes
+    ----------
+    away : tuple of str
+        Parts of memories that could not be searched, each with the reason.
+    """
+
+    def __init__(self, documents: Iterable[Document] = (), away: tuple[str, ...] = ()) -> None:
+        super().__init__(documents)
+        self.away = away
+
+
+class Part:
+    """One file of a memory, as a search reads it: most memories are one.
 
     Parameters
     ----------
     codec : of search vectors; None where they are stored whole
-    candidates : chunks that the exact search looks at
     """
 
-    def __init__(
-        self,
-        database: Database,
-        manifest: Manifest,
-        codec: VectorCodec | None,
-        candidates: int,
-    ) -> None:
-        self._database, self._manifest, self._codec = database, manifest, codec
-        self._candidates = candidates
+    def __init__(self, database: Database, manifest: Manifest, codec: VectorCodec | None) -> None:
+        self.database, self._manifest, self._codec = database, manifest, codec
+        self.lock = threading.RLock()
         self._stored: dict[tuple[object, ...], StoredDocuments] = {}
         self._looked = False
         self._outlined: tuple[int, dict[str, Outline]] = (-1, {})
-        self._lock = threading.RLock()
+
+    def stored_for(self, encoder: DocumentEncoder) -> StoredDocuments:
+        """The stored documents for `encoder`, which may be another object of the same weights.
+
+        Raises
+        ------
+        TreeMemoryMismatchError
+        """
+        key = (id(encoder), encoder.identity)
+        with self.lock:
+            if key not in self._stored:
+                settings = self._manifest.settings
+                self._manifest.require(Manifest.of(encoder, settings), self.database.folder)
+                codec = self._codec and self._codec.to(encoder.lower.device)
+                self._stored[key] = StoredDocuments(self.database, settings, encoder, codec)
+            return self._stored[key]
+
+    def look(self) -> None:
+        """Compare once what decides what is found at all: its rows are not read when they are not.
+
+        Raises
+        ------
+        TreeMemoryDamagedError
+        """
+        with self.lock, self.database.read() as connection:
+            if not self._looked:
+                tables.require_findable(connection)
+                self._looked = True
+
+    def outlines(self, connection: sqlite3.Connection) -> dict[str, Outline]:
+        """The outlines of all documents, read once after every change."""
+        now = tables.generation(connection)
+        if self._outlined[0] != now:
+            self._outlined = (now, outlines.outlines(connection))
+        return self._outlined[1]
+
+
+class Retrieval:
+    """Finds in one memory, of one part or several that the same model made.
+
+    Parameters
+    ----------
+    candidates : chunks that the exact search looks at
+    """
+
+    def __init__(self, parts: Sequence[Part], candidates: int) -> None:
+        self._parts, self._candidates = parts, candidates
+
+    @contextmanager
+    def _snapshots(self) -> Iterator[list[sqlite3.Connection]]:
+        """One snapshot of each part."""
+        with ExitStack() as held:
+            for part in self._parts:
+                held.enter_context(part.lock)
+            yield [held.enter_context(part.database.read()) for part in self._parts]
 
     def documents_for(
         self,
@@ -77,7 +139,7 @@ class Retrieval:
         given: Mapping[str, Any] | None,
         names: Sequence[str] = (),
         section: str | None = None,
-    ) -> Sequence[Document]:
+    ) -> FoundDocuments:
         """Find what to search for `query`, the best part last.
 
         Parameters
@@ -94,11 +156,12 @@ class Retrieval:
         SectionError
             If none of these has such a section.
         """
-        return [document for document, _ in self._found(query, encoder, given, names, section)]
+        found = self._found(query, encoder, given, names, section)
+        return FoundDocuments(document for document, _ in found)
 
     def whole_documents(
         self, encoder: DocumentEncoder, given: Mapping[str, Any] | None
-    ) -> Sequence[Document]:
+    ) -> FoundDocuments:
         """Return all documents that the filter lets through, whole, in the order of addition.
 
         Raises
@@ -107,12 +170,13 @@ class Retrieval:
             As :meth:`documents_for`.
         """
         stored = self._stored_for(encoder)
-        self._look()
-        with self._lock, self._database.read() as connection:
-            found = [stored.document(connection, run) for run in every_text(connection, given)]
+        with self._snapshots() as connections:
+            found = FoundDocuments(
+                stored[run.part].document(connections[run.part], run)
+                for run in every_text(connections, given)
+            )
         if not found:
-            through = " that the filter lets through" if given else ""
-            raise InputError(f"the memory holds no document{through}; add() some")
+            raise _nothing(given)
         return found
 
     def search(
@@ -133,13 +197,16 @@ class Retrieval:
             looked = follow(query, documents, scores, default)
             return _Scored(documents, [names for _, names in parts], scores, looked)
 
-        with self._database.read() as connection:
-            large = is_large(connection, given, self._candidates)
-        most = default.rounds if large else 1
+        most = default.rounds if self.leaves_out(given) else 1
         found = find_in_rounds(find, lambda one: one.looked.unfound, most)
         return best_passages(
             query, k, found.documents, found.names, found.scores, found.looked.followed
         )
+
+    def leaves_out(self, given: Mapping[str, Any] | None) -> bool:
+        """Return True where a search looks at a part of the documents only."""
+        with self._snapshots() as connections:
+            return is_large(connections, given, self._candidates)
 
     def _found(
         self,
@@ -151,22 +218,22 @@ class Retrieval:
     ) -> list[tuple[Document, dict[str, Any]]]:
         """Documents to search, each with the names and metadata of its stored document."""
         stored = self._stored_for(encoder)
-        self._look()
-        with self._lock, self._database.read() as connection:
+        with self._snapshots() as connections:
             if section is None:
-                runs = self._runs(connection, query, encoder, given, names)
+                runs = self._runs(connections, query, encoder, given, names)
             else:
-                sections = self._sections(connection, given, section)
+                sections = self._sections(connections, given, section)
                 runs = in_sections(
-                    *(connection, query, encoder.near_words, self._candidates, given, sections),
+                    *(connections, query, encoder.near_words, self._candidates, given, sections),
                     names,
                 )
             # text by text: a long one is unpacked once for all of its runs
             made = {
-                run: stored.document(connection, run) for run in sorted(runs, key=lambda r: r.text)
+                run: stored[run.part].document(connections[run.part], run)
+                for run in sorted(runs, key=lambda r: (r.part, r.text))
             }
             found = [
-                (made[run], tables.names(tables.document_row(connection, run.document)))
+                (made[run], tables.names(tables.document_row(connections[run.part], run.document)))
                 for run in runs
             ]
         if section is not None:
@@ -176,81 +243,63 @@ class Retrieval:
                 for part in parts_in(document, section, encoder.tree)
             ]
         if not found:
-            through = " that the filter lets through" if given else ""
-            raise InputError(f"the memory holds no document{through}; add() some")
+            raise _nothing(given)
         return found
 
     def _sections(
-        self, connection: sqlite3.Connection, given: Mapping[str, Any] | None, section: str
-    ) -> dict[int, list[Section]]:
-        """The sections that are named, by the row of their text.
+        self,
+        connections: Sequence[sqlite3.Connection],
+        given: Mapping[str, Any] | None,
+        section: str,
+    ) -> dict[tuple[int, int], list[Section]]:
+        """The sections that are named, by the part and the row of their text.
 
         Raises
         ------
         SectionError
         """
-        held = self._outlines(connection)
-        found: dict[int, list[Section]] = {}
-        searched = every_text(connection, given)
+        held = [one.outlines(own) for one, own in zip(self._parts, connections, strict=True)]
+        found: dict[tuple[int, int], list[Section]] = {}
+        searched = every_text(connections, given)
         for run in searched:
-            own = sections_named(held.get(run.document, ()), section)
+            own = sections_named(held[run.part].get(run.document, ()), section)
             if own:
-                found[run.text] = own
+                found[run.part, run.text] = own
         if searched and not found:
-            shown = [run for run in searched if held.get(run.document)] or searched[:2]
-            titles = [tables.document_row(connection, run.document)[1] for run in shown]
-            raise absent_section(
-                section,
-                [
-                    (title or run.document, held.get(run.document, ()))
-                    for title, run in zip(titles, shown, strict=True)
-                ],
-            )
+            shown = [run for run in searched if held[run.part].get(run.document)] or searched[:2]
+            titles = [
+                tables.document_row(connections[run.part], run.document)[1] or run.document
+                for run in shown
+            ]
+            outlined = [held[run.part].get(run.document, ()) for run in shown]
+            raise absent_section(section, list(zip(titles, outlined, strict=True)))
         return found
 
-    def _outlines(self, connection: sqlite3.Connection) -> dict[str, Outline]:
-        """The outlines of all documents, read once after every change."""
-        now = tables.generation(connection)
-        if self._outlined[0] != now:
-            self._outlined = (now, outlines.outlines(connection))
-        return self._outlined[1]
-
-    def _look(self) -> None:
-        """Compare once what decides what is found at all: its rows are not read when they are not.
-
-        Raises
-        ------
-        TreeMemoryDamagedError
-        """
-        with self._lock, self._database.read() as connection:
-            if not self._looked:
-                tables.require_findable(connection)
-                self._looked = True
-
-    def _stored_for(self, encoder: DocumentEncoder) -> StoredDocuments:
-        """The stored documents for `encoder`, which may be another object of the same weights."""
-        key = (id(encoder), encoder.identity)
-        with self._lock:
-            if key not in self._stored:
-                settings = self._manifest.settings
-                self._manifest.require(Manifest.of(encoder, settings), self._database.folder)
-                codec = self._codec and self._codec.to(encoder.lower.device)
-                self._stored[key] = StoredDocuments(self._database, settings, encoder, codec)
-            return self._stored[key]
+    def _stored_for(self, encoder: DocumentEncoder) -> list[StoredDocuments]:
+        """The stored documents of each part, which are looked at once."""
+        stored = [part.stored_for(encoder) for part in self._parts]
+        for part in self._parts:
+            part.look()
+        return stored
 
     def _runs(
         self,
-        connection: sqlite3.Connection,
+        connections: Sequence[sqlite3.Connection],
         query: str,
         encoder: DocumentEncoder,
         given: Mapping[str, Any] | None,
         names: Sequence[str],
     ) -> list[Run]:
         """All texts of a small memory; of a large one those stretches that the prefilter finds."""
-        if not is_large(connection, given, self._candidates):
-            return every_text(connection, given)
-        chunks = candidates_of(connection, query, encoder.near_words, self._candidates, given)
-        return runs_of(connection, [*chunks, *naming(connection, names, given)], given)
+        if not is_large(connections, given, self._candidates):
+            return every_text(connections, given)
+        chunks = candidates_of(connections, query, encoder.near_words, self._candidates, given)
+        return runs_of(connections, [*chunks, *naming(connections, names, given)], given)
+
+
+def _nothing(given: Mapping[str, Any] | None) -> InputError:
+    through = " that the filter lets through" if given else ""
+    return InputError(f"the memory holds no document{through}; add() some")
 
 
 def codec_of(

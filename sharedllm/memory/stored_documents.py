@@ -42,7 +42,8 @@ READERS = {"cpu": 1, "cuda": 4}  # threads that check and decode KV while SQLite
 class Run:
     """Neighbouring chunks of one text: its placed rows [first, last), under a document's names.
 
-    A whole text has its ends as well, even where no token covers them.
+    A whole text has its ends as well, even where no token covers them. `part` is the number of
+    the file it is in, where a memory has several.
     """
 
     text: int
@@ -50,6 +51,7 @@ class Run:
     last: int
     document: str
     whole: bool
+    part: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from sharedllm.memory.hits import Hits
 from sharedllm.memory.ingest import Ingest
 from sharedllm.memory.manifest import Manifest, MemorySettings
 from sharedllm.memory.prefilter import is_large
-from sharedllm.memory.retrieval import Retrieval, codec_of
+from sharedllm.memory.retrieval import Part, Retrieval, codec_of
 from sharedllm.progress import Progress
 from sharedllm.text.outline import Outline
 
@@ -40,6 +40,7 @@ class _Working:
     """A memory in the hands of its model."""
 
     ingest: Ingest
+    part: Part
     retrieval: Retrieval
 
 
@@ -353,11 +354,14 @@ class TreeMemory:
     def leaves_out(self, filter: Mapping[str, Any] | None = None) -> bool:
         """Return True where a search looks at a part of the documents only."""
         with self._database.read() as connection:
-            return is_large(connection, filter, self._candidates)
+            return is_large([connection], filter, self._candidates)
 
     def _take(self, encoder: DocumentEncoder) -> None:
         """Take `encoder` for the memory's own, where it has none yet and holds documents."""
         self.require_documents()
+        self._use(encoder)
+
+    def _use(self, encoder: DocumentEncoder) -> None:
         with self._lock:
             if self._encoder is None:
                 own = Manifest.of(encoder, self._manifest.settings)
@@ -546,10 +550,11 @@ class TreeMemory:
         with self._lock:
             if self._held is None:
                 codec = codec_of(self._database, self._manifest, self.encoder)
-                own = (self._database, self._manifest)
+                part = Part(self._database, self._manifest, codec)
                 self._held = _Working(
-                    ingest=Ingest(*own, self.encoder, codec),
-                    retrieval=Retrieval(*own, codec, self._candidates),
+                    ingest=Ingest(self._database, self._manifest, self.encoder, codec),
+                    part=part,
+                    retrieval=Retrieval([part], self._candidates),
                 )
             return self._held
 
