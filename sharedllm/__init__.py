@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sharedllm.generation.tool_format import ToolFormat
     from sharedllm.memory.documents import MemoryDocument
     from sharedllm.memory.hits import Hit
+    from sharedllm.memory.parts import PartedMemory
     from sharedllm.memory.resolve import open_memory
     from sharedllm.memory.tree_memory import TreeMemory
     from sharedllm.registry import loaded, loaded_for
@@ -39,6 +40,7 @@ _HOMES = {
     "loaded_for": "registry",
     "Document": "encoding.document",
     "TreeMemory": "memory.tree_memory",
+    "PartedMemory": "memory.parts",
     "open_memory": "memory.resolve",
     "MemoryDocument": "memory.documents",
     "Hit": "memory.hits",
@@ -68,6 +70,7 @@ __all__ = [  # in reading order
     "loaded_for",
     "Document",
     "TreeMemory",
+    "PartedMemory",
     "open_memory",
     "MemoryDocument",
     "Hit",

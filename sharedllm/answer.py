@@ -118,6 +118,9 @@ class Answer(Displayed):
         The question in the last user message.
     reasoning : str
         What the model thought before it answered; empty if it did not, or does not say.
+    away : tuple of str
+        Parts of memories that could not be searched, each with the reason: what they hold is
+        missing in the answer.
     """
 
     text: str
@@ -128,6 +131,7 @@ class Answer(Displayed):
     selection: Selection | None = field(default=None, repr=False)
     question: str = field(default="", repr=False)
     reasoning: str = field(default="", repr=False)
+    away: tuple[str, ...] = ()
 
     @property
     def refused(self) -> bool:
@@ -170,6 +174,7 @@ class Answer(Displayed):
             "citations": [asdict(citation) for citation in self.citations],
             "statements": [asdict(statement) for statement in self.statements],
             "unsupported": list(self.unsupported),
+            "away": list(self.away),
             "usage": asdict(self.usage),
             "timings": asdict(self.timings),
         }
@@ -246,6 +251,7 @@ class Answer(Displayed):
             pictures=self.pictures,
             summary=self.summary(option),
             unsupported=tuple((s.start, s.end) for s in self.statements if not s.places),
+            away=self.away,
         )
 
 
@@ -390,4 +396,5 @@ def _answer(prepared: Prepared, row: Row, watch: _Stopwatch, load_s: float) -> A
         selection=selection,
         question=prepared.question,
         reasoning=row.reasoning,
+        away=prepared.away,
     )

@@ -55,6 +55,7 @@ from sharedllm.memory.resolve import (
     resolve,
     resolve_whole,
 )
+from sharedllm.memory.retrieval import FoundDocuments
 from sharedllm.progress import Progress
 from sharedllm.readers.address import Endpoint
 from sharedllm.readers.endpoint import EndpointReader
@@ -489,6 +490,7 @@ class SharedLLM:
         conversation = self.reader.converse(asked, documents, generation)
         room = self.reader.room(conversation, new_tokens)
         found = conversation.documents  # those of the messages, too
+        away = documents.away
         if scores is None and (list(found), conversation.query) == (documents, asked.sought):
             scores = known
         selection, larger = None, None
@@ -497,12 +499,14 @@ class SharedLLM:
         searched = time.perf_counter()
         first = self.assemble(conversation, selection, new_tokens, progress)
         first = replace(first, search_s=searched - started, encode_s=time.perf_counter() - searched)
+        first = replace(first, away=away)
         if larger is None:
             return first
 
         def again() -> Prepared:
             seen = self.assemble(conversation, larger(), new_tokens, progress)
-            return replace(seen, looks=2, search_s=first.search_s, encode_s=first.encode_s)
+            seen = replace(seen, search_s=first.search_s, encode_s=first.encode_s)
+            return replace(seen, looks=2, away=away)
 
         return replace(first, again=again)
 
@@ -606,10 +610,10 @@ class SharedLLM:
         """Resolve all documents, and begin to read them for `asked`."""
         started = time.perf_counter()
         search, generation = self._settings(options)
-        documents = resolve_whole(context, self.encoder, asked.sought)
-        documents += [d for d in asked.documents if d not in documents]
-        require_some(documents)
-        documents, titles = read_of(documents, asked.query, search.section, self.tree)
+        found = resolve_whole(context, self.encoder, asked.sought)
+        found += [d for d in asked.documents if d not in found]
+        require_some(found)
+        documents, titles = read_of(found, asked.query, search.section, self.tree)
         if sum(len(document.forest.roots) for document in documents) == 1:
             given = {**options, "scope": PASSAGES}
             prepared = self.prepare(asked, context, progress=progress, **given)
@@ -640,6 +644,7 @@ class SharedLLM:
             load_s=self._load_s,
             remember_s=sum(document.remember_s for document in documents),
             search_s=time.perf_counter() - started,
+            away=found.away,
         )
 
     # -- searching -----------------------------------------------------------------------------
@@ -700,7 +705,9 @@ class SharedLLM:
             for one in documents
         ]
         followed = follow(query, documents, scores, search).followed
-        return best_passages(query, k, documents, names, scores, followed)
+        hits = best_passages(query, k, documents, names, scores, followed)
+        hits.away = documents.away
+        return hits
 
     @checked("context")
     def select(
@@ -734,7 +741,7 @@ class SharedLLM:
 
     def _documents(
         self, asked: Asked, context: Context, search: SearchConfig
-    ) -> tuple[Asked, list[Document], Sequence[Scores] | None]:
+    ) -> tuple[Asked, FoundDocuments, Sequence[Scores] | None]:
         """Find the documents of `context` to search, and what the messages hold of a section.
 
         Raises
@@ -751,14 +758,14 @@ class SharedLLM:
         except SectionError:
             if not asked.documents:
                 raise
-            documents, known = [], None
+            documents, known = FoundDocuments(), None
         if not (documents or asked.documents):
             raise absent_section(section, [(one.title, one.outline) for one in own])
         return asked, documents, known
 
     def _resolve(
         self, query: str, context: Context, search: SearchConfig
-    ) -> tuple[list[Document], Sequence[Scores] | None]:
+    ) -> tuple[FoundDocuments, Sequence[Scores] | None]:
         """Find the documents to search; of a large memory also what the best of them name.
 
         For that they have to be scored; without it there are no scores yet.
@@ -766,7 +773,7 @@ class SharedLLM:
         if rounds_of(search) < 2 or not leaves_out(context):
             return resolve(context, self.encoder, query, (), search.section), None
 
-        def scored(names: Sequence[str]) -> tuple[list[Document], list[Scores]]:
+        def scored(names: Sequence[str]) -> tuple[FoundDocuments, list[Scores]]:
             documents = resolve(context, self.encoder, query, names, search.section)
             scorer = search.scorer
             return documents, score(query, documents, self.encoder, scorer, self._embedder)

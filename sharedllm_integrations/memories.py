@@ -70,7 +70,7 @@ def open_given(memory: Any, *, create: bool = False, llm: SharedLLM | None = Non
     TreeMemoryError
         Of the core, if the folder is no memory.
     """
-    from sharedllm import TreeMemory, open_memory
+    from sharedllm import PartedMemory, TreeMemory, open_memory
 
     if isinstance(memory, TreeMemory):
         return memory
@@ -82,7 +82,8 @@ def open_given(memory: Any, *, create: bool = False, llm: SharedLLM | None = Non
     if not isinstance(memory, KeptFolder):
         return open_memory(memory, llm=llm, create=create)
     if llm is None and memory.named:
-        with TreeMemory(memory, create=False) as there:
+        parted = PartedMemory.is_at(memory)
+        with PartedMemory(memory) if parted else TreeMemory(memory, create=False) as there:
             return open_memory(memory, llm=there.load_encoder(**memory.named))
     return open_memory(memory, llm=llm)
 

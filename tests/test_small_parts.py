@@ -139,6 +139,7 @@ def test_the_public_names() -> None:
         "loaded_for",
         "Document",
         "TreeMemory",
+        "PartedMemory",
         "open_memory",
         "MemoryDocument",
         "Hit",

@@ -24,7 +24,7 @@ from sharedllm.cli.options import (
 )
 from sharedllm.cli.terminal import Screen, documents_table, outline_lines
 from sharedllm.display.plain import counted, one_line
-from sharedllm.errors import InputError
+from sharedllm.errors import ConfigError, InputError
 from sharedllm.memory.folder import file_of
 from sharedllm.text.loaders import require_encoding
 from sharedllm.text.pages import page_starts
@@ -246,6 +246,7 @@ def opened(
     model : arguments of :func:`loaded_encoder`, None if not given; they change how the memory's
         own model is loaded, where there is a memory
     """
+    from sharedllm.memory.parts import PartedMemory, open_at
     from sharedllm.memory.tree_memory import TreeMemory
 
     given = {name: value for name, value in (model or {}).items() if value is not None}
@@ -254,10 +255,17 @@ def opened(
     llm = None
     is_there = file_of(Path(folder)) != (0, 0)
     if given and is_there and not (rebuild and "model" in given):
-        with TreeMemory(folder, create=False) as there:
+        with open_at(folder) as there:
             llm = there.load_encoder(**given)
     elif given:
         from sharedllm.encoding.document_encoder import loaded_encoder
 
         llm = loaded_encoder(given.pop("model", None), **given)
+    if PartedMemory.is_at(folder):
+        if rebuild:
+            raise ConfigError(
+                "--rebuild cannot be given for a memory of parts: rebuild each part by itself, or "
+                "index into a new memory"
+            )
+        return PartedMemory(folder, llm=llm, **(settings or {}))
     return TreeMemory(folder, llm=llm, rebuild=rebuild, create=create, **(settings or {}))

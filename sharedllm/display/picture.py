@@ -145,6 +145,8 @@ class Answered:
         What it took, in plain lines.
     unsupported : tuple of (int, int)
         Characters of the text that name what no passage holds.
+    away : tuple of str
+        Parts of memories that could not be searched, each with the reason.
     """
 
     question: str
@@ -152,6 +154,7 @@ class Answered:
     pictures: Pictures
     summary: str
     unsupported: tuple[tuple[int, int], ...] = ()
+    away: tuple[str, ...] = ()
 
     @property
     def pieces(self) -> list[tuple[str, bool]]:
@@ -164,9 +167,12 @@ class Answered:
 
     @property
     def warning(self) -> str:
-        """One line that names what no passage holds; empty where there is nothing."""
+        """One line that names what no passage holds, and what was not searched, if anything."""
         named = dict.fromkeys(self.text[start:end] for start, end in self.unsupported)
-        return f"In none of the passages: {', '.join(named)}" if named else ""
+        lines = [f"Not searched: {one}" for one in self.away]
+        if named:
+            lines.append(f"In none of the passages: {', '.join(named)}")
+        return ". ".join(lines)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -72,6 +72,8 @@ class Prepared:
         Selections made so far; 2 after a second, larger look.
     scope_reason : str
         Why passages are read rather than the whole.
+    away : tuple of str
+        Parts of memories that could not be searched, each with the reason.
     again : callable or None
         Makes a second, larger look, for when the model is unsure after this one; None if there is
         none to make.
@@ -88,6 +90,7 @@ class Prepared:
     question: str = ""
     looks: int = 1
     scope_reason: str = ""
+    away: tuple[str, ...] = ()
     again: Callable[[], Prepared] | None = field(default=None, repr=False, compare=False)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from sharedllm.errors import TreeMemoryError, TreeMemoryFormatError
 from sharedllm.memory import MEMORY_FILE as FILE
+from sharedllm.memory import PARTS_FILE
 
 WAL, SHM, JOURNAL = (f"{FILE}-{ending}" for ending in ("wal", "shm", "journal"))
 WRITER = "writer.json"  # names who holds the write lock, or held it last: for messages only
@@ -47,6 +48,10 @@ def require_own(folder: Path, *, create: bool) -> None:
         held = {path.name: path.lstat() for path in sorted(folder.iterdir())}
     except OSError as error:
         raise TreeMemoryError(f"{where} cannot be read: {error.strerror or error}") from error
+    if PARTS_FILE in held and FILE not in held:
+        raise TreeMemoryFormatError(
+            f"{where} is a memory of several parts: open it with PartedMemory() or open_memory()"
+        )
     for name in OWN:
         if name in held:
             _require_plain(name, held[name], where)
@@ -135,12 +140,12 @@ def _size(path: Path) -> int:
 
 
 def file_of(folder: Path) -> tuple[int, int]:
-    """Device and inode of the memory's file; (0, 0) where there is none."""
-    try:
-        status = (folder / FILE).stat()
-    except (OSError, ValueError):
-        return (0, 0)
-    return (status.st_dev, status.st_ino)
+    """Device and inode of the memory's file, or of the list of its parts; (0, 0) without both."""
+    for name in (FILE, PARTS_FILE):
+        with suppress(OSError, ValueError):
+            status = (folder / name).stat()
+            return (status.st_dev, status.st_ino)
+    return (0, 0)
 
 
 def read_plain(path: Path, most: int) -> bytes:

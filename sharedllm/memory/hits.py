@@ -55,11 +55,18 @@ class Hits(Displayed, list[Hit]):
     ----------
     searched : tuple of Searched
         What shows them in their documents, each found leaf by itself.
+    away : tuple of str
+        Parts of a memory that could not be searched, each with the reason.
     """
 
-    def __init__(self, hits: Iterable[Hit] = (), searched: tuple[Searched, ...] = ()) -> None:
+    def __init__(
+        self,
+        hits: Iterable[Hit] = (),
+        searched: tuple[Searched, ...] = (),
+        away: tuple[str, ...] = (),
+    ) -> None:
         super().__init__(hits)
-        self.searched = searched
+        self.searched, self.away = searched, away
 
 
 @view.register

@@ -123,13 +123,20 @@ class Ingest:
     # -- adding and updating -------------------------------------------------------------------
 
     def put(
-        self, documents: Sequence[MemoryDocument], *, replace: bool, progress: Progress = None
+        self,
+        documents: Sequence[MemoryDocument],
+        *,
+        replace: bool,
+        progress: Progress = None,
+        first: int = 1,
+        count: int | None = None,
     ) -> None:
         """Commit `documents` in order; where one is refused, those before it.
 
         Parameters
         ----------
         replace : they are there and are changed; else they are new
+        first, count : the number of the first document among all that were given; None is these
 
         Raises
         ------
@@ -140,12 +147,12 @@ class Ingest:
         with reporter(progress, total, "adding to the memory", "characters") as report:
             waiting: list[_Pending] = []
             new_tokens = 0
-            for number, document in enumerate(documents, start=1):
+            for number, document in enumerate(documents, start=first):
                 try:
                     pending = self._pending(document, replace=replace)
                 except (DocumentError, TreeMemoryDamagedError) as error:
                     self._commit(waiting, replace=replace, report=report)
-                    raise _named(error, document, number, len(documents)) from error
+                    raise _named(error, document, number, count or len(documents)) from error
                 if pending is None:
                     report(len(document.text))
                     continue

@@ -114,17 +114,45 @@ def _once(connections: Connections, chunks: Iterable[Chunk], k: int) -> list[Chu
     some = list(dict.fromkeys(chunks))[: k * len(connections)]
     if len(connections) == 1:
         return some
+    keys, out = _keys(connections, some), dict[object, Chunk]()
+    for chunk in some:
+        out.setdefault(keys.get(chunk, chunk), chunk)
+    return list(out.values())[:k]
+
+
+def _keys(connections: Connections, chunks: Sequence[Chunk]) -> dict[Chunk, bytes]:
+    """The keys of chunks, which are those of equal chunks in other parts."""
     keys: dict[Chunk, bytes] = {}
     for part, connection in enumerate(connections):
-        for rows in tables.batches(row for own, row in some if own == part):
+        for rows in tables.batches(row for own, row in chunks if own == part):
             found = connection.execute(
                 f"SELECT chunk, key FROM chunks WHERE chunk IN ({tables.marks(rows)})", (*rows,)
             )
             keys |= {(part, chunk): key for chunk, key in found}
-    out: dict[object, Chunk] = {}
-    for chunk in some:
-        out.setdefault(keys.get(chunk, chunk), chunk)
-    return list(out.values())[:k]
+    return keys
+
+
+def _in_first_documents(
+    connections: Connections, chunks: Sequence[Chunk], given: Given
+) -> list[Chunk]:
+    """The same chunks, each in that part whose document with it is the first."""
+    if len(connections) == 1:
+        return list(chunks)
+    where, values = condition(given)
+    keys, first = _keys(connections, chunks), dict[bytes, tuple[int, int, int]]()
+    for part, connection in enumerate(connections):
+        for some in tables.batches(keys.values()):
+            found = connection.execute(
+                "SELECT c.key, c.chunk, min(d.document) FROM chunks c JOIN placed p "
+                "ON p.chunk = c.chunk JOIN documents d ON d.text = p.text "
+                f"WHERE c.key IN ({tables.marks(some)}) AND {where} GROUP BY c.key",
+                (*some, *values),
+            )
+            for key, chunk, document in found:
+                own = (document, part, chunk)
+                first[key] = min(own, first.get(key, own))
+    places = {chunk: first[key][1:] for chunk, key in keys.items() if key in first}
+    return [places.get(chunk, chunk) for chunk in chunks]
 
 
 def _of_others(
@@ -180,6 +208,7 @@ def naming(connections: Connections, names: Iterable[str], given: Given) -> list
 def runs_of(connections: Connections, chunks: Sequence[Chunk], given: Given) -> list[Run]:
     """Stretches of neighbouring chunks of those that are given, the one with the first last."""
     ranked: list[tuple[float, Run]] = []
+    chunks = _in_first_documents(connections, chunks, given)
     for part, connection in enumerate(connections):
         scores = {row: -rank for rank, (own, row) in enumerate(chunks) if own == part}
         ranked += _runs(connection, part, scores, given)
@@ -245,21 +274,21 @@ def _by_shared_words(connections: Connections, words: Sequence[str], given: Give
     FTS5 scores with those of one file, and does not give the number of times that a chunk holds a
     word, which follows from its score.
     """
-    sizes = [_sizes(connection) for connection in connections]
-    mean = sum(tokens for _, tokens in sizes) / max(sum(rows for rows, _ in sizes), 1) or 1.0
+    counted = [sizes(connection) for connection in connections]
+    mean = sum(tokens for _, tokens in counted) / max(sum(rows for rows, _ in counted), 1) or 1.0
     scores: dict[Chunk, float] = defaultdict(float)
     lengths: list[dict[int, int]] = [{} for _ in connections]
     where, values = condition(given)
     within = "" if given is None else f"AND rowid IN ({_CHUNKS} WHERE {where})"
     for word in words:
         held = [_held([connection], [word]).get(word, 0) for connection in connections]
-        idf = _fts5_idf(sum(rows for rows, _ in sizes), sum(held))
+        idf = _fts5_idf(sum(rows for rows, _ in counted), sum(held))
         for part, connection in enumerate(connections):
             found = connection.execute(
                 f"SELECT rowid, bm25(words) FROM words WHERE words MATCH ? {within}",
                 (f'"{word}"', *(values if within else ())),
             ).fetchall()
-            rows, tokens = sizes[part]
+            rows, tokens = counted[part]
             own_idf, own_mean = _fts5_idf(rows, held[part]), tokens / max(rows, 1) or 1.0
             length = lengths[part]
             length |= _lengths(connection, [row for row, _ in found if row not in length])
@@ -286,7 +315,7 @@ def _times(value: float, length: float) -> int:
     return max(1, round(value * K1 * (1 - B + B * length) / left)) if left > 0 else 1
 
 
-def _sizes(connection: sqlite3.Connection) -> tuple[int, int]:
+def sizes(connection: sqlite3.Connection) -> tuple[int, int]:
     """The rows of the index of words, and the words in all of them."""
     row = connection.execute("SELECT block FROM words_data WHERE id = 1").fetchone()
     numbers = [*_varints(row[0] if row else b""), 0, 0]

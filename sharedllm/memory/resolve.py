@@ -17,6 +17,8 @@ from sharedllm.encoding.document_encoder import DocumentEncoder, HasEncoder
 from sharedllm.encoding.parts import parts_in
 from sharedllm.errors import InputError, SectionError
 from sharedllm.memory.folder import file_of, kind_of
+from sharedllm.memory.parts import open_at
+from sharedllm.memory.retrieval import FoundDocuments
 from sharedllm.memory.tree_memory import TreeMemory
 from sharedllm.text.outline import absent_section
 
@@ -72,7 +74,7 @@ def resolve(
     query: str,
     names: Sequence[str] = (),
     section: str | None = None,
-) -> list[Document]:
+) -> FoundDocuments:
     """Give the documents of `context`, in each memory's place those that it finds for `query`.
 
     Parameters
@@ -90,12 +92,14 @@ def resolve(
     out: dict[Any, Document] = {}
     whole: list[Document] = []
     absent: list[SectionError] = []
+    away = dict[str, None]()
     for source in per_question(context, 1)[0]:
         try:
             found = _documents_of(source, encoder, query, names, section)
         except SectionError as error:
             absent.append(error)
             continue
+        away |= dict.fromkeys(_away(found))
         if section is not None and not isinstance(source, Large):
             whole += found
             found = [part for one in found for part in parts_in(one, section, encoder.tree)]
@@ -105,10 +109,10 @@ def resolve(
     if section is not None and not out and (whole or absent):
         own = [absent_section(section, [(one.title, one.outline) for one in whole])]
         raise [*absent, *(own if whole else ())][0]
-    return list(out.values())
+    return FoundDocuments(out.values(), tuple(away))
 
 
-def resolve_whole(context: Context, encoder: DocumentEncoder, query: str) -> list[Document]:
+def resolve_whole(context: Context, encoder: DocumentEncoder, query: str) -> FoundDocuments:
     """Give all documents of `context`, to be read as a whole.
 
     Something searchable that cannot give all of them gives those that it finds for `query`.
@@ -119,14 +123,23 @@ def resolve_whole(context: Context, encoder: DocumentEncoder, query: str) -> lis
         If `context` is not made of documents and memories, or another model read a document.
     """
     out: dict[Any, Document] = {}
+    away = dict[str, None]()
     for source in per_question(context, 1)[0]:
+        found: Sequence[Document]
         if isinstance(source, Readable):
-            out |= {_name(document): document for document in source.whole_documents(encoder)}
+            found = source.whole_documents(encoder)
         else:
-            out |= {_name(document): document for document in resolve(source, encoder, query)}
+            found = resolve(source, encoder, query)
+        out |= {_name(document): document for document in found}
+        away |= dict.fromkeys(_away(found))
     for document in out.values():
         encoder.require_own(document)
-    return list(out.values())
+    return FoundDocuments(out.values(), tuple(away))
+
+
+def _away(found: Sequence[Document]) -> tuple[str, ...]:
+    """The parts of a memory that were away when it found these."""
+    return found.away if isinstance(found, FoundDocuments) else ()
 
 
 def _documents_of(
@@ -241,7 +254,8 @@ class _Memories:
         with self._lock:
             found = self._open.get(name)
             if found is None or found[0] != file_of(folder) or not found[1].is_current():
-                memory = TreeMemory(folder, llm=llm, create=create)
+                new = create and file_of(folder) == (0, 0)
+                memory = TreeMemory(folder, llm=llm) if new else open_at(folder, llm=llm)
                 self._open[name] = found = (file_of(folder), memory)
             return found[1]
 

@@ -372,6 +372,27 @@ def drop_texts(connection: sqlite3.Connection, texts: Iterable[int]) -> None:
     drop_idle_chunks(connection, chunks)
 
 
+# -- numbers of rows -------------------------------------------------------------------------------
+
+NUMBERED = ("documents", "chunks")
+
+
+def last_rows(connection: sqlite3.Connection) -> dict[str, int]:
+    """The numbers of the last rows that were written, deleted ones included."""
+    found = connection.execute("SELECT name, seq FROM sqlite_sequence").fetchall()
+    return {name: int(row) for name, row in found if name in NUMBERED}
+
+
+def number_after(connection: sqlite3.Connection, last: Mapping[str, int]) -> None:
+    """Number the rows to come after those that are `last` elsewhere, so that they are in order."""
+    own = last_rows(connection)
+    for name, row in last.items():
+        if name not in own:
+            connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", (name, row))
+        elif own[name] < row:
+            connection.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = ?", (row, name))
+
+
 # -- chunks ----------------------------------------------------------------------------------------
 
 
@@ -691,6 +712,20 @@ def stored_documents(
             )
         )
     return out
+
+
+def places_of_documents(connection: sqlite3.Connection) -> dict[str, int]:
+    """The row of every document, by id: their order of addition."""
+    return dict(connection.execute("SELECT id, document FROM documents").fetchall())
+
+
+def held_documents(connection: sqlite3.Connection, ids: Iterable[str]) -> set[str]:
+    """Those of `ids` that are there."""
+    held: set[str] = set()
+    for some in batches(ids):
+        rows = connection.execute(f"SELECT id FROM documents WHERE id IN ({marks(some)})", some)
+        held |= {row[0] for row in rows}
+    return held
 
 
 def delete_documents(connection: sqlite3.Connection, ids: Iterable[str]) -> None:

@@ -23,6 +23,7 @@ from sharedllm.memory.filters import condition
 from sharedllm.memory.hits import Hits
 from sharedllm.memory.ingest import Ingest
 from sharedllm.memory.manifest import Manifest, MemorySettings
+from sharedllm.memory.parts_list import part_folders
 from sharedllm.memory.prefilter import is_large
 from sharedllm.memory.retrieval import Part, Retrieval, codec_of
 from sharedllm.progress import Progress
@@ -103,7 +104,7 @@ class TreeMemory:
         named = {"keep": keep, "kv": kv, "vectors": vectors}
         given = {name: value for name, value in named.items() if value is not None}
         MemorySettings.of(given)  # refuses wrong values before a folder is made
-        self._busy_s = _seconds("busy_s", busy_s)
+        self._busy_s = seconds("busy_s", busy_s)
         self._lock = threading.RLock()
         self._held: _Working | None = None
         self._seen: tuple[int, str] = (-1, "")  # a generation and the revision then
@@ -141,7 +142,7 @@ class TreeMemory:
             If there is no text in one, or one is there under the same id with another content.
         TreeMemoryBusyError, TreeMemoryError
         """
-        self._working.ingest.put(_several(documents), replace=False, progress=progress)
+        self._working.ingest.put(several(documents), replace=False, progress=progress)
 
     @checked("documents")
     def update(
@@ -158,7 +159,7 @@ class TreeMemory:
             If one is not there, or has no text.
         TreeMemoryBusyError, TreeMemoryError
         """
-        self._working.ingest.put(_several(documents), replace=True, progress=progress)
+        self._working.ingest.put(several(documents), replace=True, progress=progress)
 
     @checked()
     def delete(self, ids: str | Iterable[str]) -> None:
@@ -239,6 +240,11 @@ class TreeMemory:
         from sharedllm.display import plot
 
         return plot.memory(self.list())
+
+    @property
+    def away(self) -> tuple[str, ...]:
+        """The parts that cannot be used now, each with the reason; a memory of one has none."""
+        return ()
 
     @property
     def revision(self) -> str:
@@ -452,13 +458,20 @@ class TreeMemory:
             If one is here under the same id with another content.
         TreeMemoryError, TreeMemoryFormatError, TreeMemoryDamagedError
         """
-        with TreeMemory(path, create=False, busy_s=self._busy_s) as other:
-            chosen = [d.id for d in other.list()] if ids is None else list(ids)
-            same = other._manifest.digest == self._manifest.digest
-            if same and maintenance.shares_codecs(other._database, self._database):
-                maintenance.copy(other._database, self._database, chosen)
-            else:
-                self.add((other.get(one) for one in chosen), progress=progress)
+        left = None if ids is None else dict.fromkeys(ids)
+        folders = part_folders(Path(path))
+        for number, folder in enumerate(folders, start=1):
+            with TreeMemory(folder, create=False, busy_s=self._busy_s) as other:
+                chosen = [d.id for d in other.list()]
+                if left is not None:
+                    last = number == len(folders)  # where one that is nowhere is refused
+                    chosen = [one for one in left if last or one in other]
+                    left = {one: None for one in left if one not in chosen}
+                same = other._manifest.digest == self._manifest.digest
+                if same and maintenance.shares_codecs(other._database, self._database):
+                    maintenance.copy(other._database, self._database, chosen)
+                else:
+                    self.add((other.get(one) for one in chosen), progress=progress)
 
     @property
     def encoder(self) -> DocumentEncoder:
@@ -559,7 +572,7 @@ class TreeMemory:
             return self._held
 
 
-def _several(documents: MemoryDocument | Iterable[MemoryDocument]) -> list[MemoryDocument]:
+def several(documents: MemoryDocument | Iterable[MemoryDocument]) -> list[MemoryDocument]:
     if not isinstance(documents, MemoryDocument | Iterable):
         raise InputError(
             f"documents is {shown(documents)}; give MemoryDocument(text=...), or several"
@@ -574,7 +587,7 @@ def _several(documents: MemoryDocument | Iterable[MemoryDocument]) -> list[Memor
     return given
 
 
-def _seconds(name: str, value: object) -> float:
+def seconds(name: str, value: object) -> float:
     """`value`, checked to be a length of time.
 
     Raises

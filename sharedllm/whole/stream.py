@@ -20,6 +20,7 @@ class WholeStream(AnswerStream):
     ----------
     asked, scope : as `whole` was made for
     load_s, remember_s, search_s : seconds spent so far
+    away : parts of memories that could not be searched, each with the reason
     """
 
     def __init__(
@@ -31,9 +32,10 @@ class WholeStream(AnswerStream):
         load_s: float,
         remember_s: float,
         search_s: float,
+        away: tuple[str, ...] = (),
     ) -> None:
         self._whole, self._asked, self._scope = whole, asked, scope
-        self._spent = load_s, remember_s, search_s
+        self._spent, self._away = (load_s, remember_s, search_s), away
         self._begun = self._took = 0.0
         self._ended = False
 
@@ -106,6 +108,7 @@ class WholeStream(AnswerStream):
             finish_reason="length" if read.cut or read.left else "stop",
             selection=read.selection,
             question=self._asked.query,
+            away=self._away,
         )
 
 
