@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sharedllm.generation.tool_format import ToolFormat
     from sharedllm.memory.documents import MemoryDocument
     from sharedllm.memory.hits import Hit
-    from sharedllm.memory.parts import PartedMemory
+    from sharedllm.memory.parted_memory import PartedMemory
     from sharedllm.memory.resolve import open_memory
     from sharedllm.memory.tree_memory import TreeMemory
     from sharedllm.registry import loaded, loaded_for
@@ -40,7 +40,7 @@ _HOMES = {
     "loaded_for": "registry",
     "Document": "encoding.document",
     "TreeMemory": "memory.tree_memory",
-    "PartedMemory": "memory.parts",
+    "PartedMemory": "memory.parted_memory",
     "open_memory": "memory.resolve",
     "MemoryDocument": "memory.documents",
     "Hit": "memory.hits",

@@ -167,6 +167,8 @@ def find_hits(
         return []
     if where is not None and not memory.list(where):
         return []
+    for one in memory.away:
+        logger.warning("not searched: %s", one)
     if returns == "passages":
         return memory.search(query, k, where, section=section)
     asked = k * PASSAGES_A_DOCUMENT

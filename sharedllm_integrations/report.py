@@ -112,7 +112,8 @@ def details(answer: Answer, report: Report) -> dict[str, Any]:
 
     ``documents``, ``refused`` and ``question_repeated`` are those of :class:`Report`, ``citations``
     the selected evidence, best first, ``unsupported`` the names and numbers of the text that stand
-    in no passage that was read, ``budget`` and ``looks`` those of the core's ``Usage``,
+    in no passage that was read, ``away`` the parts of a memory that could not be searched,
+    ``budget`` and ``looks`` those of the core's ``Usage``,
     ``answer_id`` what :func:`answer_of` finds the answer by.
     """
     return {
@@ -121,6 +122,7 @@ def details(answer: Answer, report: Report) -> dict[str, Any]:
         "question_repeated": report.question_repeated,
         "citations": [asdict(citation) for citation in answer.citations],
         "unsupported": list(answer.unsupported),
+        "away": list(answer.away),
         "budget": answer.usage.budget,
         "looks": answer.usage.looks,
         "answer_id": _keep(answer),

@@ -1,4 +1,4 @@
-"""Commands for memories: ``sharedllm index``, ``docs``, ``remove``, ``verify``, ``compact``.
+"""Commands for memories: index, docs, remove, verify, compact and parts.
 
 Only typer and rich are imported at the top: help and usage errors must not wait for torch.
 """
@@ -133,6 +133,7 @@ def docs(
     """List the documents of a memory, or their outlines: what --section can name."""
     with opened(folder) as memory:
         found = memory.list()
+        _name_away(memory)
         if outline:
             _show_outlines(memory, found, as_json=as_json)
             return
@@ -171,6 +172,7 @@ def remove(
     with opened(folder) as memory:
         memory.delete(ids)
         held = len(memory)
+        _name_away(memory)
     removed = list(dict.fromkeys(ids))
     if as_json:
         typer.echo(json.dumps({"removed": removed, "documents": held}))
@@ -222,6 +224,53 @@ def compact(folder: Memory, as_json: AsJson = False) -> None:
         Screen(silent=False).say(f"packed; the memory holds {counted(held, 'document')}")
 
 
+@app.command()
+def parts(
+    folder: Memory,
+    attach: Annotated[
+        list[str] | None,
+        typer.Option("--attach", metavar="DIR", help="A memory that is a part from now on."),
+    ] = None,
+    detach: Annotated[
+        list[str] | None,
+        typer.Option("--detach", metavar="DIR", help="A part that is taken off; it stays."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the parts of a memory, or make one of several memories, which are then used as one.
+
+    Exit code 1 if a part is away.
+
+    [bold]Example:[/bold]  sharedllm parts --attach east --attach west --memory library
+    """
+    from sharedllm.memory.parted_memory import PartedMemory
+
+    new = attach and not PartedMemory.is_at(folder)
+    with PartedMemory(folder, attach if new else None) as memory:
+        if attach and not new:
+            memory.attach(attach)
+        for part in detach or ():
+            memory.detach(part)
+        held, paths, away = len(memory), [str(path) for path in memory.parts], memory.away
+    if as_json:
+        typer.echo(json.dumps({"parts": paths, "away": away, "documents": held}))
+    else:
+        screen = Screen(silent=False)
+        for path in paths:
+            screen.say(one_line(path))
+        for one in away:
+            screen.say(one_line(one))
+        screen.say(f"{_counted(len(paths), 'part')}; they hold {counted(held, 'document')}")
+    if away:
+        raise typer.Exit(1)
+
+
+def _name_away(memory: TreeMemory) -> None:
+    """Name the parts that are away on standard error, where they do not disturb JSON."""
+    for one in memory.away:
+        typer.echo(one_line(one), err=True)
+
+
 def _listed(left_out: dict[str, int]) -> str:
     """The kinds of files that were left out, the most frequent first."""
     return ", ".join(f"{number:,} {one_line(kind)}" for kind, number in left_out.items())
@@ -246,7 +295,7 @@ def opened(
     model : arguments of :func:`loaded_encoder`, None if not given; they change how the memory's
         own model is loaded, where there is a memory
     """
-    from sharedllm.memory.parts import PartedMemory, open_at
+    from sharedllm.memory.parted_memory import PartedMemory, open_at
     from sharedllm.memory.tree_memory import TreeMemory
 
     given = {name: value for name, value in (model or {}).items() if value is not None}

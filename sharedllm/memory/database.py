@@ -8,8 +8,8 @@ import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 from sharedllm.errors import (
@@ -390,6 +390,19 @@ _open: weakref.WeakSet[Database] = weakref.WeakSet()
 _forks = threading.RLock()  # one fork at a time
 _forking: list[Database] | None = None  # those whose locks the forking thread holds
 _abandoned: list[tuple[object, tuple[int, int]]] = []  # connections of a parent, and their files
+
+
+@contextmanager
+def read_all(databases: Sequence[Database]) -> Iterator[list[sqlite3.Connection]]:
+    """One snapshot of each.
+
+    A fork takes the locks of all databases, too: it waits until these are taken, or each would wait
+    for the other.
+    """
+    with ExitStack() as held:
+        with _forks if len(databases) > 1 else nullcontext():
+            connections = [held.enter_context(one.read()) for one in databases]
+        yield connections
 
 
 def _require_not_inherited(folder: Path) -> None:

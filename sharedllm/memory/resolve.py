@@ -17,7 +17,7 @@ from sharedllm.encoding.document_encoder import DocumentEncoder, HasEncoder
 from sharedllm.encoding.parts import parts_in
 from sharedllm.errors import InputError, SectionError
 from sharedllm.memory.folder import file_of, kind_of
-from sharedllm.memory.parts import open_at
+from sharedllm.memory.parted_memory import open_at
 from sharedllm.memory.retrieval import FoundDocuments
 from sharedllm.memory.tree_memory import TreeMemory
 from sharedllm.text.outline import absent_section

@@ -6,7 +6,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from sharedllm.encoding.parts import parts_in
 from sharedllm.errors import InputError, TreeMemoryDamagedError
 from sharedllm.memory import outlines, tables
 from sharedllm.memory.codes import VectorCodec
-from sharedllm.memory.database import Database
+from sharedllm.memory.database import Database, read_all
 from sharedllm.memory.hits import Hits, best_passages
 from sharedllm.memory.manifest import Manifest
 from sharedllm.memory.prefilter import (
@@ -72,7 +72,7 @@ class Part:
 
     def __init__(self, database: Database, manifest: Manifest, codec: VectorCodec | None) -> None:
         self.database, self._manifest, self._codec = database, manifest, codec
-        self.lock = threading.RLock()
+        self._lock = threading.RLock()
         self._stored: dict[tuple[object, ...], StoredDocuments] = {}
         self._looked = False
         self._outlined: tuple[int, dict[str, Outline]] = (-1, {})
@@ -85,7 +85,7 @@ class Part:
         TreeMemoryMismatchError
         """
         key = (id(encoder), encoder.identity)
-        with self.lock:
+        with self._lock:
             if key not in self._stored:
                 settings = self._manifest.settings
                 self._manifest.require(Manifest.of(encoder, settings), self.database.folder)
@@ -100,7 +100,7 @@ class Part:
         ------
         TreeMemoryDamagedError
         """
-        with self.lock, self.database.read() as connection:
+        with self.database.read() as connection:
             if not self._looked:
                 tables.require_findable(connection)
                 self._looked = True
@@ -126,11 +126,9 @@ class Retrieval:
 
     @contextmanager
     def _snapshots(self) -> Iterator[list[sqlite3.Connection]]:
-        """One snapshot of each part."""
-        with ExitStack() as held:
-            for part in self._parts:
-                held.enter_context(part.lock)
-            yield [held.enter_context(part.database.read()) for part in self._parts]
+        """One snapshot of each part, whose documents no other thread reads meanwhile."""
+        with read_all([part.database for part in self._parts]) as connections:
+            yield connections
 
     def documents_for(
         self,

@@ -63,6 +63,7 @@ def good(model: Path) -> dict[str, list[str]]:
         "remove": ["nothing", *memory],
         "verify": memory,
         "compact": memory,
+        "parts": ["--memory", "library", "--attach", "memory"],
         "eval needle": ["--filler", "rows.jsonl", "--lengths", "1500", *evaluated],
         "eval qa": ["--data", "rows.jsonl", "--max-new-tokens", "1", *evaluated],
         "train": ["--config", "run.toml"],

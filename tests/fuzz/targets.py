@@ -214,6 +214,10 @@ def memories(at: Place) -> dict[str, Target]:
             {"text": "x", "id": "i", "title": "t", "source": "s", "metadata": {"year": 1}},
         ),
         "TreeMemory": Target(opened, {"path": at.folder / "new", **opening, "busy_s": 1.0}),
+        "PartedMemory": Target(
+            lambda **given: sharedllm.PartedMemory(**given).close(),
+            {"path": at.folder / "library", "parts": [memory.path], "llm": llm, "busy_s": 1.0},
+        ),
         "open_memory": Target(
             sharedllm.open_memory, {"path": memory.path, "llm": llm, "create": False}
         ),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+import pickle
 from pathlib import Path
 
 import pytest
 from langchain_core.documents import Document
 
-from sharedllm import MemoryDocument, SharedLLM, SharedLLMError, TreeMemory
+from sharedllm import MemoryDocument, PartedMemory, SharedLLM, SharedLLMError, TreeMemory
 from sharedllm.errors import TreeMemoryError, TreeMemoryMismatchError
 from sharedllm_integrations import langchain, llamaindex
 from sharedllm_integrations.errors import RequestError, SetupError
@@ -178,3 +180,29 @@ def test_a_model_that_a_memory_names_is_loaded_when_the_user_names_it(
         with pytest.raises(TreeMemoryMismatchError, match="name it yourself"):
             ask()
         assert ask(model=name, max_tokens=1, search={"budget": 64})
+
+
+def test_a_memory_of_parts_is_a_memory(
+    llm: SharedLLM, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    memory = PartedMemory(tmp_path / "library", 2, llm=llm)
+    for document in DOCUMENTS:
+        memory.add(document)
+    retriever = langchain.TreeMemoryRetriever(memory=memory, llm=llm)
+    found = retriever.invoke("Who kept the light?")
+    assert {one.metadata["year"] for one in found if "year" in one.metadata}
+    for other in (str(memory.path), pickle.loads(pickle.dumps(retriever))):
+        again = langchain.TreeMemoryRetriever(memory=other) if isinstance(other, str) else other
+        assert open_given(memory.path, llm=llm).parts == memory.parts
+        assert again.invoke("Who kept the light?") == found
+    index = llamaindex.TreeMemoryIndex(memory=memory, llm=llamaindex.LlamaIndexSharedLLM(llm=llm))
+    assert index.as_retriever().retrieve("Who kept the light?")
+    put(memory, dataclasses.replace(DOCUMENTS[1], title="Another"))
+    save(memory, tmp_path / "kept")
+    with TreeMemory(tmp_path / "kept", llm=llm, create=False) as kept:
+        assert {one.id for one in kept.list()} == {one.id for one in memory.list()}
+    memory.parts[1].rename(tmp_path / "elsewhere")
+    with caplog.at_level(logging.WARNING):
+        assert retriever.invoke("Who kept the light?")
+    assert "not searched: part 'part-001' is away" in caplog.text
+    memory.close()

@@ -320,3 +320,71 @@ def test_docs_shows_outlines(library: Path, model: str, capsys: pytest.CaptureFi
     code, _, err = run([*command, "--section", "chapter 9"], capsys)
     assert code == 2
     assert "'CHAPTER III. The Chapel'" in err
+
+
+def test_memories_are_joined_and_used_as_one(
+    indexed: str, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("garden.txt").write_text(GARDEN)
+    assert run(["index", "garden.txt", "--memory", "east", "--model", model], capsys)[0] == 0
+    joined = ["parts", "--memory", "all", "--attach", indexed, "--attach", "east"]
+    code, out, err = run(joined, capsys)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1] == "2 parts; they hold 3 documents"
+    listed = as_json(["docs", "--memory", "all", "--json"], capsys)
+    assert len(listed) == 3
+    again = as_json(
+        ["index", "in", "garden.txt", "--memory", "all", "--model", model, "--json"], capsys
+    )
+    assert (len(again["unchanged"]), again["documents"]) == (3, 3)
+    answer = as_json(
+        [
+            "ask",
+            "--memory",
+            "all",
+            "-q",
+            "Who?",
+            "--model",
+            model,
+            "--max-new-tokens",
+            "2",
+            "--json",
+        ],
+        capsys,
+    )
+    assert answer["away"] == []
+    assert run(["verify", "--memory", "all"], capsys)[0] == 0
+    assert run(["remove", listed[0]["id"], "--memory", "all"], capsys)[0] == 0
+    for wrong in (["--attach", "east"], ["--detach", "nowhere"], ["--attach", "nowhere"]):
+        code, _, err = run(["parts", "--memory", "all", *wrong], capsys)
+        assert (code, err.count("\n")) == (2, 1), err
+
+
+def test_a_part_that_is_away_is_named(
+    indexed: str, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["index", "in/story.txt", "--memory", "east", "--model", model], capsys)[0] == 0
+    Path("garden.txt").write_text(GARDEN)
+    with TreeMemory("east") as east:
+        east.delete(east.list()[0].id)
+    assert run(["index", "garden.txt", "--memory", "east", "--model", model], capsys)[0] == 0
+    run(["parts", "--memory", "all", "--attach", indexed, "--attach", "east"], capsys)
+    Path("east").rename("gone")
+    code, out, err = run(["docs", "--memory", "all"], capsys)
+    assert code == 0
+    assert "story" in out
+    assert "east' is away: there is no memory" in err
+    asked = ["ask", "--memory", "all", "-q", "Who?", "--model", model, "--max-new-tokens", "2"]
+    code, out, err = run(asked, capsys)
+    assert code == 0
+    assert "Not searched: part" in " ".join(out.split())
+    assert len(as_json([*asked, "--json"], capsys)["away"]) == 1
+    assert run(["parts", "--memory", "all"], capsys)[0] == 1
+    code, out, _ = run(["verify", "--memory", "all"], capsys)
+    assert code == 1
+    assert "is away" in out
+    code, _, err = run(["index", "garden.txt", "--memory", "all", "--model", model], capsys)
+    assert code != 0
+    assert "--detach" in err
+    assert run(["parts", "--memory", "all", "--detach", "east"], capsys)[0] == 0
+    assert run(["verify", "--memory", "all"], capsys)[0] == 0

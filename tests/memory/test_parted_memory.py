@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import random
 import shutil
 import threading
@@ -89,16 +90,16 @@ def away(memory: PartedMemory, number: int) -> Path:
 # -- the same as one memory ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("candidates", [24, 1000])
-def test_200_documents_in_4_parts_answer_as_in_one(
-    make: Make, parts: Parts, llm: SharedLLM, candidates: int
+@pytest.mark.parametrize(("count", "candidates"), [(200, 24), (40, 1000)])
+def test_documents_in_4_parts_answer_as_in_one(
+    make: Make, parts: Parts, llm: SharedLLM, count: int, candidates: int
 ) -> None:
     one, four = make(candidates=candidates), parts(4, candidates=candidates)
-    for first in range(0, 200, 50):
-        documents = [small(number) for number in range(first, first + 50)]
+    for first in range(0, count, 20):
+        documents = [small(number) for number in range(first, first + 20)]
         one.add(documents)
         four.add(documents)
-    assert [len(TreeMemory(part, llm=llm)) > 20 for part in four.parts] == [True] * 4
+    assert min(len(TreeMemory(part, llm=llm)) for part in four.parts) > count // 8
     assert [stored.id for stored in four.list()] == [stored.id for stored in one.list()]
     for asked in questions():
         for filter in (None, {"even": True}):
@@ -351,6 +352,33 @@ def test_a_part_removed_while_questions_run(parts: Parts, llm: SharedLLM) -> Non
     assert errors == []
     assert () in named
     assert any("part-002" in "".join(one) for one in named)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_fork_beside_threads_uses_all_parts(library: PartedMemory) -> None:
+    done = threading.Event()
+
+    def read() -> None:
+        while not done.is_set():
+            assert len(library.list()) == 3
+            assert not library.leaves_out()
+
+    reading = [threading.Thread(target=read) for _ in range(2)]
+    for one in reading:
+        one.start()
+    try:
+        children = []
+        for _ in range(8):
+            child = os.fork()
+            if not child:
+                os._exit(0 if len(library.list()) == 3 and not library.leaves_out() else 1)
+            children.append(child)
+        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    finally:
+        done.set()
+        for one in reading:
+            one.join(60)
+    assert codes == [0] * 8
 
 
 # -- wherever a memory is taken --------------------------------------------------------------------

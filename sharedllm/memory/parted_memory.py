@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,13 +22,21 @@ from sharedllm.errors import (
     TreeMemoryMismatchError,
 )
 from sharedllm.memory import PARTS_FILE, maintenance, tables
+from sharedllm.memory.database import read_all
 from sharedllm.memory.documents import MemoryDocument, Problem, Report
 from sharedllm.memory.folder import file_of
 from sharedllm.memory.hits import Hits
 from sharedllm.memory.manifest import Manifest
+from sharedllm.memory.owners import (
+    Present,
+    number_after_all,
+    owners_of,
+    smallest,
+    stretches,
+)
 from sharedllm.memory.parts_fit import codec_hash, doubled, make_parts, require_alike, require_once
 from sharedllm.memory.parts_list import MOST_PARTS, PartsList, is_parted, part_name, part_paths
-from sharedllm.memory.prefilter import is_large, sizes
+from sharedllm.memory.prefilter import is_large
 from sharedllm.memory.retrieval import FoundDocuments, Retrieval
 from sharedllm.memory.tree_memory import (
     CANDIDATES,
@@ -128,8 +135,7 @@ class PartedMemory(TreeMemory):
     @property
     def parts(self) -> tuple[Path, ...]:
         """The folders of all parts, also of those that are away."""
-        with self._lock:
-            return tuple(self._list.folders(self.path))
+        return tuple(self._list.folders(self.path))
 
     @property
     def away(self) -> tuple[str, ...]:
@@ -224,13 +230,13 @@ class PartedMemory(TreeMemory):
 
     def _read_list(self) -> None:
         """Read the list, and note which file it was."""
-        self._file = file_of(self.path)
-        self._list = PartsList.read(self.path)
-        folders = [os.path.realpath(folder) for folder in self.parts]
+        file, listed = file_of(self.path), PartsList.read(self.path)
+        folders = [os.path.realpath(folder) for folder in listed.folders(self.path)]
         require_once(folders)
+        self._file, self._list = file, listed
         self._open = {name: held for name, held in self._open.items() if name in folders}
 
-    def _present(self) -> tuple[Sequence[_Present], tuple[str, ...]]:
+    def _present(self) -> tuple[Sequence[Present], tuple[str, ...]]:
         """The parts that can be used now, and the others with the reasons.
 
         Raises
@@ -240,20 +246,20 @@ class PartedMemory(TreeMemory):
         TreeMemoryError
             If the memory was closed, or its list is gone.
         """
-        with self._lock:
-            if self._closed:
-                raise TreeMemoryError(f"the memory in {str(self.path)!r} was closed; open it again")
-            if file_of(self.path) != self._file:
-                self._read_list()
-            there, away = [], []
-            for number, folder in enumerate(self.parts):
-                try:
-                    there.append(_Present(number, self._opened(folder)))
-                except TreeMemoryMismatchError:
-                    raise
-                except TreeMemoryError as error:
-                    away.append(f"part {self._list.parts[number]!r} is away: {error}")
-            return there, tuple(away)
+        # without a lock, which a fork could leave taken: two threads may both open a part
+        if self._closed:
+            raise TreeMemoryError(f"the memory in {str(self.path)!r} was closed; open it again")
+        if file_of(self.path) != self._file:
+            self._read_list()
+        names, there, away = self._list.parts, [], []
+        for number, folder in enumerate(self._list.folders(self.path)):
+            try:
+                there.append(Present(number, self._opened(folder)))
+            except TreeMemoryMismatchError:
+                raise
+            except TreeMemoryError as error:
+                away.append(f"part {names[number]!r} is away: {error}")
+        return there, tuple(away)
 
     def _opened(self, folder: Path) -> TreeMemory:
         """The open memory in `folder`, opened again where another one stands there now."""
@@ -277,7 +283,7 @@ class PartedMemory(TreeMemory):
         self._open[name] = (now, memory)
         return memory
 
-    def _some(self) -> tuple[Sequence[_Present], tuple[str, ...]]:
+    def _some(self) -> tuple[Sequence[Present], tuple[str, ...]]:
         """As :meth:`_present`, where there is at least one.
 
         Raises
@@ -291,7 +297,7 @@ class PartedMemory(TreeMemory):
             )
         return there, away
 
-    def _all(self, what: str) -> Sequence[_Present]:
+    def _all(self, what: str) -> Sequence[Present]:
         """All parts.
 
         Raises
@@ -360,14 +366,14 @@ class PartedMemory(TreeMemory):
     ) -> None:
         """Put documents that are there into their parts, and new ones into the smallest."""
         there = self._all(what)
-        owners = _owners(there, [one.id for one in given])
+        owners = owners_of(there, [one.id for one in given])
         total = sum(len(one.text) for one in given)
         with reporter(progress, total, "adding to the memory", "characters") as report:
             done = 0
-            for owner, documents in _stretches(given, owners, share):
-                target = _smallest(there) if owner is None else there[owner]
+            for owner, documents in stretches(given, owners, share):
+                target = smallest(there) if owner is None else there[owner]
                 if owner is None:
-                    _number(target, there)
+                    number_after_all(target, there)
                     owners |= {one.id: there.index(target) for one in documents}
                 self._ready(target)._working.ingest.put(
                     documents,
@@ -378,7 +384,7 @@ class PartedMemory(TreeMemory):
                 )
                 done += len(documents)
 
-    def _ready(self, part: _Present) -> TreeMemory:
+    def _ready(self, part: Present) -> TreeMemory:
         """The memory of a part, with the encoder of all."""
         part.memory._use(self.encoder)
         return part.memory
@@ -397,7 +403,7 @@ class PartedMemory(TreeMemory):
         """
         given = list(dict.fromkeys([ids] if isinstance(ids, str) else ids))
         there, away = self._present()
-        owners = _owners(there, given)
+        owners = owners_of(there, given)
         for one in given:
             if one not in owners:
                 raise _absent(one, away)
@@ -514,10 +520,10 @@ class PartedMemory(TreeMemory):
         self._some()
         super().require_documents()
 
-    def _retrieval(self, there: Sequence[_Present]) -> Retrieval:
+    def _retrieval(self, there: Sequence[Present]) -> Retrieval:
         return Retrieval([self._ready(part)._working.part for part in there], self._candidates)
 
-    def _ask(self, ask: Callable[[Sequence[_Present]], T]) -> tuple[T, tuple[str, ...]]:
+    def _ask(self, ask: Callable[[Sequence[Present]], T]) -> tuple[T, tuple[str, ...]]:
         """Ask the parts that are there, without one that goes away meanwhile; name those away."""
         while True:
             there, away = self._some()
@@ -576,7 +582,7 @@ class PartedMemory(TreeMemory):
         """
         there = self._all("export it")
         chosen = [d.id for d in self.list()] if ids is None else list(dict.fromkeys(ids))
-        owners = _owners(there, chosen)
+        owners = owners_of(there, chosen)
         for one in chosen:
             if one not in owners:
                 raise _absent(one, ())
@@ -598,9 +604,9 @@ class PartedMemory(TreeMemory):
         there = self._all("import documents")
         with open_at(path) as other:
             chosen = [d.id for d in other.list()] if ids is None else list(dict.fromkeys(ids))
-        owners = _owners(there, chosen)
-        target = _smallest(there)
-        _number(target, there)
+        owners = owners_of(there, chosen)
+        target = smallest(there)
+        number_after_all(target, there)
         for number, part in enumerate(there):
             known = [one for one in chosen if owners.get(one) == number]
             if part is target:
@@ -614,19 +620,10 @@ class PartedMemory(TreeMemory):
 
     def close(self) -> None:
         """Let go of the files; documents that were given out stay usable."""
-        with self._lock:
-            self._closed = True
-            for _, memory in self._open.values():
-                memory.close()
-            self._open = {}
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Present:
-    """A part that can be used, with its number in the list."""
-
-    number: int
-    memory: TreeMemory
+        self._closed = True
+        for _, memory in self._open.values():
+            memory.close()
+        self._open = {}
 
 
 def open_at(path: str | os.PathLike[str], *, llm: HasEncoder | None = None) -> TreeMemory:
@@ -642,65 +639,8 @@ def open_at(path: str | os.PathLike[str], *, llm: HasEncoder | None = None) -> T
     return TreeMemory(path, llm=llm, create=False)
 
 
-# -- documents and their parts ---------------------------------------------------------------------
-
-
-def _owners(there: Sequence[_Present], ids: Sequence[str]) -> dict[str, int]:
-    """The place in `there` of the part that holds each of `ids`; those that none holds are left."""
-    out: dict[str, int] = {}
-    for place, part in enumerate(there):
-        with part.memory._database.read() as connection:
-            held = tables.held_documents(connection, dict.fromkeys(ids))
-        out = dict.fromkeys(held, place) | out
-    return out
-
-
-def _stretches(
-    given: Sequence[MemoryDocument], owners: Mapping[str, int], share: int
-) -> Iterator[tuple[int | None, Sequence[MemoryDocument]]]:
-    """Yield neighbouring documents of one owner; new ones (None) of about `share` characters.
-
-    `owners` may grow meanwhile.
-    """
-    first = 0
-    while first < len(given):
-        owner, last, size = owners.get(given[first].id), first, 0
-        while last < len(given) and owners.get(given[last].id) == owner:
-            if owner is None and last > first and size >= share:
-                break
-            size += len(given[last].text)
-            last += 1
-        yield owner, given[first:last]
-        first = last
-
-
-def _smallest(there: Sequence[_Present]) -> _Present:
-    """The part with the fewest words."""
-
-    def words(part: _Present) -> int:
-        with part.memory._database.read() as connection:
-            return sizes(connection)[1]
-
-    return min(there, key=words)
-
-
-def _number(target: _Present, there: Sequence[_Present]) -> None:
-    """Let the rows to come have higher numbers than those of all parts: the order of addition.
-
-    That order decides between equal scores, and is that in which the whole is read.
-    """
-    last: dict[str, int] = {}
-    for one in there:
-        with one.memory._database.read() as connection:
-            for name, row in tables.last_rows(connection).items():
-                last[name] = max(row, last.get(name, 0))
-    with target.memory._database.write() as connection:
-        tables.number_after(connection, last)
-
-
-def _is_large(there: Sequence[_Present], given: Mapping[str, Any] | None, candidates: int) -> bool:
-    with ExitStack() as held:
-        connections = [held.enter_context(one.memory._database.read()) for one in there]
+def _is_large(there: Sequence[Present], given: Mapping[str, Any] | None, candidates: int) -> bool:
+    with read_all([one.memory._database for one in there]) as connections:
         return is_large(connections, given, candidates)
 
 
