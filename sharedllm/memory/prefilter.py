@@ -5,7 +5,7 @@ or deletes a chunk, so that it is never behind, and nothing else is stored. BM25
 question's own words. The other ranking takes as well the words that the model's vocabulary has near
 them, for texts that say the same in other words; docs/experiments.md (38) has what each finds.
 
-A memory may be several files (its parts, :mod:`sharedllm.memory.parted_memory`), each under one connection.
+A memory may be several files (:mod:`sharedllm.memory.parted_memory`), each under one connection.
 Words are counted over all of them, so that scores compare; a chunk that several hold is one.
 """
 
