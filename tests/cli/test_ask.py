@@ -108,7 +108,7 @@ def test_json_is_the_answer_and_nothing_else(
     given = json.loads(out)
     assert list(given) == [
         *("question", "model", "adapter", "answer", "refused", "partial", "reasoning"),
-        *("citations", "statements", "unsupported", "usage", "timings"),
+        *("citations", "statements", "unsupported", "away", "usage", "timings"),
     ]
     assert (given["question"], given["model"], given["adapter"]) == ("Who?", model, None)
     citation = given["citations"][0]
