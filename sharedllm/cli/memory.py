@@ -61,6 +61,20 @@ Form = Annotated[
 Rebuild = Annotated[
     bool, typer.Option("--rebuild", help="Encode all again if model or settings differ.")
 ]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS|auto|local",
+        help="Read on a Ray cluster, into a memory of parts: at host:port, on this machine (auto), "
+        "or started here (local).",
+    ),
+]
+Actors = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", help="Processes of --ray that encode, each into its part.", show_default="2"
+    ),
+]
 
 
 @app.command()
@@ -76,6 +90,8 @@ def index(
     device: Device = None,
     dtype: MemoryDtype = None,
     quantize: Quantize = None,
+    ray: Ray = None,
+    actors: Actors = None,
     as_json: AsJson = False,
 ) -> None:
     """Read files and folders into a memory on disk; unchanged files are skipped.
@@ -91,6 +107,13 @@ def index(
     if encoding is not None:
         require_encoding(encoding)
     screen = Screen(silent=as_json)
+    if ray is not None:
+        place = {"model": model, "adapter": adapter, "device": device, "dtype": dtype}
+        refused = {"--keep": keep, "--kv": kv, "--rebuild": rebuild, "--quantize": quantize}
+        _index_on_ray(screen, paths, folder, ray, actors, encoding, place, refused, as_json)
+        return
+    if actors is not None:
+        raise ConfigError("--actors is the number of processes of --ray; give both, or none")
     place = {"device": device, "dtype": dtype, "quantize": quantize}
     with screen.busy("opening the memory"):
         memory = opened(
@@ -119,6 +142,61 @@ def index(
         if not done.read:
             screen.say("nothing was read")
     if done.failed or not done.read:
+        raise typer.Exit(1)
+
+
+def _index_on_ray(
+    screen: Screen,
+    paths: Sequence[str],
+    folder: str,
+    address: str,
+    actors: int | None,
+    encoding: str | None,
+    place: dict[str, Any],
+    refused: dict[str, Any],
+    as_json: bool,
+) -> None:
+    """Read into a memory of parts, on a Ray cluster."""
+    from sharedllm.cluster.ray_ingest import RayIndexed, ingest
+
+    named = [name for name, value in refused.items() if value]
+    if named:
+        raise ConfigError(f"{named[0]} cannot be given with --ray; leave it out")
+    if place["adapter"] is None:
+        place["adapter"] = "default"
+    elif place["adapter"] == "none":
+        place["adapter"] = None
+    with screen.busy("starting the actors") as status:
+
+        def show(done: RayIndexed) -> None:
+            status.update(
+                f"{done.added + done.updated:,} documents, {done.tokens:,} tokens, "
+                f"{done.tokens_per_s:,.0f} tokens a second"
+            )
+
+        done = ingest(
+            paths,
+            folder,
+            address=address,
+            actors=2 if actors is None else actors,
+            encoding=encoding,
+            progress=show,
+            **place,
+        )
+    with opened(folder) as memory:
+        held = len(memory)
+    if as_json:
+        rate = {"tokens_per_s": done.tokens_per_s, "documents": held}
+        typer.echo(json.dumps({**dataclasses.asdict(done), **rate}))
+    else:
+        for why in done.failed.values():
+            screen.say(f"not read: {one_line(why)}")
+        screen.say(
+            f"{done.added:,} added, {done.updated:,} updated, {done.unchanged:,} unchanged, "
+            f"{done.tokens_per_s:,.0f} tokens a second; "
+            f"the memory holds {counted(held, 'document')}"
+        )
+    if done.failed or not (done.added + done.updated + done.unchanged):
         raise typer.Exit(1)
 
 

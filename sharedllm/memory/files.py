@@ -164,20 +164,35 @@ def _changed(memory: TreeMemory, path: str, encoding: str | None) -> MemoryDocum
             text=given.text, title=given.title, source=given.source, outline=given.outline
         )
         return None if own.id in memory else own
-    known = hashlib.sha256(os.fsencode(_whole(path))).hexdigest()[:16]
-    there = memory.list({"id": known})
-    marks = _marks(path) | ({} if encoding is None else {"file_encoding": encoding})
-    if there and _own_marks(there[0].metadata) == marks:
+    there = memory.list({"id": id_of_file(path)})
+    if there and own_marks(there[0].metadata) == marks_of_file(path, encoding):
         return None
+    return document_of_file(path, encoding)
+
+
+def document_of_file(path: str, encoding: str | None = None) -> MemoryDocument:
+    """Read a file as a document that is known again by its path.
+
+    Raises
+    ------
+    DocumentError
+        If it cannot be read.
+    """
+    marks = marks_of_file(path, encoding)  # before it is read: a change meanwhile is seen next time
     given = read_file(path, encoding=encoding)
     return MemoryDocument(
-        id=known,
+        id=id_of_file(path),
         text=given.text,
         title=given.title,
         source=given.source,
         metadata=marks,
         outline=given.outline,
     )
+
+
+def id_of_file(path: str) -> str:
+    """The id of a file's document."""
+    return hashlib.sha256(os.fsencode(_whole(path))).hexdigest()[:16]
 
 
 def _whole(path: str) -> str:
@@ -188,11 +203,17 @@ def _whole(path: str) -> str:
         return path
 
 
-def _own_marks(metadata: Any) -> dict[str, Any]:
+def own_marks(metadata: Any) -> dict[str, Any]:
+    """The part of a document's metadata that tells whether its file has changed."""
     return {name: value for name, value in metadata.items() if name.startswith("file_")}
 
 
-def _marks(path: str) -> dict[str, Any]:
+def marks_of_file(path: str, encoding: str | None = None) -> dict[str, Any]:
+    """What tells that a file has changed, as it stands in its document's metadata."""
+    return _status(path) | ({} if encoding is None else {"file_encoding": encoding})
+
+
+def _status(path: str) -> dict[str, Any]:
     try:
         status = Path(path).stat()
     except (OSError, ValueError):
