@@ -294,39 +294,20 @@ class Encoder:
         return {name: [row[name] for row in done] for name in columns}
 
     def _all(self, rows: Sequence[Row]) -> list[Row]:
-        """Store all documents together, or if one is refused each by itself."""
-        readable = [row for row in rows if not row["error"]]
+        """Store documents: new ones in the own part, changed ones in the part that has them."""
         out = [_told(row, "failed", str(row["error"])) for row in rows if row["error"]]
-        try:
-            return out + self._put(readable)
-        except DocumentError:
-            for row in readable:
-                try:
-                    out += self._put([row])
-                except DocumentError as error:
-                    out.append(_told(row, "failed", str(error)))
-            return out
-
-    def _put(self, rows: Sequence[Row]) -> list[Row]:
-        """Store documents: new ones in the own part, changed ones in the part that has them.
-
-        Raises
-        ------
-        DocumentError
-        """
-        documents = {row["name"]: document_of(row) for row in rows}
-        outcome = {name: self._outcome(document) for name, document in documents.items()}
-        new = [document for name, document in documents.items() if outcome[name] == "added"]
-        if new:
-            self._part.add(new)
-        changed = [one for name, one in documents.items() if outcome[name] == "updated"]
-        if changed:
-            self._whole.update(changed)
-        tokens = self._tokens([*new, *changed])
-        return [
-            _told(row, outcome[row["name"]], tokens=tokens.get(documents[row["name"]].id, 0))
-            for row in rows
-        ]
+        given = [(str(row["name"]), document_of(row)) for row in rows if not row["error"]]
+        outcomes = [self._outcome(document) for _, document in given]
+        failed: dict[int, str] = {}
+        for kind, write in (("added", self._part.add), ("updated", self._whole.update)):
+            own = [number for number, outcome in enumerate(outcomes) if outcome == kind]
+            failed |= _written(write, {number: given[number][1] for number in own})
+        tokens = self._tokens([document for _, document in given])
+        for number, (name, document) in enumerate(given):
+            outcome = "failed" if number in failed else outcomes[number]
+            count = tokens.get(document.id, 0) if outcome in ("added", "updated") else 0
+            out.append(_told({"name": name}, outcome, failed.get(number, ""), count))
+        return out
 
     def _outcome(self, document: MemoryDocument) -> str:
         if document.id not in self._whole:
@@ -338,7 +319,24 @@ class Encoder:
         return {one.id: one.tokens for one in self._whole.list({"id": ids})} if ids else {}
 
 
-def _told(row: Row, outcome: str, error: str = "", tokens: int = 0) -> Row:
+def _written(
+    write: Callable[[list[MemoryDocument]], None], documents: Mapping[int, MemoryDocument]
+) -> dict[int, str]:
+    """Write documents together, or if one is refused each by itself; the reasons of those."""
+    failed: dict[int, str] = {}
+    try:
+        if documents:
+            write(list(documents.values()))
+    except DocumentError:
+        for number, document in documents.items():
+            try:
+                write([document])
+            except DocumentError as error:
+                failed[number] = str(error)
+    return failed
+
+
+def _told(row: Mapping[str, Any], outcome: str, error: str = "", tokens: int = 0) -> Row:
     told = {"name": str(row["name"]), "outcome": outcome, "error": error}
     return {**told, "tokens": tokens, "process": os.getpid()}
 

@@ -74,8 +74,8 @@ def check(memory: Path, files: Path, model_folder: Path, tmp_path: Path) -> None
     """Each document is there once, all is sound, and it answers as one memory does."""
     own = loaded_encoder(str(model_folder), adapter=None, dtype="float32", device="cpu")
     with (
-        PartedMemory(memory, llm=own, candidates=24) as parted,
-        TreeMemory(tmp_path / "one", llm=own, candidates=24) as one,
+        PartedMemory(memory, llm=own, candidates=1000) as parted,
+        TreeMemory(tmp_path / "one", llm=own, candidates=1000) as one,
     ):
         index(one, [str(files)])
         ids = [stored.id for stored in one.list()]
@@ -147,16 +147,19 @@ def test_files_that_change_and_files_that_fail(
 
 @pytest.mark.slow
 def test_tables_and_datasets_are_read(cluster: Any, model_folder: Path, tmp_path: Path) -> None:
+    import pyarrow
     import ray.data
+    from pyarrow import parquet
 
     rows = [
         {"id": f"row {i}", "text": small(i).text, "metadata": json.dumps({"number": i})}
         for i in range(20)
     ]
-    dataset = ray.data.from_items([*rows, {"id": "bad", "text": "", "metadata": "{}"}])
-    dataset.write_parquet(str(tmp_path / "table"))
-    tables = [str(one) for one in (tmp_path / "table").glob("*.parquet")]
-    for name, source in (("a", dataset), ("b", tables)):
+    rows.append({"id": "bad", "text": "", "metadata": "{}"})
+    dataset = ray.data.from_items(rows, override_num_blocks=2)
+    table = tmp_path / "rows.parquet"
+    parquet.write_table(pyarrow.Table.from_pylist(rows), table)
+    for name, source in (("a", dataset), ("b", [str(table)])):
         done = ingest(source, tmp_path / name, **options(model_folder))
         assert (done.added, list(done.failed)) == (20, ["bad"])
         with PartedMemory(tmp_path / name) as memory:
