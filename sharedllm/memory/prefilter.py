@@ -105,8 +105,8 @@ def _newest(connections: Connections, k: int, given: Given) -> list[Chunk]:
             "GROUP BY p.chunk ORDER BY 2 DESC, 3 DESC LIMIT ?",
             (*values, k),
         )
-        found += [(document, ordinal, -part, chunk) for chunk, document, ordinal in rows]
-    return [(-part, chunk) for *_, part, chunk in sorted(found, reverse=True)]
+        found += [(document, part, ordinal, chunk) for chunk, document, ordinal in rows]
+    return [(part, chunk) for _, part, _, chunk in sorted(found, reverse=True)]
 
 
 def _once(connections: Connections, chunks: Iterable[Chunk], k: int) -> list[Chunk]:
@@ -177,8 +177,8 @@ def _of_others(
             f"AND p.text NOT IN ({tables.marks(own)}) GROUP BY p.text ORDER BY 2 DESC LIMIT ?",
             (*values, *own, most),
         )
-        found += [(document, -part, int(chunk)) for chunk, document in rows]
-    newest = [(-part, chunk) for _, part, chunk in sorted(found, reverse=True)[:most]]
+        found += [(document, part, int(chunk)) for chunk, document in rows]
+    newest = [(part, chunk) for _, part, chunk in sorted(found, reverse=True)[:most]]
     held = len(chunks)
     return _once(connections, [*chunks, *newest], held + most)[held:]
 
