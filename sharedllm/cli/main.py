@@ -38,6 +38,7 @@ from sharedllm.cli.options import (
     Thinking,
     default_of,
 )
+from sharedllm.cli.serving import app as serving
 from sharedllm.cli.terminal import Screen
 from sharedllm.cli.training import app as training
 from sharedllm.config import (
@@ -69,6 +70,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 app.add_typer(evaluation, name="eval")
 app.add_typer(memories)
 app.add_typer(models)
+app.add_typer(serving)
 app.add_typer(training)
 
 

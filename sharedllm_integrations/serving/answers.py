@@ -1,0 +1,195 @@
+"""/v1/chat/completions and /v1/completions: one question through the line, whole or as events."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from sharedllm_integrations.engine import Run
+from sharedllm_integrations.serving import asking
+from sharedllm_integrations.serving.backend import Backend, BackendOf, TenantOf
+from sharedllm_integrations.serving.faults import ServingError, fault_of
+from sharedllm_integrations.serving.metrics import Clock
+from sharedllm_integrations.serving.shapes import ChatShape, TextShape
+from sharedllm_integrations.serving.tenants import Tenant
+from sharedllm_integrations.serving.wire import AnswerBody, ChatBody, CompletionBody
+from sharedllm_integrations.tool_calling import Call
+from sharedllm_integrations.worker import in_thread, iterated
+
+T = TypeVar("T")
+router = APIRouter()
+Ask = Callable[[], asking.Asked]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The end of an answer: what was held back of its text, and its calls."""
+
+    run: Run
+    text: str
+    calls: list[Call]
+
+
+@router.post("/v1/chat/completions", response_model=None)
+async def chat_completions(
+    body: ChatBody, http: Request, backend: BackendOf, tenant: TenantOf
+) -> Response:
+    """Answer a conversation about the tenant's documents, or those that it brings."""
+    backend.require_model(body.model)
+    shape = ChatShape(backend.model_name)
+
+    def ask() -> asking.Asked:
+        return asking.chat(body, tenant, backend.llm, **backend.bounds)
+
+    if body.stream:
+        return await _streamed(_chat_events(backend, ask, shape, body))
+    [run] = await while_wanted(http, _runs(backend, [ask]))
+    return JSONResponse(shape.whole(run))
+
+
+@router.post("/v1/completions", response_model=None)
+async def completions(
+    body: CompletionBody, http: Request, backend: BackendOf, tenant: TenantOf
+) -> Response:
+    """Answer prompts, each asked as one message of a user."""
+    backend.require_model(body.model)
+    shape = TextShape(backend.model_name)
+    asks = [_prompt(body, prompt, tenant, backend) for prompt in body.prompts]
+    if not body.stream:
+        return JSONResponse(shape.whole(await while_wanted(http, _runs(backend, asks))))
+    if len(asks) > 1:
+        raise ServingError("prompt holds several texts; a stream answers one", param="prompt")
+    return await _streamed(_text_events(backend, asks[0], shape, body))
+
+
+def _prompt(body: CompletionBody, prompt: str, tenant: Tenant, backend: Backend) -> Ask:
+    return lambda: asking.completion(body, prompt, tenant, backend.llm, **backend.bounds)
+
+
+async def answered(backend: Backend, ask: Ask) -> AsyncIterator[str | Ended]:
+    """Pieces of an answer as they come, then its end.
+
+    Dropping this ends the answer, and lets the next request run.
+    """
+    clock = Clock(backend.metrics)
+    async with backend.line.turn(backend.config.timeout):
+        clock.begun()
+        engine, request = await in_thread(ask)
+
+        def events() -> Iterator[str | Ended]:
+            run = engine.start(request, since=clock.since)
+            held = run.form.held_calls()
+            for piece in run:
+                shown = held.feed(piece)
+                if shown:
+                    yield shown
+            rest = held.text
+            yield Ended(run, *(run.form.read(rest, run.finish_reason) if rest else ("", [])))
+
+        pieces = iterated(events, request.cancelled)
+        try:
+            async for event in pieces:
+                if isinstance(event, Ended):
+                    clock.ended(event.run.finish_reason, event.run.usage)
+                else:
+                    clock.piece()
+                yield event
+        finally:
+            await pieces.aclose()  # type: ignore[attr-defined]  # an async generator
+
+
+async def _runs(backend: Backend, asks: list[Ask]) -> list[Run]:
+    runs = []
+    for ask in asks:
+        async for event in answered(backend, ask):
+            if isinstance(event, Ended):
+                runs.append(event.run)
+    return runs
+
+
+async def _chat_events(
+    backend: Backend, ask: Ask, shape: ChatShape, body: AnswerBody
+) -> AsyncIterator[dict[str, Any]]:
+    length, begun = 0, False
+    async for event in answered(backend, ask):
+        if not begun:
+            begun = True
+            yield shape.first()
+        if isinstance(event, Ended):
+            for chunk in shape.last(event.run, event.text, event.calls, length):
+                yield chunk
+            if body.tells_usage:
+                yield shape.usage(event.run)
+        else:
+            length += len(event)
+            yield shape.piece(event)
+
+
+async def _text_events(
+    backend: Backend, ask: Ask, shape: TextShape, body: AnswerBody
+) -> AsyncIterator[dict[str, Any]]:
+    async for event in answered(backend, ask):
+        if isinstance(event, Ended):
+            yield shape.last(0, event.run)
+            if body.tells_usage:
+                yield shape.usage(event.run)
+        else:
+            yield shape.piece(0, event)
+
+
+# -- events and disconnects ------------------------------------------------------------------------
+
+
+async def _streamed(chunks: AsyncIterator[dict[str, Any]]) -> Response:
+    """A stream of events; what is refused before the first of them is an error of HTTP."""
+    first = await anext(chunks)
+    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    return StreamingResponse(
+        _events(first, chunks), media_type="text/event-stream", headers=headers
+    )
+
+
+async def _events(
+    first: dict[str, Any], chunks: AsyncIterator[dict[str, Any]]
+) -> AsyncIterator[str]:
+    try:
+        yield _event(first)
+        async for chunk in chunks:
+            yield _event(chunk)
+    except Exception as error:  # of any type: the status is sent, so the stream has to tell it
+        yield _event(fault_of(error).body)
+    finally:
+        await chunks.aclose()  # type: ignore[attr-defined]  # an async generator
+    yield "data: [DONE]\n\n"
+
+
+def _event(value: dict[str, Any]) -> str:
+    return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
+
+
+async def while_wanted(http: Request, work: Any) -> Any:
+    """The result of `work`, which is cancelled when the client goes away."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_gone(http))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ServingError("the client has gone", status=499)
+        return task.result()
+    finally:
+        for one in (task, gone):
+            one.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await one
+
+
+async def _gone(http: Request) -> None:
+    while (await http.receive())["type"] != "http.disconnect":
+        pass

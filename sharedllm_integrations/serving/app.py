@@ -1,0 +1,126 @@
+"""The application: routes, limits, and a life that loads the model once and drains at the end."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse, Response
+
+from sharedllm import __version__, open_memory
+from sharedllm_integrations.engine import Engine
+from sharedllm_integrations.errors import SetupError
+from sharedllm_integrations.memories import MEMORY_FILE
+from sharedllm_integrations.serving import answers, files, metrics, vector_stores
+from sharedllm_integrations.serving.backend import Backend, BackendOf, OperatorOnly, TenantOf
+from sharedllm_integrations.serving.config import ServerConfig
+from sharedllm_integrations.serving.faults import answer_faults, not_found
+from sharedllm_integrations.serving.limits import BodyLimit, OwnPages
+from sharedllm_integrations.serving.shapes import model_card, page
+from sharedllm_integrations.worker import in_thread
+
+if TYPE_CHECKING:
+    from sharedllm import SharedLLM
+
+DRAIN_S = 30  # seconds that running answers get at the end
+
+
+def load_model(config: ServerConfig) -> SharedLLM:
+    """The model that `config` names, else the one that its memory was made with.
+
+    Raises
+    ------
+    SetupError
+        If the folder of the tenants is a memory itself.
+    SharedLLMError
+        Of the core, if model or memory cannot be used.
+    """
+    fields, there = config.answering, (config.memory / MEMORY_FILE).exists()
+    if config.keys is not None:
+        if there:
+            raise SetupError(
+                f"{str(config.memory)!r} is a memory; with keys it must be the folder of the "
+                "tenants: move the memory into it, under the name of its tenant"
+            )
+        return Engine(fields).llm
+    if not there:
+        return Engine(fields).llm
+    return Engine(fields, memory=open_memory(config.memory)).llm
+
+
+def create_app(config: ServerConfig, llm: SharedLLM | None = None) -> FastAPI:
+    """The application for `config`.
+
+    Parameters
+    ----------
+    llm : a loaded model; None loads it when the application starts
+    """
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        loaded = llm or await in_thread(lambda: load_model(config))
+        backend = await in_thread(lambda: Backend(config, loaded))
+        app.state.backend = backend
+        try:
+            yield
+        finally:
+            await in_thread(backend.close)
+
+    app = FastAPI(title="SharedLLM", version=__version__, lifespan=life)
+    app.include_router(answers.router)
+    app.include_router(files.router)
+    app.include_router(vector_stores.router)
+    _add_state(app)
+    answer_faults(app)
+    app.add_middleware(BodyLimit, config.max_body, config.max_upload)
+    if config.keys is None:
+        app.add_middleware(OwnPages)
+    return app
+
+
+def _add_state(app: FastAPI) -> None:
+    """Add what monitors and clients ask before anything else."""
+
+    @app.get("/health")
+    def health() -> dict[str, str]:
+        """Tell that the process answers."""
+        return {"status": "ok"}
+
+    @app.get("/ready")
+    def ready(backend: BackendOf) -> JSONResponse:
+        """Tell that questions are taken: the model is there, and the server does not drain."""
+        now = backend.ready
+        return JSONResponse({"status": "ready" if now else "draining"}, 200 if now else 503)
+
+    @app.get("/metrics", dependencies=[OperatorOnly], response_model=None)
+    def figures(backend: BackendOf) -> Response:
+        """Give the figures for Prometheus."""
+        return Response(backend.metrics.text(), media_type=metrics.TYPE)
+
+    @app.get("/v1/models")
+    def models(backend: BackendOf, tenant: TenantOf) -> dict[str, Any]:
+        """List the one model."""
+        cards = [model_card(backend.model_name, backend.started)]
+        return page(cards, limit=1, order="asc")
+
+    @app.get("/v1/models/{name:path}")
+    def model(name: str, backend: BackendOf, tenant: TenantOf) -> dict[str, Any]:
+        """Describe a model."""
+        if name != backend.model_name:
+            raise not_found("model", name)
+        return model_card(name, backend.started)
+
+
+def run(config: ServerConfig, llm: SharedLLM) -> None:
+    """Serve until SIGINT or SIGTERM; answers that run then are finished."""
+    app = create_app(config, llm)
+    uvicorn.run(
+        app,
+        host=config.host,
+        port=config.port,
+        log_level="warning",
+        timeout_graceful_shutdown=DRAIN_S,
+    )

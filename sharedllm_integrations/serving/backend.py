@@ -1,0 +1,120 @@
+"""The parts of a running server, and which of them a request gets."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import Depends, Request
+
+from sharedllm_integrations.serving.config import ServerConfig
+from sharedllm_integrations.serving.faults import ServingError
+from sharedllm_integrations.serving.keys import KeyFile
+from sharedllm_integrations.serving.limits import Line
+from sharedllm_integrations.serving.metrics import Metrics
+from sharedllm_integrations.serving.tenants import Ingestion, Tenant, Tenants
+
+if TYPE_CHECKING:
+    from sharedllm import SharedLLM
+
+AT_ONCE = 8  # answers of a reader elsewhere, which batches them; as many as there are threads
+
+
+class Backend:
+    """The model, the tenants, the line, ingestion and figures of one server.
+
+    Attributes
+    ----------
+    ready : bool
+        False before the model is there, and while the server drains.
+    """
+
+    def __init__(self, config: ServerConfig, llm: SharedLLM) -> None:
+        self.config, self.llm = config, llm
+        self.started = int(time.time())
+        self.keys = None if config.keys is None else KeyFile.read(config.keys)
+        self.line = Line(AT_ONCE if llm.reader.shares else 1, config.max_waiting)
+        self.ingestion = Ingestion(self._note_file)
+        self.metrics = Metrics(self.line, self.ingestion)
+        self.model_name = str(config.reader_model or llm.reader.name)
+        names = None if self.keys is None else list(self.keys.tenants)
+        self.tenants = Tenants(config.memory, llm, names)
+        self.ready = True
+        self.ingestion.start(self.tenants)
+
+    def close(self) -> None:
+        """Finish the file that is being read, and let go of all files."""
+        self.ready = False
+        self.ingestion.stop()
+        self.tenants.close()
+
+    @property
+    def bounds(self) -> dict[str, Any]:
+        """The bounds of one answer."""
+        return {"most": self.config.max_tokens, "timeout": self.config.timeout}
+
+    def require_model(self, name: str) -> None:
+        """Refuse a model that is not served.
+
+        Raises
+        ------
+        ServingError
+        """
+        if name != self.model_name:
+            raise ServingError(
+                f"the model {name!r} does not exist; this server has {self.model_name!r}",
+                status=404,
+                code="model_not_found",
+                param="model",
+            )
+
+    def tenant_named(self, authorization: str | None) -> str:
+        """The name of the tenant that a request speaks for; "" is the only one without keys.
+
+        Raises
+        ------
+        ServingError
+            With 401.
+        """
+        if self.keys is None:
+            return ""
+        kind, _, key = (authorization or "").partition(" ")
+        name = self.keys.tenant_of(key.strip()) if kind.lower() == "bearer" else None
+        if name is None:
+            raise ServingError(
+                "the API key is missing or wrong; send it as: Authorization: Bearer KEY",
+                status=401,
+                code="invalid_api_key",
+            )
+        return name
+
+    def _note_file(self, status: str, seconds: float) -> None:
+        self.metrics.note_file(status, seconds)
+
+
+def backend_of(http: Request) -> Backend:
+    """The running server's parts."""
+    found: Backend = http.app.state.backend
+    return found
+
+
+BackendOf = Annotated[Backend, Depends(backend_of)]
+
+
+def tenant_of(http: Request, backend: BackendOf) -> Tenant:
+    """The tenant that a request speaks for, opened."""
+    return backend.tenants.get(backend.tenant_named(http.headers.get("authorization")))
+
+
+def require_operator(http: Request, backend: BackendOf) -> None:
+    """Refuse whoever may not see the figures of all tenants together."""
+    name = backend.tenant_named(http.headers.get("authorization"))
+    if backend.keys is not None and not backend.keys.tenants[name].operator:
+        raise ServingError(
+            "the figures count all tenants; this needs a key of sharedllm serve-key --operator",
+            status=403,
+        )
+
+
+TenantOf = Annotated[Tenant, Depends(tenant_of)]
+OperatorOnly = Depends(require_operator)

@@ -1,0 +1,350 @@
+"""A tenant's files and vector stores: what was uploaded, and what is to be read, on disk.
+
+An upload is acknowledged when its bytes and its row are on disk. A vector store is a folder of a
+memory; the rows here say what it is called, and which files it is to hold. What it does hold, its
+memory says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from sharedllm_integrations.serving.faults import ServingError, not_found
+
+MAIN = "vs_main"  # the tenant's own memory, which lies in its folder
+DATABASE = "server.sqlite"
+SUFFIX = re.compile(r"\.[a-z0-9]{1,8}\Z")
+PIECE = 1 << 20
+UNFINISHED = ".part"
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS files (
+    id TEXT PRIMARY KEY, filename TEXT NOT NULL, suffix TEXT NOT NULL, bytes INTEGER NOT NULL,
+    sha256 TEXT NOT NULL, purpose TEXT NOT NULL, created_at INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS stores (
+    id TEXT PRIMARY KEY, name TEXT NOT NULL, metadata TEXT NOT NULL, created_at INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS batches (
+    id TEXT PRIMARY KEY, store TEXT NOT NULL, created_at INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS members (
+    store TEXT NOT NULL, file TEXT NOT NULL, attributes TEXT NOT NULL, status TEXT NOT NULL,
+    code TEXT, message TEXT, batch TEXT, created_at INTEGER NOT NULL, PRIMARY KEY (store, file));
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """An uploaded file."""
+
+    id: str
+    filename: str
+    suffix: str
+    bytes: int
+    sha256: str
+    purpose: str
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A vector store."""
+
+    id: str
+    name: str
+    metadata: dict[str, str]
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A file of a vector store.
+
+    Attributes
+    ----------
+    status : "in_progress", "completed", "failed" or "cancelled"
+    code, message : why it failed
+    """
+
+    store: str
+    file: str
+    attributes: dict[str, Any]
+    status: str
+    code: str | None
+    message: str | None
+    batch: str | None
+    created_at: int
+
+
+class Catalog:
+    """The rows and uploads in a folder. It may be used from several threads."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._uploads = folder / "files"
+        self._uploads.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.RLock()
+        self._connection = sqlite3.connect(
+            folder / DATABASE, check_same_thread=False, isolation_level=None
+        )
+        self._connection.execute("PRAGMA journal_mode=WAL")
+        self._connection.execute("PRAGMA synchronous=FULL")  # acknowledged is on disk
+        self._connection.executescript(SCHEMA)
+        self._remove_unacknowledged()
+
+    def close(self) -> None:
+        """Let go of the database."""
+        with self._lock:
+            self._connection.close()
+
+    # -- files -----------------------------------------------------------------------------------
+
+    def keep(self, data: IO[bytes], filename: str, purpose: str, most: int) -> StoredFile:
+        """Write an upload to disk; when this returns, a crash does not lose it.
+
+        Raises
+        ------
+        ServingError
+            If it is empty, or has more than `most` bytes.
+        """
+        id = f"file-{secrets.token_hex(12)}"
+        found = SUFFIX.search(filename.lower())
+        suffix = found[0] if found else ""
+        part = self._uploads / f"{id}{UNFINISHED}"
+        digest, size = hashlib.sha256(), 0
+        try:
+            with part.open("xb") as out:
+                while piece := data.read(PIECE):
+                    size += len(piece)
+                    if size > most:
+                        raise ServingError(
+                            f"the file has more than {most:,} bytes, which is the most that this "
+                            "server takes; divide it",
+                            status=413,
+                            code="file_too_large",
+                            param="file",
+                        )
+                    digest.update(piece)
+                    out.write(piece)
+                out.flush()
+                os.fsync(out.fileno())
+            if not size:
+                raise ServingError("the file is empty; upload one with text", param="file")
+            part.replace(self._uploads / f"{id}{suffix}")
+        finally:
+            part.unlink(missing_ok=True)
+        _sync_folder(self._uploads)
+        made = StoredFile(id, filename, suffix, size, digest.hexdigest(), purpose, int(time.time()))
+        row = [getattr(made, name) for name in StoredFile.__slots__]
+        self._write("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+        return made
+
+    def file(self, id: str) -> StoredFile:
+        """The file called `id`.
+
+        Raises
+        ------
+        ServingError
+            With 404, if it is not there.
+        """
+        rows = self._rows("SELECT * FROM files WHERE id = ?", [id])
+        if not rows:
+            raise not_found("file", id)
+        return StoredFile(*rows[0])
+
+    def files(self, purpose: str | None = None) -> list[StoredFile]:
+        """All files, the oldest first."""
+        rows = self._rows("SELECT * FROM files ORDER BY rowid")
+        found = [StoredFile(*row) for row in rows]
+        return [one for one in found if purpose in (None, one.purpose)]
+
+    def path(self, file: StoredFile) -> Path:
+        """The place of an upload's bytes."""
+        return self._uploads / f"{file.id}{file.suffix}"
+
+    def forget_file(self, id: str) -> list[str]:
+        """Remove an upload, and give the stores that held it."""
+        file = self.file(id)
+        with self._lock, self._transaction():
+            stores = [row[0] for row in self._rows("SELECT store FROM members WHERE file=?", [id])]
+            self._connection.execute("DELETE FROM members WHERE file = ?", [id])
+            self._connection.execute("DELETE FROM files WHERE id = ?", [id])
+        self.path(file).unlink(missing_ok=True)
+        return stores
+
+    # -- vector stores ---------------------------------------------------------------------------
+
+    def add_store(self, name: str, metadata: Mapping[str, str]) -> Store:
+        """Make a vector store; its memory is made when the first file is read."""
+        made = Store(f"vs_{secrets.token_hex(12)}", name, dict(metadata), int(time.time()))
+        row = [made.id, made.name, json.dumps(made.metadata), made.created_at]
+        self._write("INSERT INTO stores VALUES (?, ?, ?, ?)", row)
+        return made
+
+    def add_main(self, name: str) -> None:
+        """Name the tenant's own memory, where that was not done before."""
+        row = [MAIN, name, "{}", int(time.time())]
+        self._write("INSERT OR IGNORE INTO stores VALUES (?, ?, ?, ?)", row)
+
+    def store(self, id: str) -> Store:
+        """The vector store called `id`.
+
+        Raises
+        ------
+        ServingError
+            With 404, if it is not there.
+        """
+        rows = self._rows("SELECT * FROM stores WHERE id = ?", [id])
+        if not rows:
+            raise not_found("vector store", id)
+        return Store(rows[0][0], rows[0][1], json.loads(rows[0][2]), rows[0][3])
+
+    def stores(self) -> list[Store]:
+        """All vector stores, the oldest first."""
+        return [self.store(row[0]) for row in self._rows("SELECT id FROM stores ORDER BY rowid")]
+
+    def change_store(self, id: str, name: str | None, metadata: Mapping[str, str] | None) -> Store:
+        """Give a vector store another name or other metadata; None leaves it."""
+        old = self.store(id)
+        told = old.metadata if metadata is None else dict(metadata)
+        row = [old.name if name is None else name, json.dumps(told), id]
+        self._write("UPDATE stores SET name = ?, metadata = ? WHERE id = ?", row)
+        return self.store(id)
+
+    def forget_store(self, id: str) -> None:
+        """Remove a vector store's rows.
+
+        Raises
+        ------
+        ServingError
+            If it is the tenant's own memory, or not there.
+        """
+        self.store(id)
+        if id == MAIN:
+            raise ServingError(
+                f"{MAIN} is the memory that this server was started with; delete its files, or "
+                "another vector store"
+            )
+        with self._lock, self._transaction():
+            for table, column in (("members", "store"), ("batches", "store"), ("stores", "id")):
+                self._connection.execute(f"DELETE FROM {table} WHERE {column} = ?", [id])
+
+    # -- files of vector stores ------------------------------------------------------------------
+
+    def add_members(
+        self, store: str, files: Sequence[tuple[str, Mapping[str, Any]]], *, batch: bool = False
+    ) -> str | None:
+        """Have files read into a vector store, all of them or (if one is not there) none.
+
+        Returns the id of their batch, if they are one.
+        """
+        self.store(store)
+        for id, _ in files:
+            self.file(id)
+        now, name = int(time.time()), f"vsfb_{secrets.token_hex(12)}" if batch else None
+        with self._lock, self._transaction():
+            if name:
+                self._connection.execute("INSERT INTO batches VALUES (?, ?, ?)", [name, store, now])
+            for id, attributes in files:
+                self._connection.execute(
+                    "INSERT OR REPLACE INTO members VALUES (?, ?, ?, 'in_progress', NULL, NULL, ?, ?)",
+                    [store, id, json.dumps(dict(attributes)), name, now],
+                )
+        return name
+
+    def member(self, store: str, file: str) -> Member | None:
+        """The row of a file in a vector store, or None."""
+        rows = self._rows("SELECT * FROM members WHERE store = ? AND file = ?", [store, file])
+        return _member(rows[0]) if rows else None
+
+    def members(self, store: str, batch: str | None = None) -> list[Member]:
+        """The files of a vector store, or of a batch of them, the oldest first."""
+        rows = self._rows("SELECT * FROM members WHERE store = ? ORDER BY rowid", [store])
+        return [one for one in map(_member, rows) if batch in (None, one.batch)]
+
+    def unread(self) -> list[Member]:
+        """The files that are still to be read, the oldest first."""
+        rows = self._rows("SELECT * FROM members WHERE status = 'in_progress' ORDER BY rowid")
+        return [_member(row) for row in rows]
+
+    def settle(
+        self, member: Member, status: str, code: str | None = None, message: str | None = None
+    ) -> bool:
+        """Note how the reading of a file ended; False if it is not wanted any more."""
+        changed = self._write(
+            "UPDATE members SET status = ?, code = ?, message = ? "
+            "WHERE store = ? AND file = ? AND status = 'in_progress'",
+            [status, code, message, member.store, member.file],
+        )
+        return changed > 0
+
+    def set_attributes(self, store: str, file: str, attributes: Mapping[str, Any]) -> None:
+        """Keep other attributes of a file that is read already, or is still to be read."""
+        row = [json.dumps(dict(attributes)), store, file]
+        self._write("UPDATE members SET attributes = ? WHERE store = ? AND file = ?", row)
+
+    def forget_member(self, store: str, file: str) -> bool:
+        """Remove a file from a vector store; False if it was not there."""
+        row = [store, file]
+        return self._write("DELETE FROM members WHERE store = ? AND file = ?", row) > 0
+
+    def batch(self, store: str, id: str) -> int:
+        """The time when a batch was made.
+
+        Raises
+        ------
+        ServingError
+            With 404, if it is not there.
+        """
+        rows = self._rows("SELECT created_at FROM batches WHERE id=? AND store=?", [id, store])
+        if not rows:
+            raise not_found("file batch", id)
+        return int(rows[0][0])
+
+    # -- the database ----------------------------------------------------------------------------
+
+    def _rows(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
+        with self._lock:
+            return self._connection.execute(sql, values).fetchall()
+
+    def _write(self, sql: str, values: Sequence[Any]) -> int:
+        with self._lock, self._transaction():
+            return self._connection.execute(sql, values).rowcount
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+    def _remove_unacknowledged(self) -> None:
+        """Remove the bytes of uploads that a crash cut off before they were acknowledged."""
+        known = {self.path(file).name for file in self.files()}
+        for path in self._uploads.iterdir():
+            if path.name not in known:
+                path.unlink()
+
+
+def _member(row: Sequence[Any]) -> Member:
+    return Member(row[0], row[1], json.loads(row[2]), *row[3:])
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

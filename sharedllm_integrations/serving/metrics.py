@@ -1,0 +1,93 @@
+"""Figures for Prometheus, under vLLM's names where vLLM has them."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from sharedllm_integrations.report import Usage
+from sharedllm_integrations.serving.limits import Line
+from sharedllm_integrations.serving.tenants import Ingestion
+
+SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Metrics:
+    """The figures of one server."""
+
+    def __init__(self, line: Line, ingestion: Ingestion) -> None:
+        self.registry = CollectorRegistry()
+        own = {"registry": self.registry}
+        spread = {**own, "buckets": SECONDS}
+        self.first = Histogram(
+            "sharedllm:time_to_first_token_seconds", "From request to first text.", **spread
+        )
+        self.between = Histogram(
+            "sharedllm:inter_token_latency_seconds", "Between pieces of an answer.", **spread
+        )
+        self.queued = Histogram(
+            "sharedllm:request_queue_time_seconds", "Waiting for the model.", **spread
+        )
+        self.whole = Histogram(
+            "sharedllm:e2e_request_latency_seconds", "From request to the end.", **spread
+        )
+        self.read = Counter("sharedllm:prompt_tokens", "Tokens of prompts and documents.", **own)
+        self.cached = Counter("sharedllm:prompt_tokens_cached", "Of these, read before.", **own)
+        self.written = Counter("sharedllm:generation_tokens", "Tokens of answers.", **own)
+        self.ended = Counter(
+            "sharedllm:request_success", "Answers, by their ends.", ["finished_reason"], **own
+        )
+        self.files = Counter("sharedllm:ingested_files", "Files, by status.", ["status"], **own)
+        self.ingested = Histogram(
+            "sharedllm:ingest_time_seconds", "From a file's addition to its end.", **spread
+        )
+        for name, told, value in (
+            ("num_requests_running", "Requests that are answered.", lambda: line.running),
+            ("num_requests_waiting", "Requests that wait for the model.", lambda: line.waiting),
+            ("num_files_waiting", "Files that wait to be read.", lambda: ingestion.waiting),
+            ("ingest_lag_seconds", "Age of the file that is read.", lambda: ingestion.lag),
+        ):
+            Gauge(f"sharedllm:{name}", told, **own).set_function(value)
+
+    def note_file(self, status: str, seconds: float) -> None:
+        """Count a file that was read, or was not."""
+        self.files.labels(status).inc()
+        self.ingested.observe(seconds)
+
+    def text(self) -> bytes:
+        """All figures, as Prometheus reads them."""
+        return generate_latest(self.registry)
+
+
+@dataclass
+class Clock:
+    """The times of one request, noted as they come."""
+
+    metrics: Metrics
+    since: float = field(default_factory=time.monotonic)
+    last: float | None = None
+
+    def begun(self) -> None:
+        """The request's turn has come."""
+        self.metrics.queued.observe(time.monotonic() - self.since)
+
+    def piece(self) -> None:
+        """A piece of the answer has come."""
+        now = time.monotonic()
+        if self.last is None:
+            self.metrics.first.observe(now - self.since)
+        else:
+            self.metrics.between.observe(now - self.last)
+        self.last = now
+
+    def ended(self, reason: str, used: Usage) -> None:
+        """The answer is whole."""
+        own = self.metrics
+        own.whole.observe(time.monotonic() - self.since)
+        own.ended.labels(reason).inc()
+        own.read.inc(used.read)
+        own.cached.inc(used.reused)
+        own.written.inc(used.written)
