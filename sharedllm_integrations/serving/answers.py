@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
@@ -23,8 +23,9 @@ from sharedllm_integrations.serving.wire import AnswerBody, ChatBody, Completion
 from sharedllm_integrations.tool_calling import Call
 from sharedllm_integrations.worker import in_thread, iterated
 
-T = TypeVar("T")
 router = APIRouter()
+Chunk = dict[str, Any]
+Chunks = AsyncGenerator[Chunk]
 Ask = Callable[[], asking.Asked]
 
 
@@ -73,7 +74,7 @@ def _prompt(body: CompletionBody, prompt: str, tenant: Tenant, backend: Backend)
     return lambda: asking.completion(body, prompt, tenant, backend.llm, **backend.bounds)
 
 
-async def answered(backend: Backend, ask: Ask) -> AsyncIterator[str | Ended]:
+async def answered(backend: Backend, ask: Ask) -> AsyncGenerator[str | Ended]:
     """Pieces of an answer as they come, then its end.
 
     Dropping this ends the answer, and lets the next request run.
@@ -114,9 +115,7 @@ async def _runs(backend: Backend, asks: list[Ask]) -> list[Run]:
     return runs
 
 
-async def _chat_events(
-    backend: Backend, ask: Ask, shape: ChatShape, body: AnswerBody
-) -> AsyncIterator[dict[str, Any]]:
+async def _chat_events(backend: Backend, ask: Ask, shape: ChatShape, body: AnswerBody) -> Chunks:
     length, begun = 0, False
     async for event in answered(backend, ask):
         if not begun:
@@ -132,9 +131,7 @@ async def _chat_events(
             yield shape.piece(event)
 
 
-async def _text_events(
-    backend: Backend, ask: Ask, shape: TextShape, body: AnswerBody
-) -> AsyncIterator[dict[str, Any]]:
+async def _text_events(backend: Backend, ask: Ask, shape: TextShape, body: AnswerBody) -> Chunks:
     async for event in answered(backend, ask):
         if isinstance(event, Ended):
             yield shape.last(0, event.run)
@@ -147,7 +144,7 @@ async def _text_events(
 # -- events and disconnects ------------------------------------------------------------------------
 
 
-async def _streamed(chunks: AsyncIterator[dict[str, Any]]) -> Response:
+async def _streamed(chunks: Chunks) -> Response:
     """A stream of events; what is refused before the first of them is an error of HTTP."""
     first = await anext(chunks)
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -156,9 +153,7 @@ async def _streamed(chunks: AsyncIterator[dict[str, Any]]) -> Response:
     )
 
 
-async def _events(
-    first: dict[str, Any], chunks: AsyncIterator[dict[str, Any]]
-) -> AsyncIterator[str]:
+async def _events(first: Chunk, chunks: Chunks) -> AsyncIterator[str]:
     try:
         yield _event(first)
         async for chunk in chunks:
@@ -166,7 +161,7 @@ async def _events(
     except Exception as error:  # of any type: the status is sent, so the stream has to tell it
         yield _event(fault_of(error).body)
     finally:
-        await chunks.aclose()  # type: ignore[attr-defined]  # an async generator
+        await chunks.aclose()
     yield "data: [DONE]\n\n"
 
 

@@ -61,8 +61,7 @@ def create_app(config: ServerConfig, llm: SharedLLM | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        loaded = llm or await in_thread(lambda: load_model(config))
-        backend = await in_thread(lambda: Backend(config, loaded))
+        backend = await in_thread(lambda: Backend(config, llm or load_model(config)))
         app.state.backend = backend
         try:
             yield

@@ -32,7 +32,7 @@ from sharedllm_integrations.serving.catalog import MAIN, SUFFIX
 from sharedllm_integrations.serving.faults import ServingError
 from sharedllm_integrations.serving.tenants import Tenant
 from sharedllm_integrations.serving.wire import ChatBody, ChatMessage, CompletionBody, filter_of
-from sharedllm_integrations.settings import AnswerFields
+from sharedllm_integrations.settings import AnswerFields, Reads
 
 if TYPE_CHECKING:
     from sharedllm import SharedLLM
@@ -87,7 +87,7 @@ def completion(
 
 def _fields(tenant: Tenant, llm: SharedLLM, store: str | None, timeout: float) -> ServedFields:
     memory = None if store is None else tenant.memory(store)
-    reads = "prompt" if memory is None else "memory"
+    reads: Reads = "prompt" if memory is None else "memory"
     return ServedFields(llm=llm, memory=memory, tenant=tenant.name, reads=reads, timeout=timeout)
 
 

@@ -256,7 +256,8 @@ class Catalog:
                 self._connection.execute("INSERT INTO batches VALUES (?, ?, ?)", [name, store, now])
             for id, attributes in files:
                 self._connection.execute(
-                    "INSERT OR REPLACE INTO members VALUES (?, ?, ?, 'in_progress', NULL, NULL, ?, ?)",
+                    "INSERT OR REPLACE INTO members VALUES "
+                    "(?, ?, ?, 'in_progress', NULL, NULL, ?, ?)",
                     [store, id, json.dumps(dict(attributes)), name, now],
                 )
         return name

@@ -22,8 +22,8 @@ class ServerConfig(BaseModel):
 
     Attributes
     ----------
-    memory : the folder of the memory that is served; with `keys`, the folder of the tenants, each of
-        which has its memory in a folder of its name
+    memory : the folder of the memory that is served; with `keys`, the folder of the tenants, each
+        of which has its memory in a folder of its name
     keys : JSON file of bearer keys, as ``sharedllm serve-key`` writes it; None serves one tenant
         without keys, on a loopback address only
     host, port : the address
@@ -67,7 +67,10 @@ class ServerConfig(BaseModel):
             If a value is not allowed, or an address that others reach would be served without keys.
         """
         for name in ("memory", "keys"):
-            problem = path_problem(given[name]) if given.get(name) is not None else ""
+            value = given.get(name)
+            problem = "" if value is None else path_problem(value)
+            if value == "":
+                problem = "name a path"
             if problem:
                 raise SetupError(f"{name} is {shown(given[name])}; {problem}")
         try:

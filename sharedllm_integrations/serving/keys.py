@@ -69,7 +69,7 @@ class KeyFile(BaseModel):
             ) from error
 
     def tenant_of(self, key: str) -> str | None:
-        """The tenant whose key this is, or None; takes as long for a wrong key as for a right one."""
+        """The tenant whose key this is, or None; a wrong key takes as long as a right one."""
         given, found = key_hash(key), None
         for name, held in self.tenants.items():
             for one in held.hashes:
@@ -93,8 +93,8 @@ def add_key(path: Path, tenant: str, *, operator: bool = False) -> str:
     """
     if not NAME.match(tenant):
         raise SetupError(
-            f"the tenant is {tenant!r}; allowed are 1 to 64 of a-z, 0-9, _ and -, the first a letter "
-            "or digit"
+            f"the tenant is {tenant!r}; allowed are 1 to 64 of a-z, 0-9, _ and -, the first a "
+            "letter or digit"
         )
     held = KeyFile.read(path) if path.exists() else KeyFile()
     key = PREFIX + secrets.token_urlsafe(32)

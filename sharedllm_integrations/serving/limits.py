@@ -70,8 +70,8 @@ class OwnPages:
             await self._app(scope, receive, send)
             return
         error = ServingError(
-            "this server has no keys, so it answers programs of this machine and its own page only; "
-            "serve with --keys to answer other names and pages",
+            "this server has no keys, so it answers programs of this machine and its own page "
+            "only; serve with --keys to answer other names and pages",
             status=403,
         )
         fault = fault_of(error)

@@ -19,38 +19,31 @@ class Metrics:
     """The figures of one server."""
 
     def __init__(self, line: Line, ingestion: Ingestion) -> None:
-        self.registry = CollectorRegistry()
-        own = {"registry": self.registry}
-        spread = {**own, "buckets": SECONDS}
-        self.first = Histogram(
-            "sharedllm:time_to_first_token_seconds", "From request to first text.", **spread
-        )
-        self.between = Histogram(
-            "sharedllm:inter_token_latency_seconds", "Between pieces of an answer.", **spread
-        )
-        self.queued = Histogram(
-            "sharedllm:request_queue_time_seconds", "Waiting for the model.", **spread
-        )
-        self.whole = Histogram(
-            "sharedllm:e2e_request_latency_seconds", "From request to the end.", **spread
-        )
-        self.read = Counter("sharedllm:prompt_tokens", "Tokens of prompts and documents.", **own)
-        self.cached = Counter("sharedllm:prompt_tokens_cached", "Of these, read before.", **own)
-        self.written = Counter("sharedllm:generation_tokens", "Tokens of answers.", **own)
-        self.ended = Counter(
-            "sharedllm:request_success", "Answers, by their ends.", ["finished_reason"], **own
-        )
-        self.files = Counter("sharedllm:ingested_files", "Files, by status.", ["status"], **own)
-        self.ingested = Histogram(
-            "sharedllm:ingest_time_seconds", "From a file's addition to its end.", **spread
-        )
+        self.registry = own = CollectorRegistry()
+
+        def seconds(name: str, told: str) -> Histogram:
+            return Histogram(f"sharedllm:{name}_seconds", told, registry=own, buckets=SECONDS)
+
+        def count(name: str, told: str, *labels: str) -> Counter:
+            return Counter(f"sharedllm:{name}", told, labels, registry=own)
+
+        self.first = seconds("time_to_first_token", "From request to first text.")
+        self.between = seconds("inter_token_latency", "Between pieces of an answer.")
+        self.queued = seconds("request_queue_time", "Waiting for the model.")
+        self.whole = seconds("e2e_request_latency", "From request to the end.")
+        self.ingested = seconds("ingest_time", "From a file's addition to its end.")
+        self.read = count("prompt_tokens", "Tokens of prompts and documents.")
+        self.cached = count("prompt_tokens_cached", "Of these, read before.")
+        self.written = count("generation_tokens", "Tokens of answers.")
+        self.ended = count("request_success", "Answers, by their ends.", "finished_reason")
+        self.files = count("ingested_files", "Files, by status.", "status")
         for name, told, value in (
             ("num_requests_running", "Requests that are answered.", lambda: line.running),
             ("num_requests_waiting", "Requests that wait for the model.", lambda: line.waiting),
             ("num_files_waiting", "Files that wait to be read.", lambda: ingestion.waiting),
             ("ingest_lag_seconds", "Age of the file that is read.", lambda: ingestion.lag),
         ):
-            Gauge(f"sharedllm:{name}", told, **own).set_function(value)
+            Gauge(f"sharedllm:{name}", told, registry=own).set_function(value)
 
     def note_file(self, status: str, seconds: float) -> None:
         """Count a file that was read, or was not."""

@@ -1,7 +1,7 @@
 """Answers as OpenAI's API spells them, whole and in chunks.
 
-Beside OpenAI's fields every shape has ``sharedllm``: the record of the documents, with the citations
-(page, span, matching sentence, section) that the adapters tell, too.
+Beside OpenAI's fields every shape has ``sharedllm``: the record of the documents, with the
+citations (page, span, matching sentence, section) that the adapters tell, too.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class ChatShape(Shape):
         message: dict[str, Any] = {"role": "assistant", "content": text or None, "refusal": None}
         if not calls:
             message["content"] = text
-        message["annotations"] = annotations(run, len(text))
+        message["annotations"] = file_citations(run, len(text))
         if run.answer.reasoning:
             message["reasoning_content"] = run.answer.reasoning
         good = [call_of(call) for call in calls if call.arguments is not None]
@@ -86,7 +86,7 @@ class ChatShape(Shape):
         good = [call for call in calls if call.arguments is not None]
         for index, call in enumerate(good):
             yield self._chunk({"tool_calls": [{"index": index, **call_of(call)}]})
-        delta = {"annotations": annotations(run, length + len(text))}
+        delta = {"annotations": file_citations(run, length + len(text))}
         ended = self._chunk(delta, "tool_calls" if good else run.finish_reason)
         yield {**ended, PROVIDER: told(run)}
 
@@ -148,7 +148,7 @@ def told(run: Run) -> dict[str, Any]:
     return {name: value for name, value in run.details.items() if name != "answer_id"}
 
 
-def annotations(run: Run, index: int) -> list[dict[str, Any]]:
+def file_citations(run: Run, index: int) -> list[dict[str, Any]]:
     """The citations as OpenAI's ``file_citation``, best first.
 
     What was selected was given to the model; that it used it is not claimed. So each stands at the

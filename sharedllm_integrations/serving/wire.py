@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StringConstraints, ValidationError
 
 from sharedllm_integrations.serving.faults import ServingError
 
@@ -150,12 +150,19 @@ class ChatBody(AnswerBody):
         Raises
         ------
         ServingError
-            If several are.
+            If several are, or it is of another form.
         """
         found = [one for one in self.tools or [] if one.get("type") == FILE_SEARCH]
         if len(found) > 1:
             raise ServingError("tools holds file_search more than once; give one", param="tools")
-        return FileSearch.model_validate(found[0]) if found else None
+        try:
+            return FileSearch.model_validate(found[0]) if found else None
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise ServingError(
+                f"the tool file_search: {place}: {first['msg']}", param="tools"
+            ) from error
 
 
 class CompletionBody(AnswerBody):

@@ -1,0 +1,77 @@
+"""A server on loopback with a tiny model, and the official client."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+import uvicorn
+
+from sharedllm import SharedLLM, open_memory
+from sharedllm_integrations.serving import ServerConfig, create_app
+from tests.conftest import DOCUMENTS
+
+Serve = Callable[..., str]
+
+
+@contextmanager
+def served(config: ServerConfig, llm: SharedLLM) -> Iterator[str]:
+    """The address of a server that runs for as long as the block does."""
+    own = uvicorn.Config(create_app(config, llm), port=0, log_level="error", lifespan="on")
+    server = uvicorn.Server(own)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive(), "the server did not start"
+            time.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture
+def serve(llm: SharedLLM, tmp_path: Path) -> Iterator[Serve]:
+    """Start a server over a memory in the test's folder; returns its address."""
+    with ExitStack() as stack:
+
+        def start(model: Any = llm, **given: Any) -> str:
+            config = ServerConfig.of(**{"memory": tmp_path / "served", **given})
+            return stack.enter_context(served(config, model))
+
+        yield start
+
+
+@pytest.fixture
+def filled(llm: SharedLLM, tmp_path: Path) -> Path:
+    """The folder of the served memory, which holds three documents."""
+    folder = tmp_path / "served"
+    open_memory(folder, llm=llm, create=True).add(DOCUMENTS)
+    return folder
+
+
+def client_of(address: str, key: str = "none") -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{address}/v1", api_key=key, max_retries=0, timeout=60)
+
+
+def model_of(client: openai.OpenAI) -> str:
+    [model] = client.models.list().data
+    return model.id
+
+
+def read(client: openai.OpenAI, store: str, text: str, name: str, **more: Any) -> str:
+    """Upload a text and have it read; returns the file's id."""
+    file = client.files.create(file=(name, text.encode()), purpose="assistants")
+    done = client.vector_stores.files.create_and_poll(
+        file.id, vector_store_id=store, poll_interval_ms=20, **more
+    )
+    assert done.status == "completed", done.last_error
+    return file.id

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from sharedllm import SharedLLM
+from sharedllm_integrations.errors import AnswerTimeoutError
+from sharedllm_integrations.serving.faults import ServingError
+from sharedllm_integrations.serving.limits import Line
+from tests.integrations.serving.conftest import Serve, client_of, model_of
+
+ASKED: Any = [{"role": "user", "content": "Who lit the lamp?"}]
+PATIENCE = 20  # seconds, against hangs
+
+
+class Held:
+    """A model whose answers have no end until they are let go.
+
+    Attributes
+    ----------
+    running, ended : how many answers began and ended
+    """
+
+    def __init__(self, core: SharedLLM) -> None:
+        self._core = core
+        self.go = threading.Event()
+        self.running = self.ended = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._core, name)
+
+    def stream(self, asked: Any, context: Any = (), **options: Any) -> Any:
+        whole = self._core.answer(asked, context, max_new_tokens=1)
+        return _Endless(self, whole)
+
+
+class _Endless:
+    def __init__(self, held: Held, answer: Any) -> None:
+        self._held, self.answer = held, answer
+        held.running += 1
+
+    def __iter__(self) -> Any:
+        try:
+            while not self._held.go.is_set():
+                time.sleep(0.005)
+                yield "x"
+        finally:
+            self._held.ended += 1
+
+
+def until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < end, "it did not come true"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def held(llm: SharedLLM) -> Any:
+    made = Held(llm)
+    yield made
+    made.go.set()
+
+
+def test_more_than_may_wait_are_refused(serve: Serve, held: Held) -> None:
+    address = serve(held, max_waiting=1)
+    client = client_of(address)
+    asked: Any = {"model": model_of(client), "messages": ASKED}
+    with ThreadPoolExecutor(2) as threads:
+        running = threads.submit(client.chat.completions.create, **asked)
+        until(lambda: held.running == 1)
+        waiting = threads.submit(client.chat.completions.create, **asked)
+        until(lambda: "num_requests_waiting 1.0" in httpx.get(f"{address}/metrics").text)
+        with pytest.raises(openai.RateLimitError) as caught:
+            client.chat.completions.create(**asked)
+        assert int(caught.value.response.headers["retry-after"]) >= 1
+        with pytest.raises(openai.RateLimitError):
+            client.chat.completions.create(**asked, stream=True)
+        held.go.set()
+        for one in (running, waiting):
+            assert one.result(PATIENCE).choices[0].finish_reason
+    assert client.chat.completions.create(**asked).choices
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_goes_away_frees_the_model(serve: Serve, held: Held, stream: bool) -> None:
+    address = serve(held)
+    client = client_of(address)
+    asked: Any = {"model": model_of(client), "messages": ASKED, "stream": stream}
+    url = f"{address}/v1/chat/completions"
+    if stream:
+        with httpx.stream("POST", url, json=asked) as response:
+            next(response.iter_lines())
+    else:
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(url, json=asked, timeout=0.5)
+    until(lambda: held.ended == held.running == 1)
+    held.go.set()
+    assert client.chat.completions.create(model=asked["model"], messages=ASKED).choices
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_that_takes_too_long_ends(serve: Serve, held: Held, stream: bool) -> None:
+    client = client_of(serve(held, timeout=0.3))
+    asked: Any = {"model": model_of(client), "messages": ASKED, "stream": stream}
+    with pytest.raises(openai.APIError, match="not complete after"):
+        list(client.chat.completions.create(**asked))
+    until(lambda: held.ended == 1)
+
+
+async def test_a_turn_that_does_not_come_is_an_error() -> None:
+    line = Line(1, 1)
+    async with line.turn(1.0):
+        with pytest.raises(AnswerTimeoutError):
+            async with line.turn(0.01):
+                pass
+        waiting = asyncio.ensure_future(line.turn(PATIENCE).__aenter__())
+        await asyncio.sleep(0)
+        with pytest.raises(ServingError, match="wait for the model"):
+            async with line.turn(1.0):
+                pass
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert (line.running, line.waiting) == (1, 0)
+    async with line.turn(1.0):
+        assert line.running == 1
+    assert line.running == 0
+
+
+def test_several_ask_at_once(serve: Serve, llm: SharedLLM) -> None:
+    client = client_of(serve())
+    asked: Any = {"model": model_of(client), "max_tokens": 6}
+    questions = [f"What is {n}?" for n in range(6)]
+
+    def answer(question: str) -> str:
+        messages: Any = [{"role": "user", "content": question}]
+        made = client.chat.completions.create(messages=messages, **asked)
+        return made.choices[0].message.content or ""
+
+    with ThreadPoolExecutor(6) as threads:
+        together = list(threads.map(answer, questions))
+    assert together == [answer(question) for question in questions]

@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from sharedllm import SharedLLM
+from sharedllm_integrations.serving.catalog import Catalog
+from tests.integrations.serving.conftest import Serve, client_of, read
+from tests.texts import FERRY, GARDEN, STORY
+
+
+def upload(client: openai.OpenAI, text: str, name: str = "a.txt") -> str:
+    return client.files.create(file=(name, text.encode()), purpose="assistants").id
+
+
+def test_files_are_kept_listed_and_deleted(serve: Serve, tmp_path: Path) -> None:
+    client = client_of(serve())
+    ids = [upload(client, text, f"{n}.txt") for n, text in enumerate((STORY, FERRY, GARDEN))]
+    assert [file.id for file in client.files.list()] == ids[::-1]
+    first = client.files.list(limit=2, order="asc")
+    assert [file.id for file in first.data] == ids[:2]
+    assert first.has_more
+    assert [file.id for file in client.files.list(limit=1, order="asc")] == ids  # three pages
+    assert client.files.retrieve(ids[0]).bytes == len(STORY.encode())
+    assert client.files.content(ids[0]).read() == STORY.encode()
+    assert client.files.delete(ids[0]).deleted
+    with pytest.raises(openai.NotFoundError):
+        client.files.retrieve(ids[0])
+    assert len(list((tmp_path / "served" / "server" / "files").iterdir())) == 2
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "a/b.txt", "..", "\x00.txt", "x" * 400])
+def test_a_files_name_names_nothing_on_disk(serve: Serve, tmp_path: Path, name: str) -> None:
+    client = client_of(serve())
+    made = client.files.create(file=(name, b"text"), purpose="assistants")
+    assert "/" not in made.filename
+    [kept] = (tmp_path / "served" / "server" / "files").iterdir()
+    assert kept.name.startswith(made.id)
+
+
+def test_uploads_that_are_too_long_or_empty_are_refused(serve: Serve, tmp_path: Path) -> None:
+    address = serve(max_upload=100)
+    for size, status in ((101, 413), (10**6, 413), (0, 400)):
+        told = httpx.post(
+            f"{address}/v1/files",
+            data={"purpose": "assistants"},
+            files={"file": ("a.txt", b"x" * size)},
+        )
+        assert told.status_code == status, told.text
+        assert told.json()["error"]["message"]
+    assert not list((tmp_path / "served" / "server" / "files").iterdir())
+
+
+def test_a_store_reads_searches_filters_and_forgets(serve: Serve) -> None:
+    client = client_of(serve())
+    store = client.vector_stores.create(name="Village", metadata={"of": "Penmor"})
+    ferry = read(client, store.id, FERRY, "ferry.txt", attributes={"year": 1900, "kind": "boat"})
+    garden = read(client, store.id, GARDEN, "garden.txt", attributes={"year": 1950})
+    told = client.vector_stores.retrieve(store.id)
+    assert (told.name, told.status, told.file_counts.completed) == ("Village", "completed", 2)
+    assert told.usage_bytes
+    hits = client.vector_stores.search(store.id, query="What does a ticket cost?").data
+    assert {hit.file_id for hit in hits} == {ferry, garden}
+    for given, found in (
+        ({"type": "eq", "key": "kind", "value": "boat"}, {ferry}),
+        ({"type": "ne", "key": "kind", "value": "boat"}, {garden}),
+        ({"type": "gte", "key": "year", "value": 1950}, {garden}),
+        ({"type": "in", "key": "year", "value": [1900, 1950]}, {ferry, garden}),
+        (
+            {
+                "type": "or",
+                "filters": [
+                    {"type": "lt", "key": "year", "value": 1901},
+                    {"type": "eq", "key": "kind", "value": "none"},
+                ],
+            },
+            {ferry},
+        ),
+        ({"type": "eq", "key": "year", "value": 1}, set()),
+    ):
+        filters: Any = given
+        page = client.vector_stores.search(store.id, query="a ticket", filters=filters)
+        assert {hit.file_id for hit in page.data} == found, given
+    client.vector_stores.files.update(ferry, vector_store_id=store.id, attributes={"year": 2000})
+    later: Any = {"type": "eq", "key": "year", "value": 2000}
+    page = client.vector_stores.search(store.id, query="a ticket", filters=later)
+    assert {hit.file_id for hit in page.data} == {ferry}
+    assert page.data[0].attributes == {"year": 2000}
+    client.vector_stores.files.delete(ferry, vector_store_id=store.id)
+    page = client.vector_stores.search(store.id, query="a ticket")
+    assert {hit.file_id for hit in page.data} == {garden}
+    assert client.files.retrieve(ferry).id == ferry  # the upload stays
+    client.files.delete(garden)
+    assert client.vector_stores.search(store.id, query="a ticket").data == []
+    assert client.vector_stores.delete(store.id).deleted
+    with pytest.raises(openai.NotFoundError):
+        client.vector_stores.retrieve(store.id)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"type": "eq", "key": "year"},
+        {"type": "like", "key": "year", "value": 1},
+        {"type": "in", "key": "year", "value": 1},
+        {"type": "eq", "key": "year", "value": [1]},
+        {"type": "and", "filters": []},
+        {"type": "and", "filters": ["x"]},
+        {"type": "eq", "key": "year", "value": None},
+        {"type": "gt", "key": "year", "value": True},
+        {},
+    ],
+)
+def test_filters_of_another_form_are_refused(serve: Serve, given: dict[str, Any]) -> None:
+    client = client_of(serve())
+    filters: Any = given
+    read(client, "vs_main", FERRY, "ferry.txt")
+    with pytest.raises(openai.BadRequestError):
+        client.vector_stores.search("vs_main", query="x", filters=filters)
+
+
+def test_batches_and_files_that_cannot_be_read(serve: Serve) -> None:
+    client = client_of(serve())
+    store = client.vector_stores.create(name="s")
+    good = upload(client, GARDEN)
+    bad = upload(client, "%PDF-1.4 broken", "broken.pdf")
+    batch = client.vector_stores.file_batches.create_and_poll(
+        store.id, file_ids=[good, bad], poll_interval_ms=20, attributes={"a": True}
+    )
+    assert (batch.file_counts.completed, batch.file_counts.failed) == (1, 1)
+    failed = client.vector_stores.files.list(store.id, filter="failed").data
+    assert [one.id for one in failed] == [bad]
+    error = failed[0].last_error
+    assert error is not None
+    assert "broken.pdf" in error.message
+    assert "/server/" not in error.message  # nor where the server keeps it
+    listed = client.vector_stores.file_batches.list_files(batch.id, vector_store_id=store.id)
+    assert {one.id for one in listed} == {good, bad}
+    with pytest.raises(openai.NotFoundError):
+        client.vector_stores.file_batches.create(store.id, file_ids=[good, "file-no"])
+    assert client.vector_stores.retrieve(store.id).file_counts.total == 2
+
+
+def test_the_main_memory_is_a_store(serve: Serve, filled: Path) -> None:
+    client = client_of(serve())
+    [main] = client.vector_stores.list().data
+    assert (main.id, main.file_counts.completed) == ("vs_main", 3)
+    ids = {one.id for one in client.vector_stores.files.list(main.id)}
+    assert ids == {"story", "ferry", "garden"}
+    client.vector_stores.files.delete("ferry", vector_store_id=main.id)
+    assert client.vector_stores.retrieve(main.id).file_counts.completed == 2
+    with pytest.raises(openai.BadRequestError):
+        client.vector_stores.delete(main.id)
+
+
+def test_what_was_left_unread_is_read_after_a_start(
+    serve: Serve, llm: SharedLLM, tmp_path: Path
+) -> None:
+    client = client_of(serve(memory=tmp_path / "a"))
+    id = upload(client, GARDEN)
+    catalog = Catalog(tmp_path / "a" / "server")  # as a crash leaves it: wanted, and not read
+    catalog.add_members("vs_main", [(id, {})])
+    (tmp_path / "a" / "server" / "files" / "file-cut.part").write_bytes(b"half")
+    catalog.close()
+    again = client_of(serve(memory=tmp_path / "a"))
+    for _ in range(500):
+        if again.vector_stores.retrieve("vs_main").file_counts.completed:
+            break
+        time.sleep(0.02)
+    assert again.vector_stores.files.retrieve(id, vector_store_id="vs_main").status == "completed"
+    assert not list((tmp_path / "a" / "server" / "files").glob("*.part"))
+
+
+KILLED = """
+import io, os, signal, sys
+from pathlib import Path
+from sharedllm_integrations.serving.catalog import Catalog
+folder = Path(sys.argv[1])
+folder.mkdir()
+catalog = Catalog(folder)
+while True:
+    data = io.BytesIO(os.urandom(100_000))
+    print(catalog.keep(data, "a.txt", "assistants", 1 << 20).id, flush=True)
+"""
+
+
+def test_acknowledged_uploads_survive_a_kill(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(folder)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    told = [process.stdout.readline().strip() for _ in range(5)]
+    os.kill(process.pid, signal.SIGKILL)
+    told += process.stdout.read().split()
+    process.wait()
+    process.stdout.close()
+    catalog = Catalog(folder)
+    kept = {file.id: file for file in catalog.files()}
+    for id in told:
+        if len(id) == len(told[0]):  # the last line may be cut
+            assert catalog.path(kept[id]).stat().st_size == 100_000
+    assert {path.name for path in (folder / "files").iterdir()} == {
+        catalog.path(file).name for file in kept.values()
+    }
+    catalog.close()
+
+
+def test_an_upload_of_unknown_length_is_bounded(tmp_path: Path) -> None:
+    catalog = Catalog(tmp_path)
+    with pytest.raises(Exception, match="more than 10 bytes"):
+        catalog.keep(io.BytesIO(b"x" * 11), "a", "assistants", 10)
+    assert catalog.files() == []
+    catalog.close()
