@@ -483,7 +483,7 @@ def _without_contents(lines: Sequence[_Line]) -> list[_Line]:
 
 
 def _allowed(run: Sequence[_Line]) -> int:
-    """How many lines that stand close to the one before them make contents of `run`."""
+    """Count the lines that stand so close to the one before that they make contents of `run`."""
     return 1 if all(one.rank >= NUMBERED for one in run) else FEWEST_TIGHT
 
 

@@ -92,7 +92,7 @@ def make_outline(headings: Iterable[Heading], characters: int) -> Outline:
 
 
 def _ends(headings: Sequence[Heading | Section], characters: int) -> list[int]:
-    """Where each of `headings`, in order, is ended by the next of its level or a higher one."""
+    """Return the place at which each of `headings` is ended by one of its level or higher."""
     ends = [characters] * len(headings)
     begun: list[int] = []
     for at, one in enumerate(headings):
@@ -241,7 +241,7 @@ def _named(outline: Sequence[Section], keys: Sequence[str], name: str) -> list[i
 
 
 def _kind(title: str) -> str:
-    """What a heading calls its section: "chapter", "part", ... or ""."""
+    """Return the word by which a heading calls its section: "chapter", "part", ... or ""."""
     label = label_of(title)
     return label.kind if label is not None else ""
 

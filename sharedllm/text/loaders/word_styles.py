@@ -26,7 +26,7 @@ NO_NUMBER = ("bullet", "none")
 
 @dataclass(frozen=True, slots=True)
 class _Style:
-    """What a style says: level of a heading (0: none), list, and level there; None: nothing."""
+    """The meaning of a style: heading level (0: none), list, and level there; None: nothing."""
 
     heading: int | None = None
     list: str | None = None
