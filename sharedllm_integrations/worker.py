@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -28,7 +28,9 @@ async def in_thread(work: Callable[[], T], cancelled: threading.Event | None = N
         raise
 
 
-async def iterated(make: Callable[[], Iterator[T]], cancelled: threading.Event) -> AsyncIterator[T]:
+async def iterated(
+    make: Callable[[], Iterator[T]], cancelled: threading.Event
+) -> AsyncGenerator[T]:
     """The items of the iterator that `make` gives, which runs ahead in a thread.
 
     Sets `cancelled` when nobody takes the items any more.

@@ -69,7 +69,7 @@ def serve(
 
     [bold]Example:[/bold]  sharedllm serve --memory memory
     """
-    from sharedllm_integrations.serving import ServerConfig, load_model, run
+    from sharedllm_integrations.serving import ServerConfig, bound_socket, load_model, run
 
     given: dict[str, Any] = {
         "keys": keys,
@@ -86,10 +86,12 @@ def serve(
         memory=memory, host=host, port=port, max_waiting=max_waiting, timeout=timeout, **given
     )
     screen = Screen(silent=False)
-    with screen.busy("loading the model"):
-        llm = load_model(config)
-    screen.say(f"serving {memory} on http://{host}:{port}/v1 (stop with Ctrl+C)")
-    run(config, llm)
+    with bound_socket(config) as bound:
+        with screen.busy("loading the model"):
+            llm = load_model(config)
+        address = f"http://{host}:{bound.getsockname()[1]}/v1"
+        screen.say(f"serving {memory} on {address} (stop with Ctrl+C)")
+        run(config, llm, bound)
 
 
 @app.command("serve-key")

@@ -11,9 +11,10 @@ from sharedllm_integrations.serving.config import ServerConfig
 from sharedllm_integrations.serving.keys import add_key
 
 if TYPE_CHECKING:
-    from sharedllm_integrations.serving.app import create_app, load_model, run
+    from sharedllm_integrations.serving.app import bound_socket, create_app, load_model, run
 
-__all__ = ["ServerConfig", "create_app", "load_model", "run", "add_key"]
+LATER = ("bound_socket", "create_app", "load_model", "run")
+__all__ = ["ServerConfig", "bound_socket", "create_app", "load_model", "run", "add_key"]
 
 
 def __getattr__(name: str) -> Any:
@@ -24,7 +25,7 @@ def __getattr__(name: str) -> Any:
     MissingFrameworkError
         If it is not installed.
     """
-    if name not in ("create_app", "load_model", "run"):
+    if name not in LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 

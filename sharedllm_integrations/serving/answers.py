@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,51 +94,49 @@ async def answered(backend: Backend, ask: Ask) -> AsyncGenerator[str | Ended]:
             rest = held.text
             yield Ended(run, *(run.form.read(rest, run.finish_reason) if rest else ("", [])))
 
-        pieces = iterated(events, request.cancelled)
-        try:
+        async with aclosing(iterated(events, request.cancelled)) as pieces:
             async for event in pieces:
                 if isinstance(event, Ended):
                     clock.ended(event.run.finish_reason, event.run.usage)
                 else:
                     clock.piece()
                 yield event
-        finally:
-            await pieces.aclose()  # type: ignore[attr-defined]  # an async generator
 
 
 async def _runs(backend: Backend, asks: list[Ask]) -> list[Run]:
-    runs = []
+    runs: list[Run] = []
     for ask in asks:
-        async for event in answered(backend, ask):
-            if isinstance(event, Ended):
-                runs.append(event.run)
+        async with aclosing(answered(backend, ask)) as events:
+            runs += [event.run async for event in events if isinstance(event, Ended)]
     return runs
 
 
 async def _chat_events(backend: Backend, ask: Ask, shape: ChatShape, body: AnswerBody) -> Chunks:
     length, begun = 0, False
-    async for event in answered(backend, ask):
-        if not begun:
-            begun = True
-            yield shape.first()
-        if isinstance(event, Ended):
-            for chunk in shape.last(event.run, event.text, event.calls, length):
-                yield chunk
-            if body.tells_usage:
-                yield shape.usage(event.run)
-        else:
-            length += len(event)
-            yield shape.piece(event)
+    async with aclosing(answered(backend, ask)) as events:
+        async for event in events:
+            if not begun:
+                begun = True
+                yield shape.first()
+            if isinstance(event, Ended):
+                for chunk in shape.last(event.run, event.text, event.calls, length):
+                    yield chunk
+                if body.tells_usage:
+                    yield shape.usage(event.run)
+            else:
+                length += len(event)
+                yield shape.piece(event)
 
 
 async def _text_events(backend: Backend, ask: Ask, shape: TextShape, body: AnswerBody) -> Chunks:
-    async for event in answered(backend, ask):
-        if isinstance(event, Ended):
-            yield shape.last(0, event.run)
-            if body.tells_usage:
-                yield shape.usage(event.run)
-        else:
-            yield shape.piece(0, event)
+    async with aclosing(answered(backend, ask)) as events:
+        async for event in events:
+            if isinstance(event, Ended):
+                yield shape.last(0, event.run)
+                if body.tells_usage:
+                    yield shape.usage(event.run)
+            else:
+                yield shape.piece(0, event)
 
 
 # -- events and disconnects ------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -113,13 +114,29 @@ def _add_state(app: FastAPI) -> None:
         return model_card(name, backend.started)
 
 
-def run(config: ServerConfig, llm: SharedLLM) -> None:
-    """Serve until SIGINT or SIGTERM; answers that run then are finished."""
-    app = create_app(config, llm)
-    uvicorn.run(
-        app,
-        host=config.host,
-        port=config.port,
-        log_level="warning",
-        timeout_graceful_shutdown=DRAIN_S,
+def bound_socket(config: ServerConfig) -> socket.socket:
+    """The socket of the server's address, bound before a model is loaded for it.
+
+    Raises
+    ------
+    SetupError
+        If the address cannot be had.
+    """
+    try:
+        kind, _, _, _, address = socket.getaddrinfo(
+            config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        return socket.create_server(address[:2], family=kind)
+    except OSError as error:
+        raise SetupError(
+            f"{config.host}:{config.port} cannot be served: {error.strerror or error}; give "
+            "another host or port"
+        ) from error
+
+
+def run(config: ServerConfig, llm: SharedLLM, bound: socket.socket) -> None:
+    """Serve at `bound` until SIGINT or SIGTERM; answers that run then are finished."""
+    own = uvicorn.Config(
+        create_app(config, llm), log_level="warning", timeout_graceful_shutdown=DRAIN_S
     )
+    uvicorn.Server(own).run([bound])

@@ -50,6 +50,14 @@ def serve(llm: SharedLLM, tmp_path: Path) -> Iterator[Serve]:
         yield start
 
 
+@pytest.fixture(scope="session")
+def shared_address(llm: SharedLLM, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server for tests that only ask."""
+    config = ServerConfig.of(memory=tmp_path_factory.mktemp("asked") / "memory")
+    with served(config, llm) as address:
+        yield address
+
+
 @pytest.fixture
 def filled(llm: SharedLLM, tmp_path: Path) -> Path:
     """The folder of the served memory, which holds three documents."""

@@ -85,8 +85,8 @@ def test_completions_whole_streamed_and_several(serve: Serve, filled: Path) -> N
     assert text.strip() == made.choices[0].text
 
 
-def test_a_stop_text_ends_the_answer(serve: Serve, llm: SharedLLM) -> None:
-    client = client_of(serve())
+def test_a_stop_text_ends_the_answer(shared_address: str) -> None:
+    client = client_of(shared_address)
     asked: Any = {"model": model_of(client), "messages": ASKED, "max_tokens": 12}
     whole = client.chat.completions.create(**asked).choices[0].message.content or ""
     stop = whole[3:5]
@@ -116,8 +116,8 @@ def test_a_tool_is_called_and_its_result_is_read(serve: Serve, llm: SharedLLM) -
     assert "Result of weather" in model.prompt
 
 
-def test_a_schema_is_held(serve: Serve) -> None:
-    client = client_of(serve())
+def test_a_schema_is_held(shared_address: str) -> None:
+    client = client_of(shared_address)
     schema = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"]}
     form: Any = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
     made = client.chat.completions.create(
@@ -208,9 +208,9 @@ def test_file_search_names_the_store_and_filters(serve: Serve, filled: Path) -> 
     ],
 )
 def test_bad_requests_are_refused_in_openais_shape(
-    serve: Serve, given: dict[str, Any], status: int, said: str
+    shared_address: str, given: dict[str, Any], status: int, said: str
 ) -> None:
-    address = serve()
+    address = shared_address
     model = model_of(client_of(address))
     body = {"model": model, "messages": ASKED, "max_tokens": 4, **given}
     for stream in (False, True):
@@ -243,8 +243,8 @@ def test_a_body_that_is_no_json_is_refused(serve: Serve) -> None:
     assert missing.json()["error"]["type"] == "invalid_request_error"
 
 
-def test_other_sites_pages_are_refused_without_keys(serve: Serve) -> None:
-    address = serve()
+def test_other_sites_pages_are_refused_without_keys(shared_address: str) -> None:
+    address = shared_address
     for headers in (
         {"origin": "https://evil.example"},
         {"host": "evil.example"},
@@ -255,8 +255,8 @@ def test_other_sites_pages_are_refused_without_keys(serve: Serve) -> None:
     assert httpx.get(f"{address}/v1/files", headers={"origin": address}).status_code == 200
 
 
-def test_the_official_client_raises_its_own_errors(serve: Serve) -> None:
-    client = client_of(serve())
+def test_the_official_client_raises_its_own_errors(shared_address: str) -> None:
+    client = client_of(shared_address)
     with pytest.raises(openai.NotFoundError):
         client.chat.completions.create(model="other", messages=ASKED)
     with pytest.raises(openai.BadRequestError):

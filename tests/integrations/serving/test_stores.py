@@ -121,12 +121,13 @@ def test_a_store_reads_searches_filters_and_forgets(serve: Serve) -> None:
         {},
     ],
 )
-def test_filters_of_another_form_are_refused(serve: Serve, given: dict[str, Any]) -> None:
-    client = client_of(serve())
+def test_filters_of_another_form_are_refused(shared_address: str, given: dict[str, Any]) -> None:
+    client = client_of(shared_address)
     filters: Any = given
-    read(client, "vs_main", FERRY, "ferry.txt")
+    store = client.vector_stores.create(name="filtered").id
+    read(client, store, FERRY, "ferry.txt")
     with pytest.raises(openai.BadRequestError):
-        client.vector_stores.search("vs_main", query="x", filters=filters)
+        client.vector_stores.search(store, query="x", filters=filters)
 
 
 def test_batches_and_files_that_cannot_be_read(serve: Serve) -> None:

@@ -126,6 +126,12 @@ def test_the_command_line_makes_keys(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert not (tmp_path / "m").exists()
 
 
+def test_an_address_that_is_taken_is_refused(tmp_path: Path, shared_address: str) -> None:
+    port = shared_address.rpartition(":")[2]
+    assert main(["serve", "--memory", str(tmp_path / "m"), "--port", port]) == 2
+    assert not (tmp_path / "m").exists()
+
+
 def test_caches_are_apart(serve: Serve, tmp_path: Path) -> None:
     keys = tmp_path / "keys.json"
     names = [add_key(keys, name) for name in ("a", "b")]
