@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sharedllm_integrations.engine import Run
@@ -49,14 +49,15 @@ class ChatShape(Shape):
     def whole(self, run: Run) -> dict[str, Any]:
         """A chat completion."""
         text, calls = run.read
-        message: dict[str, Any] = {"role": "assistant", "content": text or None, "refusal": None}
-        if not calls:
-            message["content"] = text
-        message["annotations"] = file_citations(run, len(text))
+        good, text = [call_of(call) for call in valid(calls)], with_invalid(text, calls)
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": text if text or not good else None,
+            "refusal": None,
+            "annotations": file_citations(run, len(text)),
+        }
         if run.answer.reasoning:
             message["reasoning_content"] = run.answer.reasoning
-        good = [call_of(call) for call in calls if call.arguments is not None]
-        message["content"] = message["content"] or (None if good else "")
         if good:
             message["tool_calls"] = good
         choice = {
@@ -68,7 +69,7 @@ class ChatShape(Shape):
         return {
             **self.body([choice]),
             "usage": usage_of(run.usage),
-            PROVIDER: told(run),
+            PROVIDER: told(run, calls),
         }
 
     def first(self) -> dict[str, Any]:
@@ -81,14 +82,14 @@ class ChatShape(Shape):
 
     def last(self, run: Run, text: str, calls: list[Call], length: int) -> Iterator[dict[str, Any]]:
         """The chunks that end a stream: what was held back, and why it ended."""
+        text, good = with_invalid(text, calls), valid(calls)
         if text:
             yield self.piece(text)
-        good = [call for call in calls if call.arguments is not None]
         for index, call in enumerate(good):
             yield self._chunk({"tool_calls": [{"index": index, **call_of(call)}]})
         delta = {"annotations": file_citations(run, length + len(text))}
         ended = self._chunk(delta, "tool_calls" if good else run.finish_reason)
-        yield {**ended, PROVIDER: told(run)}
+        yield {**ended, PROVIDER: told(run, calls)}
 
     def usage(self, run: Run) -> dict[str, Any]:
         """The chunk of usage behind all others."""
@@ -143,9 +144,24 @@ def usage_of(used: Usage) -> dict[str, Any]:
     }
 
 
-def told(run: Run) -> dict[str, Any]:
-    """The record of a run's documents, as the adapters tell it; answers of a server have no id."""
-    return {name: value for name, value in run.details.items() if name != "answer_id"}
+def told(run: Run, calls: Sequence[Call] = ()) -> dict[str, Any]:
+    """The record of a run's documents, as the adapters tell it, and its calls that are none.
+
+    Answers of a server have no id.
+    """
+    known = {name: value for name, value in run.details.items() if name != "answer_id"}
+    bad = [asdict(call) for call in calls if call.arguments is None]
+    return {**known, "invalid_tool_calls": bad} if bad else known
+
+
+def valid(calls: Sequence[Call]) -> list[Call]:
+    """The calls that a client can make."""
+    return [call for call in calls if call.arguments is not None]
+
+
+def with_invalid(text: str, calls: Sequence[Call]) -> str:
+    """An answer's text with what the model wrote in place of calls, so that none of it is lost."""
+    return "\n".join(filter(None, [text, *(c.raw for c in calls if c.arguments is None)]))
 
 
 def file_citations(run: Run, index: int) -> list[dict[str, Any]]:

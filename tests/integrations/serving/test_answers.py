@@ -116,6 +116,22 @@ def test_a_tool_is_called_and_its_result_is_read(serve: Serve, llm: SharedLLM) -
     assert "Result of weather" in model.prompt
 
 
+def test_calls_that_are_none_are_not_lost(serve: Serve, llm: SharedLLM) -> None:
+    cut = '<tool_call>{"name": "weather", "argum'
+    model: Any = Scripted(llm, cut, cut, finish_reason="length")
+    client = client_of(serve(model))
+    asked: Any = {"model": model_of(client), "tools": [TOOL], "messages": ASKED}
+    made = client.chat.completions.create(**asked)
+    assert made.choices[0].finish_reason == "length"
+    assert "weather" in (made.choices[0].message.content or "")
+    told: Any = made.model_extra
+    assert "was cut" in told["sharedllm"]["invalid_tool_calls"][0]["error"]
+    chunks = list(client.chat.completions.create(**asked, stream=True))
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    assert text == made.choices[0].message.content
+    assert chunks[-1].choices[0].finish_reason == "length"
+
+
 def test_a_schema_is_held(shared_address: str) -> None:
     client = client_of(shared_address)
     schema = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"]}
