@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from sharedllm import read_file
 from sharedllm_integrations.engine import Engine
 from sharedllm_integrations.long_text import LONG_TEXT
 from sharedllm_integrations.requests import (
@@ -30,7 +29,7 @@ from sharedllm_integrations.requests import (
 )
 from sharedllm_integrations.serving.catalog import MAIN, SUFFIX
 from sharedllm_integrations.serving.faults import ServingError
-from sharedllm_integrations.serving.tenants import Tenant
+from sharedllm_integrations.serving.tenants import Tenant, read_named
 from sharedllm_integrations.serving.wire import ChatBody, ChatMessage, CompletionBody, filter_of
 from sharedllm_integrations.settings import AnswerFields, Reads
 
@@ -59,6 +58,8 @@ def chat(body: ChatBody, tenant: Tenant, llm: SharedLLM, *, most: int, timeout: 
         If it names a file or vector store that is not there.
     ContentError, SetupError, DocumentError
     """
+    if body.tool_choice not in (None, "none", "auto") and not body.functions:
+        raise ServingError("tool_choice needs tools; give the functions", param="tool_choice")
     messages = list(_messages(body.messages, tenant))
     search = body.search
     given = body.options(most) | {
@@ -171,7 +172,7 @@ def _given_file(file: Mapping[str, Any], tenant: Tenant) -> GivenText:
         found_suffix = SUFFIX.search(name.lower())
         path = Path(folder) / f"document{found_suffix[0] if found_suffix else ''}"
         path.write_bytes(_bytes(data))
-        given = read_file(str(path))
+        given = read_named(path, name)
     stated = "" if given.title == "document" else given.title
     return GivenText(text=given.text, title=stated or Path(name).stem, source=name)
 

@@ -87,7 +87,8 @@ def _fault(
     param: str | None = None,
     headers: dict[str, str] | None = None,
 ) -> Fault:
-    told = {"message": message, "type": kind, "param": param, "code": code}
+    sound = message.encode("utf-8", "replace").decode()  # it may show what is not Unicode
+    told = {"message": sound, "type": kind, "param": param, "code": code}
     return Fault(status, {"error": told}, headers or {})
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from sharedllm_integrations.engine import Run
 from sharedllm_integrations.report import PROVIDER, Usage
+from sharedllm_integrations.serving.faults import ServingError
 from sharedllm_integrations.tool_calling import Call
 
 
@@ -211,11 +212,23 @@ def page(
     after: str | None = None,
     before: str | None = None,
 ) -> dict[str, Any]:
-    """A page of a list whose oldest object comes first, as cursors name it."""
+    """A page of a list whose oldest object comes first, as cursors name it.
+
+    Raises
+    ------
+    ServingError
+        If a cursor names nothing in the list.
+    """
     ordered = list(found) if order == "asc" else found[::-1]
     ids = [one["id"] for one in ordered]
-    start = ids.index(after) + 1 if after in ids else 0
-    end = ids.index(before) if before in ids else len(ids)
+    for name, cursor in (("after", after), ("before", before)):
+        if cursor is not None and cursor not in ids:
+            raise ServingError(
+                f"{name} is {cursor!r}, which is not in the list; give the id of an object in it",
+                param=name,
+            )
+    start = 0 if after is None else ids.index(after) + 1
+    end = len(ids) if before is None else ids.index(before)
     shown = ordered[start:end]
     part = shown[:limit] if after or not before else shown[-limit:]
     return {

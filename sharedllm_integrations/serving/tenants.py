@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sharedllm import MemoryDocument, SharedLLMError, TreeMemory, open_memory, read_file
 from sharedllm_integrations.serving.catalog import DATABASE, MAIN, Catalog, Member, StoredFile
-from sharedllm_integrations.serving.faults import INTERNAL
+from sharedllm_integrations.serving.faults import INTERNAL, ServingError
 
 if TYPE_CHECKING:
     from sharedllm import SharedLLM
@@ -81,7 +81,7 @@ class Tenant:
 
     def document(self, file: StoredFile, attributes: dict[str, Any]) -> MemoryDocument:
         """An uploaded file as a document of a memory."""
-        given = read_file(str(self.catalog.path(file)))
+        given = read_named(self.catalog.path(file), file.filename)
         name = Path(file.filename).stem.replace("_", " ")
         return MemoryDocument(
             id=file.id,
@@ -114,11 +114,6 @@ class Tenant:
         if folder.exists():
             open_memory(folder, llm=self._llm).close()
             shutil.rmtree(folder)
-
-    def shown(self, message: str, id: str) -> str:
-        """An error's message with the upload's own name in place of where the server keeps it."""
-        file = self.catalog.file(id)
-        return message.replace(str(self.catalog.path(file)), file.filename)
 
     def close(self) -> None:
         """Let go of the files."""
@@ -206,6 +201,20 @@ class Ingestion:
             self.oldest = None
 
 
+def read_named(path: Path, name: str) -> Any:
+    """The text of a file as ``read_file`` gives it, whose errors tell its own name in place of where the server keeps it.
+
+    Raises
+    ------
+    ServingError
+    """
+    try:
+        return read_file(str(path))
+    except SharedLLMError as error:
+        message = str(error).replace(str(path), name or "the file")
+        raise ServingError(message, code="unsupported_file") from error
+
+
 def _read(tenant: Tenant, member: Member) -> str:
     """Read one file, note how that ended, and give the status."""
     now = tenant.catalog.member(member.store, member.file)
@@ -214,11 +223,11 @@ def _read(tenant: Tenant, member: Member) -> str:
     try:
         return "completed" if tenant.read(now) else "cancelled"
     except SharedLLMError as error:
-        told = isinstance(error, ValueError)  # a fault of the file, not of the server
+        told = isinstance(error, ValueError | ServingError)  # the file's fault, not the server's
         if not told:
             logger.error("a file was not read", exc_info=error)
         code = "unsupported_file" if told else "server_error"
-        message = tenant.shown(str(error), now.file) if told else INTERNAL
+        message = str(error) if told else INTERNAL
         tenant.catalog.settle(now, "failed", code, message)
     except Exception as error:  # the thread must outlive one bad file; the log has it
         logger.exception("a file was not read", exc_info=error)

@@ -15,12 +15,14 @@ from sharedllm_integrations.serving.faults import ServingError
 
 FILE_SEARCH = "file_search"
 MOST_ATTRIBUTES = 16
-Attribute = Annotated[str, StringConstraints(max_length=512)] | bool | float
-Attributes = Annotated[
-    dict[Annotated[str, StringConstraints(min_length=1, max_length=64)], Attribute],
-    Field(max_length=MOST_ATTRIBUTES),
-]
-Metadata = Annotated[dict[str, str], Field(max_length=MOST_ATTRIBUTES)]
+EXACT = 1 << 53  # whole numbers that JSON's readers agree on
+# a text with bounds is valid Unicode, too: pydantic lets halves of surrogate pairs through else
+Short = Annotated[str, StringConstraints(max_length=512)]
+Long = Annotated[str, StringConstraints(max_length=1 << 20)]
+Key = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+Whole = Annotated[int, Field(ge=-EXACT, le=EXACT)]
+Attributes = Annotated[dict[Key, Short | bool | Whole | float], Field(max_length=MOST_ATTRIBUTES)]
+Metadata = Annotated[dict[Key, Short], Field(max_length=MOST_ATTRIBUTES)]
 
 
 class Body(BaseModel):
@@ -184,7 +186,7 @@ class FileSearch(Body):
     """The tool that searches vector stores."""
 
     type: Literal["file_search"]
-    vector_store_ids: Annotated[list[str], Field(min_length=1)]
+    vector_store_ids: Annotated[list[Short], Field(min_length=1)]
     filters: dict[str, Any] | None = None
     max_num_results: Annotated[int, Field(ge=1, le=50)] | None = None
     ranking_options: None = None
@@ -241,9 +243,9 @@ def filter_of(given: Mapping[str, Any] | None, depth: int = 0) -> dict[str, Any]
 class StoreBody(Body):
     """The body that makes a vector store."""
 
-    name: str | None = None
-    description: str | None = None
-    file_ids: Annotated[list[str], Field(max_length=500)] = Field(default_factory=list)
+    name: Short | None = None
+    description: Short | None = None
+    file_ids: Annotated[list[Short], Field(max_length=500)] = Field(default_factory=list)
     metadata: Metadata | None = None
     expires_after: None = None
     chunking_strategy: dict[str, Any] | None = None  # chunks are the memory's
@@ -252,7 +254,7 @@ class StoreBody(Body):
 class StoreChange(Body):
     """The body that changes a vector store."""
 
-    name: str | None = None
+    name: Short | None = None
     metadata: Metadata | None = None
     expires_after: None = None
 
@@ -260,7 +262,7 @@ class StoreChange(Body):
 class SearchBody(Body):
     """The body of a search."""
 
-    query: str | Annotated[list[str], Field(min_length=1, max_length=1)]
+    query: Long | Annotated[list[Long], Field(min_length=1, max_length=1)]
     filters: dict[str, Any] | None = None
     max_num_results: Annotated[int, Field(ge=1, le=50)] = 10
     rewrite_query: Literal[False] | None = None
@@ -275,7 +277,7 @@ class SearchBody(Body):
 class MemberBody(Body):
     """The body that adds a file to a vector store."""
 
-    file_id: str
+    file_id: Short
     attributes: Attributes | None = None
     chunking_strategy: dict[str, Any] | None = None
 
@@ -289,7 +291,7 @@ class MemberChange(Body):
 class BatchBody(Body):
     """The body that adds files to a vector store."""
 
-    file_ids: Annotated[list[str], Field(min_length=1, max_length=500)] | None = None
+    file_ids: Annotated[list[Short], Field(min_length=1, max_length=500)] | None = None
     files: Annotated[list[MemberBody], Field(min_length=1, max_length=500)] | None = None
     attributes: Attributes | None = None
     chunking_strategy: dict[str, Any] | None = None

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +200,27 @@ def test_file_search_names_the_store_and_filters(serve: Serve, filled: Path) -> 
         ({"tools": [{"type": "file_search", "vector_store_ids": ["vs_no"]}]}, 404, "vs_no"),
         ({"tools": [{"type": "file_search", "vector_store_ids": []}]}, 400, "vector_store_ids"),
         ({"response_format": {"type": "poem"}}, 400, "response_format"),
+        ({"tool_choice": "required"}, 400, "tool_choice"),
+        ({"model": "\ud800"}, 404, "does not exist"),
+        ({"stop": ""}, 400, "stop"),
+        ({"seed": -1}, 400, "seed"),
+        (
+            {
+                "messages": [
+                    {
+                        "role": "user",
+                        "content": [
+                            {
+                                "type": "file",
+                                "file": {"file_data": "JVBERi0x", "filename": "broken.pdf"},
+                            }
+                        ],
+                    }
+                ]
+            },
+            400,
+            "broken.pdf cannot be read",
+        ),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
             400,
@@ -230,7 +252,11 @@ def test_bad_requests_are_refused_in_openais_shape(
     model = model_of(client_of(address))
     body = {"model": model, "messages": ASKED, "max_tokens": 4, **given}
     for stream in (False, True):
-        told = httpx.post(f"{address}/v1/chat/completions", json={**body, "stream": stream})
+        told = httpx.post(
+            f"{address}/v1/chat/completions",
+            content=json.dumps({**body, "stream": stream}),
+            headers={"content-type": "application/json"},
+        )
         assert told.status_code == status, told.text
         error = told.json()["error"]
         assert set(error) == {"message", "type", "param", "code"}

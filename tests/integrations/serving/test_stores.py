@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 
 from sharedllm import SharedLLM
 from sharedllm_integrations.serving.catalog import Catalog
+from sharedllm_integrations.serving.wire import MemberBody
 from tests.integrations.serving.conftest import Serve, client_of, read
 from tests.texts import FERRY, GARDEN, STORY
 
@@ -130,6 +132,58 @@ def test_filters_of_another_form_are_refused(shared_address: str, given: dict[st
         client.vector_stores.search(store, query="x", filters=filters)
 
 
+HALF = "\ud800"  # of a surrogate pair
+
+
+@pytest.mark.parametrize(
+    ("path", "given", "status"),
+    [
+        ("", {"name": HALF}, 400),
+        ("", {"name": "x" * 513}, 400),
+        ("", {"metadata": {HALF: "x"}}, 400),
+        ("", {"metadata": {"x": HALF}}, 400),
+        ("", {"metadata": {str(n): "x" for n in range(17)}}, 400),
+        ("", {"file_ids": [HALF]}, 400),
+        ("", {"file_ids": ["file-no"]}, 404),
+        ("", {"expires_after": {"anchor": "last_active_at", "days": 1}}, 400),
+        ("/vs_main/files", {"file_id": HALF}, 400),
+        ("/vs_main/files", {"file_id": "file-no"}, 404),
+        ("/vs_main/files", {"file_id": "x", "attributes": {"a": 10**400}}, 400),
+        ("/vs_main/files", {"file_id": "x", "attributes": {"a": [1]}}, 400),
+        ("/vs_no/files", {"file_id": "x"}, 404),
+        ("/vs_main/search", {"query": HALF}, 400),
+        ("/vs_main/search", {"query": []}, 400),
+        ("/vs_main/search", {"query": "x", "max_num_results": 0}, 400),
+        ("/vs_main/search", {"query": "x", "rewrite_query": True}, 400),
+        ("/vs_main/file_batches", {}, 400),
+        ("/vs_main/file_batches", {"file_ids": []}, 400),
+        ("/vs_main/file_batches/vsfb_no/cancel", {}, 404),
+    ],
+)
+def test_bodies_that_cannot_be_used_are_refused(
+    shared_address: str, path: str, given: dict[str, Any], status: int
+) -> None:
+    told = httpx.post(
+        f"{shared_address}/v1/vector_stores{path}",
+        content=json.dumps(given),
+        headers={"content-type": "application/json"},
+    )
+    assert told.status_code == status, told.text
+    assert told.json()["error"]["message"]
+
+
+def test_whole_numbers_stay_whole() -> None:
+    made = MemberBody.model_validate_json('{"file_id": "x", "attributes": {"a": 1900, "b": 0.5}}')
+    assert json.dumps(made.attributes) == '{"a": 1900, "b": 0.5}'
+
+
+def test_unknown_cursors_are_refused(shared_address: str) -> None:
+    for path in ("files", "vector_stores", "vector_stores/vs_main/files"):
+        told = httpx.get(f"{shared_address}/v1/{path}", params={"after": "no"})
+        assert told.status_code == 400
+        assert "no" in told.json()["error"]["message"]
+
+
 def test_batches_and_files_that_cannot_be_read(serve: Serve) -> None:
     client = client_of(serve())
     store = client.vector_stores.create(name="s")
@@ -186,6 +240,7 @@ KILLED = """
 import io, os, signal, sys
 from pathlib import Path
 from sharedllm_integrations.serving.catalog import Catalog
+from sharedllm_integrations.serving.wire import MemberBody
 folder = Path(sys.argv[1])
 folder.mkdir()
 catalog = Catalog(folder)
