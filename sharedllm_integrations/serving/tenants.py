@@ -202,7 +202,7 @@ class Ingestion:
 
 
 def read_named(path: Path, name: str) -> Any:
-    """The text of a file as ``read_file`` gives it, whose errors tell its own name in place of where the server keeps it.
+    """The text of a file as ``read_file`` gives it; errors tell its name, not where it is kept.
 
     Raises
     ------

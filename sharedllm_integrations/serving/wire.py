@@ -188,7 +188,7 @@ class FileSearch(Body):
     type: Literal["file_search"]
     vector_store_ids: Annotated[list[Short], Field(min_length=1)]
     filters: dict[str, Any] | None = None
-    max_num_results: Annotated[int, Field(ge=1, le=50)] | None = None
+    max_num_results: None = None
     ranking_options: None = None
 
     @property
@@ -240,15 +240,20 @@ def filter_of(given: Mapping[str, Any] | None, depth: int = 0) -> dict[str, Any]
     )
 
 
+class Chunking(Body):
+    """The division of files: it is the memory's own."""
+
+    type: Literal["auto"]
+
+
 class StoreBody(Body):
     """The body that makes a vector store."""
 
     name: Short | None = None
-    description: Short | None = None
     file_ids: Annotated[list[Short], Field(max_length=500)] = Field(default_factory=list)
     metadata: Metadata | None = None
     expires_after: None = None
-    chunking_strategy: dict[str, Any] | None = None  # chunks are the memory's
+    chunking_strategy: Chunking | None = None
 
 
 class StoreChange(Body):
@@ -266,7 +271,7 @@ class SearchBody(Body):
     filters: dict[str, Any] | None = None
     max_num_results: Annotated[int, Field(ge=1, le=50)] = 10
     rewrite_query: Literal[False] | None = None
-    ranking_options: dict[str, Any] | None = None
+    ranking_options: None = None
 
     @property
     def text(self) -> str:
@@ -279,7 +284,7 @@ class MemberBody(Body):
 
     file_id: Short
     attributes: Attributes | None = None
-    chunking_strategy: dict[str, Any] | None = None
+    chunking_strategy: Chunking | None = None
 
 
 class MemberChange(Body):
@@ -294,7 +299,7 @@ class BatchBody(Body):
     file_ids: Annotated[list[Short], Field(min_length=1, max_length=500)] | None = None
     files: Annotated[list[MemberBody], Field(min_length=1, max_length=500)] | None = None
     attributes: Attributes | None = None
-    chunking_strategy: dict[str, Any] | None = None
+    chunking_strategy: Chunking | None = None
 
     @property
     def wanted(self) -> list[tuple[str, dict[str, Any]]]:
