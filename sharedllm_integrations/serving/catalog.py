@@ -25,6 +25,7 @@ from sharedllm_integrations.serving.faults import ServingError, not_found
 
 MAIN = "vs_main"  # the tenant's own memory, which lies in its folder
 DATABASE = "server.sqlite"
+UPLOADED = re.compile(r"file-[0-9a-f]{24}\Z")  # an upload's id, and that of its documents
 SUFFIX = re.compile(r"\.[a-z0-9]{1,8}\Z")
 PIECE = 1 << 20
 UNFINISHED = ".part"

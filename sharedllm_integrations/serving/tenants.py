@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sharedllm import MemoryDocument, SharedLLMError, TreeMemory, open_memory, read_file
-from sharedllm_integrations.serving.catalog import DATABASE, MAIN, Catalog, Member, StoredFile
+from sharedllm_integrations.serving.catalog import (
+    DATABASE,
+    MAIN,
+    UPLOADED,
+    Catalog,
+    Member,
+    StoredFile,
+)
 from sharedllm_integrations.serving.faults import INTERNAL, ServingError
 
 if TYPE_CHECKING:
@@ -43,6 +50,22 @@ class Tenant:
         data.mkdir(exist_ok=True)
         self.catalog = Catalog(data)
         self.catalog.add_main(home.name)
+        self._finish_deletions()
+
+    def _finish_deletions(self) -> None:
+        """Remove what a crash left of deletions, whose rows go first."""
+        known, folder = self.catalog.stores(), self.catalog.folder / "stores"
+        for path in folder.iterdir() if folder.exists() else ():
+            if path.name not in {store.id for store in known}:
+                shutil.rmtree(path)
+        for store in known:
+            if not self.folder(store.id).exists():
+                continue
+            wanted = {member.file for member in self.catalog.members(store.id)}
+            memory = self.memory(store.id)
+            for id in [one.id for one in memory.list()]:
+                if UPLOADED.match(id) and id not in wanted:  # other ids are an index's
+                    memory.delete(id)
 
     def folder(self, store: str) -> Path:
         """The folder of a vector store's memory."""

@@ -236,6 +236,24 @@ def test_what_was_left_unread_is_read_after_a_start(
     assert not list((tmp_path / "a" / "server" / "files").glob("*.part"))
 
 
+def test_deletions_that_a_crash_cut_off_are_finished(serve: Serve, tmp_path: Path) -> None:
+    client = client_of(serve(memory=tmp_path / "a"))
+    store = client.vector_stores.create(name="s").id
+    gone = [read(client, place, FERRY, "ferry.txt") for place in ("vs_main", store)]
+    kept = read(client, "vs_main", GARDEN, "garden.txt")
+    other = client.vector_stores.create(name="other").id
+    read(client, other, FERRY, "ferry.txt")
+    catalog = Catalog(tmp_path / "a" / "server")  # the rows go first
+    for id in gone:
+        catalog.forget_file(id)
+    catalog.forget_store(other)
+    catalog.close()
+    again = client_of(serve(memory=tmp_path / "a"))
+    assert [one.id for one in again.vector_stores.files.list("vs_main")] == [kept]
+    assert list(again.vector_stores.files.list(store)) == []
+    assert [path.name for path in (tmp_path / "a" / "server" / "stores").iterdir()] == [store]
+
+
 KILLED = """
 import io, os, signal, sys
 from pathlib import Path
