@@ -56,6 +56,15 @@ class Usage:
         figures these are; 0 without documents.
     search_rounds : int
         The last round of search that found something that was selected; 0 without documents.
+    scope : str
+        What was read: "passages", or all, for a "summary", "list", "count", "comparison" or
+        "timeline".
+    scope_reason : str
+        Why that was taken.
+    parts_read, parts_kept, parts_left : int
+        Of a reading of the whole: parts that were read now, parts whose answers were kept from
+        before, and parts that a limit left unread. Parts that lie far from the question, by their
+        search scores, do not count.
     """
 
     context_tokens: int
@@ -68,6 +77,11 @@ class Usage:
     budget: int | None
     looks: int
     search_rounds: int
+    scope: str = "passages"
+    scope_reason: str = ""
+    parts_read: int = 0
+    parts_kept: int = 0
+    parts_left: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,7 +110,8 @@ class Answer(Displayed):
     usage : Usage
     timings : Timings
     finish_reason : str
-        "stop" (the model ended its turn, or a stop text came) or "length" (max_new_tokens).
+        "stop" (the model ended its turn, or a stop text came) or "length" (max_new_tokens, or a
+        limit left parts of the documents unread).
     selection : Selection or None
         The nodes that were selected, with their documents; None without documents.
     question : str
@@ -119,6 +134,11 @@ class Answer(Displayed):
         """True if it says that the documents do not hold the answer."""
         return is_refusal(self.text)
 
+    @property
+    def partial(self) -> bool:
+        """True if a limit (``max_chunks``, ``max_seconds``) left parts unread that it asks for."""
+        return self.usage.parts_left > 0
+
     def __str__(self) -> str:
         return self.text
 
@@ -131,7 +151,9 @@ class Answer(Displayed):
         """
         if self.selection is None:
             return ()
-        return statements(self.text, self.question, self.selection.searched, self.citations)
+        found = statements(self.text, self.question, self.selection.searched, self.citations)
+        counted = len(self.text.partition("\n")[0]) if self.usage.scope == "count" else 0
+        return tuple(one for one in found if one.start >= counted)  # no passage holds a count
 
     @property
     def unsupported(self) -> tuple[str, ...]:
@@ -143,6 +165,7 @@ class Answer(Displayed):
         return {
             "answer": self.text,
             "refused": self.refused,
+            "partial": self.partial,
             "reasoning": self.reasoning,
             "citations": [asdict(citation) for citation in self.citations],
             "statements": [asdict(statement) for statement in self.statements],
@@ -201,6 +224,11 @@ class Answer(Displayed):
         rounds = f" in {used.search_rounds} rounds" if used.search_rounds > 1 else ""
         again = " in a second look" if used.looks > 1 else ""
         cut = f", cut there: raise {option}" if self.finish_reason == "length" else ""
+        if self.partial:
+            cut = f", partial: {used.parts_left:,} parts unread: raise max_chunks or max_seconds"
+        if used.scope != "passages":
+            rounds = f" for a {used.scope} in {used.parts_read + used.parts_kept:,} parts"
+            rounds += f", {used.parts_kept:,} of them kept from before" if used.parts_kept else ""
         return (
             f"{used.context_tokens:,} tokens searched{rounds}, "
             f"{used.evidence_tokens:,} given as text{again}, {used.injected_tokens:,} injected; "
@@ -349,6 +377,7 @@ def _answer(prepared: Prepared, row: Row, watch: _Stopwatch, load_s: float) -> A
             budget=selection.budget if selection else None,
             looks=prepared.looks if selection else 0,
             search_rounds=selection.rounds if selection else 0,
+            scope_reason=prepared.scope_reason,
         ),
         timings=Timings(
             load_s=load_s,

@@ -19,12 +19,14 @@ InjectionMode = Literal["joint", "cross"]
 Positions = Literal["ordinal", "chunk"]
 Leaves = Literal["text", "kv", "auto"]
 Coarse = Literal["none", "ready", "all"]
+ScopeOption = Literal["auto", "passages", "whole"]
 
 INJECTION_MODES = ("joint", "cross")
 POSITIONS = ("ordinal", "chunk")
 LEAVES = ("text", "kv", "auto")
 COARSE_LEVELS = ("none", "ready", "all")
 SELECTIONS = ("budget", "path")
+SCOPES = ("auto", "passages", "whole")
 QUANTIZE = ("4bit", "8bit")
 AUTO = "auto"  # the budget that follows the question
 ROLES = ("lower", "upper")
@@ -254,6 +256,14 @@ class SearchConfig(_Config):
     sentences : int
         A leaf pasted as text is completed to whole sentences by at most this many tokens on either
         side.
+    scope : {"auto", "passages", "whole"}
+        What a question reads: the passages that search selects, or all of its documents. "auto" is
+        the whole where the question asks for a summary, for all of something, a count, a comparison
+        or an order of events (:mod:`sharedllm.whole.scope`).
+    max_chunks : int or None
+        Chunks that a reading of the whole may read, at most; the answer is then marked as partial.
+    max_seconds : float or None
+        Seconds after which it reads no further; the answer is then marked as partial.
     section : str or None
         Search only the sections that this names: by number ("3.2", "chapter 3"), by title, or by a
         path of these ("Part II > Chapter 3"); see :func:`sharedllm.text.outline.sections_named`.
@@ -269,6 +279,9 @@ class SearchConfig(_Config):
     neighbours: tuple[float, ...] = (0.5, 0.25)
     rounds: int = 8
     sentences: int = 32
+    scope: ScopeOption = "auto"
+    max_chunks: int | None = None
+    max_seconds: float | None = None
     section: str | None = None
 
     def __post_init__(self) -> None:
@@ -283,6 +296,11 @@ class SearchConfig(_Config):
             require_number(f"the neighbours' share at distance {distance}", share, least=0, most=1)
         require_int("rounds", self.rounds, least=1)
         require_int("sentences", self.sentences, least=0)
+        require_one_of("scope", self.scope, SCOPES)
+        if self.max_chunks is not None:
+            require_int("max_chunks", self.max_chunks, least=1)
+        if self.max_seconds is not None:
+            require_number("max_seconds", self.max_seconds, least=0)
         require_section(self.section)
         try:
             require_int("max_budget", self.max_budget, least=1)

@@ -47,7 +47,14 @@ from sharedllm.hf.loading import injectable
 from sharedllm.hf.lora import Adapter
 from sharedllm.injection.upper_model import UpperModel
 from sharedllm.memory.hits import Hits, best_passages
-from sharedllm.memory.resolve import Context, leaves_out, per_question, require_some, resolve
+from sharedllm.memory.resolve import (
+    Context,
+    leaves_out,
+    per_question,
+    require_some,
+    resolve,
+    resolve_whole,
+)
 from sharedllm.progress import Progress
 from sharedllm.readers.address import Endpoint
 from sharedllm.readers.endpoint import EndpointReader
@@ -59,6 +66,10 @@ from sharedllm.search.leaf_scores import Scores
 from sharedllm.search.scorers import Embedder, Scorer, require_scores, score
 from sharedllm.search.selection import Selection
 from sharedllm.text.outline import Section, absent_section
+from sharedllm.whole.scope import ONE_CHUNK, PASSAGES, WHOLE, Scope, decide_scope
+from sharedllm.whole.sections import read_of
+from sharedllm.whole.stream import WholeStream
+from sharedllm.whole.whole import SUMMARY_TOKENS, Whole
 
 
 class SharedLLM:
@@ -400,8 +411,9 @@ class SharedLLM:
         question : str or chat messages
             See :func:`sharedllm.generation.prompt.parse` for the form of messages.
         context : a document, a TreeMemory or the folder of one, or several of them
-        progress : True for a bar while nodes are encoded, or a function of (done, total) tokens
-        options : fields of SearchConfig (budget, scorer, selection, leaves, coarse, ...) and of
+        progress : True for a bar while nodes are encoded, or a function of (done, total) tokens; of
+            a reading of the whole, (done, total) parts
+        options : fields of SearchConfig (scope, budget, scorer, selection, leaves, ...) and of
             GenerationConfig (max_new_tokens, temperature, stop, ...) for this question
 
         Raises
@@ -420,9 +432,32 @@ class SharedLLM:
         **options: Any,
     ) -> AnswerStream:
         """Answer as :meth:`answer` does, as an iterator over parts of the text."""
-        prepared = self.prepare(question, context, progress=progress, **options)
         generation = self._settings(options)[1]
+        asked = parse(question)
+        scope = self.scope(asked, context, **options)
+        if scope.is_whole:
+            return self._read_whole(asked, context, scope, options, progress)
+        given = {**options, "scope": PASSAGES}
+        prepared = self.prepare(asked, context, progress=progress, **given)
+        prepared = replace(prepared, scope_reason=scope.reason)
         return AnswerStream(self.reader, prepared, generation, self._load_s)
+
+    @checked("question", "context")
+    def scope(self, question: Question, context: Context = (), **options: Any) -> Scope:
+        """Decide what :meth:`answer` reads for `question`: passages, or all of its documents.
+
+        Raises
+        ------
+        InputError, ConfigError
+        """
+        search, generation = self._settings(options)
+        asked = parse(question)
+        return decide_scope(
+            asked,
+            search.scope,
+            has_context=bool(per_question(context, 1)[0]),
+            bound=bool(asked.tools or generation.grammar),
+        )
 
     @checked("question", "context")
     def prepare(
@@ -443,6 +478,11 @@ class SharedLLM:
         started = time.perf_counter()
         search, generation = self._settings(options)
         new_tokens = generation.max_new_tokens
+        if search.scope == WHOLE:
+            raise ConfigError(
+                "scope is 'whole', and prepare() makes one prompt of passages; ask answer() or "
+                "stream(), which read the whole, or leave scope out"
+            )
 
         asked = parse(question)
         asked, documents, known = self._documents(asked, context, search)
@@ -520,11 +560,67 @@ class SharedLLM:
         if isinstance(questions, str) or not isinstance(questions, Sequence) or not questions:
             raise InputError(f"questions is {shown(questions)}; give a list of questions")
         contexts = per_question(context, len(questions))
+        pairs = list(zip(map(parse, questions), contexts, strict=True))
+        whole = {
+            at: self.answer(question, documents, progress=progress, **options)
+            for at, (question, documents) in enumerate(pairs)
+            if self.scope(question, documents, **options).is_whole
+        }
+        given = {**options, "scope": PASSAGES}
         prepared = [
-            self.prepare(question, documents, progress=progress, **options)
-            for question, documents in zip(questions, contexts, strict=True)
+            self.prepare(question, documents, progress=progress, **given)
+            for at, (question, documents) in enumerate(pairs)
+            if at not in whole
         ]
-        return self.generate(prepared, **options)
+        rest = iter(self.generate(prepared, **given) if prepared else ())
+        return [whole[at] if at in whole else next(rest) for at in range(len(pairs))]
+
+    def _read_whole(
+        self,
+        asked: Asked,
+        context: Context,
+        scope: Scope,
+        options: dict[str, Any],
+        progress: Progress,
+    ) -> AnswerStream:
+        """Resolve all documents, and begin to read them for `asked`."""
+        started = time.perf_counter()
+        search, generation = self._settings(options)
+        documents = resolve_whole(context, self.encoder, asked.sought)
+        documents += [d for d in asked.documents if d not in documents]
+        require_some(documents)
+        documents, titles = read_of(documents, asked.query, search.section, self.tree)
+        if sum(len(document.forest.roots) for document in documents) == 1:
+            given = {**options, "scope": PASSAGES}
+            prepared = self.prepare(asked, context, progress=progress, **given)
+            prepared = replace(prepared, scope_reason=ONE_CHUNK)
+            return AnswerStream(self.reader, prepared, generation, self._load_s)
+
+        def scored(query: str) -> Sequence[Scores]:
+            return score(query, documents, self.encoder, search.scorer, self._embedder)
+
+        named = "max_new_tokens" in options or self.generation != GenerationConfig()
+        whole = Whole(
+            asked.without_documents(),
+            scope,
+            documents,
+            scored,
+            titles=titles,
+            reader=self.reader,
+            encoder=self.encoder,
+            search=search,
+            generation=generation,
+            new_tokens=generation.max_new_tokens if named else SUMMARY_TOKENS,
+            progress=progress,
+        )
+        return WholeStream(
+            whole,
+            asked,
+            scope,
+            load_s=self._load_s,
+            remember_s=sum(document.remember_s for document in documents),
+            search_s=time.perf_counter() - started,
+        )
 
     # -- searching -----------------------------------------------------------------------------
 

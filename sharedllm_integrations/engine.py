@@ -228,7 +228,7 @@ class Engine:
         deadline = (since or time.monotonic()) + float(request.timeout or "inf")
         filter = own.filter if request.filter is None else request.filter
         named = {} if own.section is None else {"section": own.section}
-        options = {**own.search, **named, **request.options}
+        options = {**own._reading_of_documents, **named, **request.options}
         resolver = self.resolver(filter, options.get("section"))
         form = AnswerForm.of(request, self.llm)
         found, refused = resolver.find_documents(merged(form.ask(request.messages)))
@@ -343,7 +343,7 @@ class Engine:
             "injection": repr(llm.injection),
             "search": repr(llm.search),
             "generation": repr(llm.generation),
-            "options": repr(sorted(own.search.items())),
+            "options": repr(sorted(own._reading_of_documents.items())),
             "tenant": own.tenant,
             "filter": repr(own.filter),
             "section": own.section,
@@ -372,6 +372,10 @@ class _Filtered:
     ) -> Sequence[Document]:
         """The documents that `llm` should search for `query`, and some that hold one of `names`."""
         return self.memory.documents_for(query, llm, self.filter, names=names, section=section)
+
+    def whole_documents(self, llm: SharedLLM) -> Sequence[Document]:
+        """All documents that the filter lets through, to be read as a whole."""
+        return self.memory.whole_documents(llm, self.filter)
 
     def leaves_out(self) -> bool:
         return self.memory.leaves_out(self.filter)

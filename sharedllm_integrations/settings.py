@@ -184,6 +184,8 @@ class AnswerFields(ModelFields):
     long_text : characters from which text without references becomes documents; None is never
     repeat_question : repeat a question behind its documents that stands only in front of them
     search : fields of SearchConfig for every answer, such as ``{"budget": 1024}``
+    scope : "passages", "whole" (summaries, lists, counts, comparisons over all of the documents) or
+        "auto", by the question; None is the model's
     temperature, top_p, top_k, repetition_penalty, seed, max_tokens, stop : of the answer
     timeout : seconds an answer may take; reading a document is not interrupted
     """
@@ -199,6 +201,7 @@ class AnswerFields(ModelFields):
     long_text: PositiveInt | None = LONG_TEXT
     repeat_question: bool = True
     search: Mapping[str, Any] = Field(default_factory=dict)
+    scope: Literal["auto", "passages", "whole"] | None = None
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0
@@ -223,6 +226,11 @@ class AnswerFields(ModelFields):
         if self.reader is not None:
             return self.reader_model or self.reader
         return self.model or DEFAULT_MODEL
+
+    @property
+    def _reading_of_documents(self) -> dict[str, Any]:
+        """Fields of SearchConfig for every answer."""
+        return {**self.search, **({} if self.scope is None else {"scope": self.scope})}
 
     @property
     def _reading(self) -> dict[str, Any]:

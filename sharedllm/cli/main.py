@@ -27,12 +27,15 @@ from sharedllm.cli.options import (
     Encoding,
     InSection,
     Leaves,
+    MaxChunks,
+    MaxSeconds,
     MemoryAdapter,
     MemoryDtype,
     Quantize,
     Reader,
     ReaderModel,
     ReaderWindow,
+    ScopeOption,
     Scorer,
     Selecting,
     Thinking,
@@ -190,6 +193,9 @@ def ask(
     reader_model: ReaderModel = None,
     reader_window: ReaderWindow = None,
     adapter: MemoryAdapter = None,
+    scope: ScopeOption = None,
+    max_chunks: MaxChunks = None,
+    max_seconds: MaxSeconds = None,
     scorer: Scorer = None,
     selection: Selecting = None,
     budget: Budget = None,
@@ -219,6 +225,8 @@ def ask(
 
       curl -s https://example.org/page.html | sharedllm ask - -q "Who wrote this?" --json
 
+      sharedllm ask book.txt -q "List all ships that were built at the yard."
+
       sharedllm ask book.txt -q "Who buys the house?" --reader http://localhost:11434/v1
     """
     paths = paths or []
@@ -226,9 +234,12 @@ def ask(
     tokens = AUTO if budget == AUTO else _parsed("budget", budget, int, f" or {AUTO!r}")
     longest = _parsed("max-new-tokens", max_new_tokens, int)
     heat = _parsed("temperature", temperature, float)
-    selecting = _given(
-        scorer=scorer, selection=selection, budget=tokens, leaves=leaves, section=section
-    )
+    limits = {
+        "max_chunks": _parsed("max-chunks", max_chunks, int),
+        "max_seconds": _parsed("max-seconds", max_seconds, float),
+    }
+    chosen = {"scorer": scorer, "selection": selection, "budget": tokens, "leaves": leaves}
+    selecting = _given(scope=scope, section=section, **limits, **chosen)
     decoding = _given(max_new_tokens=longest, temperature=heat, thinking=thinking or None)
     SearchConfig(**selecting)  # refuses wrong values before files are read
     inject = InjectionConfig(**_given(mode=injection)) if injection else None

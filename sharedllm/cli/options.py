@@ -13,7 +13,14 @@ from typing import Annotated
 
 import typer
 
-from sharedllm.config import COARSE_LEVELS, LEAVES, SCORERS, SELECTIONS, SearchConfig
+from sharedllm.config import (
+    COARSE_LEVELS,
+    LEAVES,
+    SCOPES,
+    SCORERS,
+    SELECTIONS,
+    SearchConfig,
+)
 
 DEFAULT_NAME = "SmolLM2-135M-Instruct"
 SHIPPED = Path(__file__).parent.parent / "checkpoints" / DEFAULT_NAME
@@ -58,6 +65,30 @@ Selecting = Annotated[
         metavar="S",
         help=f"How passages are selected: {', '.join(SELECTIONS)}.",
         show_default=default_of("selection"),
+    ),
+]
+ScopeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--scope",
+        metavar="S",
+        help=f"What is read: {', '.join(SCOPES)}. auto reads all of the documents for a summary, a "
+        "list of everything, a count or a comparison, and the passages that search finds else.",
+        show_default=default_of("scope"),
+    ),
+]
+MaxChunks = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N",
+        help="Chunks of 1,024 tokens that a reading of the whole may read.",
+        show_default="all",
+    ),
+]
+MaxSeconds = Annotated[
+    str | None,
+    typer.Option(
+        metavar="S", help="Seconds after which it reads no further.", show_default="no limit"
     ),
 ]
 Leaves = Annotated[

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from sharedllm.display.console import Results
 from sharedllm.display.plain import one_line, printable
+from sharedllm.progress import reporter
 from sharedllm.text.pages import page_of
 
 if TYPE_CHECKING:
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
     from sharedllm.shared_llm import SharedLLM
     from sharedllm.text.loaders import SourceText
     from sharedllm.text.outline import Section
+    from sharedllm.whole.stream import WholeStream
 
+LONG_S = 5.0  # seconds of reading that are announced
 PIPED_WIDTH = 120  # columns when standard output is not a terminal
 
 
@@ -102,8 +105,11 @@ class Screen:
             self._print(Text(one_line(question), style="bold cyan"))
         with self.busy("searching") as status:
             stream = llm.stream(question, context, **options)
-            status.update("reading the evidence")
-            first = _first_words(stream)
+            whole = _as_whole(stream)
+            status.update("reading the first parts" if whole else "reading the evidence")
+            first = next(whole, "") if whole else _first_words(stream)
+        if whole:
+            first = self._read_on(whole, first)
         self._write(first)
         for piece in stream:
             self._write(piece)
@@ -115,6 +121,27 @@ class Screen:
         self._out.print(Results(shown.pictures))
         self._print(Text(shown.summary, style="dim"))
         return answer
+
+    def _read_on(self, stream: WholeStream, first: str) -> str:
+        """Read the parts of the documents that are left; return the first words of the answer."""
+        left = stream.seconds_left or 0.0
+        if first or self._silent:
+            return first.lstrip() or _first_words(stream)
+        if left > LONG_S:
+            parts = stream.total - stream.done
+            note = f"reading {parts:,} more parts of the whole: about {_duration(left)}"
+            self._err.print(f"{note}; Ctrl-C ends it, --max-chunks and --max-seconds limit it")
+        with reporter(self.shows_work, stream.total, "reading", "parts") as report:
+            done = 0
+            while not first:
+                report(stream.done - done)
+                done = stream.done
+                try:
+                    first = next(stream).lstrip()
+                except StopIteration:
+                    break
+            report(stream.done - done)
+        return first
 
     def say(self, text: str) -> None:
         """Print one line of text."""
@@ -154,6 +181,17 @@ class _Notice(logging.Handler):
 def _console(stream: Any) -> Console:
     piped = not stream.isatty() and "COLUMNS" not in os.environ
     return Console(file=stream, width=PIPED_WIDTH if piped else None, highlight=False)
+
+
+def _as_whole(stream: AnswerStream) -> WholeStream | None:
+    """Return a stream that reads the whole as one; None for passages."""
+    from sharedllm.whole.stream import WholeStream  # torch is loaded by now
+
+    return stream if isinstance(stream, WholeStream) else None
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 def _first_words(stream: AnswerStream) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
@@ -19,6 +19,7 @@ from sharedllm.encoding.lower_model import NodeRequest
 from sharedllm.text.document_text import DocumentText
 
 T = TypeVar("T")
+MOST_NOTES = 1 << 14  # of a document's parts
 
 
 class NodeCache:
@@ -35,6 +36,7 @@ class NodeCache:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.nbytes = 0
+        self._notes: OrderedDict[bytes, str] = OrderedDict()
         self._nodes: OrderedDict[NodeRequest, NodeKV] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -66,6 +68,27 @@ class NodeCache:
             self._nodes[request] = kv
             while self.nbytes > self.limit and len(self._nodes) > 1:
                 self.nbytes -= self._nodes.popitem(last=False)[1].nbytes
+
+    def note(self, key: bytes, start: int) -> str | None:
+        """Return what a reader said of a part of the document; None if that is not kept.
+
+        Parameters
+        ----------
+        key : names reader, question and text of the part
+        start : its first token
+        """
+        with self._lock:
+            return self._notes.get(key)
+
+    def keep_notes(self, notes: Mapping[tuple[bytes, int], str]) -> None:
+        """Keep what a reader said of parts, by key and start, the oldest dropped beyond a number.
+
+        The key alone says all that it depends on.
+        """
+        with self._lock:
+            self._notes |= {key: said for (key, _), said in notes.items()}
+            while len(self._notes) > MOST_NOTES:
+                self._notes.popitem(last=False)
 
 
 class CompactVectors(Protocol):

@@ -70,6 +70,8 @@ class Prepared:
         The question in the last user message.
     looks : int
         Selections made so far; 2 after a second, larger look.
+    scope_reason : str
+        Why passages are read rather than the whole.
     again : callable or None
         Makes a second, larger look, for when the model is unsure after this one; None if there is
         none to make.
@@ -85,6 +87,7 @@ class Prepared:
     encode_s: float = 0.0
     question: str = ""
     looks: int = 1
+    scope_reason: str = ""
     again: Callable[[], Prepared] | None = field(default=None, repr=False, compare=False)
 
 

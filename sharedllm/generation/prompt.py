@@ -137,6 +137,14 @@ class Asked:
         found = (part for _, parts in self.turns for part in parts)
         return tuple(part for part in found if isinstance(part, Document))
 
+    def without_documents(self) -> Asked:
+        """Return it without the documents in its messages."""
+        turns = tuple(
+            (role, tuple(part for part in parts if not isinstance(part, Document)))
+            for role, parts in self.turns
+        )
+        return replace(self, turns=turns)
+
     @property
     def sought(self) -> str:
         """The text to search for: the question, with earlier turns where it refers to them."""

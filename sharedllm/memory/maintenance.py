@@ -210,7 +210,13 @@ class _Findings:
         for row in self.connection.execute("SELECT * FROM vectors"):
             self.bytes += _size(row[1])
             self.sound(row, "search vectors of a chunk", "vectors", row[0])
-        for table in ("vectors", "kv"):
+        own = ["vectors", "kv"]
+        if tables.has_notes(self.connection):
+            own.append("notes")
+            for row in self.connection.execute("SELECT chunk, key, said, checksum FROM notes"):
+                self.bytes += _size(row[2])
+                self.sound(row, "a note of a chunk", "notes", row[0])
+        for table in own:
             self._both_ways(table, "chunk")
 
     def words(self) -> None:
@@ -241,7 +247,7 @@ class _Findings:
             found = self.connection.execute(f"{select} WHERE {there}")
             return [row[0] for row in found.fetchall()]
 
-        if table != "kv":  # whose rows were counted
+        if table not in ("kv", "notes"):  # of the first the rows were counted
             absent = f"chunk NOT IN (SELECT {column} FROM {table})"
             for chunk in lacking("SELECT chunk FROM chunks", absent):
                 self.note(f"a chunk is missing in the table {table}: {REPAIR}", table, chunk)

@@ -53,6 +53,15 @@ class Large(Protocol):
         ...
 
 
+@runtime_checkable
+class Readable(Protocol):
+    """Something that gives all of its documents, to be read as a whole."""
+
+    def whole_documents(self, llm: HasEncoder) -> Sequence[Document]:
+        """Return all documents, each of them whole."""
+        ...
+
+
 Source = Document | Searchable
 Context = Source | str | os.PathLike[str] | Sequence[Source | str | os.PathLike[str]]
 
@@ -96,6 +105,27 @@ def resolve(
     if section is not None and not out and (whole or absent):
         own = [absent_section(section, [(one.title, one.outline) for one in whole])]
         raise [*absent, *(own if whole else ())][0]
+    return list(out.values())
+
+
+def resolve_whole(context: Context, encoder: DocumentEncoder, query: str) -> list[Document]:
+    """Give all documents of `context`, to be read as a whole.
+
+    Something searchable that cannot give all of them gives those that it finds for `query`.
+
+    Raises
+    ------
+    InputError
+        If `context` is not made of documents and memories, or another model read a document.
+    """
+    out: dict[Any, Document] = {}
+    for source in per_question(context, 1)[0]:
+        if isinstance(source, Readable):
+            out |= {_name(document): document for document in source.whole_documents(encoder)}
+        else:
+            out |= {_name(document): document for document in resolve(source, encoder, query)}
+    for document in out.values():
+        encoder.require_own(document)
     return list(out.values())
 
 

@@ -96,6 +96,25 @@ class Retrieval:
         """
         return [document for document, _ in self._found(query, encoder, given, names, section)]
 
+    def whole_documents(
+        self, encoder: DocumentEncoder, given: Mapping[str, Any] | None
+    ) -> Sequence[Document]:
+        """Return all documents that the filter lets through, whole, in the order of addition.
+
+        Raises
+        ------
+        TreeMemoryMismatchError, InputError
+            As :meth:`documents_for`.
+        """
+        stored = self._stored_for(encoder)
+        self._look()
+        with self._lock, self._database.read() as connection:
+            found = [stored.document(connection, run) for run in every_text(connection, given)]
+        if not found:
+            through = " that the filter lets through" if given else ""
+            raise InputError(f"the memory holds no document{through}; add() some")
+        return found
+
     def search(
         self,
         query: str,

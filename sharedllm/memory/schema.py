@@ -21,7 +21,15 @@ OUTLINES = """CREATE TABLE outlines (
         sections TEXT NOT NULL,          -- JSON
         checksum INTEGER NOT NULL
     )"""
-ADDED = {4: (OUTLINES,)}  # by the version that came with them
+NOTES = """CREATE TABLE notes (
+        row INTEGER PRIMARY KEY,
+        chunk INTEGER NOT NULL REFERENCES chunks,
+        key BLOB NOT NULL,               -- a hash of reader, question and what it was asked of
+        said TEXT NOT NULL,
+        checksum INTEGER NOT NULL,
+        UNIQUE (chunk, key)
+    )"""
+ADDED = {4: (OUTLINES, NOTES)}  # by the version that came with them
 # A text is kept once, whatever documents have it; a chunk once, whatever texts hold it. Row numbers
 # are never used again (AUTOINCREMENT), so that what a search holds in memory cannot mistake a new
 # chunk for an old one.
@@ -90,12 +98,14 @@ SCHEMA = (
     ) WITHOUT ROWID""",
     WORDS,
     OUTLINES,
+    NOTES,
 )
 KINDS: dict[str, tuple[type, ...]] = {  # of the values in a row, its checksum left out
     "manifest": (str, str),
     "texts": (int, bytes, int, int),  # the body, which its hash checks, is left out as well
     "documents": (str, str, str, str, int),  # as they are read: without their own number
     "outlines": (int, str),
+    "notes": (int, bytes, str),  # without their own number
     "chunks": (int, bytes, int, bytes, int),
     "placed": (int, int, int, int, int),
     "vectors": (int, bytes),

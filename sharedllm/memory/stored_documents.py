@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +16,7 @@ from sharedllm.encoding.document import Document, NodeCache, SearchVectors
 from sharedllm.encoding.document_encoder import DocumentEncoder
 from sharedllm.encoding.kv import NodeKV, kept_count
 from sharedllm.encoding.lower_model import NodeRequest
-from sharedllm.errors import TreeMemoryDamagedError
+from sharedllm.errors import TreeMemoryBusyError, TreeMemoryDamagedError
 from sharedllm.memory import outlines, tables
 from sharedllm.memory.codes import (
     VectorCodec,
@@ -29,6 +30,8 @@ from sharedllm.memory.manifest import MemorySettings
 from sharedllm.text.pages import page_starts
 from sharedllm.text.tokens import Tokens
 from sharedllm.text.tree import Chunk, grow_trees
+
+logger = logging.getLogger(__name__)
 
 CACHED_TOKENS = 1 << 18  # of documents that are kept in memory between questions
 NODE_CACHE_BYTES = 64 << 20  # of each document's encoded nodes
@@ -102,6 +105,32 @@ class StoredNodes(NodeCache):
                 self.put(request, out[request])
         return out
 
+    def note(self, key: bytes, start: int) -> str | None:
+        """Return what is kept in memory, then what is kept on disk."""
+        held = super().note(key, start)
+        if held is not None:
+            return held
+        with self._database.read() as connection:
+            return tables.note_of(connection, self._chunk_at(start).row, key)
+
+    def keep_notes(self, notes: Mapping[tuple[bytes, int], str]) -> None:
+        """Keep them in memory, and on disk where that may be written to now."""
+        super().keep_notes(notes)
+        by_chunk: dict[int, dict[bytes, str]] = {}
+        for (key, start), said in notes.items():
+            by_chunk.setdefault(self._chunk_at(start).row, {})[key] = said
+        if not self._database.is_writable:
+            return
+        try:
+            with self._database.write() as connection:
+                for chunk, own in by_chunk.items():
+                    tables.put_notes(connection, chunk, own)
+        except TreeMemoryBusyError as error:  # the answer needs no writing
+            logger.info("notes are kept in this process only: %s", error)
+
+    def _chunk_at(self, token: int) -> StoredChunk:
+        return self._chunks[int(np.searchsorted(self._starts, token, side="right")) - 1]
+
     def _decoded(self, request: NodeRequest, row: tuple[Any, ...]) -> NodeKV:
         encoder = self._encoder
         count = kept_count(request.end - request.start, request.ratio)
@@ -117,8 +146,7 @@ class StoredNodes(NodeCache):
         """Chunk and rank of a node that is on disk."""
         if self._settings.keep == "text":
             return None
-        at = int(np.searchsorted(self._starts, request.start, side="right")) - 1
-        chunk = self._chunks[at]
+        chunk = self._chunk_at(request.start)
         own = replace(request, start=request.start - chunk.start, end=request.end - chunk.start)
         kept = kept_nodes(chunk.end - chunk.start, self._encoder.tree, self._settings.keep)
         return (chunk.row, kept.index(own)) if own in kept else None

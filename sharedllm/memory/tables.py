@@ -30,6 +30,7 @@ VALUES_AT_ONCE = 500  # in one SQL statement
 HASH_BYTES = 20
 MOST_UTF8 = 4  # bytes of a character
 LONGEST_NUMBER = 18  # digits, of those that SQLite keeps
+NOTES_OF_CHUNK = 256  # that are kept
 LONGEST_OUTLINE = 1 << 25  # characters of JSON
 MOST_TOKENS = 1 << 20  # of a chunk
 MOST_CHARACTERS = 4096  # of a token
@@ -540,9 +541,48 @@ def drop_idle_chunks(connection: sqlite3.Connection, chunks: Iterable[int]) -> N
 def drop_chunks(connection: sqlite3.Connection, chunks: Iterable[int]) -> None:
     """Remove everything that is stored of `chunks`."""
     for chunk in chunks:
-        for table in ("chunks", "vectors", "kv"):
+        for table in ("chunks", "vectors", "kv", "notes"):
             connection.execute(f"DELETE FROM {table} WHERE chunk = ?", (chunk,))
         connection.execute("DELETE FROM words WHERE rowid = ?", (chunk,))
+
+
+def note_of(connection: sqlite3.Connection, chunk: int, key: bytes) -> str | None:
+    """What a reader said of a chunk, or of a part of it; None if that is not kept.
+
+    Raises
+    ------
+    TreeMemoryDamagedError
+        If it is not what was written.
+    """
+    if not has_notes(connection):
+        return None
+    row = connection.execute(
+        "SELECT chunk, key, said, checksum FROM notes WHERE chunk = ? AND key = ?", (chunk, key)
+    ).fetchone()
+    return None if row is None else str(_of_chunk(connection, chunk, row, "notes", "a note")[2])
+
+
+def put_notes(connection: sqlite3.Connection, chunk: int, notes: Mapping[bytes, str]) -> None:
+    """Keep what a reader said of a chunk, the oldest dropped beyond a number."""
+    if connection.execute("SELECT 1 FROM chunks WHERE chunk = ?", (chunk,)).fetchone() is None:
+        return  # deleted while it was read
+    for key, said in notes.items():
+        values = (chunk, key, said)
+        connection.execute(
+            "INSERT OR REPLACE INTO notes (chunk, key, said, checksum) VALUES (?, ?, ?, ?)",
+            (*values, checksum(*values)),
+        )
+    connection.execute(
+        "DELETE FROM notes WHERE chunk = ?1 AND row NOT IN "
+        "(SELECT row FROM notes WHERE chunk = ?1 ORDER BY row DESC LIMIT ?2)",
+        (chunk, NOTES_OF_CHUNK),
+    )
+
+
+def has_notes(connection: sqlite3.Connection) -> bool:
+    """False of a memory that was made before notes were kept, and not written to since."""
+    found = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'notes'")
+    return found.fetchone() is not None
 
 
 # -- documents -------------------------------------------------------------------------------------

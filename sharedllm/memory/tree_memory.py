@@ -327,19 +327,42 @@ class TreeMemory:
         TreeMemoryMismatchError
             If `llm` is not what the memory was made by.
         """
-        self.require_documents()
-        encoder = llm.encoder
-        with self._lock:
-            if self._encoder is None:
-                own = Manifest.of(encoder, self._manifest.settings)
-                self._manifest.require(own, self.path)
-                self._encoder = encoder
-        return self._working.retrieval.documents_for(query, encoder, filter, names, section)
+        self._take(llm.encoder)
+        return self._working.retrieval.documents_for(query, llm.encoder, filter, names, section)
+
+    @checked("filter")
+    def whole_documents(
+        self, llm: HasEncoder, filter: Mapping[str, Any] | None = None
+    ) -> Sequence[Document]:
+        """Return all documents, each of them whole, for questions about all of them.
+
+        Parameters
+        ----------
+        filter : as that of :meth:`search`
+
+        Raises
+        ------
+        TreeMemoryMismatchError
+            If `llm` is not what the memory was made by.
+        InputError
+            If there is none.
+        """
+        self._take(llm.encoder)
+        return self._working.retrieval.whole_documents(llm.encoder, filter)
 
     def leaves_out(self, filter: Mapping[str, Any] | None = None) -> bool:
         """Return True where a search looks at a part of the documents only."""
         with self._database.read() as connection:
             return is_large(connection, filter, self._candidates)
+
+    def _take(self, encoder: DocumentEncoder) -> None:
+        """Take `encoder` for the memory's own, where it has none yet and holds documents."""
+        self.require_documents()
+        with self._lock:
+            if self._encoder is None:
+                own = Manifest.of(encoder, self._manifest.settings)
+                self._manifest.require(own, self.path)
+                self._encoder = encoder
 
     def require_documents(self) -> None:
         """Refuse to search a memory of nothing, before a model is loaded for it.

@@ -297,7 +297,7 @@ class Passage:
     section: str = ""
 
 
-def cite(document: Document, found: Sequence[Window], query: str) -> Iterator[Citation]:
+def cite(document: DocumentText, found: Sequence[Window], query: str) -> Iterator[Citation]:
     """Yield the citations of each window that was found for `query`."""
     for window in found:
         for passage in cited_passages(document, window, query):

@@ -107,7 +107,7 @@ def test_json_is_the_answer_and_nothing_else(
     assert out.count("\n") == 1
     given = json.loads(out)
     assert list(given) == [
-        *("question", "model", "adapter", "answer", "refused", "reasoning"),
+        *("question", "model", "adapter", "answer", "refused", "partial", "reasoning"),
         *("citations", "statements", "unsupported", "usage", "timings"),
     ]
     assert (given["question"], given["model"], given["adapter"]) == ("Who?", model, None)
@@ -431,3 +431,26 @@ def test_a_section_that_is_not_there_is_said_before_anything_is_read(
     code, out, err = run(command, capsys)
     assert (code, out) == (2, "")
     assert message in err
+
+
+def test_a_question_about_the_whole_says_what_is_read(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("book.txt").write_text(BOOK.replace("\f", "\n") * 12)
+    asked = ["ask", "book.txt", "--model", model, "--max-new-tokens", "8"]
+    code, out, _ = run([*asked, "-q", "How many times is the lamp mentioned?"], capsys)
+    assert code == 0
+    assert "for a count in" in out
+    code, out, _ = run([*asked, "-q", "Summarise the book.", "--max-chunks", "1", "--json"], capsys)
+    given = json.loads(out)
+    assert code == 0
+    assert given["partial"] is True
+    assert given["usage"]["scope"] == "summary"
+    assert given["usage"]["parts_read"] == 1
+    code, out, _ = run([*asked, "-q", "Who?", "--scope", "passages", "--json"], capsys)
+    assert json.loads(out)["usage"]["scope"] == "passages"
+    for wrong in (["--scope", "everything"], ["--max-chunks", "many"], ["--max-seconds", "-1"]):
+        code, out, err = run([*asked, "-q", "Who?", *wrong], capsys)
+        assert (code, out) == (2, "")
+        assert wrong[1] in err

@@ -43,6 +43,7 @@ KEYS = {  # columns by which a row of a table is found
     "placed": ("text", "ordinal"),
     "vectors": ("chunk",),
     "kv": ("row",),
+    "notes": ("row",),
     "codecs": ("made_by", "name"),
     "words_content": ("id",),
     "words_data": ("id",),
@@ -50,7 +51,12 @@ KEYS = {  # columns by which a row of a table is found
     "words_idx": ("segid", "term"),
     "words_config": ("k",),
 }
-UNCHECKED = {"texts": ("body",), "documents": ("document",), "kv": ("row",)}  # not in the checksum
+UNCHECKED = {
+    "texts": ("body",),
+    "documents": ("document",),
+    "kv": ("row",),
+    "notes": ("row",),
+}  # not in the checksum
 QUERIES = ("the lamp", "When does the ferry leave?", "blue poppies behind the chapel")
 LONGEST_S = 30.0
 MOST_BYTES = 1 << 30
@@ -71,6 +77,8 @@ def fill(memory: TreeMemory) -> None:
     memory.add(DOCUMENTS)
     memory.add(MemoryDocument(id="gone", text="Nobody lives on the reef any more."))
     memory.delete("gone")
+    with memory._database.write() as connection:
+        tables.put_notes(connection, 1, {b"key" * 8: "It is about a lamp."})
 
 
 def opened(folder: Path, llm: SharedLLM) -> TreeMemory:

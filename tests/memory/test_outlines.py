@@ -35,6 +35,7 @@ def without_outlines(memory: TreeMemory) -> None:
     memory.close()
     with closing(sqlite3.connect(memory.path / "memory.sqlite")) as file, file:
         file.execute("DROP TABLE outlines")
+        file.execute("DROP TABLE notes")
         file.execute("PRAGMA user_version = 3")
 
 

@@ -1,0 +1,61 @@
+"""Sections that a question about the whole names -> the parts of the documents that it reads."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from sharedllm.config import TreeConfig
+from sharedllm.encoding.document import Document
+from sharedllm.encoding.parts import in_sections, parts_in
+from sharedllm.text.outline import section_at
+
+_NUMBER = r"(?:\d+(?:\.\d+)*|[IVXLC]+\b|one|two|three|four|five|six|seven|eight|nine|ten)"
+_NAMED = re.compile(
+    rf"\b(?P<kind>chapter|section|part|book|volume|appendix|article|act|scene|canto)s? "
+    rf"(?P<first>{_NUMBER}|[A-H]\b)(?P<more>(?:(?:,|,? and|,? or|,? with|,? to) (?:the )?"
+    rf"(?:(?:chapter|section|part|book|volume|appendix|article|act|scene|canto) )?{_NUMBER})*)",
+    re.IGNORECASE,
+)
+
+
+def names_in(question: str) -> list[str]:
+    """Return the sections that a question names by number: "chapter 2", "chapter 9"."""
+    found: dict[str, None] = {}
+    for match in _NAMED.finditer(question):
+        kind = match["kind"].lower()
+        found[f"{kind} {match['first']}"] = None
+        found |= dict.fromkeys(f"{kind} {n}" for n in re.findall(_NUMBER, match["more"], re.I))
+    return list(found)
+
+
+def read_of(
+    documents: Sequence[Document], question: str, section: str | None, tree: TreeConfig
+) -> tuple[list[Document], list[str]]:
+    """Return what a question reads of `documents`, and the name of each for an answer.
+
+    Parameters
+    ----------
+    section : names the sections that are read; None reads those that the question names by number,
+        where an outline has them, and else all
+
+    Raises
+    ------
+    SectionError
+        If no document has `section`.
+    """
+    if section is not None:
+        found = in_sections(documents, section, tree)
+    else:
+        named = names_in(question)
+        found = [part for name in named for one in documents for part in parts_in(one, name, tree)]
+    if not found:
+        return list(documents), [one.title for one in documents]
+    return found, [_name(part, several=len(documents) > 1) for part in found]
+
+
+def _name(part: Document, *, several: bool) -> str:
+    """Name a section by its path, after its document's title if there are several documents."""
+    path = section_at(part.outline, part.offset)
+    named = [part.title, path] if several or not path else [path]
+    return ", ".join(filter(None, named))
