@@ -94,8 +94,7 @@ def _fields(tenant: Tenant, llm: SharedLLM, store: str | None, timeout: float) -
 
 def _store_for(messages: Sequence[Message], tenant: Tenant) -> str | None:
     """The vector store of a question that names none."""
-    last = [one for one in messages if one.role == "user"][-1:]
-    parts = [part for one in last for part in one.parts]
+    parts = [part for one in messages if one.role == "user" for part in one.parts]
     brings = any(isinstance(part, GivenText) or len(part) >= LONG_TEXT for part in parts)
     return None if brings or not len(tenant.memory(MAIN)) else MAIN
 

@@ -165,6 +165,26 @@ def test_documents_in_a_message_are_read_in_place_of_the_memory(serve: Serve, fi
         assert told["sharedllm"]["documents"][0]["found_as"] in ("given", "known")
 
 
+def test_a_follow_up_reads_the_document_of_an_earlier_message(serve: Serve, filled: Path) -> None:
+    client = client_of(serve())
+    upload = client.files.create(file=("boats.txt", FERRY.encode()), purpose="assistants")
+    history: Any = [
+        {
+            "role": "user",
+            "content": [
+                {"type": "file", "file": {"file_id": upload.id}},
+                {"type": "text", "text": "When does the ferry leave?"},
+            ],
+        },
+        {"role": "assistant", "content": "At seven."},
+        {"role": "user", "content": "And what does a ticket cost?"},
+    ]
+    made = client.chat.completions.create(model=model_of(client), messages=history, max_tokens=4)
+    told: Any = made.model_extra
+    assert len(told["sharedllm"]["documents"]) == 1
+    assert {one["source"] for one in told["sharedllm"]["citations"]} == {"boats.txt"}
+
+
 def test_file_search_names_the_store_and_filters(serve: Serve, filled: Path) -> None:
     client = client_of(serve())
     store = client.vector_stores.create(name="Boats")
