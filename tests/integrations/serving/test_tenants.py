@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +146,22 @@ def test_caches_are_apart(serve: Serve, tmp_path: Path) -> None:
         details = made.usage.prompt_tokens_details
         assert details is not None
         assert details.cached_tokens == 0
+
+
+@pytest.mark.parametrize("package", ["fastapi", "uvicorn", "prometheus_client"])
+def test_a_missing_extra_is_named(
+    package: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("sharedllm_integrations.serving")]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    assert main(["serve", "--memory", str(tmp_path / "m")]) == 2
+    told = capsys.readouterr().err
+    assert package in told
+    assert "sharedllm[serve]" in told
+    assert not (tmp_path / "m").exists()
