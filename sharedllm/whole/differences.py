@@ -10,6 +10,7 @@ from sharedllm.search.sentences import Span, content_words, sentences, trimmed
 from sharedllm.text.normalise import normalise
 
 ALIKE = 0.5  # share of the shorter text's sentences from which two texts are versions of one
+SHORT = 200  # sentences of a text in which changed ones count for that, too: a form with new values
 SAME = 0.6  # likeness of two sentences of which one is the other's new form
 MOST = 100  # differences that are told
 FEWEST = 4  # sentences of a text that can be a version of another
@@ -29,13 +30,15 @@ def differences(first: str, second: str) -> list[Difference] | None:
     White space and width of characters do not count.
     """
     own, other = _told(first), _told(second)
-    shared = len(own.keys() & other.keys())
+    alike = len(own.keys() & other.keys())
     fewest = min(len(own), len(other))
-    if fewest < FEWEST or shared < ALIKE * fewest:
+    if fewest < FEWEST or (alike < ALIKE * fewest and max(len(own), len(other)) > SHORT):
         return None
     gone = [key for key in own if key not in other]
     new = [key for key in other if key not in own]
     pairs = dict(_paired(gone, new))
+    if alike < ALIKE * fewest and (not alike or alike + len(pairs) < ALIKE * fewest):
+        return None
     found = [
         Difference(first=own[key], second=other[pairs[key]] if key in pairs else None)
         for key in gone

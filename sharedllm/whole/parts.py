@@ -77,8 +77,8 @@ def parts_of(
 def near(parts: Sequence[Part]) -> list[Part]:
     """Leave out the parts whose best leaf is far from the question, where its words say enough.
 
-    Scores are log-odds (the scorer "fused"). "List the characters" shares no word with any part,
-    so that all are read.
+    Scores are log-odds (the scorer "fused"), and the question has a name: "List the characters"
+    shares no word with any part, however sure the best one looks.
     """
     best = max((part.score for part in parts), default=0.0)
     if best < SURE:

@@ -18,6 +18,7 @@ from sharedllm.readers.reader import Reader
 from sharedllm.search.citations import Window, paste
 from sharedllm.whole.parts import Part
 
+MOST_RANKED = 32  # of parts that are read best first: a reading ends between batches
 AT_ONCE = {"cpu": 8, "cuda": 64}  # parts of a batch
 
 
@@ -91,8 +92,9 @@ class PartReader:
             yield known
         generation = self._generation.replace(max_new_tokens=new_tokens)
         held: dict[int, Conversation] = {}
-        for at in range(0, len(new), self._at_once):
-            batch = new[at : at + self._at_once]
+        at_once = min(self._at_once, MOST_RANKED) if abstains else self._at_once
+        for at in range(0, len(new), at_once):
+            batch = new[at : at + at_once]
             if self.late:
                 self.left += len(new) - at
                 return

@@ -34,7 +34,7 @@ from sharedllm.text.words import parts as word_parts
 from sharedllm.text.words import words
 from sharedllm.whole.comparing import Fact, decided, fact_of, leaf_at
 from sharedllm.whole.differences import MOST, differences
-from sharedllm.whole.merging import Thing, things_of
+from sharedllm.whole.merging import Thing, names_of, things_of
 from sharedllm.whole.notes import (
     NOTE_TOKENS,
     Note,
@@ -206,7 +206,7 @@ class Whole(Iterator[str]):
         level = self._level(asked, SHORT if self._reader.judges else None, NAMES_TOKENS)
         self._scores = self._score(question)
         parts = parts_of(self._documents, self._scores, level, self._reach)
-        if self._search.scorer == SCORER:
+        if self._search.scorer == SCORER and names_of(question):
             parts = near(parts)
         parts = self._limited(parts, by_score=True)
         parts.sort(key=lambda part: -part.score)

@@ -189,6 +189,9 @@ def files(at: Place) -> dict[str, Target]:
     rows = at.file("a.jsonl", '{"text": "x"}\n')
     return {
         "read_file": Target(sharedllm.read_file, {"path": text, "limit": None}),
+        "find_outline": Target(
+            sharedllm.find_outline, {"text": "# One\n\nA word.\n", "form": None}
+        ),
         "read_rows": Target(read_rows, {"path": rows, "skip": 0}),
     }
 

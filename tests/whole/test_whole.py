@@ -331,6 +331,19 @@ def test_versions_of_a_text_are_compared_without_a_model(saying: Make) -> None:
     assert same.text == "There is no difference."
 
 
+def test_short_texts_of_which_most_has_changed_are_versions_too(saying: Make) -> None:
+    llm = saying(lambda question, text: pytest.fail("asked"))
+    text = (
+        "The rent is 1,850 euros a month. Dogs are allowed. Notice is six months. "
+        "The lease begins on 1 March 2024."
+    )
+    changed = text.replace("1,850", "1,990").replace("six", "three").replace("March", "April")
+    old, new = read(llm, text, "old"), read(llm, changed, "new")
+    told = llm.answer("What do these two documents disagree about?", [old, new]).text
+    assert told.count("- old") == 3
+    assert "Dogs" not in told
+
+
 def test_other_documents_are_compared_by_their_notes(saying: Make) -> None:
     def say(question: str, text: str) -> str:
         if "Compare" in question:
