@@ -561,19 +561,23 @@ class SharedLLM:
             raise InputError(f"questions is {shown(questions)}; give a list of questions")
         contexts = per_question(context, len(questions))
         pairs = list(zip(map(parse, questions), contexts, strict=True))
-        whole = {
-            at: self.answer(question, documents, progress=progress, **options)
-            for at, (question, documents) in enumerate(pairs)
-            if self.scope(question, documents, **options).is_whole
-        }
+        scopes = [self.scope(*pair, **options) for pair in pairs]
         given = {**options, "scope": PASSAGES}
         prepared = [
-            self.prepare(question, documents, progress=progress, **given)
-            for at, (question, documents) in enumerate(pairs)
-            if at not in whole
+            replace(
+                self.prepare(question, documents, progress=progress, **given),
+                scope_reason=scope.reason,
+            )
+            for (question, documents), scope in zip(pairs, scopes, strict=True)
+            if not scope.is_whole
         ]
         rest = iter(self.generate(prepared, **given) if prepared else ())
-        return [whole[at] if at in whole else next(rest) for at in range(len(pairs))]
+        return [
+            self.answer(question, documents, progress=progress, **options)
+            if scope.is_whole
+            else next(rest)
+            for (question, documents), scope in zip(pairs, scopes, strict=True)
+        ]
 
     def _read_whole(
         self,

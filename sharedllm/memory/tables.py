@@ -547,7 +547,7 @@ def drop_chunks(connection: sqlite3.Connection, chunks: Iterable[int]) -> None:
 
 
 def note_of(connection: sqlite3.Connection, chunk: int, key: bytes) -> str | None:
-    """What a reader said of a chunk, or of a part of it; None if that is not kept.
+    """Return what a reader said of a chunk, or of a part of it; None if that is not kept.
 
     Raises
     ------

@@ -45,7 +45,7 @@ class Note:
 
 
 def note_question() -> Asked:
-    """What is asked of each chunk."""
+    """Return the question that each chunk is asked."""
     return Asked(turns=(("user", (NOTE,)),), query=NOTE, plain=True)
 
 

@@ -179,7 +179,7 @@ RULES: tuple[tuple[Kind, re.Pattern[str], str], ...] = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scope:
-    """What a question asks for, and why it is taken for that.
+    """The kind of thing that a question asks for, and why it is taken for that.
 
     Attributes
     ----------

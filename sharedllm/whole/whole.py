@@ -72,7 +72,7 @@ Score = Callable[[str], Sequence[Scores]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Read:
-    """What a whole reading came to.
+    """The outcome of a whole reading.
 
     Attributes
     ----------
@@ -166,7 +166,7 @@ class Whole(Iterator[str]):
 
     @property
     def result(self) -> Read:
-        """What all pieces came to."""
+        """The outcome, once all pieces have come."""
         own = self._parts
         return Read(
             text=self._text.strip(),

@@ -59,6 +59,7 @@ def good(model: Path) -> dict[str, list[str]]:
         "ask": ["story.txt", "-q", "Who?", *named, "--max-new-tokens", "1", "--budget", "2000"],
         "index": ["story.txt", *memory, *named],
         "docs": memory,
+        "models": [],
         "remove": ["nothing", *memory],
         "verify": memory,
         "compact": memory,

@@ -320,7 +320,7 @@ def test_the_budget_fits_a_small_window(monkeypatch: pytest.MonkeyPatch, unsure:
     monkeypatch.setattr(small.decoder, "refusal_id", 7)
     documents = [small.remember(text) for text in (LONG, FERRY, GARDEN)]
     for question in (ONE, ALL):
-        answer = small.answer(question, documents, **QUICK)
+        answer = small.answer(question, documents, scope="passages", **QUICK)
         used = answer.usage
         assert used.prompt_tokens + QUICK["max_new_tokens"] <= small.window
         assert answer.citations
