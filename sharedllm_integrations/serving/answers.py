@@ -80,7 +80,7 @@ async def answered(backend: Backend, ask: Ask) -> AsyncGenerator[str | Ended]:
     Dropping this ends the answer, and lets the next request run.
     """
     clock = Clock(backend.metrics)
-    async with backend.line.turn(backend.config.timeout):
+    async with backend.turn():
         clock.begun()
         engine, request = await in_thread(ask)
 
