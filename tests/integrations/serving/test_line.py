@@ -42,7 +42,7 @@ class Held:
 
 class _Endless:
     def __init__(self, held: Held, answer: Any) -> None:
-        self._held, self.answer = held, answer
+        self._held, self.answer, self.citations = held, answer, answer.citations
         held.running += 1
 
     def __iter__(self) -> Any:
