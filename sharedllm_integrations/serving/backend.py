@@ -36,8 +36,9 @@ class Backend:
         self.started = int(time.time())
         self.keys = None if config.keys is None else KeyFile.read(config.keys)
         self.line = Line(AT_ONCE if llm.reader.shares else 1, config.max_waiting)
+        self.long_line = Line(1, config.max_waiting)
         self.ingestion = Ingestion(llm, self._note_file)
-        self.metrics = Metrics(self.line, self.ingestion)
+        self.metrics = Metrics((self.line, self.long_line), self.ingestion)
         self.model_name = str(config.reader_model or llm.reader.name)
         names = None if self.keys is None else list(self.keys.tenants)
         self.tenants = Tenants(config.memory, llm, names)
@@ -65,6 +66,15 @@ class Backend:
         with waits:
             async with self.line.turn(self.config.timeout):
                 yield
+
+    @asynccontextmanager
+    async def long_turn(self, deadline: float) -> AsyncIterator[None]:
+        """Wait for a turn to read a whole until `deadline`, and keep it for the block.
+
+        There is one at a time, beside the line: it would keep short questions waiting for minutes.
+        """
+        async with self.long_line.turn(max(0.0, deadline - time.monotonic())):
+            yield
 
     def require_model(self, name: str) -> None:
         """Refuse a model that is not served.

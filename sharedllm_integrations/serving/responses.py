@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Annotated, Any
 
@@ -139,7 +139,7 @@ async def _events(
         await in_thread(lambda: keep(events.response))
 
 
-async def _sent(first: Item, events: AsyncGenerator[Item]) -> AsyncIterator[str]:
+async def _sent(first: Item, events: AsyncGenerator[Item]) -> AsyncGenerator[str]:
     async with aclosing(events):
         yield _event(first)
         async for event in events:
