@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from sharedllm_integrations.answer_form import AnswerForm
@@ -282,7 +282,9 @@ class Engine:
         asked, documents = resolver.build_question(found, question)
         if not documents:
             self._require_documents()
-        whole = self._whole_memories(filter, needed=not documents)
+        whole = self._whole_memories(filter)
+        if own.reads == "memory" and not (documents or whole):
+            self._refuse_to_read_nothing(filter)
         if not documents and not whole:  # an agent's first turn: nothing is searched yet
             options.pop("section", None)
         if form.grammar:
@@ -311,21 +313,28 @@ class Engine:
         """True if the answer reads all of its documents, and not passages of them."""
         return self.llm.scope(plan.asked, list(plan.context), **plan.options).is_whole
 
-    def _whole_memories(self, filter: Mapping[str, Any] | None, *, needed: bool) -> list[Any]:
-        """The memories that are read as a whole, those without a document left out.
-
-        Raises
-        ------
-        SetupError
-            If one is `needed`, and none has a document.
-        """
+    def _whole_memories(self, filter: Mapping[str, Any] | None) -> list[Any]:
+        """The memories that are read as a whole, those without a document left out."""
         if self.settings.reads != "memory" or self.memory is None:
             return []
         memories = [self.memory, *self.also]
         holding = [one for one in memories if (len(one) if filter is None else one.list(filter))]
-        if needed and not holding:
-            _refuse_to_read_nothing(memories, filter)
         return holding if filter is None else [_Filtered(one, filter) for one in holding]
+
+    def _refuse_to_read_nothing(self, filter: Mapping[str, Any] | None) -> None:
+        """Refuse to answer from the weights where a memory was to be read.
+
+        Raises
+        ------
+        SetupError
+        """
+        let = "" if filter is None else f" that the filter {dict(filter)!r} lets through"
+        memories = [self.memory, *self.also] if self.memory is not None else self.also
+        where = ", ".join(repr(str(one.path)) for one in memories)
+        raise SetupError(
+            f"reads is 'memory', and the memory in {where} has no document{let}; add documents, "
+            "check its path, or leave reads out to be answered without documents"
+        )
 
     def _require_documents(self) -> None:
         """Refuse to answer without a document where the memory was to give some.
@@ -453,18 +462,6 @@ class _Filtered:
 
     def leaves_out(self) -> bool:
         return self.memory.leaves_out(self.filter)
-
-
-def _refuse_to_read_nothing(
-    memories: Sequence[TreeMemory], filter: Mapping[str, Any] | None
-) -> NoReturn:
-    """Refuse to answer from the weights where a memory was to be read."""
-    let = "" if filter is None else f" that the filter {dict(filter)!r} lets through"
-    where = ", ".join(repr(str(one.path)) for one in memories)
-    raise SetupError(
-        f"reads is 'memory', and the memory in {where} has no document{let}; add documents, check "
-        "its path, or leave reads out to be answered without documents"
-    )
 
 
 def _queue(llm: SharedLLM) -> threading.Lock:

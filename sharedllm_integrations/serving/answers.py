@@ -66,7 +66,7 @@ async def chat_completions(
         return asking.chat(body, tenant, backend.llm, **backend.bounds)
 
     if body.stream:
-        return await _streamed(_chat_events(backend, ask, shape, body))
+        return await _streamed(http, _chat_events(backend, ask, shape, body))
     [run] = await while_wanted(http, runs(backend, [ask]))
     return JSONResponse(shape.whole(run))
 
@@ -83,7 +83,7 @@ async def completions(
         return JSONResponse(shape.whole(await while_wanted(http, runs(backend, asks))))
     if len(asks) > 1:
         raise ServingError("prompt holds several texts; a stream answers one", param="prompt")
-    return await _streamed(_text_events(backend, asks[0], shape, body))
+    return await _streamed(http, _text_events(backend, asks[0], shape, body))
 
 
 def _prompt(body: CompletionBody, prompt: str, tenant: Tenant, backend: Backend) -> Ask:
@@ -177,9 +177,9 @@ async def _text_events(backend: Backend, ask: Ask, shape: TextShape, body: Answe
 # -- events and disconnects ------------------------------------------------------------------------
 
 
-async def _streamed(chunks: Chunks) -> Response:
+async def _streamed(http: Request, chunks: Chunks) -> Response:
     """A stream of events; what is refused before the first of them is an error of HTTP."""
-    return event_stream(_events(await anext(chunks), chunks))
+    return event_stream(_events(await while_wanted(http, anext(chunks)), chunks))
 
 
 def event_stream(events: AsyncGenerator[str]) -> Response:

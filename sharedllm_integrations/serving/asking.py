@@ -34,7 +34,7 @@ from sharedllm_integrations.serving.wire import ChatBody, ChatMessage, Completio
 from sharedllm_integrations.settings import AnswerFields, Reads
 
 if TYPE_CHECKING:
-    from sharedllm import SharedLLM
+    from sharedllm import SharedLLM, TreeMemory
 
 Asked = tuple[Engine, Request]
 HINT = "Give a whole document as {'type': 'file', 'file': {'file_id'}} or {'file': {'file_data'}}"
@@ -47,6 +47,33 @@ class ServedFields(AnswerFields):
     def request(self, messages: Sequence[Message], given: Mapping[str, Any]) -> Request:
         """The engine's request; `given` are options of this question."""
         return self._request(messages, given)
+
+
+class ServedEngine(Engine):
+    """The engine of one question.
+
+    Parameters
+    ----------
+    named : the client names what is read, so that nothing else may take its place
+    """
+
+    def __init__(
+        self, fields: ServedFields, *, also: Sequence[TreeMemory] = (), named: bool
+    ) -> None:
+        super().__init__(fields, also=also)
+        self._named = named
+
+    def _require_documents(self) -> None:
+        """Require none: what is empty was looked at before, or has been emptied since."""
+
+    def _refuse_to_read_nothing(self, filter: Mapping[str, Any] | None) -> None:
+        if self._named:
+            raise ServingError(
+                "the documents of the vector stores were deleted while the question waited",
+                status=409,
+                code="conflict",
+                param="tools",
+            )
 
 
 def chat(body: ChatBody, tenant: Tenant, llm: SharedLLM, *, most: int, timeout: float) -> Asked:
@@ -74,7 +101,8 @@ def chat(body: ChatBody, tenant: Tenant, llm: SharedLLM, *, most: int, timeout: 
         where = filter_of(search.filters)
         stores = _holding(tenant, search.stores, where)
         given |= {"filter": where, **search.options(body.scope)}
-    return _asked(tenant, llm, stores, timeout, messages, given)
+    named = search is not None
+    return _asked(tenant, llm, stores, timeout, messages, given, named=named)
 
 
 def completion(
@@ -93,12 +121,16 @@ def _asked(
     timeout: float,
     messages: Sequence[Message],
     given: Mapping[str, Any],
+    *,
+    named: bool = False,
 ) -> Asked:
     memories = [tenant.memory(store) for store in stores]
+    tenant.catalog.note_active(stores)
     reads: Reads = "memory" if memories else "prompt"
     first = memories[0] if memories else None
     fields = ServedFields(llm=llm, memory=first, tenant=tenant.name, reads=reads, timeout=timeout)
-    return Engine(fields, also=memories[1:]), fields.request(messages, given)
+    engine = ServedEngine(fields, also=memories[1:], named=named)
+    return engine, fields.request(messages, given)
 
 
 def _stores_for(messages: Sequence[Message], tenant: Tenant) -> list[str]:

@@ -61,7 +61,7 @@ async def created(
 
     if body.stream:
         events = _events(backend, ask, shape, keep)
-        return event_stream(_sent(await anext(events), events))
+        return event_stream(_sent(await while_wanted(http, anext(events)), events))
     [run] = await while_wanted(http, runs(backend, [ask]))
     whole = await in_thread(lambda: shape.whole(run))
     await in_thread(lambda: keep(whole))

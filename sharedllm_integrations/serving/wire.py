@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PositiveInt,
@@ -327,25 +328,38 @@ def filter_of(given: Mapping[str, Any] | None, depth: int = 0) -> dict[str, Any]
 class Chunking(Body):
     """The division of files: it is the memory's own."""
 
-    type: Literal["auto"]
+    type: str
+
+    @field_validator("type")
+    @classmethod
+    def _require_auto(cls, given: str) -> str:
+        if given != "auto":
+            raise ValueError("documents are kept whole, and divided as the memory does; give 'auto'")
+        return given
 
 
-class StoreBody(Body):
-    """The body that makes a vector store."""
+def _refuse_expiry(given: Any) -> None:
+    if given is not None:
+        raise ValueError("nothing expires here; leave it out, and delete what is not needed")
 
-    name: Short | None = None
-    file_ids: Annotated[list[Short], Field(max_length=500)] = Field(default_factory=list)
-    metadata: Metadata | None = None
-    expires_after: None = None
-    chunking_strategy: Chunking | None = None
+
+Never = Annotated[None, BeforeValidator(_refuse_expiry)]
 
 
 class StoreChange(Body):
     """The body that changes a vector store."""
 
     name: Short | None = None
+    description: Short | None = None
     metadata: Metadata | None = None
-    expires_after: None = None
+    expires_after: Never = None
+
+
+class StoreBody(StoreChange):
+    """The body that makes a vector store."""
+
+    file_ids: Annotated[list[Short], Field(max_length=500)] = Field(default_factory=list)
+    chunking_strategy: Chunking | None = None
 
 
 class SearchBody(Body):

@@ -12,7 +12,7 @@ import httpx
 import openai
 import pytest
 
-from sharedllm import SharedLLM
+from sharedllm import SharedLLM, open_memory
 from sharedllm_integrations.serving import answers
 from tests.integrations.serving.conftest import (
     PATIENCE,
@@ -155,6 +155,33 @@ def test_searches_of_another_form_are_refused(
     assert client.vector_stores.search(store, query="ticket", ranking_options=harmless).data
     with pytest.raises(openai.BadRequestError, match="no shares of 1"):
         client.vector_stores.search(store, query="ticket", ranking_options={"score_threshold": 0.5})
+
+
+class Emptied:
+    """A model before whose scope is asked the memory loses its documents, as by another client."""
+
+    def __init__(self, core: SharedLLM, memory: Any) -> None:
+        self._core, self._memory = core, memory
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._core, name)
+
+    def scope(self, *given: Any, **options: Any) -> Any:
+        found = self._core.scope(*given, **options)
+        self._memory.delete([one.id for one in self._memory.list()])
+        return found
+
+
+def test_documents_that_are_deleted_meanwhile_are_an_error_without_a_path(
+    serve: Serve, llm: SharedLLM, filled: Path
+) -> None:
+    model: Any = Emptied(llm, open_memory(filled))
+    client = client_of(serve(model))
+    asked: Any = {"model": model_of(client), "messages": ASKED, "max_tokens": 2}
+    with pytest.raises(openai.BadRequestError, match="holds no document") as caught:
+        client.chat.completions.create(**asked)
+    assert str(filled) not in str(caught.value)
+    assert client.chat.completions.create(**asked).choices  # the memory is empty now
 
 
 # -- scope -----------------------------------------------------------------------------------------
