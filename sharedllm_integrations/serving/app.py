@@ -72,6 +72,7 @@ def create_app(config: ServerConfig, llm: SharedLLM | None = None) -> FastAPI:
     app.include_router(vector_stores.router)
     _add_state(app)
     answer_faults(app)
+    app.add_middleware(vector_stores.SlashedIds)
     app.add_middleware(BodyLimit, config.max_body, config.max_upload)
     if config.keys is None:
         app.add_middleware(OwnPages)

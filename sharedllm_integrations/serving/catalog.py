@@ -239,7 +239,9 @@ class Catalog:
         """Give a vector store another name, description or other metadata; None leaves it."""
         new = replace(self.store(id), **{k: v for k, v in changes.items() if v is not None})
         row = [new.name, new.description, json.dumps(new.metadata), int(time.time()), id]
-        sql = "UPDATE stores SET name = ?, description = ?, metadata = ?, active_at = ? WHERE id = ?"
+        sql = (
+            "UPDATE stores SET name = ?, description = ?, metadata = ?, active_at = ? WHERE id = ?"
+        )
         self._write(sql, row)
         return self.store(id)
 

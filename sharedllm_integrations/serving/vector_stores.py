@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import unquote
 
 from fastapi import APIRouter
+from pydantic import AfterValidator
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sharedllm_integrations.documents import place_of
 from sharedllm_integrations.report import PROVIDER
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
     from sharedllm import Hit, StoredDocument
 
 router = APIRouter(prefix="/v1/vector_stores")
+SLASH = "\x1f"  # stands for a slash within an id, which is printable
+Id = Annotated[str, AfterValidator(lambda id: id.replace(SLASH, "/"))]
 STATES = ("in_progress", "completed", "failed", "cancelled")
 Told = dict[str, Any]
 
@@ -54,6 +59,20 @@ class Held:
     batch: str | None = None
 
 
+class SlashedIds:
+    """Let an id hold slashes, as those of an index may: in an address they are written %2F."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        raw = scope.get("raw_path") or b""
+        if scope["type"] == "http" and b"%2f" in raw.lower():
+            parts = (unquote(part).replace("/", SLASH) for part in raw.decode("latin-1").split("/"))
+            scope = {**scope, "path": "/".join(parts)}
+        await self._app(scope, receive, send)
+
+
 # -- vector stores ---------------------------------------------------------------------------------
 
 
@@ -62,9 +81,7 @@ def created(body: StoreBody, backend: BackendOf, tenant: TenantOf) -> Told:
     """Make a vector store, and have files read into it."""
     for id in body.file_ids:
         tenant.catalog.file(id)  # refuses an unknown one before anything is made
-    store = tenant.catalog.add_store(
-        body.name or "", body.description or "", body.metadata or {}
-    )
+    store = tenant.catalog.add_store(body.name or "", body.description or "", body.metadata or {})
     if body.file_ids:
         _want(tenant, backend.ingestion, store.id, [(id, {}) for id in body.file_ids])
     return _shown(tenant, store)
@@ -146,8 +163,8 @@ def files_listed(
     return page(found, limit=limit, order=order, after=after, before=before)
 
 
-@router.get("/{store}/files/{id:path}/content")
-def file_content(store: str, id: str, tenant: TenantOf) -> Told:
+@router.get("/{store}/files/{id}/content")
+def file_content(store: str, id: Id, tenant: TenantOf) -> Told:
     """Give the text of a file, as it was read."""
     _held(tenant, store, id)
     memory = tenant.memory(store)
@@ -157,22 +174,22 @@ def file_content(store: str, id: str, tenant: TenantOf) -> Told:
     return {"object": "vector_store.file_content.page", "data": [part], "has_more": False}
 
 
-@router.get("/{store}/files/{id:path}")
-def file_described(store: str, id: str, tenant: TenantOf) -> Told:
+@router.get("/{store}/files/{id}")
+def file_described(store: str, id: Id, tenant: TenantOf) -> Told:
     """Describe a file of a vector store: its status, and why it failed."""
     return _member(store, _held(tenant, store, id))
 
 
-@router.post("/{store}/files/{id:path}")
-def file_changed(store: str, id: str, body: MemberChange, tenant: TenantOf) -> Told:
+@router.post("/{store}/files/{id}")
+def file_changed(store: str, id: Id, body: MemberChange, tenant: TenantOf) -> Told:
     """Give a file other attributes."""
     _held(tenant, store, id)
     tenant.set_attributes(store, id, body.attributes or {})
     return _member(store, _held(tenant, store, id))
 
 
-@router.delete("/{store}/files/{id:path}")
-def file_deleted(store: str, id: str, tenant: TenantOf) -> Told:
+@router.delete("/{store}/files/{id}")
+def file_deleted(store: str, id: Id, tenant: TenantOf) -> Told:
     """Remove a file from a vector store; the upload stays."""
     tenant.catalog.store(store)
     row = tenant.catalog.forget_member(store, id)

@@ -334,7 +334,7 @@ class Chunking(Body):
     @classmethod
     def _require_auto(cls, given: str) -> str:
         if given != "auto":
-            raise ValueError("documents are kept whole, and divided as the memory does; give 'auto'")
+            raise ValueError("documents are kept whole and divided by the memory; give 'auto'")
         return given
 
 

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -198,8 +200,16 @@ def test_what_expires_is_refused_with_the_reason(shared_address: str) -> None:
         with pytest.raises(openai.BadRequestError, match="nothing expires here"):
             refused()
     static: Any = {"type": "static", "static": {"max_chunk_size_tokens": 800}}
-    with pytest.raises(openai.BadRequestError, match="kept whole|chunking_strategy"):
+    with pytest.raises(openai.BadRequestError, match="chunking_strategy"):
         client.vector_stores.create(chunking_strategy=static)
+
+
+@dataclass
+class Clock:
+    at: int
+
+    def time(self) -> int:
+        return self.at
 
 
 def test_the_last_use_of_a_store_is_told(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,7 +220,7 @@ def test_the_last_use_of_a_store_is_told(serve: Serve, monkeypatch: pytest.Monke
     def active() -> int:
         return client.vector_stores.retrieve("vs_main").last_active_at or 0
 
-    now = time.time()
+    now = itertools.count(int(time.time()), 1000)
     asked: Any = [{"role": "user", "content": "What did Odile grow?"}]
     model = client.models.list().data[0].id
     for use in (
@@ -218,13 +228,13 @@ def test_the_last_use_of_a_store_is_told(serve: Serve, monkeypatch: pytest.Monke
         lambda: client.chat.completions.create(model=model, messages=asked, max_tokens=1),
         lambda: client.vector_stores.update("vs_main", name="garden"),
     ):
-        now += 1000
-        monkeypatch.setattr(catalog.time, "time", lambda: now)
+        at = next(now)
+        monkeypatch.setattr(catalog, "time", Clock(at))
         use()
-        assert active() == int(now)
+        assert active() == at
 
 
-@pytest.mark.parametrize("id", ["a/b", "a/b/content", "/a", "a%2Fb", "ä ?#.txt", "..", "a/../b"])
+@pytest.mark.parametrize("id", ["a/b", "a/b/content", "/a", "a%2Fb", "ä ?#.txt", "a/../b"])
 def test_any_id_of_an_index_can_be_named(serve: Serve, filled: Path, id: str) -> None:
     memory = open_memory(filled)
     memory.add(MemoryDocument(id=id, text="Roses grow in the garden of Odile."))
