@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 Asked = tuple[Engine, Request]
 HINT = "Give a whole document as {'type': 'file', 'file': {'file_id'}} or {'file': {'file_data'}}"
+HISTORY = "<chat_history>"
 TEXTS = ("text", "input_text", "output_text", "refusal")
 
 
@@ -134,7 +135,14 @@ def _asked(
 
 
 def _stores_for(messages: Sequence[Message], tenant: Tenant) -> list[str]:
-    """The vector stores of a question that names none."""
+    """The vector stores of a question that names none.
+
+    A chat page (Open WebUI) also asks for a title, tags and further questions of a conversation,
+    which it puts between these marks: that is about no document, and would read all of them.
+    """
+    asked = next((one for one in reversed(messages) if one.role == "user"), None)
+    if asked is not None and any(HISTORY in text for text in asked.texts):
+        return []
     parts = [part for one in messages if one.role == "user" for part in one.parts]
     brings = any(isinstance(part, GivenText) or len(part) >= LONG_TEXT for part in parts)
     return [] if brings or not len(tenant.memory(MAIN)) else [MAIN]
