@@ -66,6 +66,8 @@ def good(model: Path) -> dict[str, list[str]]:
         "eval needle": ["--filler", "rows.jsonl", "--lengths", "1500", *evaluated],
         "eval qa": ["--data", "rows.jsonl", "--max-new-tokens", "1", *evaluated],
         "train": ["--config", "run.toml"],
+        "serve": [*memory, *named, "--port", "0"],  # the test ends it once it has started
+        "serve-key": ["acme", "--keys", "keys.json"],
         "train-search": ["--config", "run.toml", "--adapter", "run"],
     }
 
