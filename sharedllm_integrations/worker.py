@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from sharedllm_integrations.engine import CancelledRequest
 
 T = TypeVar("T")
-THREADS = 8
+THREADS = 72  # the most answers at once (at_once of a server), and some for what is short
 _workers = ThreadPoolExecutor(THREADS, thread_name_prefix="sharedllm")
 _END = object()
 

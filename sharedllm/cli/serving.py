@@ -40,6 +40,14 @@ KeysToWrite = Annotated[
 ]
 Host = Annotated[str, typer.Option(metavar="ADDRESS", help="Needs --keys unless a loopback one.")]
 Port = Annotated[int, typer.Option(metavar="N", help="0 takes a free one.")]
+AtOnce = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Answers that are decoded in one batch, at most.",
+        show_default="16 on a GPU, 4 on a CPU",
+    ),
+]
 MaxWaiting = Annotated[
     int, typer.Option(metavar="N", help="Requests that may wait; more are refused with 429.")
 ]
@@ -69,6 +77,7 @@ def serve(
     device: Device = None,
     dtype: MemoryDtype = None,
     quantize: Quantize = None,
+    at_once: AtOnce = None,
     max_waiting: MaxWaiting = 32,
     timeout: Timeout = 300.0,
     otel: Otel = False,
@@ -88,6 +97,7 @@ def serve(
         "dtype": dtype,
         "quantize": quantize,
         "otel": otel,
+        "at_once": at_once,
     }
     if adapter is not None:
         given["adapter"] = None if adapter == "none" else adapter

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, Request
 
+from sharedllm.readers.injecting import InjectingReader
 from sharedllm_integrations.serving.config import ServerConfig
 from sharedllm_integrations.serving.faults import ServingError, hide_paths
 from sharedllm_integrations.serving.keys import KeyFile
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from sharedllm import SharedLLM
 
 logger = logging.getLogger(__name__)
-AT_ONCE = 8  # answers of a reader elsewhere, which batches them; as many as there are threads
+ON_CPU, ON_GPU = 4, 16  # answers at once; rows cost memory, and a CPU gains little by more
 
 
 class Backend:
@@ -43,7 +44,7 @@ class Backend:
         self.config, self.llm, self._clock = config, llm, clock
         self.started = int(time.time())
         self.keys = None if config.keys is None else KeyFile.read(config.keys)
-        self.line = Line(AT_ONCE if llm.reader.shares else 1, config.max_waiting)
+        self.line = Line(_share(llm, config.at_once), config.max_waiting)
         self.long_line = Line(1, config.max_waiting)
         self.ingestion = Ingestion(llm, self._note_file)
         self.metrics = Metrics((self.line, self.long_line), self.ingestion)
@@ -150,6 +151,19 @@ class Backend:
 
     def _note_file(self, status: str, seconds: float, tokens: int) -> None:
         self.metrics.note_file(status, seconds, tokens)
+
+
+def _share(llm: SharedLLM, wanted: int | None) -> int:
+    """Let answers share the passes of the model; return how many may run at once.
+
+    Another model of transformers decodes one at a time; a reader elsewhere batches by itself.
+    """
+    at_once = wanted or (ON_CPU if llm.model.device.type == "cpu" else ON_GPU)
+    if not isinstance(llm.reader, InjectingReader):
+        return at_once if llm.reader.shares else 1
+    if at_once > 1:
+        llm.share_passes(at_once)
+    return at_once
 
 
 def backend_of(http: Request) -> Backend:

@@ -29,6 +29,7 @@ class ServerConfig(BaseModel):
     host, port : the address
     model, adapter, device, dtype, quantize : as ``SharedLLM.from_pretrained`` takes them
     reader, reader_model, reader_window, reader_timeout : a model elsewhere that answers
+    at_once : answers that are decoded in one batch, at most; None takes 16 on a GPU and 4 on a CPU
     max_tokens : the longest answer that a request may ask for, in tokens
     max_body : bytes of a request, uploads apart
     max_upload : bytes of an uploaded file
@@ -52,6 +53,7 @@ class ServerConfig(BaseModel):
     reader_model: str | None = None
     reader_window: PositiveInt | None = None
     reader_timeout: Annotated[float, Field(ge=0)] | None = None
+    at_once: Annotated[int, Field(ge=1, le=64)] | None = None
     max_tokens: PositiveInt = 4096
     max_body: PositiveInt = 64 * MIB
     max_upload: PositiveInt = 128 * MIB

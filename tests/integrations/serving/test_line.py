@@ -70,7 +70,7 @@ def held(llm: SharedLLM) -> Any:
 
 
 def test_more_than_may_wait_are_refused(serve: Serve, held: Held) -> None:
-    address = serve(held, max_waiting=1)
+    address = serve(held, at_once=1, max_waiting=1)
     client = client_of(address)
     asked: Any = {"model": model_of(client), "messages": ASKED}
     with ThreadPoolExecutor(2) as threads:
@@ -91,7 +91,7 @@ def test_more_than_may_wait_are_refused(serve: Serve, held: Held) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_goes_away_frees_the_model(serve: Serve, held: Held, stream: bool) -> None:
-    address = serve(held)
+    address = serve(held, at_once=1)
     client = client_of(address)
     asked: Any = {"model": model_of(client), "messages": ASKED, "stream": stream}
     gone = HTTPConnection(urlsplit(address).netloc)
@@ -106,7 +106,7 @@ def test_a_client_that_goes_away_frees_the_model(serve: Serve, held: Held, strea
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_an_answer_that_takes_too_long_ends(serve: Serve, held: Held, stream: bool) -> None:
-    client = client_of(serve(held, timeout=0.3))
+    client = client_of(serve(held, at_once=1, timeout=0.3))
     asked: Any = {"model": model_of(client), "messages": ASKED, "stream": stream}
     with pytest.raises(openai.APIError, match="not complete after"):
         list(client.chat.completions.create(**asked))
@@ -114,7 +114,7 @@ def test_an_answer_that_takes_too_long_ends(serve: Serve, held: Held, stream: bo
 
 
 def test_a_signal_drains_the_line(llm: SharedLLM, held: Held, tmp_path: Path) -> None:
-    config = ServerConfig.of(memory=tmp_path / "memory", port=0)
+    config = ServerConfig.of(memory=tmp_path / "memory", port=0, at_once=1)
     server = DrainingServer(create_app(config, held))  # type: ignore[arg-type]
     server.config.port = 0
     with running(server) as address:
@@ -171,3 +171,28 @@ def test_several_ask_at_once(serve: Serve, llm: SharedLLM) -> None:
     with ThreadPoolExecutor(6) as threads:
         together = list(threads.map(answer, questions))
     assert together == [answer(question) for question in questions]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_answers_at_once_are_those_of_one_at_a_time(
+    serve: Serve, filled: Path, llm: SharedLLM, stream: bool
+) -> None:
+    client = client_of(serve(llm, at_once=4, max_waiting=16))
+    model = model_of(client)
+
+    def answer(number: int) -> str:
+        asked: Any = {
+            "model": model,
+            "messages": [{"role": "user", "content": f"Who keeps lamp {number % 3}?"}],
+            "max_tokens": 4 + number % 5,
+            "temperature": number % 2,
+            "seed": number,
+        }
+        if not stream:
+            return client.chat.completions.create(**asked).choices[0].message.content or ""
+        chunks = client.chat.completions.create(**asked, stream=True)
+        return "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+
+    alone = [answer(number) for number in range(8)]
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(answer, range(8))) == alone
