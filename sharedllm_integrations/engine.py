@@ -70,8 +70,6 @@ class Run(Iterator[str]):
     form : AnswerForm
     question : str
         What was asked of the documents.
-    text : str
-        What has come so far.
     """
 
     def __init__(
@@ -79,10 +77,15 @@ class Run(Iterator[str]):
         stream: Any,
         plan: Plan,
     ) -> None:
-        self._stream, self._request, self._deadline = stream, plan.request, plan.deadline
+        self._stream, self._shown = stream, list[str]()
         self.form, self.question, self.report = plan.form, plan.question, plan.report
-        self._pieces = self._cleaned()
-        self.text = ""
+        # knows nothing of the run: dropping that ends the answer at once, not at a collection
+        self._pieces = _cleaned(stream, plan.request, plan.deadline, self._shown)
+
+    @property
+    def text(self) -> str:
+        """What has come so far."""
+        return "".join(self._shown)
 
     def __next__(self) -> str:
         return next(self._pieces)
@@ -142,27 +145,31 @@ class Run(Iterator[str]):
             PROVIDER: self.details,
         }
 
-    def _cleaned(self) -> Iterator[str]:
-        cleaner = Cleaner()
-        for piece in self._stream:
-            self._require_wanted()
-            shown = cleaner.feed(piece)
-            self.text += shown
-            if shown:
-                yield shown
-        rest = cleaner.rest()
-        self.text += rest
-        if rest:
-            yield rest
 
-    def _require_wanted(self) -> None:
-        if self._request.cancelled.is_set():
+def _cleaned(
+    stream: Iterator[str], request: Request, deadline: float, shown: list[str]
+) -> Iterator[str]:
+    """Yield what is shown of `stream`, and append it to `shown`.
+
+    Raises
+    ------
+    CancelledRequest, AnswerTimeoutError
+    """
+    cleaner = Cleaner()
+    for piece in stream:
+        if request.cancelled.is_set():
             raise CancelledRequest
-        if time.monotonic() > self._deadline:
+        if time.monotonic() > deadline:
             raise AnswerTimeoutError(
-                f"the answer was not complete after {self._request.timeout:g} s; raise timeout, "
+                f"the answer was not complete after {request.timeout:g} s; raise timeout, "
                 "or ask for fewer tokens"
             )
+        shown.append(cleaner.feed(piece))
+        if shown[-1]:
+            yield shown[-1]
+    shown.append(cleaner.rest())
+    if shown[-1]:
+        yield shown[-1]
 
 
 class CancelledRequest(Exception):  # noqa: N818  # no error: nobody waits for the answer

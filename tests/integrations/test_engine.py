@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -53,6 +54,21 @@ def test_threads_share_one_model(llm: SharedLLM) -> None:
     with ThreadPoolExecutor(6) as pool:
         together = list(pool.map(lambda prompt: ask(llm, prompt).text, prompts))
     assert together == alone
+
+
+def test_a_run_that_is_dropped_gives_the_model_back_at_once(llm: SharedLLM) -> None:
+    """Without a collection: a server would hold a place in the batch for a client that left."""
+    gc.disable()
+    try:
+        run = Engine(AnswerFields(llm=llm, search={"max_new_tokens": 200})).start(
+            Request(messages=[said("Hello")])
+        )
+        next(run)
+        assert llm.encoder.lock._questions == 1
+        del run
+        assert llm.encoder.lock._questions == 0
+    finally:
+        gc.enable()
 
 
 def test_an_answer_that_takes_too_long(llm: SharedLLM) -> None:
