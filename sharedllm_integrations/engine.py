@@ -60,6 +60,26 @@ class Plan:
     report: Report
     deadline: float
 
+    def require_wanted(self) -> None:
+        """See :func:`require_wanted`."""
+        require_wanted(self.request, self.deadline)
+
+
+def require_wanted(request: Request, deadline: float) -> None:
+    """Let a request go on that somebody waits for, and that has time.
+
+    Raises
+    ------
+    CancelledRequest, AnswerTimeoutError
+    """
+    if request.cancelled.is_set():
+        raise CancelledRequest
+    if time.monotonic() > deadline:
+        raise AnswerTimeoutError(
+            f"the answer was not complete after {request.timeout:g} s; raise timeout, or ask for "
+            "fewer tokens"
+        )
+
 
 class Run(Iterator[str]):
     """Pieces of an answer as they come; when they have all come, :attr:`answer`.
@@ -72,15 +92,11 @@ class Run(Iterator[str]):
         What was asked of the documents.
     """
 
-    def __init__(
-        self,
-        stream: Any,
-        plan: Plan,
-    ) -> None:
+    def __init__(self, stream: Any, plan: Plan) -> None:
         self._stream, self._shown = stream, list[str]()
         self.form, self.question, self.report = plan.form, plan.question, plan.report
         # knows nothing of the run: dropping that ends the answer at once, not at a collection
-        self._pieces = _cleaned(stream, plan.request, plan.deadline, self._shown)
+        self._pieces = _cleaned(stream, plan, self._shown)
 
     @property
     def text(self) -> str:
@@ -146,9 +162,7 @@ class Run(Iterator[str]):
         }
 
 
-def _cleaned(
-    stream: Iterator[str], request: Request, deadline: float, shown: list[str]
-) -> Iterator[str]:
+def _cleaned(stream: Iterator[str], plan: Plan, shown: list[str]) -> Iterator[str]:
     """Yield what is shown of `stream`, and append it to `shown`.
 
     Raises
@@ -157,13 +171,7 @@ def _cleaned(
     """
     cleaner = Cleaner()
     for piece in stream:
-        if request.cancelled.is_set():
-            raise CancelledRequest
-        if time.monotonic() > deadline:
-            raise AnswerTimeoutError(
-                f"the answer was not complete after {request.timeout:g} s; raise timeout, "
-                "or ask for fewer tokens"
-            )
+        plan.require_wanted()
         shown.append(cleaner.feed(piece))
         if shown[-1]:
             yield shown[-1]
@@ -286,7 +294,8 @@ class Engine:
         question, repeated = question_in(found), False
         if own.repeat_question:
             found, repeated = with_question_last(found, question)
-        asked, documents = resolver.build_question(found, question)
+        with self.llm.encoder.reading(lambda: require_wanted(request, deadline)):
+            asked, documents = resolver.build_question(found, question)
         if not documents:
             self._require_documents()
         whole = self._whole_memories(filter)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -322,8 +321,8 @@ def test_marks_in_the_answer_are_harmless(chat: ChatSharedLLM) -> None:
     def saying(*args: Any, **kwargs: Any) -> Iterator[str]:
         yield from ("See [", "[sll", f"m:v1:{'0' * 32}]] there.")
 
-    request = chat._asked([HumanMessage("Hello")], None, {})[1]
-    shown = "".join(_cleaned(saying(), request, math.inf, []))
+    plan = chat._own_engine.plan(chat._asked([HumanMessage("Hello")], None, {})[1])
+    shown = "".join(_cleaned(saying(), plan, []))
     assert shown == f"See {mark} there.".replace("[[", "[(")
 
 
