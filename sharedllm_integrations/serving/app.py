@@ -15,12 +15,13 @@ from sharedllm import __version__, open_memory
 from sharedllm_integrations.engine import Engine
 from sharedllm_integrations.errors import SetupError
 from sharedllm_integrations.memories import MEMORY_FILE
-from sharedllm_integrations.serving import answers, files, metrics, vector_stores
+from sharedllm_integrations.serving import answers, files, metrics, page, vector_stores
 from sharedllm_integrations.serving.backend import Backend, BackendOf, OperatorOnly, TenantOf
 from sharedllm_integrations.serving.config import ServerConfig
 from sharedllm_integrations.serving.faults import answer_faults, not_found
 from sharedllm_integrations.serving.limits import BodyLimit, OwnPages
-from sharedllm_integrations.serving.shapes import model_card, page
+from sharedllm_integrations.serving.shapes import model_card
+from sharedllm_integrations.serving.shapes import page as page_of
 from sharedllm_integrations.worker import in_thread
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def create_app(config: ServerConfig, llm: SharedLLM | None = None) -> FastAPI:
     app.include_router(answers.router)
     app.include_router(files.router)
     app.include_router(vector_stores.router)
+    app.include_router(page.router)
     _add_state(app)
     answer_faults(app)
     app.add_middleware(BodyLimit, config.max_body, config.max_upload)
@@ -104,7 +106,7 @@ def _add_state(app: FastAPI) -> None:
     def models(backend: BackendOf, tenant: TenantOf) -> dict[str, Any]:
         """List the one model."""
         cards = [model_card(backend.model_name, backend.started)]
-        return page(cards, limit=1, order="asc")
+        return page_of(cards, limit=1, order="asc")
 
     @app.get("/v1/models/{name:path}")
     def model(name: str, backend: BackendOf, tenant: TenantOf) -> dict[str, Any]:
