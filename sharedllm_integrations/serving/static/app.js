@@ -187,6 +187,6 @@ addEventListener("keydown", (event) => {
 documents.start(changed, (one) => {
   conversation.openDocument(one);
   side(false);
-});
+}, begin);
 conversation.start(showHistory);
 boot();

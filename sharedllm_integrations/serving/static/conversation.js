@@ -70,6 +70,7 @@ export function show() {
   turns.querySelector(".blank")?.remove();
   if (!conversation.turns.length) turns.append(blank());
   document.body.classList.toggle("empty", !conversation.turns.length);
+  document.body.classList.toggle("bare", !state.documents.length && !sending() && !conversation.turns.length);
   showScope();
 }
 

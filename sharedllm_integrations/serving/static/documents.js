@@ -11,20 +11,21 @@ const MAIN = "vs_main";
 
 let changed = () => {};
 let opened = () => {};
+let switched = () => {};
 const uploads = []; // { name, share, error, stop }
 const progress = new Map(); // id -> { tokens_read, tokens }
 let polling = 0;
 let uploading = false;
 
-export function start(onChange, onOpen) {
-  [changed, opened] = [onChange, onOpen];
+export function start(onChange, onOpen, onSwitch) {
+  [changed, opened, switched] = [onChange, onOpen, onSwitch];
   byId("add").onclick = () => byId("files").click();
   byId("files").onchange = (event) => {
     add([...event.target.files]);
     event.target.value = "";
   };
   byId("find").oninput = show;
-  byId("store").onchange = (event) => choose(event.target.value);
+  byId("store").onchange = (event) => attempt(() => choose(event.target.value)).then(switched);
   byId("store-new").onclick = makeStore;
   byId("store-remove").onclick = removeStore;
   startDrop();
@@ -65,6 +66,7 @@ function makeStore() {
       const made = await post(routes.stores, { name });
       state.stores.push(made);
       await choose(made.id);
+      switched();
     });
   };
   dialog.showModal();
@@ -78,6 +80,7 @@ async function removeStore() {
     await remove(routes.store(store.id));
     state.stores = state.stores.filter((one) => one !== store);
     await choose(state.stores[0].id);
+    switched();
   });
 }
 
@@ -134,25 +137,27 @@ function show() {
   const wanted = byId("find").value.trim().toLowerCase();
   const found = state.documents.filter((one) => !wanted || one.name.toLowerCase().includes(wanted));
   byId("find").hidden = state.documents.length < 9 && !wanted;
+  const order = { in_progress: 0, failed: 2, cancelled: 2, completed: 3 }; // uploads come second
+  found.sort((a, b) => order[a.status] - order[b.status]);
   const shown = found.slice(0, SHOWN);
+  const open = shown.filter((one) => one.status === "in_progress").length;
   const ids = new Set(shown.map((one) => one.id));
   for (const id of [...rows.keys()]) if (!ids.has(id)) rows.delete(id);
   const several = read().length > 1;
-  fill(
-    byId("documents"),
-    uploads.map((one) => one.row),
-    shown.map((one) => {
-      const sign = JSON.stringify([one, several, state.chosen.has(one.id), progress.get(one.id)]);
-      const old = rows.get(one.id);
-      if (old?.sign === sign) return old.row;
-      const row = documentRow(one, several, old?.row);
-      rows.set(one.id, { row, sign });
-      return row;
-    }),
-  );
+  const list = shown.map((one) => {
+    const first = one === waiting()[0];
+    const sign = JSON.stringify([one, several, state.chosen.has(one.id), progress.get(one.id), first]);
+    const old = rows.get(one.id);
+    if (old?.sign === sign) return old.row;
+    const row = documentRow(one, several, old?.row);
+    rows.set(one.id, { row, sign });
+    return row;
+  });
+  fill(byId("documents"), list.slice(0, open), uploads.map((one) => one.row), list.slice(open));
   const more = found.length - shown.length;
   const tokens = read().reduce((sum, one) => sum + one.tokens, 0);
-  const sum = read().length > 1 ? `${counted(read().length, "document")}, ${number(tokens)} tokens` : "";
+  const hint = state.chosen.size ? "Only what is ticked is asked." : "All are asked; tick some to ask only those.";
+  const sum = several ? `${counted(read().length, "document")}, ${number(tokens)} tokens. ${hint}` : "";
   fill(byId("documents-note"), more > 0 ? `${number(more)} more: find them by name` : sum);
   showFilters();
 }
@@ -207,13 +212,14 @@ function showProgress(row, one) {
   const bar = row.querySelector("progress");
   const at = progress.get(one.id);
   const line = row.querySelector(".state");
+  const first = waiting()[0]?.id === one.id;
+  bar.hidden = !at && !first; // a bar that moves says that work is done
   if (at?.tokens) {
     bar.max = at.tokens;
     bar.value = at.tokens_read;
     fill(line, `reading: ${number(at.tokens_read)} of ${number(at.tokens)} tokens`);
   } else {
     bar.removeAttribute("value");
-    const first = waiting()[0]?.id === one.id;
     fill(line, at?.tokens_read ? `reading: ${number(at.tokens_read)} tokens` : first ? "reading" : "waits to be read");
   }
 }
