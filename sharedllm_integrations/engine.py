@@ -42,15 +42,23 @@ class Run(Iterator[str]):
     ----------
     report : Report
     form : AnswerForm
+    question : str
+        What was asked of the documents.
     text : str
         What has come so far.
     """
 
     def __init__(
-        self, stream: Any, report: Report, request: Request, form: AnswerForm, deadline: float
+        self,
+        stream: Any,
+        report: Report,
+        request: Request,
+        form: AnswerForm,
+        deadline: float,
+        question: str = "",
     ) -> None:
         self._stream, self._request, self._deadline = stream, request, deadline
-        self.form = form
+        self.form, self.question = form, question
         self._pieces = self._cleaned()
         self.report, self.text = report, ""
 
@@ -61,6 +69,12 @@ class Run(Iterator[str]):
     def answer(self) -> Answer:
         """The core's answer, of what the model wrote."""
         found: Answer = self._stream.answer
+        return found
+
+    @property
+    def citations(self) -> Sequence[Citation]:
+        """The evidence of what has come so far; all of it once text has, but of a whole reading."""
+        found: Sequence[Citation] = self._stream.citations
         return found
 
     @property
@@ -252,7 +266,7 @@ class Engine:
         report = Report(
             documents=tuple(documents), refused=tuple(refused), question_repeated=repeated
         )
-        return Run(stream, report, request, form, deadline)
+        return Run(stream, report, request, form, deadline, question)
 
     def _require_documents(self) -> None:
         """Refuse to answer without a document where the memory was to give some.

@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
@@ -46,7 +48,26 @@ from sharedllm.text.tokens import Tokenizer, Tokens, tokenize
 from sharedllm.text.tree import Chunk, cut, grow_trees
 
 NODE_CACHE_BYTES = 512 << 20
+PATIENCE_S = 0.25  # that a pass in the background waits for questions: some 20 ms of work a pass
 WEIGHT_SAMPLES = 256  # values of each weight matrix that go into the fingerprint
+
+
+@dataclass
+class Background:
+    """What a thread reads in the background, and how far it is.
+
+    Attributes
+    ----------
+    tokens : int or None
+        Of the texts so far, once they are cut.
+    tokens_read : int
+    """
+
+    tokens: int | None = None
+    tokens_read: int = 0
+
+
+_background: ContextVar[Background | None] = ContextVar("background", default=None)
 
 
 class ModelLock:
@@ -75,10 +96,18 @@ class ModelLock:
                 self._questions -= 1
                 self._idle.notify_all()
 
-    def wait_for_idle(self) -> None:
-        """Return once no question is open."""
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Hold the model for one pass; a thread in the background lets questions go first."""
+        if _background.get() is not None:
+            self.wait_for_idle(PATIENCE_S)
+        with self.forward:
+            yield
+
+    def wait_for_idle(self, timeout: float | None = None) -> None:
+        """Return once no question is open, or after `timeout` seconds."""
         with self._idle:
-            self._idle.wait_for(lambda: not self._questions)
+            self._idle.wait_for(lambda: not self._questions, timeout)
 
 
 @runtime_checkable
@@ -287,7 +316,9 @@ class DocumentEncoder:
         DocumentError
             If the text is empty or only white space.
         """
-        tokens = tokenize(text, self.tokenizer)
+        tokens, watched = tokenize(text, self.tokenizer), _background.get()
+        if watched is not None:
+            watched.tokens = (watched.tokens or 0) + len(tokens)
         return tokens, cut(len(tokens), self.tree.chunk)
 
     def vectors(
@@ -304,8 +335,29 @@ class DocumentEncoder:
         spans : the chunks in `ids`; each is read alone
         done : called with the number of tokens just read
         """
-        with self.lock.forward:
-            return self.lower.vectors(ids, spans, done=done)
+        watched = _background.get()
+
+        def read(tokens: int) -> None:
+            if watched is not None:
+                watched.tokens_read += tokens
+            if done is not None:
+                done(tokens)
+
+        return self.lower.vectors(ids, spans, done=read, turn=self.lock.turn)
+
+    @contextmanager
+    def in_background(self) -> Iterator[Background]:
+        """Let questions go first while this thread reads, for as long as the block, and watch it.
+
+        Before each pass of the model the thread waits until no question is open, for PATIENCE_S at
+        most: under questions without end the text would never be read.
+        """
+        own = Background()
+        token = _background.set(own)
+        try:
+            yield own
+        finally:
+            _background.reset(token)
 
     # -- nodes ---------------------------------------------------------------------------------
 
@@ -336,15 +388,15 @@ class DocumentEncoder:
         *,
         done: Callable[[int], None] | None = None,
     ) -> Iterator[tuple[NodeRequest, NodeKV]]:
-        """Encode nodes of `ids`, giving up the model between batches.
+        """Encode nodes of `ids`, giving up the model between passes.
 
         Parameters
         ----------
         done : called with the number of tokens just encoded
         """
-        encoded = self.lower.encode(ids, requests, done=done)
+        encoded = self.lower.encode(ids, requests, done=done, turn=self.lock.turn)
         while True:
-            with self.lock.forward, torch.inference_mode():
+            with torch.inference_mode():
                 pair = next(encoded, None)
             if pair is None:
                 return

@@ -36,6 +36,8 @@ BATCH_TOKENS = {"cpu": 2048, "cuda": 65536}  # on the CPU: activations stay in i
 SEARCH_LAYERS = 1
 CENTRE_TOKENS, CENTRE_SPAN = 4096, 512  # tokens read to find the centre of search vectors
 
+Turn = Callable[[], AbstractContextManager[object]]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, order=True)
 class NodeRequest:
@@ -120,6 +122,7 @@ class LowerModel:
         requests: Sequence[NodeRequest],
         *,
         done: Callable[[int], None] | None = None,
+        turn: Turn = nullcontext,
     ) -> Iterator[tuple[NodeRequest, NodeKV]]:
         """Encode nodes of one document, yielding each as its batch is ready.
 
@@ -130,12 +133,15 @@ class LowerModel:
         ids : (T,) the document's tokens
         requests : the nodes; those that are read from the same token share a pass
         done : called with the number of tokens just encoded, without their context
+        turn : held during each pass
         """
         groups = _grouped(requests)
         lengths = [_length(group) for group in groups]
 
         for one in self._cut(lengths):
-            yield from self._encode_batch(ids, groups[one]).nodes()
+            with turn():
+                encoded = self._encode_batch(ids, groups[one])
+            yield from encoded.nodes()
             if done:
                 done(sum(_length(group) - group[0].context for group in groups[one]))
 
@@ -183,11 +189,16 @@ class LowerModel:
         spans: Sequence[tuple[int, int]],
         *,
         done: Callable[[int], None] | None = None,
+        turn: Turn = nullcontext,
     ) -> Iterator[tuple[int, Tensor]]:
         """Compute hidden states after one layer, each span [start, end) read alone.
 
         On a CPU that multiplies bfloat16, float32 weights are multiplied in bfloat16: faster, and
         the same leaves are found (docs/architecture.md).
+
+        Parameters
+        ----------
+        turn : held during each pass
 
         Yields
         ------
@@ -198,7 +209,7 @@ class LowerModel:
 
         for one in self._cut(lengths):
             rows = order[one]
-            with torch.inference_mode(), self._search_precision():
+            with turn(), torch.inference_mode(), self._search_precision():
                 hidden = self._run(self._searcher, ids, [spans[i] for i in rows])
             yield from zip(rows, torch.split(hidden, lengths[one]), strict=True)
             if done:
@@ -210,11 +221,16 @@ class LowerModel:
         spans: Sequence[tuple[int, int]],
         *,
         done: Callable[[int], None] | None = None,
+        turn: Turn = nullcontext,
     ) -> Tensor:
         """Compute search vectors: states after one layer, centred, of unit length.
 
         The centre is the mean state over the model's vocabulary. It does not depend on a document,
         so vectors of short and long documents compare.
+
+        Parameters
+        ----------
+        turn : held during each pass
 
         Returns
         -------
@@ -222,8 +238,10 @@ class LowerModel:
             For all `ids`; zero for tokens outside of `spans`.
         """
         out: Tensor | None = None
-        for index, states in self.states(ids, spans, done=done):
-            centred = unit(states.float() - self._centre).half()
+        with turn():  # finds it, the first time
+            centre = self._centre
+        for index, states in self.states(ids, spans, done=done, turn=turn):
+            centred = unit(states.float() - centre).half()
             if out is None:
                 out = centred.new_zeros(len(ids), centred.shape[1])
             out[slice(*spans[index])] = centred

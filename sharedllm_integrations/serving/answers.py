@@ -30,6 +30,13 @@ Ask = Callable[[], asking.Asked]
 
 
 @dataclass(frozen=True, slots=True)
+class Begun:
+    """The beginning of an answer: its documents are found, and the model reads."""
+
+    run: Run
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """The end of an answer: what was held back of its text, and its calls."""
 
@@ -50,8 +57,8 @@ async def chat_completions(
         return asking.chat(body, tenant, backend.llm, **backend.bounds)
 
     if body.stream:
-        return await _streamed(_chat_events(backend, ask, shape, body))
-    [run] = await while_wanted(http, _runs(backend, [ask]))
+        return await _streamed(http, _chat_events(backend, ask, shape, body))
+    [run] = await while_wanted(http, runs(backend, [ask]))
     return JSONResponse(shape.whole(run))
 
 
@@ -64,28 +71,29 @@ async def completions(
     shape = TextShape(backend.model_name)
     asks = [_prompt(body, prompt, tenant, backend) for prompt in body.prompts]
     if not body.stream:
-        return JSONResponse(shape.whole(await while_wanted(http, _runs(backend, asks))))
+        return JSONResponse(shape.whole(await while_wanted(http, runs(backend, asks))))
     if len(asks) > 1:
         raise ServingError("prompt holds several texts; a stream answers one", param="prompt")
-    return await _streamed(_text_events(backend, asks[0], shape, body))
+    return await _streamed(http, _text_events(backend, asks[0], shape, body))
 
 
 def _prompt(body: CompletionBody, prompt: str, tenant: Tenant, backend: Backend) -> Ask:
     return lambda: asking.completion(body, prompt, tenant, backend.llm, **backend.bounds)
 
 
-async def answered(backend: Backend, ask: Ask) -> AsyncGenerator[str | Ended]:
-    """Pieces of an answer as they come, then its end.
+async def answered(backend: Backend, ask: Ask) -> AsyncGenerator[Begun | str | Ended]:
+    """The beginning of an answer, its pieces as they come, then its end.
 
     Dropping this ends the answer, and lets the next request run.
     """
     clock = Clock(backend.metrics)
-    async with backend.line.turn(backend.config.timeout):
+    async with backend.turn():
         clock.begun()
         engine, request = await in_thread(ask)
 
-        def events() -> Iterator[str | Ended]:
+        def events() -> Iterator[Begun | str | Ended]:
             run = engine.start(request, since=clock.since)
+            yield Begun(run)
             held = run.form.held_calls()
             for piece in run:
                 shown = held.feed(piece)
@@ -98,26 +106,30 @@ async def answered(backend: Backend, ask: Ask) -> AsyncGenerator[str | Ended]:
             async for event in pieces:
                 if isinstance(event, Ended):
                     clock.ended(event.run.finish_reason, event.run.usage)
-                else:
+                elif isinstance(event, str):
                     clock.piece()
                 yield event
 
 
-async def _runs(backend: Backend, asks: list[Ask]) -> list[Run]:
-    runs: list[Run] = []
+async def runs(backend: Backend, asks: list[Ask]) -> list[Run]:
+    """The answers to several requests, one after the other."""
+    found: list[Run] = []
     for ask in asks:
         async with aclosing(answered(backend, ask)) as events:
-            runs += [event.run async for event in events if isinstance(event, Ended)]
-    return runs
+            found += [event.run async for event in events if isinstance(event, Ended)]
+    return found
 
 
 async def _chat_events(backend: Backend, ask: Ask, shape: ChatShape, body: AnswerBody) -> Chunks:
     length, begun = 0, False
     async with aclosing(answered(backend, ask)) as events:
         async for event in events:
+            if isinstance(event, Begun):
+                run = event.run
+                continue  # what the model refuses is still an error of HTTP
             if not begun:
                 begun = True
-                yield shape.first()
+                yield shape.first(run)
             if isinstance(event, Ended):
                 for chunk in shape.last(event.run, event.text, event.calls, length):
                     yield chunk
@@ -135,20 +147,30 @@ async def _text_events(backend: Backend, ask: Ask, shape: TextShape, body: Answe
                 yield shape.last(0, event.run)
                 if body.tells_usage:
                     yield shape.usage(event.run)
-            else:
+            elif isinstance(event, str):
                 yield shape.piece(0, event)
 
 
 # -- events and disconnects ------------------------------------------------------------------------
 
 
-async def _streamed(chunks: Chunks) -> Response:
-    """A stream of events; what is refused before the first of them is an error of HTTP."""
-    first = await anext(chunks)
+async def _streamed(http: Request, chunks: Chunks) -> Response:
+    """A stream of events; what is refused before the first of them is an error of HTTP.
+
+    The first may take long, and a client that goes away until then ends the answer, too.
+    """
+    try:
+        first = await while_wanted(http, anext(chunks))
+    except BaseException:
+        await chunks.aclose()
+        raise
+    return event_stream(_events(first, chunks))
+
+
+def event_stream(events: AsyncIterator[str]) -> Response:
+    """A response of server-sent events."""
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return StreamingResponse(
-        _events(first, chunks), media_type="text/event-stream", headers=headers
-    )
+    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
 
 async def _events(first: Chunk, chunks: Chunks) -> AsyncIterator[str]:

@@ -15,7 +15,14 @@ from sharedllm import __version__, open_memory
 from sharedllm_integrations.engine import Engine
 from sharedllm_integrations.errors import SetupError
 from sharedllm_integrations.memories import MEMORY_FILE
-from sharedllm_integrations.serving import answers, files, metrics, page, vector_stores
+from sharedllm_integrations.serving import (
+    answers,
+    files,
+    metrics,
+    page,
+    responses,
+    vector_stores,
+)
 from sharedllm_integrations.serving.backend import Backend, BackendOf, OperatorOnly, TenantOf
 from sharedllm_integrations.serving.config import ServerConfig
 from sharedllm_integrations.serving.faults import answer_faults, not_found
@@ -72,6 +79,7 @@ def create_app(config: ServerConfig, llm: SharedLLM | None = None) -> FastAPI:
 
     app = FastAPI(title="SharedLLM", version=__version__, lifespan=life)
     app.include_router(answers.router)
+    app.include_router(responses.router)
     app.include_router(files.router)
     app.include_router(vector_stores.router)
     app.include_router(page.router)

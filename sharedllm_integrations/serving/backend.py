@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, Request
@@ -34,7 +36,7 @@ class Backend:
         self.started = int(time.time())
         self.keys = None if config.keys is None else KeyFile.read(config.keys)
         self.line = Line(AT_ONCE if llm.reader.shares else 1, config.max_waiting)
-        self.ingestion = Ingestion(self._note_file)
+        self.ingestion = Ingestion(llm, self._note_file)
         self.metrics = Metrics(self.line, self.ingestion)
         self.model_name = str(config.reader_model or llm.reader.name)
         names = None if self.keys is None else list(self.keys.tenants)
@@ -52,6 +54,17 @@ class Backend:
     def bounds(self) -> dict[str, Any]:
         """The bounds of one answer."""
         return {"most": self.config.max_tokens, "timeout": self.config.timeout}
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait in line for a turn, and keep it for the block; ingestion gives way to both.
+
+        A reader elsewhere takes nothing from ingestion but the search, which it gives way to, too.
+        """
+        waits = nullcontext() if self.llm.reader.shares else self.llm.encoder.lock.question()
+        with waits:
+            async with self.line.turn(self.config.timeout):
+                yield
 
     def require_model(self, name: str) -> None:
         """Refuse a model that is not served.
@@ -88,8 +101,8 @@ class Backend:
             )
         return name
 
-    def _note_file(self, status: str, seconds: float) -> None:
-        self.metrics.note_file(status, seconds)
+    def _note_file(self, status: str, seconds: float, tokens: int) -> None:
+        self.metrics.note_file(status, seconds, tokens)
 
 
 def backend_of(http: Request) -> Backend:

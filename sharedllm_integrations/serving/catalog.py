@@ -40,7 +40,11 @@ CREATE TABLE IF NOT EXISTS batches (
 CREATE TABLE IF NOT EXISTS members (
     store TEXT NOT NULL, file TEXT NOT NULL, attributes TEXT NOT NULL, status TEXT NOT NULL,
     code TEXT, message TEXT, batch TEXT, created_at INTEGER NOT NULL, PRIMARY KEY (store, file));
+CREATE TABLE IF NOT EXISTS responses (
+    id TEXT PRIMARY KEY, previous TEXT, input TEXT NOT NULL, response TEXT NOT NULL,
+    created_at INTEGER NOT NULL);
 """
+KEPT_S = 30 * 86_400  # seconds that responses are kept, as OpenAI keeps them
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,6 +315,55 @@ class Catalog:
         if not rows:
             raise not_found("file batch", id)
         return int(rows[0][0])
+
+    # -- responses -------------------------------------------------------------------------------
+
+    def keep_response(self, response: Mapping[str, Any], items: Sequence[Any]) -> None:
+        """Keep a response with the items of its input, and forget those that are too old."""
+        now, previous = int(time.time()), response["previous_response_id"]
+        row = [response["id"], previous, json.dumps(items), json.dumps(response), now]
+        with self._lock, self._transaction():
+            self._connection.execute("DELETE FROM responses WHERE created_at < ?", [now - KEPT_S])
+            self._connection.execute("INSERT INTO responses VALUES (?, ?, ?, ?, ?)", row)
+
+    def response(self, id: str) -> tuple[dict[str, Any], list[Any], str | None]:
+        """A response, the items of its input, and the id of the one before it.
+
+        Raises
+        ------
+        ServingError
+            With 404, if it is not there.
+        """
+        sql = "SELECT response, input, previous FROM responses WHERE id = ?"
+        rows = self._rows(sql, [id])
+        if not rows:
+            raise not_found("response", id)
+        return json.loads(rows[0][0]), json.loads(rows[0][1]), rows[0][2]
+
+    def conversation(self, id: str | None) -> list[Any]:
+        """The items of a response and of those before it, inputs and outputs, the oldest first.
+
+        Raises
+        ------
+        ServingError
+            With 404, if one of them is not there.
+        """
+        turns: list[list[Any]] = []
+        while id is not None:
+            response, items, id = self.response(id)
+            turns.append([*items, *response["output"]])
+        return [item for turn in reversed(turns) for item in turn]
+
+    def forget_response(self, id: str) -> None:
+        """Remove a response.
+
+        Raises
+        ------
+        ServingError
+            With 404, if it is not there.
+        """
+        if not self._write("DELETE FROM responses WHERE id = ?", [id]):
+            raise not_found("response", id)
 
     # -- the database ----------------------------------------------------------------------------
 

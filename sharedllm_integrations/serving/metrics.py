@@ -37,6 +37,7 @@ class Metrics:
         self.written = count("generation_tokens", "Tokens of answers.")
         self.ended = count("request_success", "Answers, by their ends.", "finished_reason")
         self.files = count("ingested_files", "Files, by status.", "status")
+        self.ingested_tokens = count("ingested_tokens", "Tokens of files that were read.")
         for name, told, value in (
             ("num_requests_running", "Requests that are answered.", lambda: line.running),
             ("num_requests_waiting", "Requests that wait for the model.", lambda: line.waiting),
@@ -45,9 +46,10 @@ class Metrics:
         ):
             Gauge(f"sharedllm:{name}", told, registry=own).set_function(value)
 
-    def note_file(self, status: str, seconds: float) -> None:
+    def note_file(self, status: str, seconds: float, tokens: int) -> None:
         """Count a file that was read, or was not."""
         self.files.labels(status).inc()
+        self.ingested_tokens.inc(tokens)
         self.ingested.observe(seconds)
 
     def text(self) -> bytes:

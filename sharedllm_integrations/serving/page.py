@@ -21,7 +21,7 @@ from sharedllm_integrations.serving.backend import BackendOf, TenantOf
 from sharedllm_integrations.serving.catalog import UPLOADED, Member
 from sharedllm_integrations.serving.faults import ServingError, not_found
 from sharedllm_integrations.serving.tenants import Tenant
-from sharedllm_integrations.serving.wire import Body, Long, Short, filter_of
+from sharedllm_integrations.serving.wire import Body, Long, filter_of
 
 if TYPE_CHECKING:
     from sharedllm import SharedLLM, TreeMemory
@@ -53,6 +53,7 @@ HEADERS = {
 MOST_CHARACTERS = 100_000  # of a document's text in one answer
 MOST_TREES = 12  # as notebooks and pages of an answer show
 MOST_TURNS = 64
+OF_FILES = ("file_bytes", "file_modified")  # by which an index knows an unchanged file
 
 
 class Turn(Body):
@@ -116,7 +117,7 @@ def documents(store: str, tenant: TenantOf) -> Told:
             "source": one.source,
             "characters": one.characters,
             "tokens": one.tokens,
-            "attributes": dict(one.metadata),
+            "attributes": {k: v for k, v in one.metadata.items() if k not in OF_FILES},
             **_state(rows.get(one.id)),
             **_origin(tenant, stores, one.id, names.get(one.id)),
         }
@@ -206,15 +207,19 @@ def _drawn(
     llm: SharedLLM, memory: TreeMemory, where: dict[str, Any] | None, body: TreesBody
 ) -> list[Told]:
     asked = [one.model_dump() for one in body.messages]
-    within = {} if body.section is None else {"section": body.section}
+    within: dict[str, Any] = {} if body.section is None else {"section": body.section}
     found = memory.documents_for(body.messages[-1].content, llm, where, section=body.section)
     prepared = llm.prepare(asked, found, max_new_tokens=1, **within)
     if body.looks > 1 and prepared.again is not None:
         prepared = prepared.again()
     selected = prepared.selection
     drawn = [tree for one in selected.searched for tree in _trees(one)] if selected else []
-    best = heapq.nlargest(MOST_TREES, drawn, key=lambda tree: max(n["score"] for n in tree["nodes"]))
+    best = heapq.nlargest(MOST_TREES, drawn, key=_best)
     return sorted(best, key=lambda tree: (tree["document"], tree["nodes"][0]["start"]))
+
+
+def _best(tree: Told) -> float:
+    return max(float(node["score"]) for node in tree["nodes"])
 
 
 def _trees(one: Any) -> list[Told]:

@@ -73,9 +73,11 @@ class ChatShape(Shape):
             PROVIDER: told(run, calls),
         }
 
-    def first(self) -> dict[str, Any]:
-        """The chunk that opens a stream."""
-        return self._chunk({"role": "assistant", "content": ""})
+    def first(self, run: Run) -> dict[str, Any]:
+        """The chunk that opens a stream; it tells the evidence of the first words."""
+        found = [asdict(citation) for citation in run.citations]
+        told = {PROVIDER: {"citations": found}} if found else {}
+        return {**self._chunk({"role": "assistant", "content": ""}), **told}
 
     def piece(self, text: str) -> dict[str, Any]:
         """A chunk of text."""

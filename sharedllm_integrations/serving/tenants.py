@@ -8,7 +8,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,14 @@ DATA = "server"  # the folder beside a tenant's memory with its uploads and vect
 Wanted = tuple["Tenant", Member]
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The file that is being read, and the core's record of how far that is."""
+
+    member: Member
+    progress: Any
+
+
 class Tenant:
     """The folder of one tenant, with its memories.
 
@@ -41,10 +49,13 @@ class Tenant:
     home : Path
         The tenant's own memory, as ``sharedllm index --memory`` reads and writes it, too.
     catalog : Catalog
+    reading : Reading or None
+        What of its files is being read now.
     """
 
     def __init__(self, name: str, home: Path, llm: SharedLLM) -> None:
         self.name, self.home, self._llm = name, home, llm
+        self.reading: Reading | None = None
         open_memory(home, llm=llm, create=True)  # before anything else lies in its folder
         data = home / DATA
         data.mkdir(exist_ok=True)
@@ -85,6 +96,8 @@ class Tenant:
     def read(self, member: Member) -> bool:
         """Read a file into the memory that it is for; False if nobody wants it any more.
 
+        The model is given up to questions before each of its passes.
+
         Raises
         ------
         SharedLLMError
@@ -114,6 +127,13 @@ class Tenant:
             metadata=attributes,
             outline=given.outline,
         )
+
+    def progress(self, store: str, file: str) -> tuple[int, int | None]:
+        """The tokens of a file that are read, of all; None before they are counted."""
+        now = self.reading
+        if now is None or (now.member.store, now.member.file) != (store, file):
+            return 0, None
+        return now.progress.tokens_read, now.progress.tokens
 
     def set_attributes(self, store: str, id: str, attributes: dict[str, Any]) -> None:
         """Give a document of a vector store other attributes, by which it is filtered."""
@@ -182,12 +202,13 @@ class Ingestion:
     What is to be read stands in the catalogs: after a crash or a stop it is read then.
     """
 
-    def __init__(self, on_read: Callable[[str, float], None]) -> None:
+    def __init__(self, llm: SharedLLM, on_read: Callable[[str, float, int], None]) -> None:
+        self._llm = llm
         self._wanted: queue.Queue[Wanted | None] = queue.Queue()
         self._stopping = threading.Event()
         self._on_read = on_read
         self._thread = threading.Thread(target=self._run, name="sharedllm-ingestion", daemon=True)
-        self.oldest: float | None = None  # when what is read now was asked for
+        self._reading: Reading | None = None
 
     def start(self, tenants: Tenants) -> None:
         """Begin, with what was left unread."""
@@ -208,7 +229,8 @@ class Ingestion:
     @property
     def lag(self) -> float:
         """Seconds since the file was asked for that is being read now; 0 if none is."""
-        return 0.0 if self.oldest is None else max(0.0, time.time() - self.oldest)
+        now = self._reading
+        return 0.0 if now is None else max(0.0, time.time() - now.member.created_at)
 
     def stop(self) -> None:
         """Finish the file that is being read, and end."""
@@ -219,9 +241,11 @@ class Ingestion:
     def _run(self) -> None:
         while (wanted := self._wanted.get()) is not None and not self._stopping.is_set():
             tenant, member = wanted
-            self.oldest = float(member.created_at)
-            self._on_read(_read(tenant, member), self.lag)
-            self.oldest = None
+            with self._llm.encoder.in_background() as progress:
+                self._reading = tenant.reading = Reading(member, progress)
+                status = _read(tenant, member)
+                self._on_read(status, self.lag, progress.tokens_read)
+                self._reading = tenant.reading = None
 
 
 def read_named(path: Path, name: str) -> Any:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter
 
 from sharedllm_integrations.documents import place_of
+from sharedllm_integrations.report import PROVIDER
 from sharedllm_integrations.serving.backend import BackendOf, TenantOf
 from sharedllm_integrations.serving.catalog import Member, Store
 from sharedllm_integrations.serving.faults import ServingError, not_found
@@ -26,7 +27,7 @@ from sharedllm_integrations.serving.wire import (
 )
 
 if TYPE_CHECKING:
-    from sharedllm import Hit
+    from sharedllm import Hit, StoredDocument
 
 router = APIRouter(prefix="/v1/vector_stores")
 STATES = ("in_progress", "completed", "failed", "cancelled")
@@ -35,13 +36,20 @@ Told = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A file of a vector store: read by its memory, or a row that says what became of it."""
+    """A file of a vector store: read by its memory, or a row that says what became of it.
+
+    Attributes
+    ----------
+    tokens : of its text, once they are counted
+    """
 
     id: str
     attributes: Told
     status: str
     created_at: int
     bytes: int = 0
+    tokens_read: int = 0
+    tokens: int | None = None
     error: Told | None = None
     batch: str | None = None
 
@@ -233,13 +241,14 @@ def _want(
 def _all_held(tenant: Tenant, store: str) -> list[Held]:
     """The files of a vector store: rows first, then what its memory holds beside them."""
     made = tenant.catalog.store(store).created_at
-    sizes = {one.id: one for one in tenant.memory(store).list()}
-    rows = tenant.catalog.members(store)
-    found = [_of_row(row, sizes[row.file].bytes if row.file in sizes else 0) for row in rows]
+    rows = tenant.catalog.members(store)  # before the memory: what is completed is there
+    stored = {one.id: one for one in tenant.memory(store).list()}
+    found = [_of_row(row, tenant, stored.get(row.file)) for row in rows]
     known = {row.file for row in rows}
-    others = (one for id, one in sizes.items() if id not in known)
     return found + [
-        Held(one.id, dict(one.metadata), "completed", made, one.bytes) for one in others
+        Held(id, dict(one.metadata), "completed", made, one.bytes, one.tokens, one.tokens)
+        for id, one in stored.items()
+        if id not in known
     ]
 
 
@@ -250,9 +259,14 @@ def _held(tenant: Tenant, store: str, id: str) -> Held:
     return found
 
 
-def _of_row(row: Member, size: int) -> Held:
+def _of_row(row: Member, tenant: Tenant, stored: StoredDocument | None) -> Held:
     error = None if row.code is None else {"code": row.code, "message": row.message}
-    return Held(row.file, row.attributes, row.status, row.created_at, size, error, row.batch)
+    made = Held(row.file, row.attributes, row.status, row.created_at, error=error, batch=row.batch)
+    if row.status == "completed" and stored is not None:
+        size, tokens = stored.bytes, stored.tokens
+        return replace(made, bytes=size, tokens_read=tokens, tokens=tokens)
+    done, tokens = tenant.progress(row.store, row.file)
+    return replace(made, tokens_read=done, tokens=tokens)
 
 
 def _files(tenant: Tenant, store: str, status: str | None, batch: str | None = None) -> list[Told]:
@@ -273,6 +287,7 @@ def _member(store: str, held: Held) -> Told:
         "status": held.status,
         "last_error": held.error,
         "attributes": held.attributes,
+        PROVIDER: {"tokens_read": held.tokens_read, "tokens": held.tokens},
     }
 
 

@@ -6,10 +6,19 @@ and left alone; a field that is unknown is refused.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from sharedllm_integrations.serving.faults import ServingError
 
@@ -30,6 +39,21 @@ class Body(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _require_numbers(cls, given: Any) -> Any:
+        """Refuse NaN and infinities, which are no JSON, also where anything may stand."""
+        left = [given]
+        while left:
+            one = left.pop()
+            if isinstance(one, float) and not math.isfinite(one):
+                raise ValueError(f"it holds {one}, which is no JSON; give a number or null")
+            if isinstance(one, Mapping):
+                left += one.values()
+            elif isinstance(one, list):
+                left += one
+        return given
+
 
 class StreamOptions(Body):
     """What a stream tells beside the text."""
@@ -38,12 +62,12 @@ class StreamOptions(Body):
     include_obfuscation: bool | None = None
 
 
-class AnswerBody(Body):
-    """The fields that chat completions and completions have in common.
+class Asking(Body):
+    """The fields that all bodies which ask have in common.
 
     Attributes
     ----------
-    top_k, repetition_penalty : beyond OpenAI's, as vLLM names them
+    top_k, repetition_penalty, seed, stop : beyond OpenAI's in some, as vLLM names them
     section : searches only the sections that this names, as ``SearchConfig`` takes it
     """
 
@@ -56,15 +80,32 @@ class AnswerBody(Body):
     top_k: int | None = None
     repetition_penalty: float | None = None
     seed: int | None = None
-    max_tokens: PositiveInt | None = None
     section: Annotated[str, Field(min_length=1)] | None = None
+    user: str | None = None  # changes no answer
+
+
+def require_length(name: str, longest: int | None, most: int) -> None:
+    """Refuse an answer that may be longer than the server allows.
+
+    Raises
+    ------
+    ServingError
+    """
+    if longest is not None and longest > most:
+        raise ServingError(
+            f"{name} is {longest:,}; this server allows at most {most:,}", param=name
+        )
+
+
+class AnswerBody(Asking):
+    """The fields that chat completions and completions have in common."""
+
+    max_tokens: PositiveInt | None = None
     # one value of these is supported
     n: Literal[1] | None = None
     frequency_penalty: Literal[0] | None = None
     presence_penalty: Literal[0] | None = None
     logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
-    # these change no answer
-    user: str | None = None
 
     def options(self, most: int) -> dict[str, Any]:
         """The options of one call, as the adapters' fields name them.
@@ -75,11 +116,7 @@ class AnswerBody(Body):
             If the answer may be longer than the server allows.
         """
         longest = self.longest
-        if longest is not None and longest > most:
-            raise ServingError(
-                f"max_tokens is {longest:,}; this server allows at most {most:,}",
-                param="max_tokens",
-            )
+        require_length("max_tokens", longest, most)
         names = ("temperature", "top_p", "top_k", "repetition_penalty", "seed", "section", "stop")
         given = {name: getattr(self, name) for name in names}
         return {k: v for k, v in {**given, "max_tokens": longest}.items() if v is not None}

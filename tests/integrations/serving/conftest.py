@@ -18,6 +18,7 @@ from sharedllm_integrations.serving import ServerConfig, create_app
 from tests.conftest import DOCUMENTS
 
 Serve = Callable[..., str]
+PATIENCE = 20  # seconds, against hangs
 
 
 @contextmanager
@@ -83,3 +84,11 @@ def read(client: openai.OpenAI, store: str, text: str, name: str, **more: Any) -
     )
     assert done.status == "completed", done.last_error
     return file.id
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Return once `true` is."""
+    end = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < end, "it did not come true"
+        time.sleep(0.01)

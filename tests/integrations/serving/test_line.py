@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,10 +14,9 @@ from sharedllm import SharedLLM
 from sharedllm_integrations.errors import AnswerTimeoutError
 from sharedllm_integrations.serving.faults import ServingError
 from sharedllm_integrations.serving.limits import Line
-from tests.integrations.serving.conftest import Serve, client_of, model_of
+from tests.integrations.serving.conftest import PATIENCE, Serve, client_of, model_of, until
 
 ASKED: Any = [{"role": "user", "content": "Who lit the lamp?"}]
-PATIENCE = 20  # seconds, against hangs
 
 
 class Held:
@@ -44,7 +42,7 @@ class Held:
 
 class _Endless:
     def __init__(self, held: Held, answer: Any) -> None:
-        self._held, self.answer = held, answer
+        self._held, self.answer, self.citations = held, answer, answer.citations
         held.running += 1
 
     def __iter__(self) -> Any:
@@ -54,13 +52,6 @@ class _Endless:
                 yield "x"
         finally:
             self._held.ended += 1
-
-
-def until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not true():
-        assert time.monotonic() < end, "it did not come true"
-        time.sleep(0.01)
 
 
 @pytest.fixture

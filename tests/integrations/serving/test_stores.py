@@ -15,9 +15,10 @@ import openai
 import pytest
 
 from sharedllm import SharedLLM
+from sharedllm.encoding import document_encoder
 from sharedllm_integrations.serving.catalog import Catalog
 from sharedllm_integrations.serving.wire import MemberBody
-from tests.integrations.serving.conftest import Serve, client_of, read
+from tests.integrations.serving.conftest import Serve, client_of, read, until
 from tests.texts import FERRY, GARDEN, STORY
 
 
@@ -296,3 +297,34 @@ def test_an_upload_of_unknown_length_is_bounded(tmp_path: Path) -> None:
         catalog.keep(io.BytesIO(b"x" * 11), "a", "assistants", 10)
     assert catalog.files() == []
     catalog.close()
+
+
+def test_a_files_status_says_how_far_it_is_read(
+    serve: Serve, llm: SharedLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(document_encoder, "PATIENCE_S", 60)
+    address = serve()
+    client = client_of(address)
+    first, second = upload(client, STORY * 5), upload(client, GARDEN)
+
+    def told(id: str) -> tuple[str, int, int | None]:
+        file = client.vector_stores.files.retrieve(id, vector_store_id="vs_main")
+        own: Any = file.model_extra
+        assert set(own["sharedllm"]) == {"tokens_read", "tokens"}
+        return file.status, own["sharedllm"]["tokens_read"], own["sharedllm"]["tokens"]
+
+    with llm.encoder.lock.question():  # ingestion waits for it
+        for id in (first, second):
+            client.vector_stores.files.create(file_id=id, vector_store_id="vs_main")
+        until(lambda: told(first)[2] is not None)
+        status, done, tokens = told(first)
+        assert (status, done) == ("in_progress", 0)
+        assert told(second) == ("in_progress", 0, None)
+        listed: Any = client.vector_stores.files.list("vs_main", order="asc").data[0].model_extra
+        assert listed["sharedllm"] == {"tokens_read": 0, "tokens": tokens}
+        assert "sharedllm:num_files_waiting 1.0" in httpx.get(f"{address}/metrics").text
+    until(lambda: told(second)[0] == "completed")
+    assert told(first) == ("completed", tokens, tokens)
+    until(lambda: "sharedllm:ingest_lag_seconds 0.0" in httpx.get(f"{address}/metrics").text)
+    figures = httpx.get(f"{address}/metrics").text
+    assert f"sharedllm:ingested_tokens_total {tokens + told(second)[1]}.0" in figures
