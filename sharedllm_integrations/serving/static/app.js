@@ -28,7 +28,7 @@ async function boot() {
 }
 
 function broken(error) {
-  document.body.classList.add("ready");
+  document.body.classList.add("ready", "empty", "broken");
   fill(
     byId("turns"),
     el("div", { class: "blank", role: "alert" }, el("h2", {}, "The server does not answer"), el("p", { class: "quiet" }, error.message), el("button", { onclick: () => location.reload() }, "Try again")),

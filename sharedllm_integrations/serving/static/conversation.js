@@ -281,7 +281,7 @@ function showWaiting(view, passed) {
   }
   const doing = turn.answer ? "Writing" : `Searching ${counted(inScope().length, "document")}`;
   const took = passed >= 2 ? ` · ${seconds(passed)}` : "";
-  const slow = passed > SLOW && !turn.answer ? " A question about all of the documents is read part by part: that may take minutes. You can stop it." : "";
+  const slow = passed > SLOW && !turn.answer ? el("span", { class: "slow" }, "A question about all of a document, such as a summary, is read part by part: that may take minutes. You can stop it.") : "";
   fill(view.status, el("span", { class: "pulse" }), `${doing}${took}`, slow);
 }
 

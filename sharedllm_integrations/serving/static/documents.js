@@ -5,7 +5,7 @@ import { byId, counted, el, fill, number, say, toast } from "./dom.js";
 import { documentOf, kept, read, state, tidy, waiting } from "./state.js";
 
 const SHOWN = 200; // documents in the list; what is beyond is found by its name
-const POLL = 1000;
+const [SOON, LATER] = [250, 1500]; // milliseconds between looks at what is being read
 const FOLLOWED = 4; // files whose progress is asked for at a time
 const MAIN = "vs_main";
 
@@ -15,6 +15,7 @@ let switched = () => {};
 const uploads = []; // { name, share, error, stop }
 const progress = new Map(); // id -> { tokens_read, tokens }
 let polling = 0;
+let pause = SOON;
 let uploading = false;
 
 export function start(onChange, onOpen, onSwitch) {
@@ -28,6 +29,7 @@ export function start(onChange, onOpen, onSwitch) {
   byId("store").onchange = (event) => attempt(() => choose(event.target.value)).then(switched);
   byId("store-new").onclick = makeStore;
   byId("store-remove").onclick = removeStore;
+  byId("name-cancel").onclick = () => byId("name-dialog").close();
   startDrop();
 }
 
@@ -61,7 +63,7 @@ function makeStore() {
   dialog.returnValue = "";
   dialog.onclose = async () => {
     const name = byId("name").value.trim();
-    if (dialog.returnValue === "cancel" || dialog.returnValue === "" || !name) return;
+    if (dialog.returnValue !== "make" || !name) return;
     await attempt(async () => {
       const made = await post(routes.stores, { name });
       state.stores.push(made);
@@ -106,7 +108,8 @@ export async function refresh() {
   tidy();
   show();
   changed();
-  if (waiting().length && !polling) polling = setTimeout(poll, POLL);
+  if (!waiting().length) pause = SOON;
+  else if (!polling) polling = setTimeout(poll, pause);
 }
 
 function told(one) {
@@ -116,6 +119,7 @@ function told(one) {
 
 async function poll() {
   polling = 0;
+  pause = Math.min(LATER, 1.5 * pause);
   const store = state.store;
   try {
     await Promise.all(
@@ -127,7 +131,7 @@ async function poll() {
     await refresh();
   } catch (error) {
     if (error.status === 401) return;
-    polling = setTimeout(poll, 3 * POLL); // the server is away; what it has taken is not lost
+    polling = setTimeout(poll, 2 * LATER); // the server is away; what it has taken is not lost
   }
 }
 
@@ -213,7 +217,7 @@ function showProgress(row, one) {
   const at = progress.get(one.id);
   const line = row.querySelector(".state");
   const first = waiting()[0]?.id === one.id;
-  bar.hidden = !at && !first; // a bar that moves says that work is done
+  bar.hidden = !at?.tokens_read && !first; // a bar that moves says that work is done
   if (at?.tokens) {
     bar.max = at.tokens;
     bar.value = at.tokens_read;
@@ -320,6 +324,7 @@ async function send() {
       bar.remove();
       one.row.className = "document failed";
       line.replaceWith(el("p", { class: "problem" }, error.message));
+      changed();
     }
   }
   uploading = false;

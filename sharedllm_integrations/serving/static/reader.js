@@ -297,12 +297,14 @@ function jump(event) {
   go(Math.min(at, now.characters - 1), { start: at, end: at }).catch((error) => toast(error.message));
 }
 
-/** The first character in sight. */
-function topCharacter() {
-  const top = part("scroller").getBoundingClientRect().top + 4;
+const topCharacter = () => characterAt(4);
+
+/** The character that is seen so many pixels below the top of the text's frame. */
+function characterAt(below) {
+  const top = part("scroller").getBoundingClientRect().top + below;
   const spans = [...part("text").querySelectorAll("span[data-start]")];
   const first = spans.find((one) => one.getBoundingClientRect().bottom > top);
-  if (!first) return now.low;
+  if (!first) return spans.length && below > 4 ? now.high : now.low;
   const box = first.getBoundingClientRect();
   const share = Math.min(1, Math.max(0, (top - box.top) / Math.max(1, box.height)));
   return Number(first.dataset.start) + Math.floor(share * first.textContent.length);
@@ -318,7 +320,7 @@ function showPlace() {
   const mark = part("window");
   mark.style.left = `${(100 * at) / length}%`;
   mark.style.width = `${Math.max(0.4, (100 * seen * (now.high - now.low)) / length)}%`;
-  const section = sectionAt(at);
+  const section = sectionSeen(at);
   const words = [now.pages.length ? `page ${number(pageAt(at))} of ${number(now.pages.length)}` : `character ${number(at)}`];
   fill(part("here"), words);
   const menu = part("contents");
@@ -326,7 +328,13 @@ function showPlace() {
   part("within").hidden = section < 0;
 }
 
-const sectionAt = (character) => now.sections.findLastIndex((one) => one.start <= character);
+/** The section at the top of what is seen; the one that was picked, as long as its beginning is seen. */
+function sectionSeen(top) {
+  const picked = now.sections[now.picked];
+  if (picked && top <= picked.start && picked.start <= characterAt(part("scroller").clientHeight - 4)) return now.picked;
+  now.picked = null;
+  return now.sections.findLastIndex((one) => one.start <= top);
+}
 
 function showContents() {
   const menu = part("contents");
@@ -340,12 +348,13 @@ function showContents() {
 function toSection(index) {
   const one = now.sections[Number(index)];
   now.at = null;
+  now.picked = Number(index);
   go(one.start, { start: one.start, end: one.start }).catch((error) => toast(error.message));
 }
 
 /** Let questions read only the section that is in sight. */
 function within() {
-  const index = sectionAt(topCharacter());
+  const index = sectionSeen(topCharacter());
   if (index < 0) return;
   const path = [];
   let level = Infinity;
