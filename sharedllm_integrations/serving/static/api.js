@@ -3,9 +3,10 @@
 const KEY = "sharedllm-key";
 
 export class ServerError extends Error {
-  constructor(status, message, after = 0) {
+  constructor(status, message, after = 0, code = null) {
     super(message);
     this.status = status;
+    this.code = code;
     this.after = after; // seconds after which to try again
   }
 }
@@ -40,13 +41,15 @@ async function request(path, { method = "GET", body, signal } = {}) {
 
 async function failed(status, body, after) {
   let message = `The server answered ${status}.`;
+  let code = null;
   try {
-    message = JSON.parse(body).error.message || message;
+    const told = JSON.parse(body).error;
+    [message, code] = [told.message || message, told.code];
   } catch {
     // not the server's own answer, but that of a proxy before it: the status says it all
   }
   if (status === 401) unauthorized();
-  return new ServerError(status, message, Number(after) || 0);
+  return new ServerError(status, message, Number(after) || 0, code);
 }
 
 export const get = async (path) => (await request(path)).json();
@@ -75,7 +78,7 @@ export async function* events(path, body, signal) {
       const data = event.replace(/^data: ?/gm, "");
       if (data === "[DONE]") return;
       const value = JSON.parse(data);
-      if (value.error) throw new ServerError(500, value.error.message);
+      if (value.error) throw new ServerError(500, value.error.message, 0, value.error.code);
       yield value;
     }
   }

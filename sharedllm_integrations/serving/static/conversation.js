@@ -13,6 +13,7 @@ const SLOW = 12; // seconds after which the page says why it may take longer
 const STEP = 140; // milliseconds between passages that light up
 const WIDE = "(min-width: 1180px)"; // the document stands beside the answer
 const MOST_TRIES = 6;
+const MOST_TURNS = 16; // that a question brings along
 const LONG = 160; // characters of an answer that is set smaller
 const MORE = 4; // times as many tokens, when an answer was cut
 
@@ -176,14 +177,16 @@ function save() {
   kept();
 }
 
+/** The turns that a question brings along, and what it reads. */
 function bodyFor(turn) {
-  const messages = [];
-  for (const one of conversation.turns) {
-    if (one !== turn && one.state !== "done") continue; // what was not answered is no turn
-    messages.push({ role: "user", content: one.question });
-    if (one === turn) break;
-    messages.push({ role: "assistant", content: one.answer });
-  }
+  const before = conversation.turns.slice(0, conversation.turns.indexOf(turn)).filter((one) => one.state === "done");
+  turn.along ??= MOST_TURNS;
+  turn.left = Math.max(0, before.length - turn.along); // said below the answer
+  const messages = before.slice(turn.left).flatMap((one) => [
+    { role: "user", content: one.question },
+    { role: "assistant", content: one.answer },
+  ]);
+  messages.push({ role: "user", content: turn.question });
   return { messages, filters: turn.filters, section: turn.section };
 }
 
@@ -192,10 +195,9 @@ async function stream(view, signal) {
   const begun = performance.now();
   const since = () => (performance.now() - begun) / 1000;
   const clock = setInterval(() => showWaiting(view, since()), 250);
-  const { messages, filters: where, section } = bodyFor(turn);
+  const { filters: where, section } = turn;
   const body = {
     model: state.model,
-    messages,
     stream: true,
     stream_options: { include_usage: true },
     tools: [{ type: "file_search", vector_store_ids: [state.store], ...(where ? { filters: where } : {}) }],
@@ -205,7 +207,8 @@ async function stream(view, signal) {
   try {
     showWaiting(view, 0);
     await withPatience(view, signal, async () => {
-      for await (const event of events(routes.chat, body, signal)) take(view, event);
+      const { messages } = bodyFor(turn);
+      for await (const event of events(routes.chat, { ...body, messages }, signal)) take(view, event);
     });
     turn.state = "done";
     say(`Answer: ${turn.answer}. ${counted(turn.citations.length, "passage")}.`);
@@ -220,14 +223,19 @@ async function stream(view, signal) {
   await finish(view, true);
 }
 
-/** Try again when the server is busy and says when. */
+/** Try again when the server is busy and says when; with less of a conversation that is too long. */
 async function withPatience(view, signal, work) {
-  for (let attempt = 1; ; attempt += 1) {
+  for (let attempt = 1; ; ) {
     try {
       return await work();
     } catch (error) {
+      if (error.code === "context_length_exceeded" && view.turn.along && conversation.turns.length > 1) {
+        view.turn.along = Math.floor(view.turn.along / 2);
+        continue;
+      }
       if (!error.after || attempt === MOST_TRIES) throw error;
       view.patience = performance.now() + 1000 * error.after;
+      attempt += 1;
       await Promise.race([wait(1000 * error.after), new Promise((done) => signal.addEventListener("abort", done))]);
       if (signal.aborted) throw new DOMException("stopped", "AbortError");
       view.patience = 0;
@@ -311,6 +319,7 @@ function notes(view) {
   if (turn.unsupported.length) out.push(el("p", { class: "warning", role: "note" }, `In none of the passages: ${[...new Set(turn.unsupported)].join(", ")}`));
   if (turn.finish === "length") out.push(el("p", { class: "warning" }, "The answer was cut at its longest length. ", again("Let it write more", { most: MORE * (turn.most ?? turn.written ?? 256) })));
   if (!turn.answer.trim()) out.push(el("p", { class: "warning" }, "The model wrote nothing. ", again("Ask again")));
+  if (turn.left) out.push(el("p", { class: "quiet" }, turn.along ? `Asked with the last ${counted(turn.along, "turn")} of this conversation only.` : "Asked without the conversation before it, which is too long for the model."));
   if (!turn.citations.length) out.push(el("p", { class: "quiet" }, "No passage was given to the model."));
   return out;
 }

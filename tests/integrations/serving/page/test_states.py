@@ -70,6 +70,25 @@ def test_a_busy_server_is_asked_again(library: str, show: Open) -> None:
     assert len(asked) == 2
 
 
+def test_a_conversation_that_is_too_long(library: str, show: Open) -> None:
+    page, lengths = show(library), list[int]()
+
+    def narrow(route: Route) -> None:
+        messages = (route.request.post_data_json or {})["messages"]
+        lengths.append(len(messages))
+        if len(messages) > 3:
+            told_why = {"message": "too long", "code": "context_length_exceeded"}
+            route.fulfill(status=400, json={"error": told_why})
+        else:
+            route.fulfill(content_type="text/event-stream", body=told("at seven"))
+
+    page.route(CHAT, narrow)
+    for question in ("One?", "Two?", "Three?"):
+        ask(page, question)
+    assert lengths == [1, 3, 5, 5, 5, 5, 3]  # the last 16, 8, 4, 2 turns, then 1
+    assert "Asked with the last 1 turn of this" in page.locator(".notes").last.inner_text()
+
+
 @pytest.mark.parametrize("how", ["refused", "away", "broken"])
 def test_an_error_is_told_and_the_question_kept(library: str, show: Open, how: str) -> None:
     page = show(library)
