@@ -61,10 +61,18 @@ class Background:
     tokens : int or None
         Of the texts so far, once they are cut.
     tokens_read : int
+    stopped : bool
+        Set by anyone, ends the reading before its next pass with :class:`ReadingStopped`. A memory
+        keeps the chunks that it has, so that the same addition goes on there.
     """
 
     tokens: int | None = None
     tokens_read: int = 0
+    stopped: bool = False
+
+
+class ReadingStopped(Exception):  # noqa: N818  # no error: it was asked for
+    """The reading in the background was stopped."""
 
 
 _background: ContextVar[Background | None] = ContextVar("background", default=None)
@@ -99,8 +107,11 @@ class ModelLock:
     @contextmanager
     def turn(self) -> Iterator[None]:
         """Hold the model for one pass; a thread in the background lets questions go first."""
-        if _background.get() is not None:
+        background = _background.get()
+        if background is not None:
             self.wait_for_idle(PATIENCE_S)
+            if background.stopped:
+                raise ReadingStopped
         with self.forward:
             yield
 

@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any
 from sharedllm_integrations.errors import MissingFrameworkError
 
 if TYPE_CHECKING:
-    from sharedllm_integrations.serving.app import bound_socket, create_app, load_model, run
+    from sharedllm_integrations.serving.app import create_app, load_model
     from sharedllm_integrations.serving.config import ServerConfig
     from sharedllm_integrations.serving.keys import add_key
+    from sharedllm_integrations.serving.running import bound_socket, run
 
 _HOMES = {
     "ServerConfig": "config",
-    "bound_socket": "app",
+    "bound_socket": "running",
     "create_app": "app",
     "load_model": "app",
-    "run": "app",
+    "run": "running",
     "add_key": "keys",
 }
 _BROUGHT = ("pydantic", "fastapi", "starlette", "uvicorn", "prometheus_client")

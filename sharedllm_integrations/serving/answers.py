@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, aclosing, suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from sharedllm_integrations.engine import Run
+from sharedllm_integrations.engine import Engine, Plan, Run
 from sharedllm_integrations.serving import asking
 from sharedllm_integrations.serving.backend import Backend, BackendOf, TenantOf
 from sharedllm_integrations.serving.faults import ServingError, fault_of
@@ -24,6 +25,8 @@ from sharedllm_integrations.tool_calling import Call
 from sharedllm_integrations.worker import in_thread, iterated
 
 router = APIRouter()
+READING_SHARE = 0.5  # of the time that is left, of which a whole is read; then it is written
+KEEP_ALIVE_S = 15.0
 Chunk = dict[str, Any]
 Chunks = AsyncGenerator[Chunk]
 Ask = Callable[[], asking.Asked]
@@ -31,9 +34,15 @@ Ask = Callable[[], asking.Asked]
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """The beginning of an answer: its documents are found, and the model reads."""
+    """The beginning of an answer: its documents are found, and the model reads.
+
+    Attributes
+    ----------
+    whole : all of the documents, which takes a while
+    """
 
     run: Run
+    whole: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,28 +96,43 @@ async def answered(backend: Backend, ask: Ask) -> AsyncGenerator[Begun | str | E
     Dropping this ends the answer, and lets the next request run.
     """
     clock = Clock(backend.metrics)
-    async with backend.turn():
+    async with AsyncExitStack() as held:
+        await held.enter_async_context(backend.turn())
         clock.begun()
         engine, request = await in_thread(ask)
-
-        def events() -> Iterator[Begun | str | Ended]:
-            run = engine.start(request, since=clock.since)
-            yield Begun(run)
-            held = run.form.held_calls()
-            for piece in run:
-                shown = held.feed(piece)
-                if shown:
-                    yield shown
-            rest = held.text
-            yield Ended(run, *(run.form.read(rest, run.finish_reason) if rest else ("", [])))
-
-        async with aclosing(iterated(events, request.cancelled)) as pieces:
-            async for event in pieces:
+        plan = await in_thread(lambda: engine.plan(request, since=clock.since), request.cancelled)
+        whole = await in_thread(lambda: engine.reads_whole(plan))
+        if whole:  # short questions go on meanwhile; readings of the whole wait for each other
+            await held.aclose()
+            await held.enter_async_context(backend.long_turn(plan.deadline))
+            plan = _bounded(plan)
+        async with aclosing(iterated(lambda: _parts(engine, plan, whole), request.cancelled)) as it:
+            async for event in it:
                 if isinstance(event, Ended):
                     clock.ended(event.run.finish_reason, event.run.usage)
                 elif isinstance(event, str):
                     clock.piece()
                 yield event
+
+
+def _parts(engine: Engine, plan: Plan, whole: bool) -> Iterator[Begun | str | Ended]:
+    run = engine.begin(plan)
+    yield Begun(run, whole)
+    held = run.form.held_calls()
+    for piece in run:
+        shown = held.feed(piece)
+        if shown:
+            yield shown
+    rest = held.text
+    yield Ended(run, *(run.form.read(rest, run.finish_reason) if rest else ("", [])))
+
+
+def _bounded(plan: Plan) -> Plan:
+    """`plan` with a bound of its reading, so that there is time left to write what was read."""
+    left = READING_SHARE * max(0.0, plan.deadline - time.monotonic())
+    given = plan.options.get("max_seconds")
+    bound = left if given is None else min(left, float(given))
+    return replace(plan, options={**plan.options, "max_seconds": bound})
 
 
 async def runs(backend: Backend, asks: list[Ask]) -> list[Run]:
@@ -122,20 +146,21 @@ async def runs(backend: Backend, asks: list[Ask]) -> list[Run]:
 
 async def _chat_events(backend: Backend, ask: Ask, shape: ChatShape, body: AnswerBody) -> Chunks:
     length, begun = 0, False
+    run: Run | None = None  # whose evidence is there when its words come; a whole reading's is not
     async with aclosing(answered(backend, ask)) as events:
         async for event in events:
-            if isinstance(event, Begun):
+            if isinstance(event, Begun) and not event.whole:
                 run = event.run
                 continue  # what the model refuses is still an error of HTTP
             if not begun:
                 begun = True
-                yield shape.first(run)
+                yield shape.first(run.citations if run else ())
             if isinstance(event, Ended):
                 for chunk in shape.last(event.run, event.text, event.calls, length):
                     yield chunk
                 if body.tells_usage:
                     yield shape.usage(event.run)
-            else:
+            elif isinstance(event, str):
                 length += len(event)
                 yield shape.piece(event)
 
@@ -155,25 +180,37 @@ async def _text_events(backend: Backend, ask: Ask, shape: TextShape, body: Answe
 
 
 async def _streamed(http: Request, chunks: Chunks) -> Response:
-    """A stream of events; what is refused before the first of them is an error of HTTP.
-
-    The first may take long, and a client that goes away until then ends the answer, too.
-    """
-    try:
-        first = await while_wanted(http, anext(chunks))
-    except BaseException:
-        await chunks.aclose()
-        raise
-    return event_stream(_events(first, chunks))
+    """A stream of events; what is refused before the first of them is an error of HTTP."""
+    return event_stream(_events(await while_wanted(http, anext(chunks)), chunks))
 
 
-def event_stream(events: AsyncIterator[str]) -> Response:
+def event_stream(events: AsyncGenerator[str]) -> Response:
     """A response of server-sent events."""
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+    kept = kept_alive(events)
+    return StreamingResponse(kept, media_type="text/event-stream", headers=headers)
 
 
-async def _events(first: Chunk, chunks: Chunks) -> AsyncIterator[str]:
+async def kept_alive(events: AsyncGenerator[str]) -> AsyncIterator[str]:
+    """`events`, with comments in between where none comes for long: proxies drop idle streams."""
+    async with aclosing(events):
+        while True:
+            coming = asyncio.ensure_future(anext(events, None))
+            try:
+                while not (await asyncio.wait({coming}, timeout=KEEP_ALIVE_S))[0]:
+                    yield ": the model reads\n\n"
+            finally:
+                if not coming.done():
+                    coming.cancel()
+                    with suppress(asyncio.CancelledError):
+                        await coming
+            event = coming.result()
+            if event is None:
+                return
+            yield event
+
+
+async def _events(first: Chunk, chunks: Chunks) -> AsyncGenerator[str]:
     try:
         yield _event(first)
         async for chunk in chunks:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
 
@@ -34,8 +32,6 @@ from sharedllm_integrations.worker import in_thread
 if TYPE_CHECKING:
     from sharedllm import SharedLLM
 
-DRAIN_S = 30  # seconds that running answers get at the end
-
 
 def load_model(config: ServerConfig) -> SharedLLM:
     """The model that `config` names, else the one that its memory was made with.
@@ -57,7 +53,7 @@ def load_model(config: ServerConfig) -> SharedLLM:
         return Engine(fields).llm
     if not there:
         return Engine(fields).llm
-    return Engine(fields, memory=open_memory(config.memory)).llm
+    return Engine(fields, memory=open_memory(config.memory.absolute())).llm
 
 
 def create_app(config: ServerConfig, llm: SharedLLM | None = None) -> FastAPI:
@@ -85,6 +81,7 @@ def create_app(config: ServerConfig, llm: SharedLLM | None = None) -> FastAPI:
     app.include_router(page.router)
     _add_state(app)
     answer_faults(app)
+    app.add_middleware(vector_stores.SlashedIds)
     app.add_middleware(BodyLimit, config.max_body, config.max_upload)
     if config.keys is None:
         app.add_middleware(OwnPages)
@@ -122,31 +119,3 @@ def _add_state(app: FastAPI) -> None:
         if name != backend.model_name:
             raise not_found("model", name)
         return model_card(name, backend.started)
-
-
-def bound_socket(config: ServerConfig) -> socket.socket:
-    """The socket of the server's address, bound before a model is loaded for it.
-
-    Raises
-    ------
-    SetupError
-        If the address cannot be had.
-    """
-    try:
-        kind, _, _, _, address = socket.getaddrinfo(
-            config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        return socket.create_server(address[:2], family=kind)
-    except OSError as error:
-        raise SetupError(
-            f"{config.host}:{config.port} cannot be served: {error.strerror or error}; give "
-            "another host or port"
-        ) from error
-
-
-def run(config: ServerConfig, llm: SharedLLM, bound: socket.socket) -> None:
-    """Serve at `bound` until SIGINT or SIGTERM; answers that run then are finished."""
-    own = uvicorn.Config(
-        create_app(config, llm), log_level="warning", timeout_graceful_shutdown=DRAIN_S
-    )
-    uvicorn.Server(own).run([bound])

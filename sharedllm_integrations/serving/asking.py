@@ -1,6 +1,6 @@
 """A request's body -> the engine that answers it, and the engine's request.
 
-What is read, in this order: the vector store that a file_search names; else the documents that the
+What is read, in this order: the vector stores that a file_search names; else the documents that the
 messages bring, as files or as long text; else the tenant's own memory, if it holds anything.
 """
 
@@ -34,10 +34,11 @@ from sharedllm_integrations.serving.wire import ChatBody, ChatMessage, Completio
 from sharedllm_integrations.settings import AnswerFields, Reads
 
 if TYPE_CHECKING:
-    from sharedllm import SharedLLM
+    from sharedllm import SharedLLM, TreeMemory
 
 Asked = tuple[Engine, Request]
 HINT = "Give a whole document as {'type': 'file', 'file': {'file_id'}} or {'file': {'file_data'}}"
+HISTORY = "<chat_history>"
 TEXTS = ("text", "input_text", "output_text", "refusal")
 
 
@@ -47,6 +48,33 @@ class ServedFields(AnswerFields):
     def request(self, messages: Sequence[Message], given: Mapping[str, Any]) -> Request:
         """The engine's request; `given` are options of this question."""
         return self._request(messages, given)
+
+
+class ServedEngine(Engine):
+    """The engine of one question.
+
+    Parameters
+    ----------
+    named : the client names what is read, so that nothing else may take its place
+    """
+
+    def __init__(
+        self, fields: ServedFields, *, also: Sequence[TreeMemory] = (), named: bool
+    ) -> None:
+        super().__init__(fields, also=also)
+        self._named = named
+
+    def _require_documents(self) -> None:
+        """Require none: what is empty was looked at before, or has been emptied since."""
+
+    def _refuse_to_read_nothing(self, filter: Mapping[str, Any] | None) -> None:
+        if self._named:
+            raise ServingError(
+                "the documents of the vector stores were deleted while the question waited",
+                status=409,
+                code="conflict",
+                param="tools",
+            )
 
 
 def chat(body: ChatBody, tenant: Tenant, llm: SharedLLM, *, most: int, timeout: float) -> Asked:
@@ -69,12 +97,13 @@ def chat(body: ChatBody, tenant: Tenant, llm: SharedLLM, *, most: int, timeout: 
         "response_format": body.response_format,
     }
     if search is None:
-        fields = _fields(tenant, llm, _store_for(messages, tenant), timeout)
+        stores = _stores_for(messages, tenant)
     else:
-        _require_documents(tenant, search.store)
-        fields = _fields(tenant, llm, search.store, timeout)
-        given["filter"] = filter_of(search.filters)
-    return Engine(fields), fields.request(messages, given)
+        where = filter_of(search.filters)
+        stores = _holding(tenant, search.stores, where)
+        given |= {"filter": where, **search.options(body.scope)}
+    named = search is not None
+    return _asked(tenant, llm, stores, timeout, messages, given, named=named)
 
 
 def completion(
@@ -82,28 +111,63 @@ def completion(
 ) -> Asked:
     """The engine and the request of one prompt of a completion."""
     messages = [Message(role="user", parts=(prompt,))]
-    fields = _fields(tenant, llm, _store_for(messages, tenant), timeout)
-    return Engine(fields), fields.request(messages, body.options(most))
+    stores = _stores_for(messages, tenant)
+    return _asked(tenant, llm, stores, timeout, messages, body.options(most))
 
 
-def _fields(tenant: Tenant, llm: SharedLLM, store: str | None, timeout: float) -> ServedFields:
-    memory = None if store is None else tenant.memory(store)
-    reads: Reads = "prompt" if memory is None else "memory"
-    return ServedFields(llm=llm, memory=memory, tenant=tenant.name, reads=reads, timeout=timeout)
+def _asked(
+    tenant: Tenant,
+    llm: SharedLLM,
+    stores: Sequence[str],
+    timeout: float,
+    messages: Sequence[Message],
+    given: Mapping[str, Any],
+    *,
+    named: bool = False,
+) -> Asked:
+    memories = [tenant.memory(store) for store in stores]
+    tenant.catalog.note_active(stores)
+    reads: Reads = "memory" if memories else "prompt"
+    first = memories[0] if memories else None
+    fields = ServedFields(llm=llm, memory=first, tenant=tenant.name, reads=reads, timeout=timeout)
+    engine = ServedEngine(fields, also=memories[1:], named=named)
+    return engine, fields.request(messages, given)
 
 
-def _store_for(messages: Sequence[Message], tenant: Tenant) -> str | None:
-    """The vector store of a question that names none."""
+def _stores_for(messages: Sequence[Message], tenant: Tenant) -> list[str]:
+    """The vector stores of a question that names none.
+
+    A chat page (Open WebUI) also asks for a title, tags and further questions of a conversation,
+    which it puts between these marks: that is about no document, and would read all of them.
+    """
+    asked = next((one for one in reversed(messages) if one.role == "user"), None)
+    if asked is not None and any(HISTORY in text for text in asked.texts):
+        return []
     parts = [part for one in messages if one.role == "user" for part in one.parts]
     brings = any(isinstance(part, GivenText) or len(part) >= LONG_TEXT for part in parts)
-    return None if brings or not len(tenant.memory(MAIN)) else MAIN
+    return [] if brings or not len(tenant.memory(MAIN)) else [MAIN]
 
 
-def _require_documents(tenant: Tenant, store: str) -> None:
-    if not len(tenant.memory(store)):
-        waiting = sum(one.status == "in_progress" for one in tenant.catalog.members(store))
-        todo = f"{waiting} files are still being read" if waiting else "add files to it"
-        raise ServingError(f"the vector store {store!r} holds no document: {todo}", param="tools")
+def _holding(tenant: Tenant, stores: Sequence[str], where: Mapping[str, Any] | None) -> list[str]:
+    """Those of `stores` that hold a document which the filter lets through.
+
+    Raises
+    ------
+    ServingError
+        If one is not there, or none holds any.
+    """
+    memories = {store: tenant.memory(store) for store in stores}
+    found = [id for id, one in memories.items() if (one.list(where) if where else len(one))]
+    if not found:
+        members = [one for store in stores for one in tenant.catalog.members(store)]
+        waiting = sum(one.status == "in_progress" for one in members)
+        todo = f"{waiting} files are still being read" if waiting else "add files"
+        let = " that the filters let through" if where else ""
+        named = ", ".join(map(repr, stores))
+        raise ServingError(
+            f"no document{let} is in the vector store {named}: {todo}", param="tools"
+        )
+    return found
 
 
 # -- messages --------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import Depends, Request
 
 from sharedllm_integrations.serving.config import ServerConfig
-from sharedllm_integrations.serving.faults import ServingError
+from sharedllm_integrations.serving.faults import ServingError, hide_paths
 from sharedllm_integrations.serving.keys import KeyFile
 from sharedllm_integrations.serving.limits import Line
 from sharedllm_integrations.serving.metrics import Metrics
@@ -19,6 +20,7 @@ from sharedllm_integrations.serving.tenants import Ingestion, Tenant, Tenants
 if TYPE_CHECKING:
     from sharedllm import SharedLLM
 
+logger = logging.getLogger(__name__)
 AT_ONCE = 8  # answers of a reader elsewhere, which batches them; as many as there are threads
 
 
@@ -36,19 +38,29 @@ class Backend:
         self.started = int(time.time())
         self.keys = None if config.keys is None else KeyFile.read(config.keys)
         self.line = Line(AT_ONCE if llm.reader.shares else 1, config.max_waiting)
+        self.long_line = Line(1, config.max_waiting)
         self.ingestion = Ingestion(llm, self._note_file)
-        self.metrics = Metrics(self.line, self.ingestion)
+        self.metrics = Metrics((self.line, self.long_line), self.ingestion)
         self.model_name = str(config.reader_model or llm.reader.name)
         names = None if self.keys is None else list(self.keys.tenants)
-        self.tenants = Tenants(config.memory, llm, names)
+        root = config.memory.absolute()
+        hide_paths(root)
+        self.tenants = Tenants(root, llm, names)
         self.ready = True
         self.ingestion.start(self.tenants)
 
     def close(self) -> None:
-        """Finish the file that is being read, and let go of all files."""
+        """End ingestion, and let go of all files."""
         self.ready = False
-        self.ingestion.stop()
-        self.tenants.close()
+        if self.ingestion.stop():
+            self.tenants.close()
+        else:  # its files end with the process
+            logger.warning("a file is still being read; it is read again after the next start")
+
+    @property
+    def idle(self) -> bool:
+        """True if nobody is answered, and nobody waits."""
+        return not any(line.running or line.waiting for line in (self.line, self.long_line))
 
     @property
     def bounds(self) -> dict[str, Any]:
@@ -61,10 +73,26 @@ class Backend:
 
         A reader elsewhere takes nothing from ingestion but the search, which it gives way to, too.
         """
+        if not self.ready:
+            raise ServingError(
+                "this server is being stopped; ask again in a moment",
+                status=503,
+                code="draining",
+                retry_after=5,
+            )
         waits = nullcontext() if self.llm.reader.shares else self.llm.encoder.lock.question()
         with waits:
             async with self.line.turn(self.config.timeout):
                 yield
+
+    @asynccontextmanager
+    async def long_turn(self, deadline: float) -> AsyncIterator[None]:
+        """Wait for a turn to read a whole until `deadline`, and keep it for the block.
+
+        There is one at a time, beside the line: it would keep short questions waiting for minutes.
+        """
+        async with self.long_line.turn(max(0.0, deadline - time.monotonic())):
+            yield
 
     def require_model(self, name: str) -> None:
         """Refuse a model that is not served.

@@ -17,7 +17,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,7 +34,8 @@ CREATE TABLE IF NOT EXISTS files (
     id TEXT PRIMARY KEY, filename TEXT NOT NULL, suffix TEXT NOT NULL, bytes INTEGER NOT NULL,
     sha256 TEXT NOT NULL, purpose TEXT NOT NULL, created_at INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS stores (
-    id TEXT PRIMARY KEY, name TEXT NOT NULL, metadata TEXT NOT NULL, created_at INTEGER NOT NULL);
+    id TEXT PRIMARY KEY, name TEXT NOT NULL, description TEXT NOT NULL, metadata TEXT NOT NULL,
+    created_at INTEGER NOT NULL, active_at INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS batches (
     id TEXT PRIMARY KEY, store TEXT NOT NULL, created_at INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS members (
@@ -44,6 +45,7 @@ CREATE TABLE IF NOT EXISTS responses (
     id TEXT PRIMARY KEY, previous TEXT, input TEXT NOT NULL, response TEXT NOT NULL,
     created_at INTEGER NOT NULL);
 """
+ACTIVE_S = 60  # seconds within which a vector store's use is noted once
 KEPT_S = 30 * 86_400  # seconds that responses are kept, as OpenAI keeps them
 
 
@@ -62,12 +64,19 @@ class StoredFile:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """A vector store."""
+    """A vector store.
+
+    Attributes
+    ----------
+    active_at : when it was last searched, or changed; exact to a minute
+    """
 
     id: str
     name: str
+    description: str
     metadata: dict[str, str]
     created_at: int
+    active_at: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,17 +197,25 @@ class Catalog:
 
     # -- vector stores ---------------------------------------------------------------------------
 
-    def add_store(self, name: str, metadata: Mapping[str, str]) -> Store:
+    def add_store(self, name: str, description: str, metadata: Mapping[str, str]) -> Store:
         """Make a vector store; its memory is made when the first file is read."""
-        made = Store(f"vs_{secrets.token_hex(12)}", name, dict(metadata), int(time.time()))
-        row = [made.id, made.name, json.dumps(made.metadata), made.created_at]
-        self._write("INSERT INTO stores VALUES (?, ?, ?, ?)", row)
-        return made
+        id, now = f"vs_{secrets.token_hex(12)}", int(time.time())
+        row = [id, name, description, json.dumps(dict(metadata)), now, now]
+        self._write("INSERT INTO stores VALUES (?, ?, ?, ?, ?, ?)", row)
+        return self.store(id)
 
     def add_main(self, name: str) -> None:
         """Name the tenant's own memory, where that was not done before."""
-        row = [MAIN, name, "{}", int(time.time())]
-        self._write("INSERT OR IGNORE INTO stores VALUES (?, ?, ?, ?)", row)
+        now = int(time.time())
+        row = [MAIN, name, "", "{}", now, now]
+        self._write("INSERT OR IGNORE INTO stores VALUES (?, ?, ?, ?, ?, ?)", row)
+
+    def note_active(self, stores: Sequence[str]) -> None:
+        """Note that vector stores are used now, once a minute at most: it writes to disk."""
+        now = int(time.time())
+        old = [id for id in stores if self.store(id).active_at < now - ACTIVE_S]
+        for id in old:
+            self._write("UPDATE stores SET active_at = ? WHERE id = ?", [now, id])
 
     def store(self, id: str) -> Store:
         """The vector store called `id`.
@@ -211,18 +228,21 @@ class Catalog:
         rows = self._rows("SELECT * FROM stores WHERE id = ?", [id])
         if not rows:
             raise not_found("vector store", id)
-        return Store(rows[0][0], rows[0][1], json.loads(rows[0][2]), rows[0][3])
+        id, name, description, metadata, *times = rows[0]
+        return Store(id, name, description, json.loads(metadata), *times)
 
     def stores(self) -> list[Store]:
         """All vector stores, the oldest first."""
         return [self.store(row[0]) for row in self._rows("SELECT id FROM stores ORDER BY rowid")]
 
-    def change_store(self, id: str, name: str | None, metadata: Mapping[str, str] | None) -> Store:
-        """Give a vector store another name or other metadata; None leaves it."""
-        old = self.store(id)
-        told = old.metadata if metadata is None else dict(metadata)
-        row = [old.name if name is None else name, json.dumps(told), id]
-        self._write("UPDATE stores SET name = ?, metadata = ? WHERE id = ?", row)
+    def change_store(self, id: str, **changes: Any) -> Store:
+        """Give a vector store another name, description or other metadata; None leaves it."""
+        new = replace(self.store(id), **{k: v for k, v in changes.items() if v is not None})
+        row = [new.name, new.description, json.dumps(new.metadata), int(time.time()), id]
+        sql = (
+            "UPDATE stores SET name = ?, description = ?, metadata = ?, active_at = ? WHERE id = ?"
+        )
+        self._write(sql, row)
         return self.store(id)
 
     def forget_store(self, id: str) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -49,6 +51,20 @@ def not_found(kind: str, id: str) -> ServingError:
     return ServingError(f"there is no {kind} {id!r}", status=404, code="not_found")
 
 
+_hidden: set[str] = set()  # folders whose paths no client is told
+
+
+def hide_paths(folder: Path) -> None:
+    """Let errors of the core, which name memories by their paths, not tell those in `folder`."""
+    _hidden.add(re.escape(str(folder.absolute())))
+
+
+def _without_paths(message: str) -> str:
+    for folder in _hidden:
+        message = re.sub(rf"'{folder}(/[^']*)?'", "this server", message)
+    return message
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """What a client is told of an error."""
@@ -68,7 +84,7 @@ def fault_of(error: BaseException) -> Fault:
         return _fault(504, str(error), "timeout", "timeout")
     if isinstance(error, SharedLLMError) and isinstance(error, ValueError):
         code = "context_length_exceeded" if type(error).__name__ in TOO_LONG else None
-        return _fault(400, str(error), INVALID, code)
+        return _fault(400, _without_paths(str(error)), INVALID, code)
     name = type(error).__name__
     logger.error("a request failed", exc_info=error)
     if name == "TreeMemoryBusyError":

@@ -9,6 +9,7 @@ from fastapi.responses import FileResponse
 
 from sharedllm_integrations.serving.backend import BackendOf, TenantOf
 from sharedllm_integrations.serving.catalog import StoredFile
+from sharedllm_integrations.serving.faults import ServingError
 from sharedllm_integrations.serving.shapes import page
 
 router = APIRouter(prefix="/v1/files")
@@ -23,8 +24,14 @@ def upload(
     purpose: Annotated[str, Form(max_length=64)],
     backend: BackendOf,
     tenant: TenantOf,
+    expires: Annotated[str | None, Form(alias="expires_after[anchor]")] = None,
 ) -> dict[str, Any]:
     """Keep a file; a vector store reads it when it is added there."""
+    if expires is not None:
+        raise ServingError(
+            "expires_after is given; nothing expires here: leave it out, and delete the file",
+            param="expires_after",
+        )
     name = (file.filename or "file").replace("\\", "/").rpartition("/")[2][-LONGEST_NAME:]
     printable = "".join(sign if sign.isprintable() else "_" for sign in name)
     return shown(tenant.catalog.keep(file.file, printable, purpose, backend.config.max_upload))

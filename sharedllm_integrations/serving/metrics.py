@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -18,7 +19,7 @@ TYPE = "text/plain; version=0.0.4; charset=utf-8"
 class Metrics:
     """The figures of one server."""
 
-    def __init__(self, line: Line, ingestion: Ingestion) -> None:
+    def __init__(self, lines: Sequence[Line], ingestion: Ingestion) -> None:
         self.registry = own = CollectorRegistry()
 
         def seconds(name: str, told: str) -> Histogram:
@@ -38,9 +39,16 @@ class Metrics:
         self.ended = count("request_success", "Answers, by their ends.", "finished_reason")
         self.files = count("ingested_files", "Files, by status.", "status")
         self.ingested_tokens = count("ingested_tokens", "Tokens of files that were read.")
+
+        def running() -> int:
+            return sum(line.running for line in lines)
+
+        def waiting() -> int:
+            return sum(line.waiting for line in lines)
+
         for name, told, value in (
-            ("num_requests_running", "Requests that are answered.", lambda: line.running),
-            ("num_requests_waiting", "Requests that wait for the model.", lambda: line.waiting),
+            ("num_requests_running", "Requests that are answered.", running),
+            ("num_requests_waiting", "Requests that wait for the model.", waiting),
             ("num_files_waiting", "Files that wait to be read.", lambda: ingestion.waiting),
             ("ingest_lag_seconds", "Age of the file that is read.", lambda: ingestion.lag),
         ):

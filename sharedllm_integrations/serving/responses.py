@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Annotated, Any
 
@@ -61,7 +61,7 @@ async def created(
 
     if body.stream:
         events = _events(backend, ask, shape, keep)
-        return event_stream(_sent(await anext(events), events))
+        return event_stream(_sent(await while_wanted(http, anext(events)), events))
     [run] = await while_wanted(http, runs(backend, [ask]))
     whole = await in_thread(lambda: shape.whole(run))
     await in_thread(lambda: keep(whole))
@@ -139,7 +139,7 @@ async def _events(
         await in_thread(lambda: keep(events.response))
 
 
-async def _sent(first: Item, events: AsyncGenerator[Item]) -> AsyncIterator[str]:
+async def _sent(first: Item, events: AsyncGenerator[Item]) -> AsyncGenerator[str]:
     async with aclosing(events):
         yield _event(first)
         async for event in events:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 DATA = "server"  # the folder beside a tenant's memory with its uploads and vector stores
 Wanted = tuple["Tenant", Member]
+STOPPED = "stopped"
+STOP_S = 10.0  # seconds that the thread gets to end
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,19 +234,28 @@ class Ingestion:
         now = self._reading
         return 0.0 if now is None else max(0.0, time.time() - now.member.created_at)
 
-    def stop(self) -> None:
-        """Finish the file that is being read, and end."""
+    def stop(self) -> bool:
+        """End before the next pass of the model; what is unread is read after the next start.
+
+        False if the thread goes on: nothing stops it in a file whose text is still being found.
+        """
         self._stopping.set()
         self._wanted.put(None)
-        self._thread.join()
+        now = self._reading
+        if now is not None:
+            now.progress.stopped = True
+        self._thread.join(STOP_S)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         while (wanted := self._wanted.get()) is not None and not self._stopping.is_set():
             tenant, member = wanted
             with self._llm.encoder.in_background() as progress:
                 self._reading = tenant.reading = Reading(member, progress)
-                status = _read(tenant, member)
-                self._on_read(status, self.lag, progress.tokens_read)
+                progress.stopped = self._stopping.is_set()
+                status = _read(tenant, member, progress)
+                if status != STOPPED:
+                    self._on_read(status, self.lag, progress.tokens_read)
                 self._reading = tenant.reading = None
 
 
@@ -262,7 +273,7 @@ def read_named(path: Path, name: str) -> Any:
         raise ServingError(message, code="unsupported_file") from error
 
 
-def _read(tenant: Tenant, member: Member) -> str:
+def _read(tenant: Tenant, member: Member, progress: Any) -> str:
     """Read one file, note how that ended, and give the status."""
     now = tenant.catalog.member(member.store, member.file)
     if now is None or now.status != "in_progress":
@@ -277,6 +288,8 @@ def _read(tenant: Tenant, member: Member) -> str:
         message = str(error) if told else INTERNAL
         tenant.catalog.settle(now, "failed", code, message)
     except Exception as error:  # the thread must outlive one bad file; the log has it
+        if progress.stopped:
+            return STOPPED
         logger.exception("a file was not read", exc_info=error)
         tenant.catalog.settle(now, "failed", "server_error", INTERNAL)
     return "failed"

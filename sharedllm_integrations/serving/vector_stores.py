@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import unquote
 
 from fastapi import APIRouter
+from pydantic import AfterValidator
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sharedllm_integrations.documents import place_of
 from sharedllm_integrations.report import PROVIDER
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
     from sharedllm import Hit, StoredDocument
 
 router = APIRouter(prefix="/v1/vector_stores")
+SLASH = "\x1f"  # stands for a slash within an id, which is printable
+Id = Annotated[str, AfterValidator(lambda id: id.replace(SLASH, "/"))]
 STATES = ("in_progress", "completed", "failed", "cancelled")
 Told = dict[str, Any]
 
@@ -54,6 +59,20 @@ class Held:
     batch: str | None = None
 
 
+class SlashedIds:
+    """Let an id hold slashes, as those of an index may: in an address they are written %2F."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        raw = scope.get("raw_path") or b""
+        if scope["type"] == "http" and b"%2f" in raw.lower():
+            parts = (unquote(part).replace("/", SLASH) for part in raw.decode("latin-1").split("/"))
+            scope = {**scope, "path": "/".join(parts)}
+        await self._app(scope, receive, send)
+
+
 # -- vector stores ---------------------------------------------------------------------------------
 
 
@@ -62,7 +81,7 @@ def created(body: StoreBody, backend: BackendOf, tenant: TenantOf) -> Told:
     """Make a vector store, and have files read into it."""
     for id in body.file_ids:
         tenant.catalog.file(id)  # refuses an unknown one before anything is made
-    store = tenant.catalog.add_store(body.name or "", body.metadata or {})
+    store = tenant.catalog.add_store(body.name or "", body.description or "", body.metadata or {})
     if body.file_ids:
         _want(tenant, backend.ingestion, store.id, [(id, {}) for id in body.file_ids])
     return _shown(tenant, store)
@@ -89,8 +108,9 @@ def described(store: str, tenant: TenantOf) -> Told:
 
 @router.post("/{store}")
 def changed(store: str, body: StoreChange, tenant: TenantOf) -> Told:
-    """Give a vector store another name or other metadata."""
-    return _shown(tenant, tenant.catalog.change_store(store, body.name, body.metadata))
+    """Give a vector store another name, description or other metadata."""
+    given = body.model_dump(include={"name", "description", "metadata"})
+    return _shown(tenant, tenant.catalog.change_store(store, **given))
 
 
 @router.delete("/{store}")
@@ -104,6 +124,7 @@ def deleted(store: str, tenant: TenantOf) -> Told:
 def searched(store: str, body: SearchBody, tenant: TenantOf) -> Told:
     """Find the passages that match a query best, with page, span, match and section."""
     memory = tenant.memory(store)
+    tenant.catalog.note_active([store])
     where = filter_of(body.filters)
     some = len(memory) and (where is None or memory.list(where))
     hits = memory.search(body.text, body.max_num_results, where) if some else []
@@ -142,22 +163,8 @@ def files_listed(
     return page(found, limit=limit, order=order, after=after, before=before)
 
 
-@router.get("/{store}/files/{id}")
-def file_described(store: str, id: str, tenant: TenantOf) -> Told:
-    """Describe a file of a vector store: its status, and why it failed."""
-    return _member(store, _held(tenant, store, id))
-
-
-@router.post("/{store}/files/{id}")
-def file_changed(store: str, id: str, body: MemberChange, tenant: TenantOf) -> Told:
-    """Give a file other attributes."""
-    _held(tenant, store, id)
-    tenant.set_attributes(store, id, body.attributes or {})
-    return _member(store, _held(tenant, store, id))
-
-
 @router.get("/{store}/files/{id}/content")
-def file_content(store: str, id: str, tenant: TenantOf) -> Told:
+def file_content(store: str, id: Id, tenant: TenantOf) -> Told:
     """Give the text of a file, as it was read."""
     _held(tenant, store, id)
     memory = tenant.memory(store)
@@ -167,8 +174,22 @@ def file_content(store: str, id: str, tenant: TenantOf) -> Told:
     return {"object": "vector_store.file_content.page", "data": [part], "has_more": False}
 
 
+@router.get("/{store}/files/{id}")
+def file_described(store: str, id: Id, tenant: TenantOf) -> Told:
+    """Describe a file of a vector store: its status, and why it failed."""
+    return _member(store, _held(tenant, store, id))
+
+
+@router.post("/{store}/files/{id}")
+def file_changed(store: str, id: Id, body: MemberChange, tenant: TenantOf) -> Told:
+    """Give a file other attributes."""
+    _held(tenant, store, id)
+    tenant.set_attributes(store, id, body.attributes or {})
+    return _member(store, _held(tenant, store, id))
+
+
 @router.delete("/{store}/files/{id}")
-def file_deleted(store: str, id: str, tenant: TenantOf) -> Told:
+def file_deleted(store: str, id: Id, tenant: TenantOf) -> Told:
     """Remove a file from a vector store; the upload stays."""
     tenant.catalog.store(store)
     row = tenant.catalog.forget_member(store, id)
@@ -231,6 +252,7 @@ def _want(
     batch: bool = False,
 ) -> str | None:
     made = tenant.catalog.add_members(store, files, batch=batch)
+    tenant.catalog.note_active([store])
     for id, _ in files:
         member = tenant.catalog.member(store, id)
         if member is not None:
@@ -304,12 +326,13 @@ def _shown(tenant: Tenant, store: Store) -> Told:
         "object": "vector_store",
         "created_at": store.created_at,
         "name": store.name,
+        "description": store.description,
         "usage_bytes": sum(one.bytes for one in held),
         "file_counts": counts,
         "status": "in_progress" if counts["in_progress"] else "completed",
         "expires_after": None,
         "expires_at": None,
-        "last_active_at": None,
+        "last_active_at": store.active_at,
         "metadata": store.metadata,
     }
 

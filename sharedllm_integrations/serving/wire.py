@@ -12,11 +12,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PositiveInt,
     StringConstraints,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -24,6 +26,7 @@ from sharedllm_integrations.serving.faults import ServingError
 
 FILE_SEARCH = "file_search"
 MOST_ATTRIBUTES = 16
+MOST_STORES = 32  # of one question
 EXACT = 1 << 53  # whole numbers that JSON's readers agree on
 # a text with bounds is valid Unicode, too: pydantic lets halves of surrogate pairs through else
 Short = Annotated[str, StringConstraints(max_length=512)]
@@ -62,6 +65,19 @@ class StreamOptions(Body):
     include_obfuscation: bool | None = None
 
 
+OPTIONS = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "repetition_penalty",
+    "seed",
+    "section",
+    "scope",
+    "max_seconds",
+    "stop",
+)
+
+
 class Asking(Body):
     """The fields that all bodies which ask have in common.
 
@@ -69,6 +85,8 @@ class Asking(Body):
     ----------
     top_k, repetition_penalty, seed, stop : beyond OpenAI's in some, as vLLM names them
     section : searches only the sections that this names, as ``SearchConfig`` takes it
+    scope : "passages", "whole" or "auto", by the question (the default): what is read of documents
+    max_seconds : after which a reading of the whole reads no further; its answer is then partial
     """
 
     model: str
@@ -81,6 +99,8 @@ class Asking(Body):
     repetition_penalty: float | None = None
     seed: int | None = None
     section: Annotated[str, Field(min_length=1)] | None = None
+    scope: Literal["auto", "passages", "whole"] | None = None
+    max_seconds: Annotated[float, Field(gt=0)] | None = None
     user: str | None = None  # changes no answer
 
 
@@ -117,8 +137,7 @@ class AnswerBody(Asking):
         """
         longest = self.longest
         require_length("max_tokens", longest, most)
-        names = ("temperature", "top_p", "top_k", "repetition_penalty", "seed", "section", "stop")
-        given = {name: getattr(self, name) for name in names}
+        given = {name: getattr(self, name) for name in OPTIONS}
         return {k: v for k, v in {**given, "max_tokens": longest}.items() if v is not None}
 
     @property
@@ -184,7 +203,7 @@ class ChatBody(AnswerBody):
 
     @property
     def search(self) -> FileSearch | None:
-        """The vector store that is named to be read, if one is.
+        """The search of vector stores that is asked for, if one is.
 
         Raises
         ------
@@ -219,31 +238,60 @@ class CompletionBody(AnswerBody):
         return [self.prompt] if isinstance(self.prompt, str) else self.prompt
 
 
+class Ranking(Body):
+    """The ranking of passages: it is the memory's own."""
+
+    ranker: Literal["auto", "default-2024-11-15"] | None = None
+    score_threshold: float | None = None
+    hybrid_search: None = None
+
+    @field_validator("score_threshold")
+    @classmethod
+    def _require_none(cls, given: float | None) -> float | None:
+        if given:
+            raise ValueError(
+                "scores are no shares of 1: they compare within one question only, so that no "
+                "threshold can be given; leave it out, and bound max_num_results"
+            )
+        return given
+
+
 class FileSearch(Body):
-    """The tool that searches vector stores."""
+    """The tool that searches vector stores.
+
+    Attributes
+    ----------
+    max_num_results : passages that are read, at most; neighbouring ones are told as one
+    """
 
     type: Literal["file_search"]
-    vector_store_ids: Annotated[list[Short], Field(min_length=1)]
+    vector_store_ids: Annotated[list[Short], Field(min_length=1, max_length=MOST_STORES)]
     filters: dict[str, Any] | None = None
-    max_num_results: None = None
-    ranking_options: None = None
+    max_num_results: Annotated[int, Field(ge=1, le=50)] | None = None
+    ranking_options: Ranking | None = None
 
     @property
-    def store(self) -> str:
-        """The vector store.
+    def stores(self) -> list[str]:
+        """The vector stores, each once."""
+        return list(dict.fromkeys(self.vector_store_ids))
+
+    def options(self, scope: str | None) -> dict[str, Any]:
+        """The options of a question that reads what this finds.
 
         Raises
         ------
         ServingError
-            If there are several.
+            If it bounds the passages of a question that reads the whole.
         """
-        if len(self.vector_store_ids) > 1:
+        if self.max_num_results is None:
+            return {}
+        if scope == "whole":
             raise ServingError(
-                f"vector_store_ids names {len(self.vector_store_ids)} vector stores; a question "
-                "reads one: put the files into one vector store",
-                param="vector_store_ids",
+                "max_num_results bounds passages, and scope is 'whole', which reads all; leave one "
+                "of them out",
+                param="tools",
             )
-        return self.vector_store_ids[0]
+        return {"max_leaves": self.max_num_results, "scope": "passages"}
 
 
 COMPARED = ("eq", "ne", "gt", "gte", "lt", "lte", "in", "nin")
@@ -280,25 +328,38 @@ def filter_of(given: Mapping[str, Any] | None, depth: int = 0) -> dict[str, Any]
 class Chunking(Body):
     """The division of files: it is the memory's own."""
 
-    type: Literal["auto"]
+    type: str
+
+    @field_validator("type")
+    @classmethod
+    def _require_auto(cls, given: str) -> str:
+        if given != "auto":
+            raise ValueError("documents are kept whole and divided by the memory; give 'auto'")
+        return given
 
 
-class StoreBody(Body):
-    """The body that makes a vector store."""
+def _refuse_expiry(given: Any) -> None:
+    if given is not None:
+        raise ValueError("nothing expires here; leave it out, and delete what is not needed")
 
-    name: Short | None = None
-    file_ids: Annotated[list[Short], Field(max_length=500)] = Field(default_factory=list)
-    metadata: Metadata | None = None
-    expires_after: None = None
-    chunking_strategy: Chunking | None = None
+
+Never = Annotated[None, BeforeValidator(_refuse_expiry)]
 
 
 class StoreChange(Body):
     """The body that changes a vector store."""
 
     name: Short | None = None
+    description: Short | None = None
     metadata: Metadata | None = None
-    expires_after: None = None
+    expires_after: Never = None
+
+
+class StoreBody(StoreChange):
+    """The body that makes a vector store."""
+
+    file_ids: Annotated[list[Short], Field(max_length=500)] = Field(default_factory=list)
+    chunking_strategy: Chunking | None = None
 
 
 class SearchBody(Body):
@@ -308,7 +369,7 @@ class SearchBody(Body):
     filters: dict[str, Any] | None = None
     max_num_results: Annotated[int, Field(ge=1, le=50)] = 10
     rewrite_query: Literal[False] | None = None
-    ranking_options: None = None
+    ranking_options: Ranking | None = None
 
     @property
     def text(self) -> str:

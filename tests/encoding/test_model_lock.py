@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pytest
 
 from sharedllm import MemoryDocument, SharedLLM
 from sharedllm.encoding import document_encoder
-from sharedllm.encoding.document_encoder import Background
+from sharedllm.encoding.document_encoder import Background, ReadingStopped
 from tests.conftest import Make
 from tests.texts import STORY
 
@@ -87,3 +88,31 @@ def test_two_texts_are_watched_together(make: Make, llm: SharedLLM) -> None:
         memory.add([MemoryDocument(text=STORY, id="a"), MemoryDocument(text=STORY[9:], id="b")])
     total = sum(one.tokens for one in memory.list())
     assert (progress.tokens, progress.tokens_read) == (total, total)
+
+
+def test_a_reading_that_is_stopped_goes_on_where_it_was(
+    make: Make, llm: SharedLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = make()
+    memory.add(MemoryDocument(text="Before.", id="before"))
+    monkeypatch.setattr(llm.encoder.lower, "batch_tokens", 64)
+    monkeypatch.setattr(memory._working.ingest, "_batch_tokens", 64)
+    long = MemoryDocument(text=STORY * 3, id="long")
+    with llm.encoder.in_background() as progress:
+        run = llm.encoder.lower._run
+
+        def stopping(*given: Any) -> Any:
+            progress.stopped = progress.tokens_read >= 256
+            return run(*given)
+
+        monkeypatch.setattr(llm.encoder.lower, "_run", stopping)
+        with pytest.raises(ReadingStopped):
+            memory.add(long)
+        monkeypatch.setattr(llm.encoder.lower, "_run", run)
+    assert [one.id for one in memory.list()] == ["before"]
+    assert memory.verify().problems == ()
+    with llm.encoder.in_background() as again:
+        memory.add(long)
+    assert "long" in memory
+    assert progress.tokens == again.tokens
+    assert again.tokens_read < progress.tokens  # type: ignore[operator]

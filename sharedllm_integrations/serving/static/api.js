@@ -75,7 +75,8 @@ export async function* events(path, body, signal) {
     const ends = held.split(/\r?\n\r?\n/);
     held = ends.pop();
     for (const event of ends) {
-      const data = event.replace(/^data: ?/gm, "");
+      const data = event.match(/^data: ?.*$/gm)?.map((line) => line.replace(/^data: ?/, "")).join("\n");
+      if (data === undefined) continue; // a comment, which keeps the connection open
       if (data === "[DONE]") return;
       const value = JSON.parse(data);
       if (value.error) throw new ServerError(500, value.error.message, 0, value.error.code);

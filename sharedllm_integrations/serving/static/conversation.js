@@ -256,6 +256,7 @@ function take(view, event) {
   if (told?.citations) turn.citations = told.citations;
   if (told?.unsupported) turn.unsupported = told.unsupported;
   if (told?.looks) turn.looks = told.looks;
+  if (told?.abstains) turn.abstains = true;
   if (choice?.finish_reason) turn.finish = choice.finish_reason;
   if (event.usage) [turn.tokens, turn.written] = [event.usage.prompt_tokens, event.usage.completion_tokens];
   if (told?.citations?.length && !choice?.finish_reason) showPassages(view, true);
@@ -299,6 +300,7 @@ async function finish(view, live) {
   if (turn.state === "running") turn.state = "stopped"; // the tab was closed while it ran
   view.root.removeAttribute("aria-busy");
   view.answer.classList.remove("waits");
+  view.root.classList.toggle("abstains", Boolean(turn.abstains));
   fill(view.status, turn.state === "done" ? [...summary(turn), turn.seconds ? seconds(turn.seconds) : ""].filter(Boolean).join(" · ") : "");
   view.answer.classList.toggle("long", turn.answer.length > LONG);
   fill(

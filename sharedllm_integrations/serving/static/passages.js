@@ -38,7 +38,7 @@ function passageItem(one, turn, words, onOpen) {
 /** The text of a passage: its matching sentence underlaid, the answer's words in it bold. */
 function wordsOfPassage(one, words) {
   const text = new Text(flowing(one.text.replaceAll("\f", "\n")), one.char_start);
-  const bold = (part) => marked(part.replace(/\n\s*\n/g, "\n"), words).map(([piece, is]) => (is ? el("b", {}, piece) : piece));
+  const bold = (part) => marked(compact(part), words).map(([piece, is]) => (is ? el("b", {}, piece) : piece));
   if (one.match_start === null || one.match_end === null) return bold(text.cut(text.start, text.end).trim());
   const match = text.cut(one.match_start, one.match_end);
   return [
@@ -47,6 +47,9 @@ function wordsOfPassage(one, words) {
     bold((match.match(/\s+$/)?.[0] ?? "") + text.cut(one.match_end, text.end).trimEnd()),
   ];
 }
+
+/** Without blank lines, and without line ends in the middle of sentences: passages are short. */
+const compact = (text) => text.replace(/\n\s*\n/g, "\n").replace(/([^\n.!?:;"”’])\n(?=\p{Ll})/gu, "$1 ");
 
 /** Where it lies in its document, beside the other passages. */
 function strip(one, turn) {
@@ -71,6 +74,7 @@ export function summary(turn) {
   if (!turn.citations.length) return [];
   const documents = new Map(turn.citations.map((one) => [one.document, nameOf(one)]));
   const of = documents.size > 1 ? counted(documents.size, "document") : [...documents.values()][0];
+  if (turn.abstains) return [`The closest ${counted(turn.citations.length, "passage")} of ${of}`];
   return [`${counted(turn.citations.length, "passage")} of ${of}`];
 }
 

@@ -76,7 +76,7 @@ function frame() {
       "header",
       {},
       el("div", { class: "row between" }, el("h2", { title: one.source || one.name }, one.name), el("button", { class: "plain icon", "aria-label": "Close the document", title: "Close (Esc)", onclick: close }, "×")),
-      el("div", { class: "row tools" }, el("select", { class: "contents", "aria-label": "Contents", hidden: true, onchange: (event) => toSection(event.target.value) }), el("button", { class: "plain small within", hidden: true, onclick: () => within() }, "Ask in this section"), isPdf(one.id) ? el("button", { class: "plain small", onclick: () => openPdf(one.id, pageAt(topCharacter())) }, "Open the PDF") : null),
+      el("div", { class: "row tools" }, el("select", { class: "contents", "aria-label": "Contents", hidden: true, onchange: (event) => toSection(event.target.value) }), el("button", { class: "plain small within", hidden: true, onclick: () => within() }, "Ask this section"), isPdf(one.id) ? el("button", { class: "plain small", onclick: () => openPdf(one.id, pageAt(topCharacter())) }, "Open PDF") : null),
       el("div", { class: "map" }),
     ),
     el("div", { class: "scroller", tabindex: "0", "aria-label": "Text" }, el("div", { class: "end before" }), el("div", { class: "text", dir: "auto" }, el("p", { class: "quiet" }, "Opening…")), el("div", { class: "end after" })),

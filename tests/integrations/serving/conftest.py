@@ -25,7 +25,13 @@ PATIENCE = 20  # seconds, against hangs
 def served(config: ServerConfig, llm: SharedLLM) -> Iterator[str]:
     """The address of a server that runs for as long as the block does."""
     own = uvicorn.Config(create_app(config, llm), port=0, log_level="error", lifespan="on")
-    server = uvicorn.Server(own)
+    with running(uvicorn.Server(own)) as address:
+        yield address
+
+
+@contextmanager
+def running(server: uvicorn.Server) -> Iterator[str]:
+    """The address of `server`, which runs in a thread for as long as the block does."""
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

@@ -1,20 +1,28 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import openai
 import pytest
+from fastapi.testclient import TestClient
 
 from sharedllm import SharedLLM
 from sharedllm_integrations.errors import AnswerTimeoutError
+from sharedllm_integrations.serving import ServerConfig, create_app
 from sharedllm_integrations.serving.faults import ServingError
 from sharedllm_integrations.serving.limits import Line
-from tests.integrations.serving.conftest import PATIENCE, Serve, client_of, model_of, until
+from sharedllm_integrations.serving.running import DrainingServer
+from tests.integrations.serving.conftest import PATIENCE, Serve, client_of, model_of, running, until
 
 ASKED: Any = [{"role": "user", "content": "Who lit the lamp?"}]
 
@@ -43,9 +51,9 @@ class Held:
 class _Endless:
     def __init__(self, held: Held, answer: Any) -> None:
         self._held, self.answer, self.citations = held, answer, answer.citations
-        held.running += 1
 
     def __iter__(self) -> Any:
+        self._held.running += 1
         try:
             while not self._held.go.is_set():
                 time.sleep(0.005)
@@ -86,13 +94,11 @@ def test_a_client_that_goes_away_frees_the_model(serve: Serve, held: Held, strea
     address = serve(held)
     client = client_of(address)
     asked: Any = {"model": model_of(client), "messages": ASKED, "stream": stream}
-    url = f"{address}/v1/chat/completions"
-    if stream:
-        with httpx.stream("POST", url, json=asked) as response:
-            next(response.iter_lines())
-    else:
-        with pytest.raises(httpx.ReadTimeout):
-            httpx.post(url, json=asked, timeout=0.5)
+    gone = HTTPConnection(urlsplit(address).netloc)
+    headers = {"content-type": "application/json"}
+    gone.request("POST", "/v1/chat/completions", json.dumps(asked), headers)
+    until(lambda: held.running == 1)
+    gone.close()
     until(lambda: held.ended == held.running == 1)
     held.go.set()
     assert client.chat.completions.create(model=asked["model"], messages=ASKED).choices
@@ -105,6 +111,32 @@ def test_an_answer_that_takes_too_long_ends(serve: Serve, held: Held, stream: bo
     with pytest.raises(openai.APIError, match="not complete after"):
         list(client.chat.completions.create(**asked))
     until(lambda: held.ended == 1)
+
+
+def test_a_signal_drains_the_line(llm: SharedLLM, held: Held, tmp_path: Path) -> None:
+    config = ServerConfig.of(memory=tmp_path / "memory", port=0)
+    server = DrainingServer(create_app(config, held))  # type: ignore[arg-type]
+    server.config.port = 0
+    with running(server) as address:
+        client = client_of(address)
+        asked: Any = {"model": model_of(client), "messages": ASKED}
+        with ThreadPoolExecutor(2) as threads:
+            inline = [threads.submit(client.chat.completions.create, **asked) for _ in range(2)]
+            until(lambda: "num_requests_waiting 1.0" in httpx.get(f"{address}/metrics").text)
+            assert httpx.get(f"{address}/ready").status_code == 200
+            server.handle_exit(signal.SIGTERM, None)
+            assert httpx.get(f"{address}/ready").status_code == 503
+            with pytest.raises(openai.InternalServerError, match="being stopped") as refused:
+                client.chat.completions.create(**asked)
+            assert int(refused.value.response.headers["retry-after"]) >= 1
+            kept = client.files.create(file=("a.txt", b"late"), purpose="assistants")
+            held.go.set()
+            for one in inline:
+                assert one.result(PATIENCE).choices[0].finish_reason
+        until(lambda: server.should_exit)
+    again = create_app(config, llm)
+    with TestClient(again, "http://127.0.0.1") as later:
+        assert later.get(f"/v1/files/{kept.id}/content").content == b"late"
 
 
 async def test_a_turn_that_does_not_come_is_an_error() -> None:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,9 @@ import httpx
 import openai
 import pytest
 
-from sharedllm import SharedLLM
+from sharedllm import MemoryDocument, SharedLLM, open_memory
 from sharedllm.encoding import document_encoder
+from sharedllm_integrations.serving import catalog
 from sharedllm_integrations.serving.catalog import Catalog
 from sharedllm_integrations.serving.wire import MemberBody
 from tests.integrations.serving.conftest import Serve, client_of, read, until
@@ -178,6 +181,75 @@ def test_whole_numbers_stay_whole() -> None:
     assert json.dumps(made.attributes) == '{"a": 1900, "b": 0.5}'
 
 
+def test_what_expires_is_refused_with_the_reason(shared_address: str) -> None:
+    client = client_of(shared_address)
+    after: Any = {"anchor": "last_active_at", "days": 7}
+    made = client.vector_stores.create(name="s", description="of boats")
+    assert client.vector_stores.retrieve(made.id).model_extra == {"description": "of boats"}
+    changed: Any = client.vector_stores.update(made.id, extra_body={"description": "of ships"})
+    assert (changed.name, changed.description) == ("s", "of ships")
+    for refused in (
+        lambda: client.vector_stores.create(expires_after=after),
+        lambda: client.vector_stores.update(made.id, expires_after=after),
+        lambda: client.files.create(
+            file=("a.txt", b"x"),
+            purpose="assistants",
+            expires_after={"anchor": "created_at", "seconds": 3600},
+        ),
+    ):
+        with pytest.raises(openai.BadRequestError, match="nothing expires here"):
+            refused()
+    static: Any = {"type": "static", "static": {"max_chunk_size_tokens": 800}}
+    with pytest.raises(openai.BadRequestError, match="chunking_strategy"):
+        client.vector_stores.create(chunking_strategy=static)
+
+
+@dataclass
+class Clock:
+    at: int
+
+    def time(self) -> int:
+        return self.at
+
+
+def test_the_last_use_of_a_store_is_told(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog, "ACTIVE_S", -1)
+    client = client_of(serve())
+    read(client, "vs_main", GARDEN, "garden.txt")
+
+    def active() -> int:
+        return client.vector_stores.retrieve("vs_main").last_active_at or 0
+
+    now = itertools.count(int(time.time()), 1000)
+    asked: Any = [{"role": "user", "content": "What did Odile grow?"}]
+    model = client.models.list().data[0].id
+    for use in (
+        lambda: client.vector_stores.search("vs_main", query="roses"),
+        lambda: client.chat.completions.create(model=model, messages=asked, max_tokens=1),
+        lambda: client.vector_stores.update("vs_main", name="garden"),
+    ):
+        at = next(now)
+        monkeypatch.setattr(catalog, "time", Clock(at))
+        use()
+        assert active() == at
+
+
+@pytest.mark.parametrize("id", ["a/b", "a/b/content", "/a", "a%2Fb", "ä ?#.txt", "a/../b"])
+def test_any_id_of_an_index_can_be_named(serve: Serve, filled: Path, id: str) -> None:
+    memory = open_memory(filled)
+    memory.add(MemoryDocument(id=id, text="Roses grow in the garden of Odile."))
+    client = client_of(serve())
+    files = client.vector_stores.files
+    assert files.retrieve(id, vector_store_id="vs_main").id == id
+    [part] = files.content(id, vector_store_id="vs_main").data
+    assert part.text == memory.get(id).text
+    assert files.update(id, vector_store_id="vs_main", attributes={"a": 1}).attributes == {"a": 1}
+    assert files.delete(id, vector_store_id="vs_main").id == id
+    assert id not in memory
+    with pytest.raises(openai.NotFoundError):
+        files.retrieve(id, vector_store_id="vs_main")
+
+
 def test_unknown_cursors_are_refused(shared_address: str) -> None:
     for path in ("files", "vector_stores", "vector_stores/vs_main/files"):
         told = httpx.get(f"{shared_address}/v1/{path}", params={"after": "no"})
@@ -258,6 +330,7 @@ def test_deletions_that_a_crash_cut_off_are_finished(serve: Serve, tmp_path: Pat
 KILLED = """
 import io, os, signal, sys
 from pathlib import Path
+from sharedllm_integrations.serving import catalog
 from sharedllm_integrations.serving.catalog import Catalog
 from sharedllm_integrations.serving.wire import MemberBody
 folder = Path(sys.argv[1])

@@ -185,7 +185,7 @@ def test_a_section_is_asked(serve: Serve, show: Open) -> None:
     bodies = sent(page)
     page.locator("#documents .name").first.click()
     page.get_by_label("Contents").select_option(index=1)
-    page.get_by_text("Ask in this section").click()
+    page.get_by_text("Ask this section").click()
     assert "The Boat" in page.locator(".chip").inner_text()
     ask(page, "When does the ferry leave?")
     assert "section" in bodies[0]
