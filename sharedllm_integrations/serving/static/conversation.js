@@ -257,6 +257,8 @@ function take(view, event) {
   if (told?.unsupported) turn.unsupported = told.unsupported;
   if (told?.looks) turn.looks = told.looks;
   if (told?.abstains) turn.abstains = true;
+  if (told?.partial) turn.partial = true;
+  if (choice?.delta?.role && !told?.citations) view.whole = true; // the server says so before it reads all
   if (choice?.finish_reason) turn.finish = choice.finish_reason;
   if (event.usage) [turn.tokens, turn.written] = [event.usage.prompt_tokens, event.usage.completion_tokens];
   if (told?.citations?.length && !choice?.finish_reason) showPassages(view, true);
@@ -288,9 +290,9 @@ function showWaiting(view, passed) {
     fill(view.status, `Others are being answered; asking again in ${left} s.`);
     return;
   }
-  const doing = turn.answer ? "Writing" : `Searching ${counted(inScope().length, "document")}`;
+  const doing = turn.answer ? "Writing" : view.whole ? "Reading all of it, part by part" : `Searching ${counted(inScope().length, "document")}`;
   const took = passed >= 2 ? ` · ${seconds(passed)}` : "";
-  const slow = passed > SLOW && !turn.answer ? el("span", { class: "slow" }, "A question about all of a document, such as a summary, is read part by part: that may take minutes. You can stop it.") : "";
+  const slow = passed > SLOW && !turn.answer ? el("span", { class: "slow" }, view.whole ? "That may take minutes, and is quick the next time. You can stop it." : "Others may be asking, too. You can stop it.") : "";
   fill(view.status, el("span", { class: "pulse" }), `${doing}${took}`, slow);
 }
 
@@ -320,6 +322,7 @@ function notes(view) {
   const out = [];
   if (turn.unsupported.length) out.push(el("p", { class: "warning", role: "note" }, `In none of the passages: ${[...new Set(turn.unsupported)].join(", ")}`));
   if (turn.finish === "length") out.push(el("p", { class: "warning" }, "The answer was cut at its longest length. ", again("Let it write more", { most: MORE * (turn.most ?? turn.written ?? 256) })));
+  if (turn.partial) out.push(el("p", { class: "warning" }, "The time was over before all of it was read."));
   if (!turn.answer.trim()) out.push(el("p", { class: "warning" }, "The model wrote nothing. ", again("Ask again")));
   if (turn.left) out.push(el("p", { class: "quiet" }, turn.along ? `Asked with the last ${counted(turn.along, "turn")} of this conversation only.` : "Asked without the conversation before it, which is too long for the model."));
   if (!turn.citations.length) out.push(el("p", { class: "quiet" }, "No passage was given to the model."));

@@ -225,7 +225,7 @@ function passage(text, one, from, to) {
     "mark",
     { class: `passage ${tint(one.level)}`, "data-rank": one.rank, title: `Passage ${one.rank}, score ${one.score.toFixed(2)}`, onclick: () => moved(one.rank) },
     from === one.char_start ? el("span", { class: "rank" }, String(one.rank)) : null,
-    whole ?? [plain(text, from, first), el("span", { class: "match" }, plain(text, first, last, now.words)), plain(text, last, to)],
+    whole ?? [plain(text, from, first, now.words), el("span", { class: "match" }, plain(text, first, last, now.words)), plain(text, last, to, now.words)],
   );
 }
 

@@ -11,7 +11,7 @@ import pytest
 from sharedllm import MemoryDocument, SharedLLM, open_memory
 from sharedllm_integrations.serving import add_key
 from sharedllm_integrations.serving.page import FILES, MOST_CHARACTERS
-from tests.integrations.serving.conftest import Serve, client_of, read
+from tests.integrations.serving.conftest import Serve, client_of, model_of, read
 from tests.texts import FERRY, STORY
 
 STORE = "page/stores/vs_main"
@@ -126,6 +126,16 @@ def test_data_needs_the_tenants_key(serve: Serve, tmp_path: Path) -> None:
     assert statuses({}) == [401] * 3
     assert statuses({"authorization": f"Bearer {b}"}) == [404] * 3
     assert statuses({"authorization": f"Bearer {a}"}) == [200] * 3
+
+
+def test_the_first_chunk_tells_the_evidence(library: str) -> None:
+    client = client_of(library)
+    asked_: Any = {"model": model_of(client), "max_tokens": 3, "stream": True}
+    chunks = list(client.chat.completions.create(**asked("When does the ferry leave?"), **asked_))
+    first, last = (one.model_extra["sharedllm"] for one in (chunks[0], chunks[-1]))  # type: ignore[index]
+    assert first["citations"]
+    assert first["citations"] == last["citations"]
+    assert last["abstains"] is False
 
 
 def test_other_sites_do_not_get_the_page(library: str) -> None:
