@@ -7,7 +7,7 @@ import * as history from "./history.js";
 import { passageList, ranked, summary, treeList } from "./passages.js";
 import * as reader from "./reader.js";
 import { documentOf, filters, inScope, read, state, waiting } from "./state.js";
-import { cutBy, markdown, wordsOf } from "./text.js";
+import { cutBy, markdown, oneLine, wordsOf } from "./text.js";
 
 const SLOW = 12; // seconds after which the page says why it may take longer
 const STEP = 140; // milliseconds between passages that light up
@@ -70,6 +70,7 @@ export function show() {
   const turns = byId("turns");
   turns.querySelector(".blank")?.remove();
   if (!conversation.turns.length) turns.append(blank());
+  document.title = [oneLine(conversation.turns[0]?.question ?? ""), "SharedLLM"].filter(Boolean).join(" · ");
   document.body.classList.toggle("empty", !conversation.turns.length);
   document.body.classList.toggle("bare", !state.documents.length && !sending() && !conversation.turns.length);
   showScope();

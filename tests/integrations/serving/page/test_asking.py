@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 from playwright.sync_api import Page
 
+from sharedllm.display.plain import flowing
 from tests.integrations.serving.conftest import Serve
 from tests.integrations.serving.page.conftest import (
     PHONE,
@@ -126,6 +127,26 @@ def test_pages_of_a_pdf_open(serve: Serve, show: Open) -> None:
     with page.expect_popup() as opened:
         pages.last.click()
     opened.value.wait_for_url(re.compile("^blob:.*#page=3$"), wait_until="commit")
+
+
+def test_a_long_text_is_loaded_where_one_reads(serve: Serve, show: Open) -> None:
+    page = show(serve())
+    text = "\n\n".join(f"Paragraph {n} has \U0001f98a and nothing else." for n in range(800))
+    add(page, ("long.txt", text.encode()))
+    page.locator("#documents .name").click()
+    shown, frame = page.locator("#reader .text"), page.locator("#reader .scroller")
+    shown.locator("span").first.wait_for()
+    assert "Paragraph 799 " not in shown.inner_text()
+    page.locator("#reader .bar").click(position={"x": 300, "y": 5})  # into the middle
+    page.locator("#reader .text", has_text="Paragraph 500 ").wait_for()
+    page.locator("#reader .text:not(:has-text('Paragraph 0 '))").wait_for()
+    for end, words in (("0", "Paragraph 0 "), ("frame.scrollHeight", "Paragraph 799 ")):
+        for _ in range(9):
+            frame.evaluate(f"frame => frame.scrollTop = {end}")
+            page.wait_for_timeout(50)
+            if words in shown.inner_text():
+                break
+    assert shown.evaluate("shown => shown.textContent") == flowing(text)
 
 
 def test_the_tree_and_its_scores(library: str, show: Open) -> None:
