@@ -46,6 +46,13 @@ MaxWaiting = Annotated[
     int, typer.Option(metavar="N", help="Requests that may wait; more are refused with 429.")
 ]
 Timeout = Annotated[float, typer.Option(metavar="S", help="Seconds that an answer may take.")]
+Otel = Annotated[
+    bool,
+    typer.Option(
+        "--otel",
+        help="Send a span of each request to $OTEL_EXPORTER_OTLP_ENDPOINT (extra otel).",
+    ),
+]
 Operator = Annotated[
     bool, typer.Option("--operator", help="The tenant's keys may read /metrics as well.")
 ]
@@ -66,6 +73,7 @@ def serve(
     quantize: Quantize = None,
     max_waiting: MaxWaiting = 32,
     timeout: Timeout = 300.0,
+    otel: Otel = False,
 ) -> None:
     """Serve a memory to everything that speaks OpenAI's API (extra serve).
 
@@ -81,6 +89,7 @@ def serve(
         "device": device,
         "dtype": dtype,
         "quantize": quantize,
+        "otel": otel,
     }
     if adapter is not None:
         given["adapter"] = None if adapter == "none" else adapter

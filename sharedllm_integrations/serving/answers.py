@@ -17,7 +17,6 @@ from sharedllm_integrations.engine import Engine, Plan, Run
 from sharedllm_integrations.serving import asking
 from sharedllm_integrations.serving.backend import Backend, BackendOf, TenantOf
 from sharedllm_integrations.serving.faults import ServingError, fault_of
-from sharedllm_integrations.serving.metrics import Clock
 from sharedllm_integrations.serving.shapes import ChatShape, TextShape
 from sharedllm_integrations.serving.tenants import Tenant
 from sharedllm_integrations.serving.wire import AnswerBody, ChatBody, CompletionBody
@@ -95,22 +94,23 @@ async def answered(backend: Backend, ask: Ask) -> AsyncGenerator[Begun | str | E
 
     Dropping this ends the answer, and lets the next request run.
     """
-    clock = Clock(backend.metrics)
-    async with AsyncExitStack() as held:
-        await held.enter_async_context(backend.turn())
+    async with backend.clock() as clock, AsyncExitStack() as line:
+        await line.enter_async_context(backend.turn())
         clock.begun()
         engine, request = await in_thread(ask)
         plan = await in_thread(lambda: engine.plan(request, since=clock.since), request.cancelled)
         whole = await in_thread(lambda: engine.reads_whole(plan))
         if whole:  # short questions go on meanwhile; readings of the whole wait for each other
-            await held.aclose()
-            await held.enter_async_context(backend.long_turn(plan.deadline))
+            await line.aclose()
+            await line.enter_async_context(backend.long_turn(plan.deadline))
             plan = _bounded(plan)
         async with aclosing(iterated(lambda: _parts(engine, plan, whole), request.cancelled)) as it:
             async for event in it:
-                if isinstance(event, Ended):
-                    clock.ended(event.run.finish_reason, event.run.usage)
-                elif isinstance(event, str):
+                if isinstance(event, Begun):
+                    clock.found(event.run)
+                elif isinstance(event, Ended):
+                    clock.ended(event.run)
+                else:
                     clock.piece()
                 yield event
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
@@ -56,17 +57,25 @@ def load_model(config: ServerConfig) -> SharedLLM:
     return Engine(fields, memory=open_memory(config.memory.absolute())).llm
 
 
-def create_app(config: ServerConfig, llm: SharedLLM | None = None) -> FastAPI:
+def create_app(
+    config: ServerConfig, llm: SharedLLM | None = None, tracer_provider: Any = None
+) -> FastAPI:
     """The application for `config`.
 
     Parameters
     ----------
     llm : a loaded model; None loads it when the application starts
+    tracer_provider : OpenTelemetry's, for a span a request; None makes none
     """
+    clock: Callable[[metrics.Metrics], metrics.Clock] = metrics.Clock
+    if tracer_provider is not None:
+        from sharedllm_integrations.serving import tracing
+
+        clock = partial(tracing.TracedClock, provider=tracer_provider)
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        backend = await in_thread(lambda: Backend(config, llm or load_model(config)))
+        backend = await in_thread(lambda: Backend(config, llm or load_model(config), clock))
         app.state.backend = backend
         try:
             yield
@@ -85,6 +94,8 @@ def create_app(config: ServerConfig, llm: SharedLLM | None = None) -> FastAPI:
     app.add_middleware(BodyLimit, config.max_body, config.max_upload)
     if config.keys is None:
         app.add_middleware(OwnPages)
+    if tracer_provider is not None:
+        tracing.trace_requests(app, tracer_provider)
     return app
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +14,7 @@ from sharedllm_integrations.serving.config import ServerConfig
 from sharedllm_integrations.serving.faults import ServingError, hide_paths
 from sharedllm_integrations.serving.keys import KeyFile
 from sharedllm_integrations.serving.limits import Line
-from sharedllm_integrations.serving.metrics import Metrics
+from sharedllm_integrations.serving.metrics import Clock, Metrics
 from sharedllm_integrations.serving.tenants import Ingestion, Tenant, Tenants
 
 if TYPE_CHECKING:
@@ -27,14 +27,20 @@ AT_ONCE = 8  # answers of a reader elsewhere, which batches them; as many as the
 class Backend:
     """The model, the tenants, the line, ingestion and figures of one server.
 
+    Parameters
+    ----------
+    clock : makes the clock of a request
+
     Attributes
     ----------
     ready : bool
         False before the model is there, and while the server drains.
     """
 
-    def __init__(self, config: ServerConfig, llm: SharedLLM) -> None:
-        self.config, self.llm = config, llm
+    def __init__(
+        self, config: ServerConfig, llm: SharedLLM, clock: Callable[[Metrics], Clock] = Clock
+    ) -> None:
+        self.config, self.llm, self._clock = config, llm, clock
         self.started = int(time.time())
         self.keys = None if config.keys is None else KeyFile.read(config.keys)
         self.line = Line(AT_ONCE if llm.reader.shares else 1, config.max_waiting)
@@ -56,6 +62,18 @@ class Backend:
             self.tenants.close()
         else:  # its files end with the process
             logger.warning("a file is still being read; it is read again after the next start")
+
+    @asynccontextmanager
+    async def clock(self) -> AsyncIterator[Clock]:
+        """The clock of one request, from now to the end of the block."""
+        clock, error = self._clock(self.metrics), None
+        try:
+            yield clock
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            clock.close(error)
 
     @property
     def idle(self) -> bool:

@@ -34,6 +34,7 @@ class ServerConfig(BaseModel):
     max_upload : bytes of an uploaded file
     max_waiting : requests that wait for the model; more are refused with 429
     timeout : seconds that an answer may take, the time in line included
+    otel : send a span of each request where OpenTelemetry's environment variables say
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -56,6 +57,7 @@ class ServerConfig(BaseModel):
     max_upload: PositiveInt = 128 * MIB
     max_waiting: Annotated[int, Field(ge=0)] = 32
     timeout: Annotated[float, Field(gt=0, le=86_400)] = 300.0
+    otel: bool = False
 
     @classmethod
     def of(cls, **given: Any) -> Self:

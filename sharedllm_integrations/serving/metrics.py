@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from sharedllm_integrations.report import Usage
 from sharedllm_integrations.serving.limits import Line
 from sharedllm_integrations.serving.tenants import Ingestion
+
+if TYPE_CHECKING:
+    from sharedllm_integrations.engine import Run
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -86,11 +89,17 @@ class Clock:
             self.metrics.between.observe(now - self.last)
         self.last = now
 
-    def ended(self, reason: str, used: Usage) -> None:
+    def found(self, run: Run) -> None:
+        """The passages are found, and the model begins to read."""
+
+    def ended(self, run: Run) -> None:
         """The answer is whole."""
-        own = self.metrics
+        own, used = self.metrics, run.usage
         own.whole.observe(time.monotonic() - self.since)
-        own.ended.labels(reason).inc()
+        own.ended.labels(run.finish_reason).inc()
         own.read.inc(used.read)
         own.cached.inc(used.reused)
         own.written.inc(used.written)
+
+    def close(self, error: BaseException | None = None) -> None:
+        """The request has ended, in whatever way."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import socket
 import time
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from fastapi import FastAPI
 
-from sharedllm_integrations.errors import SetupError
+from sharedllm_integrations.errors import MissingFrameworkError, SetupError
 from sharedllm_integrations.serving.app import create_app
 from sharedllm_integrations.serving.config import ServerConfig
 
@@ -42,8 +42,32 @@ def bound_socket(config: ServerConfig) -> socket.socket:
 
 
 def run(config: ServerConfig, llm: SharedLLM, bound: socket.socket) -> None:
-    """Serve at `bound` until SIGINT or SIGTERM, and answer those who are in line then."""
-    DrainingServer(create_app(config, llm)).run([bound])
+    """Serve at `bound` until SIGINT or SIGTERM, and answer those who are in line then.
+
+    Raises
+    ------
+    MissingFrameworkError
+        If requests are to be traced, and a package of the extra "otel" is not installed.
+    """
+    if not config.otel:
+        DrainingServer(create_app(config, llm)).run([bound])
+        return
+    provider = _exporting()
+    try:
+        DrainingServer(create_app(config, llm, provider)).run([bound])
+    finally:
+        provider.shutdown()  # sends what is left
+
+
+def _exporting() -> Any:
+    try:
+        from sharedllm_integrations.serving.tracing import exporting
+
+        return exporting()
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("opentelemetry"):
+            raise MissingFrameworkError("opentelemetry", "otel") from error
+        raise
 
 
 class DrainingServer(uvicorn.Server):
