@@ -233,7 +233,10 @@ class Session:
         history = InMemoryHistory([turn.question for turn in self._conversation.turns])
         after = dict.fromkeys(self._commands) | {"/add": PathCompleter(expanduser=True)}
         prompt: PromptSession[str] = PromptSession(
-            history=history, completer=NestedCompleter(after), complete_while_typing=False
+            history=history,
+            completer=NestedCompleter(after),
+            complete_while_typing=False,
+            reserve_space_for_menu=4,  # lines; more would push the answers up
         )
         while True:
             try:
