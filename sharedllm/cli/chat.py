@@ -13,8 +13,8 @@ import typer
 from rich.text import Text
 
 from sharedllm.arguments import path_problem, shown, unicode_problem
-from sharedllm.cli.conversation import Conversation, Turn, path_for
-from sharedllm.cli.loading import check_place, given, loaded, parsed
+from sharedllm.cli.chat_file import Conversation, Turn, path_for
+from sharedllm.cli.opening import check_place, given, loaded, parsed
 from sharedllm.cli.options import (
     AnsweringModel,
     Device,

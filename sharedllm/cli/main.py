@@ -18,9 +18,9 @@ from sharedllm import __version__
 from sharedllm.arguments import shown, unicode_problem
 from sharedllm.cli.chat import app as chat
 from sharedllm.cli.evaluation import app as evaluation
-from sharedllm.cli.loading import check_place, given, loaded, parsed
 from sharedllm.cli.memory import app as memories
 from sharedllm.cli.models import app as models
+from sharedllm.cli.opening import check_place, given, loaded, parsed
 from sharedllm.cli.options import (
     DEFAULT_NAME,
     SHIPPED,

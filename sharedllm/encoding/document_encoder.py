@@ -48,7 +48,7 @@ from sharedllm.text.tokens import Tokenizer, Tokens, tokenize
 from sharedllm.text.tree import Chunk, cut, grow_trees
 
 NODE_CACHE_BYTES = 512 << 20
-PATIENCE_S = 0.25  # that a pass in the background waits for questions: some 20 ms of work a pass
+PATIENCE_S = 0.5  # that a pass in the background waits for questions: some 20 to 60 ms of work
 WEIGHT_SAMPLES = 256  # values of each weight matrix that go into the fingerprint
 
 

@@ -91,6 +91,7 @@ class Backend:
 
         A reader elsewhere takes nothing from ingestion but the search, which it gives way to, too.
         """
+        elsewhere = self.config.reader is not None
         if not self.ready:
             raise ServingError(
                 "this server is being stopped; ask again in a moment",
@@ -98,7 +99,7 @@ class Backend:
                 code="draining",
                 retry_after=5,
             )
-        waits = nullcontext() if self.llm.reader.shares else self.llm.encoder.lock.question()
+        waits = nullcontext() if elsewhere else self.llm.encoder.lock.question()
         with waits:
             async with self.line.turn(self.config.timeout):
                 yield

@@ -14,6 +14,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from sharedllm.arguments import path_problem, shown
 from sharedllm_integrations.errors import SetupError
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}\Z")
@@ -96,6 +97,9 @@ def add_key(path: Path, tenant: str, *, operator: bool = False) -> str:
             f"the tenant is {tenant!r}; allowed are 1 to 64 of a-z, 0-9, _ and -, the first a "
             "letter or digit"
         )
+    problem = path_problem(path)
+    if problem:
+        raise SetupError(f"keys is {shown(os.fspath(path))}; {problem}")
     held = KeyFile.read(path) if path.exists() else KeyFile()
     key = PREFIX + secrets.token_urlsafe(32)
     own = held.tenants.setdefault(tenant, TenantKeys())

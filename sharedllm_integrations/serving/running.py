@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 import time
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 DRAIN_S = 30.0  # seconds that those in line get at the end
 CLOSE_S = 5  # seconds that other requests get then
+# An answer waits so long for the interpreter after each pass on a GPU while the ingestion thread
+# parses a file; the default is 5 ms, as long as the pass
+SWITCH_S = 0.0005
 
 
 def bound_socket(config: ServerConfig) -> socket.socket:
@@ -49,6 +53,7 @@ def run(config: ServerConfig, llm: SharedLLM, bound: socket.socket) -> None:
     MissingFrameworkError
         If requests are to be traced, and a package of the extra "otel" is not installed.
     """
+    sys.setswitchinterval(SWITCH_S)
     if not config.otel:
         DrainingServer(create_app(config, llm)).run([bound])
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import shutil
 import threading
@@ -62,7 +63,7 @@ class Tenant:
         data = home / DATA
         data.mkdir(exist_ok=True)
         self.catalog = Catalog(data)
-        self.catalog.add_main(home.name)
+        self.catalog.add_main(os.fsencode(home.name).decode("utf-8", "replace"))
         self._finish_deletions()
 
     def _finish_deletions(self) -> None:

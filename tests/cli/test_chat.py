@@ -16,7 +16,7 @@ from prompt_toolkit.output import DummyOutput
 
 from sharedllm.answer import AnswerStream
 from sharedllm.cli.chat import passage_in_context
-from sharedllm.cli.conversation import Conversation, Turn, path_for
+from sharedllm.cli.chat_file import Conversation, Turn, path_for
 from sharedllm.cli.main import main
 from sharedllm.errors import ConfigError
 from sharedllm.search.citations import Citation
