@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from sharedllm.arguments import path_problem, shown
 from sharedllm.cli.options import (
     AnsweringModel,
     Device,
@@ -18,7 +17,6 @@ from sharedllm.cli.options import (
     ReaderModel,
 )
 from sharedllm.cli.terminal import Screen
-from sharedllm.errors import InputError
 
 app = typer.Typer()
 
@@ -119,7 +117,4 @@ def serve_key(
     """
     from sharedllm_integrations.serving import add_key
 
-    problem = path_problem(keys)
-    if problem:
-        raise InputError(f"--keys is {shown(keys)}; {problem}")
     typer.echo(add_key(Path(keys), tenant, operator=operator))
