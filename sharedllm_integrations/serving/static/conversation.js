@@ -251,7 +251,7 @@ function take(view, event) {
   if (text) {
     turn.answer += text;
     fill(view.answer, turn.answer);
-    view.answer.classList.toggle("long", turn.answer.length > LONG);
+    fit(view);
   }
   const told = event.sharedllm;
   if (told?.citations) turn.citations = told.citations;
@@ -271,14 +271,29 @@ function addView(turn) {
   const view = { turn, patience: 0 };
   view.status = el("p", { class: "status quiet" });
   view.answer = el("div", { class: "answer", dir: "auto" });
+  view.more = el("button", { class: "plain small more", "aria-expanded": "false", hidden: true, onclick: () => unfold(view) }, "Show all of the answer");
   view.notes = el("div", { class: "notes" });
   view.passages = el("div", { class: "evidence" });
   view.actions = el("div", { class: "row actions" });
   view.trees = el("div", { class: "treebox", hidden: true });
-  view.root = el("article", { class: "turn", tabindex: "-1" }, el("h2", { class: "asked", dir: "auto" }, turn.question), view.answer, view.status, view.notes, view.passages, view.actions, view.trees);
+  view.root = el("article", { class: "turn", tabindex: "-1" }, el("h2", { class: "asked", dir: "auto" }, turn.question), view.answer, view.more, view.status, view.notes, view.passages, view.actions, view.trees);
+  new ResizeObserver(() => fit(view)).observe(view.answer); // how many lines fit depends on its width
   byId("turns").append(view.root);
   views.push(view);
   return view;
+}
+
+/** A long answer is set smaller, and shows its first lines, so that the passages stay in sight. */
+function fit(view) {
+  const { answer, more } = view;
+  answer.classList.toggle("long", view.turn.answer.length > LONG);
+  more.hidden = !answer.classList.contains("open") && answer.scrollHeight <= answer.clientHeight + 2;
+}
+
+function unfold(view) {
+  const open = view.answer.classList.toggle("open");
+  fill(view.more, open ? "Show less of the answer" : "Show all of the answer");
+  view.more.setAttribute("aria-expanded", String(open));
 }
 
 function showWaiting(view, passed) {
@@ -305,11 +320,11 @@ async function finish(view, live) {
   view.answer.classList.remove("waits");
   view.root.classList.toggle("abstains", Boolean(turn.abstains));
   fill(view.status, turn.state === "done" ? [...summary(turn), turn.seconds ? seconds(turn.seconds) : ""].filter(Boolean).join(" · ") : "");
-  view.answer.classList.toggle("long", turn.answer.length > LONG);
   fill(
     view.answer,
     cutBy(turn.answer, turn.unsupported).map(([part, alone]) => (alone ? el("span", { class: "alone", title: "in none of the passages" }, part) : part)),
   );
+  fit(view);
   fill(view.notes, notes(view));
   fill(view.actions, turn.state === "done" ? actions(view) : null);
   await showPassages(view, live);

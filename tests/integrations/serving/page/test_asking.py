@@ -116,6 +116,22 @@ def test_the_words_of_the_answer_are_bold(library: str, show: Open) -> None:
     assert "> 1. The lighthouse, The Rock, page 7, characters 69 to 161" in copied
 
 
+def test_a_long_answer_leaves_the_passages_in_sight(library: str, show: Open) -> None:
+    page = show(library, PHONE)
+    page.route(CHAT, answering(told("Of one and of the other. " * 100, passage(0, 90, match=60))))
+    ask(page, "Who kept the light?")
+    assert page.locator("li.passage").first.bounding_box()["y"] < 844  # type: ignore[index]
+    page.get_by_text("Show all of the answer").click()
+    assert page.locator("li.passage").first.bounding_box()["y"] > 844  # type: ignore[index]
+    page.get_by_text("Show less of the answer").click()
+    page.get_by_text("Show all of the answer").wait_for()
+    page.locator("#new").click()
+    page.unroute(CHAT)
+    page.route(CHAT, answering(told("at dusk", passage(0, 90, match=60))))
+    ask(page, "When?")
+    assert not page.get_by_text("Show all of the answer").is_visible()
+
+
 def test_pages_of_a_pdf_open(serve: Serve, show: Open) -> None:
     page = show(serve())
     lines = ("The ferry leaves at seven.", "Dogs travel free.", "The fox lives on Quay Street.")
