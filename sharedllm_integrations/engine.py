@@ -60,6 +60,26 @@ class Plan:
     report: Report
     deadline: float
 
+    def require_wanted(self) -> None:
+        """See :func:`require_wanted`."""
+        require_wanted(self.request, self.deadline)
+
+
+def require_wanted(request: Request, deadline: float) -> None:
+    """Let a request go on that somebody waits for, and that has time.
+
+    Raises
+    ------
+    CancelledRequest, AnswerTimeoutError
+    """
+    if request.cancelled.is_set():
+        raise CancelledRequest
+    if time.monotonic() > deadline:
+        raise AnswerTimeoutError(
+            f"the answer was not complete after {request.timeout:g} s; raise timeout, or ask for "
+            "fewer tokens"
+        )
+
 
 class Run(Iterator[str]):
     """Pieces of an answer as they come; when they have all come, :attr:`answer`.
@@ -74,12 +94,8 @@ class Run(Iterator[str]):
         What has come so far.
     """
 
-    def __init__(
-        self,
-        stream: Any,
-        plan: Plan,
-    ) -> None:
-        self._stream, self._request, self._deadline = stream, plan.request, plan.deadline
+    def __init__(self, stream: Any, plan: Plan) -> None:
+        self._stream, self._plan = stream, plan
         self.form, self.question, self.report = plan.form, plan.question, plan.report
         self._pieces = self._cleaned()
         self.text = ""
@@ -145,7 +161,7 @@ class Run(Iterator[str]):
     def _cleaned(self) -> Iterator[str]:
         cleaner = Cleaner()
         for piece in self._stream:
-            self._require_wanted()
+            self._plan.require_wanted()
             shown = cleaner.feed(piece)
             self.text += shown
             if shown:
@@ -154,15 +170,6 @@ class Run(Iterator[str]):
         self.text += rest
         if rest:
             yield rest
-
-    def _require_wanted(self) -> None:
-        if self._request.cancelled.is_set():
-            raise CancelledRequest
-        if time.monotonic() > self._deadline:
-            raise AnswerTimeoutError(
-                f"the answer was not complete after {self._request.timeout:g} s; raise timeout, "
-                "or ask for fewer tokens"
-            )
 
 
 class CancelledRequest(Exception):  # noqa: N818  # no error: nobody waits for the answer
@@ -279,7 +286,8 @@ class Engine:
         question, repeated = question_in(found), False
         if own.repeat_question:
             found, repeated = with_question_last(found, question)
-        asked, documents = resolver.build_question(found, question)
+        with self.llm.encoder.reading(lambda: require_wanted(request, deadline)):
+            asked, documents = resolver.build_question(found, question)
         if not documents:
             self._require_documents()
         whole = self._whole_memories(filter)

@@ -12,8 +12,10 @@ from typing import Any, TypeVar
 from sharedllm_integrations.engine import CancelledRequest
 
 T = TypeVar("T")
-THREADS = 8
+THREADS, STREAMS = 8, 64
 _workers = ThreadPoolExecutor(THREADS, thread_name_prefix="sharedllm")
+# apart, so that short work does not wait for the end of answers
+_streams = ThreadPoolExecutor(STREAMS, thread_name_prefix="sharedllm-stream")
 _END = object()
 
 
@@ -55,7 +57,7 @@ async def iterated(
             return
         hand_over((_END, None))
 
-    _workers.submit(run)
+    _streams.submit(run)
     try:
         while True:
             item = await items.get()

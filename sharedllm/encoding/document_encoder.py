@@ -52,30 +52,30 @@ PATIENCE_S = 0.5  # that a pass in the background waits for questions: some 20 t
 WEIGHT_SAMPLES = 256  # values of each weight matrix that go into the fingerprint
 
 
+def _nothing() -> None:
+    pass
+
+
 @dataclass
-class Background:
-    """What a thread reads in the background, and how far it is.
+class Reading:
+    """What a thread reads, and how far it is.
 
     Attributes
     ----------
+    before : called before each pass of the model; it ends the reading by raising
+    gives_way : questions go first
     tokens : int or None
         Of the texts so far, once they are cut.
     tokens_read : int
-    stopped : bool
-        Set by anyone, ends the reading before its next pass with :class:`ReadingStopped`. A memory
-        keeps the chunks that it has, so that the same addition goes on there.
     """
 
+    before: Callable[[], None] = _nothing
+    gives_way: bool = False
     tokens: int | None = None
     tokens_read: int = 0
-    stopped: bool = False
 
 
-class ReadingStopped(Exception):  # noqa: N818  # no error: it was asked for
-    """The reading in the background was stopped."""
-
-
-_background: ContextVar[Background | None] = ContextVar("background", default=None)
+_reading: ContextVar[Reading | None] = ContextVar("reading", default=None)
 
 
 class ModelLock:
@@ -106,12 +106,12 @@ class ModelLock:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Hold the model for one pass; a thread in the background lets questions go first."""
-        background = _background.get()
-        if background is not None:
-            self.wait_for_idle(PATIENCE_S)
-            if background.stopped:
-                raise ReadingStopped
+        """Hold the model for one pass, as :meth:`DocumentEncoder.reading` says."""
+        own = _reading.get()
+        if own is not None:
+            if own.gives_way:
+                self.wait_for_idle(PATIENCE_S)
+            own.before()
         with self.forward:
             yield
 
@@ -327,7 +327,7 @@ class DocumentEncoder:
         DocumentError
             If the text is empty or only white space.
         """
-        tokens, watched = tokenize(text, self.tokenizer), _background.get()
+        tokens, watched = tokenize(text, self.tokenizer), _reading.get()
         if watched is not None:
             watched.tokens = (watched.tokens or 0) + len(tokens)
         return tokens, cut(len(tokens), self.tree.chunk)
@@ -346,7 +346,7 @@ class DocumentEncoder:
         spans : the chunks in `ids`; each is read alone
         done : called with the number of tokens just read
         """
-        watched = _background.get()
+        watched = _reading.get()
 
         def read(tokens: int) -> None:
             if watched is not None:
@@ -357,18 +357,25 @@ class DocumentEncoder:
         return self.lower.vectors(ids, spans, done=read, turn=self.lock.turn)
 
     @contextmanager
-    def in_background(self) -> Iterator[Background]:
-        """Let questions go first while this thread reads, for as long as the block, and watch it.
+    def reading(
+        self, before: Callable[[], None] = _nothing, *, gives_way: bool = False
+    ) -> Iterator[Reading]:
+        """Watch what this thread reads within the block; it may be ended, or give way to questions.
 
-        Before each pass of the model the thread waits until no question is open, for PATIENCE_S at
-        most: under questions without end the text would never be read.
+        A memory keeps the chunks that it has when a reading ends: the same addition goes on there.
+
+        Parameters
+        ----------
+        before : called before each pass of the model; it ends the reading by raising
+        gives_way : before each pass the thread waits until no question is open, for PATIENCE_S at
+            most: under questions without end the text would never be read
         """
-        own = Background()
-        token = _background.set(own)
+        own = Reading(before, gives_way)
+        token = _reading.set(own)
         try:
             yield own
         finally:
-            _background.reset(token)
+            _reading.reset(token)
 
     # -- nodes ---------------------------------------------------------------------------------
 

@@ -14,7 +14,6 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -110,6 +109,7 @@ class LowerModel:
         self.device = parameter_device(model)
         self.batch_tokens = BATCH_TOKENS[self.device.type]
         self.search_in_bf16 = _gains_from_bf16(model)
+        self._found_centre: Tensor | None = None
 
     def adapt(self, adapter: Adapter) -> None:
         """Take the query projection of `adapter`, which is on the model already."""
@@ -238,8 +238,7 @@ class LowerModel:
             For all `ids`; zero for tokens outside of `spans`.
         """
         out: Tensor | None = None
-        with turn():  # finds it, the first time
-            centre = self._centre
+        centre = self._centre(turn)
         for index, states in self.states(ids, spans, done=done, turn=turn):
             centred = unit(states.float() - centre).half()
             if out is None:
@@ -264,12 +263,14 @@ class LowerModel:
         starts = range(0, len(sample), length)
         return sample, [(start, min(start + length, len(sample))) for start in starts]
 
-    @cached_property
-    def _centre(self) -> Tensor:
-        """The mean state over a fixed sample of the vocabulary; float32 (hidden,)."""
-        sample, spans = self._sample()
-        total = sum(states.float().sum(0) for _, states in self.states(sample, spans))
-        return torch.as_tensor(total) / len(sample)
+    def _centre(self, turn: Turn) -> Tensor:
+        """The mean state over a fixed sample of the vocabulary, found once; float32 (hidden,)."""
+        if self._found_centre is None:
+            sample, spans = self._sample()
+            found = self.states(sample, spans, turn=turn)
+            total = sum(states.float().sum(0) for _, states in found)
+            self._found_centre = torch.as_tensor(total) / len(sample)
+        return self._found_centre
 
     def _search_precision(self) -> AbstractContextManager[object]:
         if self.search_in_bf16:

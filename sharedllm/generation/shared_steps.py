@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import torch
 
@@ -156,11 +157,13 @@ class SharedSteps:
     def _prefill(self, together: list[Seat]) -> None:
         """Prefill the prompts of all seats; each by itself where that fails."""
         table = self._tables[together[0].reads]
-        self._run(together, lambda: table.start(together))
-        if len(together) > 1 and together[0].error is not None:
-            for one in together:
-                one.error = None
-                self._run([one], lambda own=one: table.start([own]))  # type: ignore[misc]
+        if len(together) > 1:
+            with suppress(Exception), self._lock.forward:  # whose it was is seen below
+                table.start(together)
+                self._end_wait(together)
+                return
+        for one in together:
+            self._run([one], lambda own=one: table.start([own]))  # type: ignore[misc]
 
     def _gather(self, table: Table) -> list[Seat]:
         """Wait a little for answers that are choosing a token; return those that have one."""
@@ -180,9 +183,12 @@ class SharedSteps:
             for one in seats:
                 one.error = error
         finally:
-            with self._changed:
-                for one in seats:
-                    one.waits = False
+            self._end_wait(seats)
+
+    def _end_wait(self, seats: Sequence[Seat]) -> None:
+        with self._changed:
+            for one in seats:
+                one.waits = False
 
 
 def fitting(seats: Sequence[Seat], most: int) -> list[Seat]:
@@ -238,8 +244,8 @@ class Table:
             seat.rows = [next(free) for _ in seat.prompts]
             for row in seat.rows:
                 buffers.put(row, session, next(indices), token)
-            self.seats.append(seat)
         self._share_out(seats)
+        self.seats += seats
 
     def step(self, seats: Sequence[Seat]) -> None:
         """Append the tokens of `seats` to their rows."""

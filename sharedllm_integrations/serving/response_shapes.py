@@ -119,6 +119,11 @@ class ResponseEvents:
         self._text, self._blanks = "", ""
         self.response: dict[str, Any] = {}
 
+    @property
+    def searching(self) -> bool:
+        """True while the passages are not told, for which the next event looks into memories."""
+        return self._search is not None
+
     def begin(self, run: Run) -> Iterator[Event]:
         """The events before any text."""
         yield self._state("created")

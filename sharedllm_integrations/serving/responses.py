@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from typing import Annotated, Any
 
@@ -128,7 +128,7 @@ async def _events(
                     made = events.end(part.run, part.text, part.calls)
                 else:
                     made = events.piece(run, part)
-                for event in made:
+                for event in await _listed(made, apart=events.searching):
                     if event["type"] in ("response.completed", "response.incomplete"):
                         await in_thread(lambda: keep(events.response))
                     yield event
@@ -137,6 +137,11 @@ async def _events(
             raise
         yield events.failed(fault_of(error))
         await in_thread(lambda: keep(events.response))
+
+
+async def _listed(made: Iterator[Item], *, apart: bool) -> list[Item]:
+    """The events in `made`; what looks into memories runs apart from the event loop."""
+    return await in_thread(lambda: list(made)) if apart else list(made)
 
 
 async def _sent(first: Item, events: AsyncGenerator[Item]) -> AsyncGenerator[str]:

@@ -30,8 +30,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 DATA = "server"  # the folder beside a tenant's memory with its uploads and vector stores
 Wanted = tuple["Tenant", Member]
-STOPPED = "stopped"
 STOP_S = 10.0  # seconds that the thread gets to end
+
+
+class _Stopped(Exception):  # noqa: N818  # no error: it was asked for
+    """The server ends; what was to be read is read after the next start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,22 +245,24 @@ class Ingestion:
         """
         self._stopping.set()
         self._wanted.put(None)
-        now = self._reading
-        if now is not None:
-            now.progress.stopped = True
         self._thread.join(STOP_S)
         return not self._thread.is_alive()
 
     def _run(self) -> None:
         while (wanted := self._wanted.get()) is not None and not self._stopping.is_set():
             tenant, member = wanted
-            with self._llm.encoder.in_background() as progress:
+            with self._llm.encoder.reading(self._go_on, gives_way=True) as progress:
                 self._reading = tenant.reading = Reading(member, progress)
-                progress.stopped = self._stopping.is_set()
-                status = _read(tenant, member, progress)
-                if status != STOPPED:
-                    self._on_read(status, self.lag, progress.tokens_read)
-                self._reading = tenant.reading = None
+                try:
+                    self._on_read(_read(tenant, member), self.lag, progress.tokens_read)
+                except _Stopped:
+                    return
+                finally:
+                    self._reading = tenant.reading = None
+
+    def _go_on(self) -> None:
+        if self._stopping.is_set():
+            raise _Stopped
 
 
 def read_named(path: Path, name: str) -> Any:
@@ -274,7 +279,7 @@ def read_named(path: Path, name: str) -> Any:
         raise ServingError(message, code="unsupported_file") from error
 
 
-def _read(tenant: Tenant, member: Member, progress: Any) -> str:
+def _read(tenant: Tenant, member: Member) -> str:
     """Read one file, note how that ended, and give the status."""
     now = tenant.catalog.member(member.store, member.file)
     if now is None or now.status != "in_progress":
@@ -288,9 +293,9 @@ def _read(tenant: Tenant, member: Member, progress: Any) -> str:
         code = "unsupported_file" if told else "server_error"
         message = str(error) if told else INTERNAL
         tenant.catalog.settle(now, "failed", code, message)
+    except _Stopped:
+        raise
     except Exception as error:  # the thread must outlive one bad file; the log has it
-        if progress.stopped:
-            return STOPPED
         logger.exception("a file was not read", exc_info=error)
         tenant.catalog.settle(now, "failed", "server_error", INTERNAL)
     return "failed"

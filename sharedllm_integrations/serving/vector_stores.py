@@ -267,18 +267,24 @@ def _all_held(tenant: Tenant, store: str) -> list[Held]:
     stored = {one.id: one for one in tenant.memory(store).list()}
     found = [_of_row(row, tenant, stored.get(row.file)) for row in rows]
     known = {row.file for row in rows}
-    return found + [
-        Held(id, dict(one.metadata), "completed", made, one.bytes, one.tokens, one.tokens)
-        for id, one in stored.items()
-        if id not in known
-    ]
+    return found + [_of_index(one, made) for id, one in stored.items() if id not in known]
 
 
 def _held(tenant: Tenant, store: str, id: str) -> Held:
-    found = next((one for one in _all_held(tenant, store) if one.id == id), None)
-    if found is None:
+    made = tenant.catalog.store(store).created_at
+    row = tenant.catalog.member(store, id)
+    stored = next(iter(tenant.memory(store).list({"id": id})), None)
+    if row is not None:
+        return _of_row(row, tenant, stored)
+    if stored is None:
         raise not_found("file", id)
-    return found
+    return _of_index(stored, made)
+
+
+def _of_index(stored: StoredDocument, made: int) -> Held:
+    """A document that no row is for: an index made elsewhere holds it."""
+    size, tokens = stored.bytes, stored.tokens
+    return Held(stored.id, dict(stored.metadata), "completed", made, size, tokens, tokens)
 
 
 def _of_row(row: Member, tenant: Tenant, stored: StoredDocument | None) -> Held:

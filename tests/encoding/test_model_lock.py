@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
 
 import pytest
 
 from sharedllm import MemoryDocument, SharedLLM
 from sharedllm.encoding import document_encoder
-from sharedllm.encoding.document_encoder import Background, ReadingStopped
+from sharedllm.encoding.document_encoder import Reading as Progress
 from tests.conftest import Make
 from tests.texts import STORY
 
@@ -20,7 +19,7 @@ class Reader:
     def __init__(self, make: Make, llm: SharedLLM, **options: str) -> None:
         self.llm = llm
         self.memory = make("watched", **options)
-        self.progress: Background | None = None
+        self.progress: Progress | None = None
         self.cut = threading.Event()
         self.done = threading.Event()
         self._thread = threading.Thread(target=self._read)
@@ -29,7 +28,7 @@ class Reader:
         self._thread.start()
 
     def _read(self) -> None:
-        with self.llm.encoder.in_background() as self.progress:
+        with self.llm.encoder.reading(gives_way=True) as self.progress:
             self.cut.set()
             self.memory.add(MemoryDocument(text=STORY * 3, id="long"))
         self.done.set()
@@ -60,7 +59,7 @@ def test_reading_waits_for_questions_and_is_watched(
     assert reader.done.wait(PATIENCE)
     reader.join()
     [stored] = reader.memory.list()
-    assert reader.progress == Background(tokens=stored.tokens, tokens_read=stored.tokens)
+    assert (reader.progress.tokens, reader.progress.tokens_read) == (stored.tokens,) * 2
 
 
 def test_questions_without_end_do_not_keep_a_text_from_being_read(
@@ -84,13 +83,13 @@ def test_who_reads_in_the_foreground_waits_for_nobody(make: Make, llm: SharedLLM
 
 def test_two_texts_are_watched_together(make: Make, llm: SharedLLM) -> None:
     memory = make()
-    with llm.encoder.in_background() as progress:
+    with llm.encoder.reading(gives_way=True) as progress:
         memory.add([MemoryDocument(text=STORY, id="a"), MemoryDocument(text=STORY[9:], id="b")])
     total = sum(one.tokens for one in memory.list())
     assert (progress.tokens, progress.tokens_read) == (total, total)
 
 
-def test_a_reading_that_is_stopped_goes_on_where_it_was(
+def test_a_reading_that_is_ended_goes_on_where_it_was(
     make: Make, llm: SharedLLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memory = make()
@@ -98,21 +97,21 @@ def test_a_reading_that_is_stopped_goes_on_where_it_was(
     monkeypatch.setattr(llm.encoder.lower, "batch_tokens", 64)
     monkeypatch.setattr(memory._working.ingest, "_batch_tokens", 64)
     long = MemoryDocument(text=STORY * 3, id="long")
-    with llm.encoder.in_background() as progress:
-        run = llm.encoder.lower._run
 
-        def stopping(*given: Any) -> Any:
-            progress.stopped = progress.tokens_read >= 256
-            return run(*given)
+    class Stopped(Exception):  # noqa: N818
+        pass
 
-        monkeypatch.setattr(llm.encoder.lower, "_run", stopping)
-        with pytest.raises(ReadingStopped):
-            memory.add(long)
-        monkeypatch.setattr(llm.encoder.lower, "_run", run)
+    def stop() -> None:
+        if progress.tokens_read >= 256:
+            raise Stopped
+
+    with pytest.raises(Stopped), llm.encoder.reading(stop) as progress:
+        memory.add(long)
     assert [one.id for one in memory.list()] == ["before"]
     assert memory.verify().problems == ()
-    with llm.encoder.in_background() as again:
+    with llm.encoder.reading() as again:
         memory.add(long)
     assert "long" in memory
     assert progress.tokens == again.tokens
-    assert again.tokens_read < progress.tokens  # type: ignore[operator]
+    assert again.tokens is not None
+    assert again.tokens_read <= again.tokens - 256

@@ -157,16 +157,18 @@ def test_an_error_of_one_prefill_is_not_that_of_the_others(
 
     monkeypatch.setattr(upper, "start", failing)
     steps = SharedSteps(upper, llm.encoder.lock, 8, prefill=PREFILL)
+    together = threading.Barrier(5)
     good, bad = Prompt(text=((5, 6, 7),)), Prompt(text=((5, 13, 7),))
 
     def seat(prompt: Prompt) -> list[int]:
+        together.wait(60)
         one = steps.seat([prompt], 4)
         assert one is not None
         one.step([3])
         one.leave()
         return one.best
 
-    with ThreadPoolExecutor(6) as pool:
+    with ThreadPoolExecutor(5) as pool:
         futures = [pool.submit(seat, prompt) for prompt in (good, bad, good, bad, good)]
         errors = [future.exception(timeout=60) for future in futures]
     assert [isinstance(error, MemoryError) for error in errors] == [False, True, False, True, False]

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from sharedllm import SharedLLM, TreeMemory
 from sharedllm_integrations.engine import CancelledRequest, Engine, Run, _queue
 from sharedllm_integrations.errors import AnswerTimeoutError, SetupError
-from sharedllm_integrations.requests import Request
+from sharedllm_integrations.requests import GivenText, Request
 from sharedllm_integrations.settings import AnswerFields
 from sharedllm_integrations.tree_cache import process_cache
 from tests.integrations.asking import ask, said
@@ -72,6 +72,31 @@ def test_a_cancelled_request_stops(llm: SharedLLM) -> None:
     next(run)
     cancelled.set()
     assert len(list(_until_cancelled(run))) == 0
+
+
+def test_the_reading_of_a_document_ends_with_its_time_or_its_request(
+    llm: SharedLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llm.encoder.lower, "batch_tokens", 64)
+    process_cache().clear()
+    given = GivenText(text=STORY * 9)
+    with pytest.raises(AnswerTimeoutError, match="not complete after"):
+        ask(llm, said(given, "\n\nWho lit the lamp?"), timeout=1e-5)
+    cancelled, passes = threading.Event(), []
+    run = llm.encoder.lower._run
+
+    def counted(*args: Any) -> Any:
+        passes.append(1)
+        if len(passes) == 3:
+            cancelled.set()
+        return run(*args)
+
+    monkeypatch.setattr(llm.encoder.lower, "_run", counted)
+    messages = [said(given, "\n\nWho lit the lamp?")]
+    with pytest.raises(CancelledRequest):
+        Engine(AnswerFields(llm=llm)).start(Request(messages=messages, cancelled=cancelled))
+    assert len(passes) == 3
+    assert len(process_cache()) == 0
 
 
 def _until_cancelled(run: Run) -> Any:
