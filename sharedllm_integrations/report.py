@@ -113,8 +113,8 @@ def details(answer: Answer, report: Report) -> dict[str, Any]:
     ``documents``, ``refused`` and ``question_repeated`` are those of :class:`Report`, ``citations``
     the selected evidence, best first, ``unsupported`` the names and numbers of the text that stand
     in no passage that was read, ``budget``, ``looks`` and ``scope`` those of the core's ``Usage``,
-    ``partial`` that of the core's ``Answer``, ``answer_id`` what :func:`answer_of` finds the answer
-    by.
+    ``partial`` that of the core's ``Answer`` and ``abstains`` its ``refused``, ``answer_id`` what
+    :func:`answer_of` finds the answer by.
     """
     return {
         "documents": [asdict(document) for document in report.documents],
@@ -126,6 +126,7 @@ def details(answer: Answer, report: Report) -> dict[str, Any]:
         "looks": answer.usage.looks,
         "scope": answer.usage.scope,
         "partial": answer.partial,
+        "abstains": answer.refused,
         "answer_id": _keep(answer),
     }
 

@@ -108,8 +108,10 @@ def serve(
     with bound_socket(config) as bound:
         with screen.busy("loading the model"):
             llm = load_model(config)
-        address = f"http://{host}:{bound.getsockname()[1]}/v1"
-        screen.say(f"serving {memory} on {address} (stop with Ctrl+C)")
+        address = f"http://{host}:{bound.getsockname()[1]}"
+        screen.say(
+            f"serving {memory}: the page is {address}, OpenAI's API {address}/v1 (stop with Ctrl+C)"
+        )
         run(config, llm, bound)
 
 

@@ -146,13 +146,15 @@ async def runs(backend: Backend, asks: list[Ask]) -> list[Run]:
 
 async def _chat_events(backend: Backend, ask: Ask, shape: ChatShape, body: AnswerBody) -> Chunks:
     length, begun = 0, False
+    run: Run | None = None  # whose evidence is there when its words come; a whole reading's is not
     async with aclosing(answered(backend, ask)) as events:
         async for event in events:
             if isinstance(event, Begun) and not event.whole:
+                run = event.run
                 continue  # what the model refuses is still an error of HTTP
             if not begun:
                 begun = True
-                yield shape.first()
+                yield shape.first(run.citations if run else ())
             if isinstance(event, Ended):
                 for chunk in shape.last(event.run, event.text, event.calls, length):
                     yield chunk

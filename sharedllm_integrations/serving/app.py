@@ -14,12 +14,20 @@ from sharedllm import __version__, open_memory
 from sharedllm_integrations.engine import Engine
 from sharedllm_integrations.errors import SetupError
 from sharedllm_integrations.memories import MEMORY_FILE
-from sharedllm_integrations.serving import answers, files, metrics, responses, vector_stores
+from sharedllm_integrations.serving import (
+    answers,
+    files,
+    metrics,
+    page,
+    responses,
+    vector_stores,
+)
 from sharedllm_integrations.serving.backend import Backend, BackendOf, OperatorOnly, TenantOf
 from sharedllm_integrations.serving.config import ServerConfig
 from sharedllm_integrations.serving.faults import answer_faults, not_found
 from sharedllm_integrations.serving.limits import BodyLimit, OwnPages
-from sharedllm_integrations.serving.shapes import model_card, page
+from sharedllm_integrations.serving.shapes import model_card
+from sharedllm_integrations.serving.shapes import page as page_of
 from sharedllm_integrations.worker import in_thread
 
 if TYPE_CHECKING:
@@ -79,6 +87,7 @@ def create_app(
     app.include_router(responses.router)
     app.include_router(files.router)
     app.include_router(vector_stores.router)
+    app.include_router(page.router)
     _add_state(app)
     answer_faults(app)
     app.add_middleware(vector_stores.SlashedIds)
@@ -113,7 +122,7 @@ def _add_state(app: FastAPI) -> None:
     def models(backend: BackendOf, tenant: TenantOf) -> dict[str, Any]:
         """List the one model."""
         cards = [model_card(backend.model_name, backend.started)]
-        return page(cards, limit=1, order="asc")
+        return page_of(cards, limit=1, order="asc")
 
     @app.get("/v1/models/{name:path}")
     def model(name: str, backend: BackendOf, tenant: TenantOf) -> dict[str, Any]:

@@ -11,12 +11,15 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sharedllm_integrations.engine import Run
 from sharedllm_integrations.report import PROVIDER, Usage
 from sharedllm_integrations.serving.faults import ServingError
 from sharedllm_integrations.tool_calling import Call
+
+if TYPE_CHECKING:
+    from sharedllm import Citation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +76,11 @@ class ChatShape(Shape):
             PROVIDER: told(run, calls),
         }
 
-    def first(self) -> dict[str, Any]:
-        """The chunk that opens a stream."""
-        return self._chunk({"role": "assistant", "content": ""})
+    def first(self, evidence: Sequence[Citation]) -> dict[str, Any]:
+        """The chunk that opens a stream; it tells the evidence that its first words have."""
+        found = [asdict(citation) for citation in evidence]
+        told = {PROVIDER: {"citations": found}} if found else {}
+        return {**self._chunk({"role": "assistant", "content": ""}), **told}
 
     def piece(self, text: str) -> dict[str, Any]:
         """A chunk of text."""

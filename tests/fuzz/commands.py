@@ -57,6 +57,7 @@ def good(model: Path) -> dict[str, list[str]]:
     memory = ["--memory", "memory"]
     return {
         "ask": ["story.txt", "-q", "Who?", *named, "--max-new-tokens", "1", "--budget", "2000"],
+        "chat": ["story.txt", *named, "--max-new-tokens", "1", "--budget", "2000"],
         "index": ["story.txt", *memory, *named],
         "docs": memory,
         "models": [],

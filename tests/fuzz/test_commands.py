@@ -34,6 +34,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     here.mkdir()
     make_files(here, folder)
     monkeypatch.chdir(here)
+    monkeypatch.setenv("SHAREDLLM_DATA", str(tmp_path / "data"))  # of chats, not the user's own
     for name in ("index", "train"):
         assert main([name, *good(folder)[name]]) == 0
     return folder
