@@ -40,6 +40,7 @@ from sharedllm.cli.options import (
     Selecting,
     Thinking,
     default_of,
+    parsed,
 )
 from sharedllm.cli.terminal import Screen
 from sharedllm.cli.training import app as training
@@ -55,7 +56,6 @@ from sharedllm.config import (
 from sharedllm.display import page
 from sharedllm.display.plain import one_line
 from sharedllm.errors import (
-    ConfigError,
     InputError,
     SharedLLMError,
     WindowError,
@@ -229,12 +229,12 @@ def ask(
     """
     paths = paths or []
     _check(paths, folder, questions, scorer, injection, html)
-    tokens = AUTO if budget == AUTO else _parsed("budget", budget, int, f" or {AUTO!r}")
-    longest = _parsed("max-new-tokens", max_new_tokens, int)
-    heat = _parsed("temperature", temperature, float)
+    tokens = AUTO if budget == AUTO else parsed("budget", budget, int, f" or {AUTO!r}")
+    longest = parsed("max-new-tokens", max_new_tokens, int)
+    heat = parsed("temperature", temperature, float)
     limits = {
-        "max_chunks": _parsed("max-chunks", max_chunks, int),
-        "max_seconds": _parsed("max-seconds", max_seconds, float),
+        "max_chunks": parsed("max-chunks", max_chunks, int),
+        "max_seconds": parsed("max-seconds", max_seconds, float),
     }
     chosen = {"scorer": scorer, "selection": selection, "budget": tokens, "leaves": leaves}
     selecting = _given(scope=scope, section=section, **limits, **chosen)
@@ -250,7 +250,7 @@ def ask(
     if section is not None and folder is None:
         _require_section(section, texts)
     named = _given(model=model, adapter=adapter, injection=inject) | place
-    room = _parsed("reader-window", reader_window, int)
+    room = parsed("reader-window", reader_window, int)
     named |= _given(reader=reader, reader_model=reader_model, reader_window=room)
     with screen.busy("loading the model"):
         llm, stored = _loaded(folder, named)
@@ -352,17 +352,6 @@ def _require_room(
 def _given(**options: Any) -> dict[str, Any]:
     """Return the options that were given; for the others the model has defaults."""
     return {name: value for name, value in options.items() if value is not None}
-
-
-def _parsed(
-    name: str, given: str | None, kind: type[int] | type[float], also: str = ""
-) -> float | None:
-    """Parse a numeric option; typer's own message would not show the value given."""
-    try:
-        return None if given is None else kind(given)
-    except ValueError as error:
-        wanted = "a whole number" if kind is int else "a number"
-        raise ConfigError(f"--{name} is {given!r}; it must be {wanted}{also}") from error
 
 
 def _check(

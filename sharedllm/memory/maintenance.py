@@ -492,6 +492,7 @@ def _copy(source: Database, target: Database, document: MemoryDocument) -> bool:
         count = connection.execute("SELECT count(*) FROM placed WHERE text = ?", (text,))
         placed = tables.placed_chunks(connection, text, 0, count.fetchone()[0])
         keys = {chunk: tables.chunk_row(connection, chunk)[1] for chunk, _, _ in placed}
+        notes = {key: tables.notes_of(connection, chunk) for chunk, key in keys.items()}
     with target.read() as connection:
         there = tables.chunks_of_keys(connection, keys.values())
     missing = [chunk for chunk, key in keys.items() if key not in there]
@@ -503,11 +504,13 @@ def _copy(source: Database, target: Database, document: MemoryDocument) -> bool:
         with target.write() as connection:
             tables.insert_chunks(connection, some)
     with target.write() as connection:
+        there = tables.chunks_of_keys(connection, keys.values())
+        for key in notes.keys() & there.keys():
+            tables.put_notes(connection, there[key], notes[key])
         if not is_wanted(connection, document, replace=False):
             return True
         own = tables.text_of_hash(connection, document.text)
         if own is None:
-            there = tables.chunks_of_keys(connection, keys.values())
             if any(key not in there for key in keys.values()):
                 return False
             places = [Place(keys[chunk], first, last) for chunk, first, last in placed]

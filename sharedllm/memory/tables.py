@@ -30,7 +30,7 @@ VALUES_AT_ONCE = 500  # in one SQL statement
 HASH_BYTES = 20
 MOST_UTF8 = 4  # bytes of a character
 LONGEST_NUMBER = 18  # digits, of those that SQLite keeps
-NOTES_OF_CHUNK = 256  # that are kept
+NOTES_OF_CHUNK = 256  # that are kept, of each kind
 LONGEST_OUTLINE = 1 << 25  # characters of JSON
 MOST_TOKENS = 1 << 20  # of a chunk
 MOST_CHARACTERS = 4096  # of a token
@@ -563,7 +563,10 @@ def note_of(connection: sqlite3.Connection, chunk: int, key: bytes) -> str | Non
 
 
 def put_notes(connection: sqlite3.Connection, chunk: int, notes: Mapping[bytes, str]) -> None:
-    """Keep what a reader said of a chunk, the oldest dropped beyond a number."""
+    """Keep what a reader said of a chunk; of each kind the oldest is dropped beyond a number.
+
+    The first byte of a key is its kind.
+    """
     if connection.execute("SELECT 1 FROM chunks WHERE chunk = ?", (chunk,)).fetchone() is None:
         return  # deleted while it was read
     for key, said in notes.items():
@@ -572,11 +575,30 @@ def put_notes(connection: sqlite3.Connection, chunk: int, notes: Mapping[bytes, 
             "INSERT OR REPLACE INTO notes (chunk, key, said, checksum) VALUES (?, ?, ?, ?)",
             (*values, checksum(*values)),
         )
-    connection.execute(
-        "DELETE FROM notes WHERE chunk = ?1 AND row NOT IN "
-        "(SELECT row FROM notes WHERE chunk = ?1 ORDER BY row DESC LIMIT ?2)",
-        (chunk, NOTES_OF_CHUNK),
+    for kind in {key[:1] for key in notes}:
+        own = "chunk = ?1 AND substr(key, 1, 1) = ?2"
+        connection.execute(
+            f"DELETE FROM notes WHERE {own} AND row NOT IN "
+            f"(SELECT row FROM notes WHERE {own} ORDER BY row DESC LIMIT ?3)",
+            (chunk, kind, NOTES_OF_CHUNK),
+        )
+
+
+def notes_of(connection: sqlite3.Connection, chunk: int) -> dict[bytes, str]:
+    """Return all that is kept of what readers said of a chunk, the oldest first.
+
+    Raises
+    ------
+    TreeMemoryDamagedError
+        If something of it is not what was written.
+    """
+    if not has_notes(connection):
+        return {}
+    rows = connection.execute(
+        "SELECT chunk, key, said, checksum FROM notes WHERE chunk = ? ORDER BY row", (chunk,)
     )
+    found = [_of_chunk(connection, chunk, row, "notes", "a note") for row in rows]
+    return {key: said for _, key, said in found}
 
 
 def has_notes(connection: sqlite3.Connection) -> bool:

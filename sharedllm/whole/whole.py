@@ -62,7 +62,6 @@ NAMES_TOKENS = 64
 SUMMARY_TOKENS = 256  # of a final text, where its length is not given
 DRY = 32  # parts in a row, the best first, after which no other part is taken to name anything
 NEAREST = 3.0  # behind the best part, within which one that names nothing is read again
-FEWEST_NOTES, FINEST = 8, 2  # notes of a short document; the level of what they are taken of
 JOINED = 1024  # tokens of notes that are joined at once, at most
 EVENT = 0.75  # share of an event's words that a sentence which tells it holds
 MOST_PLACES = 3  # of a thing that are cited
@@ -203,9 +202,11 @@ class Whole(Iterator[str]):
     def _named(self, question: str, things: list[Thing]) -> Iterator[str]:
         """Read the parts near the question, and collect what they name into `things`."""
         asked = Asked(turns=(("user", (question,)),), query=question, plain=True)
-        level = self._level(asked, SHORT if self._reader.judges else None, NAMES_TOKENS)
+        most = SHORT if self._reader.judges else None
+        level = self._parts.level(asked, most, NAMES_TOKENS, self._reach)
         self._scores = self._score(question)
-        parts = parts_of(self._documents, self._scores, level, self._reach)
+        levels = [level] * len(self._documents)
+        parts = parts_of(self._documents, self._scores, levels, self._reach)
         if self._search.scorer == SCORER and names_of(question):
             parts = near(parts)
         parts = self._limited(parts, by_score=True)
@@ -220,7 +221,7 @@ class Whole(Iterator[str]):
             if dry >= DRY and ranked:
                 break
         again = self._unanswered(parts, said, question)
-        for batch in self._parts.ask(again, asked, new_tokens=NAMES_TOKENS, abstains=False):
+        for batch in self._parts.ask(again, asked, new_tokens=NAMES_TOKENS):
             said += [one for one in batch if one.text]
             yield ""
         things += things_of(said, self._documents, question)
@@ -297,14 +298,9 @@ class Whole(Iterator[str]):
 
     def _notes(self, notes: list[list[Note]]) -> Iterator[str]:
         """Read all chunks once; fill `notes` with those of each document, in its order."""
-        asked = note_question()
-        level = self._level(asked, None, NOTE_TOKENS)
-        if self._reader.judges:
-            chunks = sum(len(document.forest.roots) for document in self._documents)
-            level = max(level, min(FINEST, math.ceil(math.log2(max(1, FEWEST_NOTES / chunks)))))
-        parts = self._limited(parts_of(self._documents, None, level, self._reach), by_score=False)
+        parts = self._limited(self._parts.to_note(self._reach), by_score=False)
         said = []
-        for batch in self._parts.ask(parts, asked, new_tokens=NOTE_TOKENS, abstains=False):
+        for batch in self._parts.note(parts):
             said += batch
             yield ""
         said.sort(key=lambda one: (one.part.document, one.part.start))
@@ -471,16 +467,6 @@ class Whole(Iterator[str]):
     @property
     def _reach(self) -> int:
         return self._search.sentences
-
-    def _level(self, asked: Asked, most: int | None, new_tokens: int) -> int:
-        """Return the level of the largest nodes of at most `most` tokens that fit the window."""
-        tree = self._encoder.tree
-        room = self._parts.room(asked, self._documents[0], new_tokens) - 2 * self._reach
-        limit = min(room, most or tree.chunk)
-        for level in range(tree.height + 1):
-            if -(-tree.chunk >> level) <= limit:
-                return level
-        return tree.height
 
     def _limited(self, parts: list[Part], *, by_score: bool) -> list[Part]:
         kept = within(parts, self._search.max_chunks, by_score=by_score)
