@@ -34,6 +34,7 @@ from sharedllm.text.words import parts as word_parts
 from sharedllm.text.words import words
 from sharedllm.whole.comparing import Fact, decided, fact_of, leaf_at
 from sharedllm.whole.differences import MOST, differences
+from sharedllm.whole.kinds import of_kind
 from sharedllm.whole.merging import Thing, names_of, things_of
 from sharedllm.whole.notes import (
     NOTE_TOKENS,
@@ -224,7 +225,8 @@ class Whole(Iterator[str]):
         for batch in self._parts.ask(again, asked, new_tokens=NAMES_TOKENS):
             said += [one for one in batch if one.text]
             yield ""
-        things += things_of(said, self._documents, question)
+        found = things_of(said, self._documents, question)
+        things += of_kind(found, self._documents, question)
 
     def _unanswered(self, parts: Sequence[Part], said: Sequence[Said], question: str) -> list[Part]:
         """Return the best sentences of those parts that should name something, and did not.
