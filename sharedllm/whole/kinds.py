@@ -65,9 +65,9 @@ _IN = re.compile(
     re.IGNORECASE,
 )
 _POSSESSIVE = re.compile(r"['\u2019](?:s\b|\s+[a-z])")
-_PLACE = re.compile(
-    r"(?:castle|street|road|lane|bay|park|hotel|inn|church|chapel|abbey|bridge|river|hall|square|"
-    r"hill|island|county|palace|station|harbour|museum|gardens?)$",
+_PLACE = re.compile(  # none that is a surname, too, such as Hill, Park or Lane
+    r"\b(?:castle|street|road|avenue|hotel|inn|chapel|abbey|island|county|palace|station|harbour|"
+    r"museum|university|gardens)$",
     re.IGNORECASE,
 )
 _BEGINS = re.compile(r"(?:^|[.?!:\n\u201c\u201d\"])[\s'\u2018\"\u201c(]*$")
