@@ -17,7 +17,7 @@ from sharedllm.encoding.document_encoder import DocumentEncoder
 from sharedllm.encoding.kv import NodeKV, kept_count
 from sharedllm.encoding.lower_model import NodeRequest
 from sharedllm.errors import TreeMemoryBusyError, TreeMemoryDamagedError
-from sharedllm.memory import outlines, tables
+from sharedllm.memory import outlines, records, tables
 from sharedllm.memory.codes import (
     VectorCodec,
     kept_nodes,
@@ -27,6 +27,7 @@ from sharedllm.memory.codes import (
 )
 from sharedllm.memory.database import Database
 from sharedllm.memory.manifest import MemorySettings
+from sharedllm.memory.notes import note_of, put_notes
 from sharedllm.text.pages import page_starts
 from sharedllm.text.tokens import Tokens
 from sharedllm.text.tree import Chunk, grow_trees
@@ -112,7 +113,7 @@ class StoredNodes(NodeCache):
         if held is not None:
             return held
         with self._database.read() as connection:
-            return tables.note_of(connection, row, key)
+            return note_of(connection, row, key)
 
     def keep_notes(self, notes: Mapping[tuple[bytes, int], str], *, required: bool = False) -> None:
         """Keep them in memory, and on disk where that may be written to now.
@@ -134,7 +135,7 @@ class StoredNodes(NodeCache):
         try:
             with self._database.write() as connection:
                 for chunk, own in by_chunk.items():
-                    tables.put_notes(connection, chunk, own)
+                    put_notes(connection, chunk, own)
         except TreeMemoryBusyError as error:
             if required:
                 raise
@@ -209,7 +210,7 @@ class StoredDocuments:
                 if repr(run.document) in str(error):
                     raise
                 raise TreeMemoryDamagedError(
-                    f"document {run.document!r}: {error}; {tables.REPAIR}"
+                    f"document {run.document!r}: {error}; {records.REPAIR}"
                 ) from error
             self._made[key] = made
             self._tokens_held += len(made)

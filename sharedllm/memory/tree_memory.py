@@ -17,7 +17,7 @@ from sharedllm.config import require_int, require_number, require_section
 from sharedllm.encoding.document import Document
 from sharedllm.encoding.document_encoder import DocumentEncoder, HasEncoder, loaded_encoder
 from sharedllm.errors import ConfigError, InputError, TreeMemoryError
-from sharedllm.memory import maintenance, outlines, tables
+from sharedllm.memory import maintenance, outlines, records, tables
 from sharedllm.memory.database import Database
 from sharedllm.memory.documents import MemoryDocument, Report, StoredDocument
 from sharedllm.memory.filters import condition
@@ -201,7 +201,7 @@ class TreeMemory:
         if writer is None:
             return
         found: list[Document] = []
-        for some in tables.batches(document.id for document in given):
+        for some in records.batches(document.id for document in given):
             found += self.whole_documents(writer, {"id": some})
         if found:
             writer.take_notes(found, progress=progress).result()
@@ -312,7 +312,7 @@ class TreeMemory:
         Keep it beside an answer, to know later whether the answer is out of date.
         """
         with self._database.read() as connection:
-            now = tables.generation(connection)
+            now = records.generation(connection)
             if self._seen[0] != now:
                 digest = hashlib.sha256()
                 for row in connection.execute(

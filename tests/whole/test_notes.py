@@ -17,7 +17,7 @@ from sharedllm import Document, MemoryDocument, SharedLLM, TreeMemory
 from sharedllm.cli.main import main
 from sharedllm.encoding.document_encoder import HasEncoder
 from sharedllm.errors import ConfigError, InputError, SectionError, TreeMemoryError
-from sharedllm.memory import folder, tables
+from sharedllm.memory import folder, notes
 from sharedllm.whole import note_taking
 from sharedllm.whole.note_taking import NotesTaken
 from tests.whole.test_whole import MEMBERS, QUESTION, club, first_sentence, novel
@@ -188,7 +188,7 @@ def test_a_section_s_notes_are_kept_with_its_document(saying: Make, tmp_path: Pa
 def test_answers_do_not_take_the_place_of_notes(
     saying: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tables, "NOTES_OF_CHUNK", 2)
+    monkeypatch.setattr(notes, "NOTES_OF_CHUNK", 2)
     llm = saying(first_sentence)
     with memory_of(tmp_path / "m", llm, one=club()) as memory:
         llm.take_notes(memory)
