@@ -112,6 +112,10 @@ def test_what_a_text_treats_as_something_else_is_left_out(question: str, names: 
         ("List all members of the Heron Society.", None),
         ("List the things that people say about towns.", None),
         ("Which ships were built in towns?", None),
+        ("Who are the parties to the agreement?", None),
+        ("Who signed it?", None),
+        ("List all special characters that a password may have.", None),
+        ("List all figures.", None),
         ("", None),
     ],
 )
