@@ -33,7 +33,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from benchmarks.default_adapter import state
 from benchmarks.default_adapter.lessons import Chooser, Drawn
 from benchmarks.default_adapter.mixture import KINDS, NEEDLES, RELATED, WEIGHTS, Cases
-from benchmarks.default_adapter.packed_model import PackedModel, losses
+from benchmarks.default_adapter.packed_model import ROLES, PackedModel, losses
 from benchmarks.default_adapter.packing import Batch, make_batches
 from benchmarks.default_adapter.questions import Bank
 from sharedllm import SharedLLM
@@ -62,7 +62,7 @@ class Batches(IterableDataset[bytes]):
         # the first step is part of the seed, so that a resumed run sees new cases
         number = worker.id if worker else 0
         seed = abs(hash((self._args.seed, self._start, number, int(os.environ.get("RANK", 0)))))
-        chooser = Chooser(self._tokenizer, TREE, Drawn(), seed)
+        chooser = Chooser(self._tokenizer, TREE, drawn_by(self._args), seed)
         cases = iter(Cases(self._args.data / "train", self._bank, seed))
         for batch in make_batches(map(chooser, cases), self._args.tokens):
             yield pickle.dumps(batch)
@@ -164,7 +164,14 @@ def rate_share(done: float, warmup: float, cooling: float, least: float) -> floa
     return least + (1 - least) * (0.5 + 0.5 * math.cos(angle))
 
 
+def drawn_by(args: argparse.Namespace) -> Drawn:
+    """Return the distributions that the options ask for."""
+    ratios = [(ratio, share) for (ratio, _), share in zip(Drawn().ratios, args.ratios, strict=True)]
+    return Drawn(forms=tuple(args.forms), ratios=tuple(ratios))
+
+
 def arguments() -> argparse.Namespace:
+    usual = Drawn()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -176,6 +183,19 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=10**9)
     parser.add_argument("--tokens", type=int, default=131072, help="of a process's batch")
     parser.add_argument("--rank", type=int, default=32)
+    parser.add_argument(
+        "--roles", nargs="+", choices=ROLES, default=ROLES, help="the others stay as they are"
+    )
+    parser.add_argument(
+        "--forms", nargs=3, type=float, default=usual.forms, help="shares of text, KV and both"
+    )
+    parser.add_argument(
+        "--ratios",
+        nargs=3,
+        type=float,
+        default=[share for _, share in usual.ratios],
+        help="shares of leaves as KV at 1:1, 2:1 and 4:1",
+    )
     parser.add_argument("--learning-rate", type=float, default=6e-4)
     parser.add_argument("--warmup", type=float, default=0.03, help="share of the time")
     parser.add_argument("--cooling", type=float, default=0.6, help="share of the time")
@@ -200,8 +220,11 @@ def main() -> None:
         raise SystemExit(f"--adapter is {args.adapter!r}; give an adapter")
     model = PackedModel(llm.model, args.rank, SCALE * args.rank, compiled=args.compiled)
     model.load(llm.adapter.weights())
+    for name, parameter in model.low.items():
+        parameter.requires_grad_(name.split("_")[0] in args.roles)
+    trained = [one for one in model.low.values() if one.requires_grad]
     optimizer = torch.optim.AdamW(
-        model.low.values(),
+        trained,
         lr=args.learning_rate,
         weight_decay=0.0,
         fused=llm.upper.device.type == "cuda",

@@ -114,6 +114,8 @@ def lines(place: Axes, cells: dict[str, list[float]], tasks: tuple[str, ...], bu
             task, length, of, entries = cell.split("|")
             if task in tasks and of == method and int(entries) == own:
                 series[int(length)] += scores
+        if not series:
+            continue
         points = {n: estimated(scores) for n, scores in sorted(series.items())}
         place.errorbar(
             list(points),
