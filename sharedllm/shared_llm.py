@@ -642,7 +642,8 @@ class SharedLLM:
         documents = resolve_whole(context, self.encoder, asked.sought)
         documents += [d for d in asked.documents if d not in documents]
         require_some(documents)
-        documents, titles = read_of(documents, asked.query, search.section, self.tree)
+        chosen = read_of(documents, asked.query, search.section, self.tree)
+        documents = chosen.documents
         if sum(len(document.forest.roots) for document in documents) == 1:
             given = {**options, "scope": PASSAGES}
             prepared = self.prepare(asked, context, progress=progress, **given)
@@ -658,7 +659,8 @@ class SharedLLM:
             scope,
             documents,
             scored,
-            titles=titles,
+            titles=chosen.titles,
+            remark=chosen.remark,
             reader=self.reader,
             encoder=self.encoder,
             search=search,

@@ -66,6 +66,7 @@ NEAREST = 3.0  # behind the best part, within which one that names nothing is re
 JOINED = 1024  # tokens of notes that are joined at once, at most
 EVENT = 0.75  # share of an event's words that a sentence which tells it holds
 MOST_PLACES = 3  # of a thing that are cited
+NOT_COMPARED = "This model does not compare texts. What each of them says:"
 
 Score = Callable[[str], Sequence[Scores]]
 
@@ -106,6 +107,7 @@ class Whole(Iterator[str]):
     scope : what it asks for
     score : scores all nodes of `documents` for a query
     titles : what each of `documents` is called in an answer
+    remark : ends the answer
     new_tokens : of the final text, at most
     progress : True for a progress bar, or a function of (parts done, parts in all)
 
@@ -125,6 +127,7 @@ class Whole(Iterator[str]):
         score: Score,
         *,
         titles: Sequence[str],
+        remark: str,
         reader: Reader,
         encoder: DocumentEncoder,
         search: SearchConfig,
@@ -152,17 +155,19 @@ class Whole(Iterator[str]):
         self._text, self._cut, self._left = "", False, 0
         self._scores: Sequence[Scores] = ()
         ways = {"list": self._list, "count": self._count, "comparison": self._comparison}
-        self._pieces = self._closing(ways.get(scope.kind, self._summary)())
+        self._pieces = self._closing(ways.get(scope.kind, self._summary)(), remark)
 
     def __next__(self) -> str:
         piece = next(self._pieces)
         self._text += piece
         return piece
 
-    def _closing(self, pieces: Iterator[str]) -> Iterator[str]:
-        """Take the progress bar away however the reading ends."""
+    def _closing(self, pieces: Iterator[str], remark: str) -> Iterator[str]:
+        """Take the progress bar away however the reading ends; add `remark` when it does."""
         with self._bars:
             yield from pieces
+        if remark:
+            yield f"\n\n{remark}"
 
     @property
     def result(self) -> Read:
@@ -433,6 +438,7 @@ class Whole(Iterator[str]):
         if told is not None:
             yield told
         elif self._reader.judges or len(self._documents) < 2:
+            yield f"{NOT_COMPARED}\n\n" if len(self._documents) > 1 else ""
             yield from self._summary()
         else:
             notes: list[list[Note]] = []

@@ -20,6 +20,7 @@ from sharedllm.errors import ConfigError, InputError, SectionError, TreeMemoryEr
 from sharedllm.memory import folder, notes
 from sharedllm.whole import note_taking
 from sharedllm.whole.note_taking import NotesTaken
+from sharedllm.whole.notes import statements_of
 from tests.whole.test_whole import MEMBERS, QUESTION, club, first_sentence, novel
 
 Make = Callable[..., SharedLLM]
@@ -279,3 +280,23 @@ def interrupted(note: Callable[..., Any]) -> Callable[..., Any]:
         raise KeyboardInterrupt
 
     return first
+
+
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [
+        ("The maid went home.", True),
+        ("The maid went home!", True),
+        ('"I went home," said the maid.', True),
+        ("\u201cThe maid went home.\u201d", True),
+        ("Was the maid at home?", False),
+        ('Was it done quiet-like?"', False),
+        ('The maid went home."', False),
+        ("The maid went ho", False),
+        ("\u201cThe maid went home.", False),
+        ("女仆回家了\u3002", True),
+    ],
+)
+def test_a_note_s_sentences_state_something(told: str, kept: bool) -> None:
+    source = 'Was the maid at home? "I went home," said she. 女仆回家了\u3002 Quiet-like done.'
+    assert list(statements_of(told, source)) == [told] * kept
