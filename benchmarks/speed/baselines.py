@@ -101,6 +101,8 @@ def _replayed_s(bare: Bare, entries: int, clock: Clock, new: int = 32) -> float:
         mine.update(given.keys, given.values)
     slot, count = torch.tensor([entries], device=device), len(grown.layers)
     cache = grown.fixed([slot] * count, [entries + 1] * count)
+    for mine, given in zip(cache.layers, grown.layers, strict=True):
+        mine.take(given)
     ids = torch.full((1, 1), 97, device=device)
     read = partial(
         bare.model, ids, position_ids=slot[None], past_key_values=cache, logits_to_keep=1

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from sharedllm.config import GenerationConfig
 from sharedllm.encoding.document_encoder import ModelLock
-from sharedllm.generation.cuda_graph import StepGraph, StepGraphs
+from sharedllm.generation.cuda_graph import StepGraph, StepGraphs, can_capture, require_graphs
 from sharedllm.generation.logits_processors import Grammars, Lists, Row, TokenChooser
 from sharedllm.generation.row_text import RowText
+from sharedllm.generation.shared_steps import Seat, SharedSteps
 from sharedllm.injection.positions import Prompt
 from sharedllm.injection.upper_model import UpperModel
 from sharedllm.search.budget import is_unsure
@@ -19,6 +20,56 @@ from sharedllm.text.tokens import Tokenizer
 
 LEAST_GRAPHED = 16  # max_new_tokens from which capturing a CUDA graph pays
 UNSURE = "unsure"  # the reason why a tentative row ends
+
+
+class OwnSteps:
+    """The passes of one batch of prompts by itself.
+
+    Parameters
+    ----------
+    graphs : where to borrow a CUDA graph; None steps without one
+
+    Attributes
+    ----------
+    logits : (B, V), of each row's last token
+    best : always empty: the highest logits are not known
+    """
+
+    best: Sequence[int] = ()
+
+    def __init__(
+        self,
+        upper: UpperModel,
+        lock: ModelLock,
+        prompts: Sequence[Prompt],
+        new_tokens: int,
+        graphs: StepGraphs | None,
+    ) -> None:
+        self._upper, self._lock, self._graphs, self._new = upper, lock, graphs, new_tokens
+        self._graph: StepGraph | None = None
+        with lock.forward:
+            self._session = upper.start(prompts)
+        if self.logits.is_cuda:  # timed to here; the first choice waits for them anyway
+            torch.cuda.synchronize(self.logits.device)
+
+    @property
+    def logits(self) -> Tensor:
+        return self._session.logits
+
+    def step(self, tokens: Sequence[int]) -> None:
+        """Append one token a row and update :attr:`logits`."""
+        with self._lock.forward:
+            if self._graphs is not None and self._graph is None:
+                self._graph = self._graphs.take(self._session, self._new)
+            if self._graph is None:
+                self._upper.step(self._session, tokens)
+            else:
+                self._graph.step(tokens)
+
+    def leave(self) -> None:
+        """Give the graph back."""
+        if self._graphs is not None and self._graph is not None:
+            self._graphs.give(self._graph)
 
 
 class Decoder:
@@ -54,6 +105,16 @@ class Decoder:
         self._text = RowText(tokenizer, end_ids)
         self._grammars, self._lists = Grammars(tokenizer), Lists(tokenizer)
         self._step_graphs = StepGraphs(upper)
+        self._shared: SharedSteps | None = None
+
+    @property
+    def shares(self) -> bool:
+        """True if answers of several threads run in one batch."""
+        return self._shared is not None
+
+    def share(self, rows: int) -> None:
+        """Let up to `rows` answers of several threads run in one batch from now on."""
+        self._shared = SharedSteps(self._upper, self._lock, rows)
 
     def run(
         self, prompts: Sequence[Prompt], config: GenerationConfig, rows: list[Row]
@@ -66,43 +127,47 @@ class Decoder:
         for row, prompt in zip(rows, prompts, strict=True):
             row.thinking = prompt.thinking and not config.grammar
         with self._lock.question():
-            yield from self._run(prompts, config, rows)
+            steps = self._begin(prompts, config)
+            try:
+                yield from self._run(steps, prompts, config, rows)
+            finally:
+                steps.leave()
+
+    def _begin(self, prompts: Sequence[Prompt], config: GenerationConfig) -> Seat | OwnSteps:
+        """Prefill the prompts: in the shared batch if there is one with room, else alone."""
+        graphs = self._with_graphs(config)
+        if self._shared is not None:
+            seat = self._shared.seat(prompts, config.max_new_tokens)
+            if seat is not None:
+                return seat
+        lent = self._step_graphs if graphs else None
+        return OwnSteps(self._upper, self._lock, prompts, config.max_new_tokens, lent)
 
     def _run(
-        self, prompts: Sequence[Prompt], config: GenerationConfig, rows: list[Row]
+        self,
+        steps: Seat | OwnSteps,
+        prompts: Sequence[Prompt],
+        config: GenerationConfig,
+        rows: list[Row],
     ) -> Iterator[tuple[int, str]]:
         choose = self._chooser(prompts, config, rows)
-        step_graph = None
-        graphs = self._with_graphs(config)
-        with self._lock.forward:
-            session = self._upper.start(prompts)
-        if session.logits.is_cuda:  # timed to here; the first choice waits for them anyway
-            torch.cuda.synchronize(session.logits.device)
-        self._judge(session.logits, rows)
+        self._judge(steps.logits, rows)
         yield -1, ""
         if all(row.finish_reason for row in rows):
             return
         if config.grammar:
-            width = session.logits.shape[-1]
+            width = steps.logits.shape[-1]
             choose.constraints = [self._grammars.start(config.grammar, width) for _ in rows]
         while True:
-            tokens = choose(session.logits, rows)
+            tokens = choose(steps.logits, rows, steps.best)
             for index, (row, token) in enumerate(zip(rows, tokens, strict=True)):
                 if row.finish_reason is None:
                     piece = self._text.advance(row, token, config)
                     if piece or row.reasoning:
                         yield index, piece
             if all(row.finish_reason for row in rows):
-                if step_graph is not None:
-                    self._step_graphs.give(step_graph)
                 return
-            with self._lock.forward:
-                if graphs and step_graph is None:
-                    step_graph = self._step_graphs.take(session, config.max_new_tokens)
-                if step_graph is None:
-                    self._upper.step(session, tokens)
-                else:
-                    step_graph.step(tokens)
+            steps.step(tokens)
 
     def _chooser(
         self, prompts: Sequence[Prompt], config: GenerationConfig, rows: list[Row]
@@ -127,7 +192,7 @@ class Decoder:
 
     def _with_graphs(self, config: GenerationConfig) -> bool:
         if config.graphs:
-            StepGraph.require(self._upper)
+            require_graphs(self._upper)
         if config.graphs is None:
-            return config.max_new_tokens >= LEAST_GRAPHED and self._step_graphs.possible()
+            return config.max_new_tokens >= LEAST_GRAPHED and can_capture(self._upper)
         return config.graphs

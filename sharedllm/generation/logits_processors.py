@@ -224,15 +224,26 @@ class TokenChooser:
             if config.top_p < 1:
                 self._warpers.append(TopPLogitsWarper(config.top_p))
 
-    def __call__(self, logits: Tensor, rows: Sequence[Row]) -> list[int]:
-        """Choose one token per row from `logits` (B, V)."""
-        scores = self._hesitant(self._within_grammar(logits.float(), rows), rows)
+    def __call__(self, logits: Tensor, rows: Sequence[Row], best: Sequence[int] = ()) -> list[int]:
+        """Choose one token per row from `logits` (B, V).
+
+        Parameters
+        ----------
+        best : the token of the highest logit of each row, if it is known
+        """
+        given = logits.float()
+        scores = self._hesitant(self._within_grammar(given, rows), rows)
         scores = self._unrepeated(scores, rows)
-        tokens = self._choose(scores, rows)
+        tokens = list(best) if best and scores is given and self._takes_best else []
+        tokens = tokens or self._choose(scores, rows)
         for constraint, row, token in zip(self.constraints, rows, tokens, strict=False):
             if row.finish_reason is None:
                 constraint.take(token)
         return tokens
+
+    @property
+    def _takes_best(self) -> bool:
+        return self._config.temperature == 0 and self._config.repetition_penalty == 1
 
     def _hesitant(self, scores: Tensor, rows: Sequence[Row]) -> Tensor:
         """Raise or lower the score of abstaining at the first token; (B, V)."""

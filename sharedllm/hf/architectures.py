@@ -361,13 +361,35 @@ def parameter_device(model: Any) -> torch.device:
     return device
 
 
-def weights_state(model: Any) -> int:
-    """Return a number that changes when weights are changed in place, replaced or moved.
+class WeightsState:
+    """Tells when the weights of a model have changed.
 
-    It also changes with the attention implementation. Changes in place are read from torch's
-    version counters, which tensors made in inference mode lack; no value is read.
+    The tree of modules is walked again only when a module was added, removed or replaced: a walk
+    takes milliseconds with an adapter, and a question asks several times.
     """
-    weights = tuple(
-        (p.data_ptr(), 0 if p.is_inference() else p._version) for p in model.parameters()
-    )
-    return hash((weights, model.config._attn_implementation))
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._owned: list[dict[str, Any]] = []
+        self._below: list[dict[str, Any]] = []
+        self._children: list[int] = []
+
+    def __call__(self) -> int:
+        """Return a number that changes when weights are changed in place, replaced or moved.
+
+        It also changes with the attention implementation. Changes in place are read from torch's
+        version counters, which tensors made in inference mode lack; no value is read.
+        """
+        if not self._owned or self._children != self._ids():
+            modules = list(self._model.modules())
+            # the modules' own dicts, which hold what replaces a weight or a module
+            self._owned = [m._parameters for m in modules if m._parameters]
+            self._below = [m._modules for m in modules if m._modules]
+            self._children = self._ids()
+        weights = [p for owned in self._owned for p in owned.values() if p is not None]
+        places = [p.data_ptr() for p in weights]
+        versions = [0 if p.is_inference() else p._version for p in weights]
+        return hash((*places, *versions, self._model.config._attn_implementation))
+
+    def _ids(self) -> list[int]:
+        return [id(child) for below in self._below for child in below.values()]

@@ -102,32 +102,49 @@ class GrowingLayer(CacheLayerMixin):
 
 
 class FixedLayer(CacheLayerMixin):
-    """Keys and values in a buffer of fixed size, written at a slot given by a device tensor.
+    """Keys and values in buffers of fixed size, each row written at a slot given by the device.
+
+    A pass over fewer rows than there are takes the first ones.
 
     Parameters
     ----------
-    grown : initial keys and values
-    slot : int64 tensor (1,)
-        Slot of the next token; the decoding loop increments it.
+    like : a layer whose sizes and dtype are taken, not its entries
+    slots : int64 tensor (rows,)
+        Slot of each row's next token; the decoding loop increments it.
     room : int
-        Slots, those in use included.
+        Slots of a row, those in use included.
     """
 
-    def __init__(self, grown: GrowingLayer, slot: Tensor, room: int) -> None:
+    def __init__(self, like: GrowingLayer, slots: Tensor, room: int) -> None:
         super().__init__()
-        self._slot = slot
-        b, g, _, d = grown.keys.shape
-        # laid out (B, slots, G, D), as flash kernels for packed sequences need it
+        self._slots = slots
+        _, g, _, d = like.keys.shape
+        # laid out (rows, slots, G, D), as flash kernels for packed sequences need it
         self.keys, self.values = (
-            x.new_zeros(b, room, g, d).transpose(1, 2) for x in (grown.keys, grown.values)
+            x.new_zeros(len(slots), room, g, d).transpose(1, 2) for x in (like.keys, like.values)
         )
         self.is_initialized = True
-        self.take(grown)
 
     def take(self, grown: GrowingLayer) -> None:
-        """Reset to the entries of `grown`; older entries in later slots stay, but are not seen."""
+        """Reset all rows to `grown`'s; older entries in later slots stay, but are not seen."""
         for mine, given in ((self.keys, grown.keys), (self.values, grown.values)):
             mine[:, :, : grown.length] = given[:, :, : grown.length]
+
+    def put(self, row: int, grown: GrowingLayer, index: int, slots: Tensor | slice) -> None:
+        """Reset one row to the entries in `slots` of row `index` of `grown`."""
+        for mine, given in ((self.keys, grown.keys), (self.values, grown.values)):
+            entries = given[index, :, : grown.length][:, slots]
+            mine[row, :, : entries.shape[1]] = entries
+
+    def copy(self, rows: int, other: FixedLayer, room: int) -> None:
+        """Take the first `room` slots of the first `rows` rows of `other`."""
+        for mine, given in ((self.keys, other.keys), (self.values, other.values)):
+            mine[:rows, :, :room] = given[:rows, :, :room]
+
+    def move(self, source: int, target: int, used: int) -> None:
+        """Copy the first `used` entries of row `source` to row `target`."""
+        for mine in (self.keys, self.values):
+            mine[target, :, :used] = mine[source, :, :used]
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Do nothing: the buffers exist from the start."""
@@ -135,10 +152,13 @@ class FixedLayer(CacheLayerMixin):
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Write (B, G, 1, D) and return all slots, (B, G, room, D)."""
-        self.keys.index_copy_(2, self._slot, key_states)
-        self.values.index_copy_(2, self._slot, value_states)
-        return self.keys, self.values
+        """Write (B, G, 1, D) into the first B rows and return all their slots, (B, G, room, D)."""
+        rows = len(key_states)
+        at = self._slots[:rows, None, None, None].expand_as(key_states)
+        keys, values = self.keys[:rows], self.values[:rows]
+        keys.scatter_(2, at, key_states)
+        values.scatter_(2, at, value_states)
+        return keys, values
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.get_max_length(), 0
@@ -172,5 +192,5 @@ class InjectionCache(Cache):
             yield layer.keys[:1, :, : layer.length], layer.values[:1, :, : layer.length]
 
     def fixed(self, slots: Sequence[Tensor], rooms: Sequence[int]) -> Cache:
-        """Return a copy with fixed layers of `rooms` slots that go on at `slots`, one each."""
+        """Return empty fixed layers of `rooms` slots that go on at `slots` (rows,), one each."""
         return Cache(layers=list(map(FixedLayer, self.layers, slots, rooms)))

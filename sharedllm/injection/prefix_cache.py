@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor
 
-from sharedllm.hf.architectures import weights_state
+from sharedllm.hf.architectures import WeightsState
 from sharedllm.hf.cache import InjectionCache
 from sharedllm.injection.positions import Prompt
 
@@ -27,11 +26,11 @@ class PrefixCache:
 
     Parameters
     ----------
-    model : the transformers causal LM
+    weights : tells when they change
     """
 
-    def __init__(self, model: Any) -> None:
-        self._model = model
+    def __init__(self, weights: WeightsState) -> None:
+        self._weights = weights
         self._kept: OrderedDict[tuple[int, ...], Layers] = OrderedDict()
         self._state: tuple[bool, int] | None = None
 
@@ -56,7 +55,7 @@ class PrefixCache:
 
     def _forget_if_changed(self, prompts: Sequence[Prompt]) -> None:
         """Drop all prefixes if the weights or the role, which ``reads`` decides, have changed."""
-        state = (prompts[0].reads, weights_state(self._model))
+        state = (prompts[0].reads, self._weights())
         if state != self._state:
             self._kept.clear()
             self._state = state

@@ -20,7 +20,7 @@ from sharedllm.attention.context import AttentionContext, LayerMemory
 from sharedllm.attention.visibility import Keys, Visibility
 from sharedllm.config import InjectionConfig
 from sharedllm.errors import WindowError
-from sharedllm.hf.architectures import ModelShape, parameter_device, weights_state
+from sharedllm.hf.architectures import ModelShape, WeightsState, parameter_device
 from sharedllm.hf.attention_interface import require_active
 from sharedllm.hf.cache import InjectionCache
 from sharedllm.hf.lora import acting
@@ -70,7 +70,8 @@ class UpperModel:
         self.experts = shape.experts
         self._windowed = shape.mixes_windows(self.layers)
         self.device = parameter_device(model)
-        self._prefix_cache = PrefixCache(model)
+        self.weights_state = WeightsState(model)
+        self._prefix_cache = PrefixCache(self.weights_state)
 
     @property
     def spread(self) -> bool:
@@ -81,10 +82,6 @@ class UpperModel:
     def fixed_kernels(self) -> bool:
         """False if a pass chooses kernels by what it computes, as bitsandbytes' int8 does."""
         return not getattr(self._model, "is_loaded_in_8bit", False)
-
-    def weights_state(self) -> int:
-        """See :func:`sharedllm.hf.architectures.weights_state`."""
-        return weights_state(self._model)
 
     def require_room(self, prompt: Prompt, new_tokens: int) -> None:
         """Raise :class:`WindowError` unless `prompt` and `new_tokens` fit the trained window."""

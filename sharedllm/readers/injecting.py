@@ -30,7 +30,7 @@ class InjectingReader:
     decoder : Decoder
     """
 
-    holds_grammar, shares, load_s = True, False, 0.0
+    holds_grammar, load_s = True, 0.0
 
     def __init__(self, encoder: DocumentEncoder) -> None:
         self._encoder = encoder
@@ -61,6 +61,11 @@ class InjectingReader:
     def tokenizer(self) -> Tokenizer:
         """The encoder's."""
         return self._encoder.tokenizer
+
+    @property
+    def shares(self) -> bool:
+        """True if it decodes the answers of several threads in one batch."""
+        return self.decoder.shares
 
     @property
     def judges(self) -> bool:

@@ -8,7 +8,8 @@ import torch
 from sharedllm import SharedLLM
 from sharedllm.encoding.document_encoder import DocumentEncoder
 from sharedllm.errors import ConfigError
-from sharedllm.generation.cuda_graph import ROUND, WARM_UP, StepGraph
+from sharedllm.generation.cuda_graph import WARM_UP, StepGraph, require_graphs, restore
+from sharedllm.generation.step_buffers import ROUND
 from sharedllm.injection.positions import Prompt
 from tests.equivalence.prompts import CLOSE, prompt_of
 from tests.equivalence.test_3_generation import BATCH
@@ -48,18 +49,13 @@ def test_a_capture_takes_its_warm_up_back(monkeypatch: pytest.MonkeyPatch) -> No
     prompts = [prompt_of(llm, BATCH[0])]
     session = llm.upper.start(prompts)
     step_graph = StepGraph(llm.upper, session, len(STEPS), graph=False)
-    changed = [
-        *step_graph._counts,
-        step_graph.logits,
-        *step_graph._injected.state,
-        *step_graph._plain.state,
-    ]
+    changed = step_graph.buffers.state
     with torch.inference_mode():
         before = [x.clone() for x in changed]
         for _ in range(WARM_UP):
-            step_graph._run()
-        assert not torch.equal(step_graph._plain.next, before[-4])
-        step_graph._restore(changed, before)
+            step_graph.run()
+        assert not torch.equal(step_graph.buffers.plain.next, before[-4])
+        restore(changed, before)
     for token, expected in zip(STEPS, grown(llm, prompts), strict=True):
         step_graph.step([token])
         torch.testing.assert_close(session.logits, expected, **CLOSE)
@@ -70,7 +66,7 @@ def test_there_is_room_for_as_many_tokens_as_were_asked_for() -> None:
     step_graph = StepGraph(
         llm.upper, llm.upper.start([Prompt(text=(some_ids(ROUND - 4),))]), 5, graph=False
     )
-    assert step_graph._plain.room == 2 * ROUND
+    assert step_graph.buffers.plain.room == 2 * ROUND
     for _ in range(5):
         step_graph.step([1])
     with pytest.raises(ValueError, match="buffers are full"):
@@ -87,17 +83,17 @@ def test_graphs_need_a_card_and_a_rotation_that_stays() -> None:
     experts = shared("mixtral").upper
     experts.device = torch.device("cuda")
     with pytest.raises(ConfigError, match="not for mixtures of experts"):
-        StepGraph.require(experts)
+        require_graphs(experts)
     for family in ("llama-dynamic", "phi3-longrope"):
         upper = shared(family).upper
         assert not upper.fixed_rotation
         upper.device = torch.device("cuda")
         with pytest.raises(ConfigError, match="'dynamic' and 'longrope'"):
-            StepGraph.require(upper)
+            require_graphs(upper)
     llm.model.is_loaded_in_8bit = True  # as transformers marks it
     llm.upper.device = torch.device("cuda")
     with pytest.raises(ConfigError, match="weights in 8 bits"):
-        StepGraph.require(llm.upper)
+        require_graphs(llm.upper)
 
 
 def test_buffers_of_one_answer_serve_the_next() -> None:

@@ -18,7 +18,8 @@ import torch
 from sharedllm import SharedLLM
 from sharedllm.encoding.kv import gather
 from sharedllm.encoding.lower_model import NodeRequest
-from sharedllm.generation.cuda_graph import ROUND, StepGraph
+from sharedllm.generation.cuda_graph import StepGraph
+from sharedllm.generation.step_buffers import ROUND
 from sharedllm.injection.positions import Prompt
 from tests.guard.counting import Counted, count, passes
 from tests.models import shared, some_ids
