@@ -81,6 +81,17 @@ def _states(said: str) -> bool:
     return quotes and bare[-1:] in ENDS
 
 
+def unrepeated(notes: Sequence[Note]) -> list[list[Note]]:
+    """Return the statements of each note that none before it made: neighbours share a sentence."""
+    seen: set[str] = set()
+    out = []
+    for note in notes:
+        own = [one for one in note.statements if one.text not in seen]
+        seen |= {one.text for one in own}
+        out.append(own)
+    return out
+
+
 def groups_of(notes: Sequence[Note], room: int, size: dict[str, int]) -> list[list[Note]]:
     """Divide notes, in order, into groups whose texts take at most `room` tokens."""
     groups: list[list[Note]] = []

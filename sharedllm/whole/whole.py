@@ -45,6 +45,7 @@ from sharedllm.whole.notes import (
     note_question,
     shared,
     statements_of,
+    unrepeated,
 )
 from sharedllm.whole.parts import SURE, Part, near, parts_of, within
 from sharedllm.whole.reading import PartReader, Said
@@ -66,7 +67,7 @@ NEAREST = 3.0  # behind the best part, within which one that names nothing is re
 JOINED = 1024  # tokens of notes that are joined at once, at most
 EVENT = 0.75  # share of an event's words that a sentence which tells it holds
 MOST_PLACES = 3  # of a thing that are cited
-NOT_COMPARED = "This model does not compare texts. What each of them says:"
+NOT_COMPARED = "This model does not compare texts. What is said:"
 
 Score = Callable[[str], Sequence[Scores]]
 
@@ -287,9 +288,10 @@ class Whole(Iterator[str]):
 
     # -- summaries -----------------------------------------------------------------------------
 
-    def _summary(self) -> Iterator[str]:
+    def _summary(self, lead: str = "") -> Iterator[str]:
         notes: list[list[Note]] = []
         yield from self._notes(notes)
+        yield lead
         several = sum(map(bool, notes)) > 1
         room = self._generation.max_new_tokens // max(1, sum(map(bool, notes)))
         wrote = False
@@ -326,8 +328,9 @@ class Whole(Iterator[str]):
         its text is made of their statements, the first ones first, spread over the document.
         """
         if self._reader.judges:
-            told = [statement for note in notes for statement in note.statements]
-            kept = in_turn([note.statements for note in notes], room, self._sizes(told))
+            told = unrepeated(notes)
+            sizes = self._sizes([statement for own in told for statement in own])
+            kept = in_turn(told, room, sizes)
             for note in kept:
                 self._trace(note.text, [note])
             yield " ".join(note.text for note in kept)
@@ -438,8 +441,7 @@ class Whole(Iterator[str]):
         if told is not None:
             yield told
         elif self._reader.judges or len(self._documents) < 2:
-            yield f"{NOT_COMPARED}\n\n" if len(self._documents) > 1 else ""
-            yield from self._summary()
+            yield from self._summary(f"{NOT_COMPARED}\n\n" if self._reader.judges else "")
         else:
             notes: list[list[Note]] = []
             yield from self._notes(notes)

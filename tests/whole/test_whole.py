@@ -139,6 +139,7 @@ def test_a_summary_keeps_what_the_text_bears_with_its_places(saying: Make, judge
     answer = llm.answer("Summarise the text.", document, max_new_tokens=200)
     assert answer.usage.scope == "summary"
     assert "Zog" not in answer.text or not judges
+    assert answer.text.count("Ada Wren is") == 1  # parts that share a sentence say it once
     assert "Ada Wren is a member of the Heron Society." in answer.text
     cited = {citation.text for citation in answer.citations}
     assert any("Ada Wren" in text for text in cited)
@@ -369,6 +370,8 @@ def test_other_documents_are_compared_by_their_notes(saying: Make) -> None:
     told = small.answer("Compare the two documents.", documents, max_new_tokens=60).text
     assert told.startswith(f"{NOT_COMPARED}\n\none: ")
     assert "\n\ntwo: " in told
+    alone = small.answer("What do these documents disagree about?", documents[0]).text
+    assert alone.startswith(NOT_COMPARED)
 
 
 @pytest.mark.parametrize("scorer", ["bm25", "recency"])
