@@ -45,6 +45,9 @@ _TITLES = (
         "countess duke duchess baron baroness saint".split()
     )
 )
+_PARTICLES = frozenset(
+    "van von de der den da di du des del dos das la le al el bin ibn ten ter zu y d st".split()
+)
 _TITLE = re.compile(rf"\b(?:{'|'.join(sorted(_TITLES))})\.?\s+$", re.IGNORECASE)
 _SAYS = (
     r"said|says|replied|replies|asked|asks|answered|cried|exclaimed|murmured|whispered|added|"
@@ -69,6 +72,7 @@ _PLACE = re.compile(  # none that is a surname, too, such as Hill, Park or Lane
     r"museum|university|gardens)$",
     re.IGNORECASE,
 )
+_RUNS_ON = re.compile(r",?\s[a-z][^\n]{18,}")
 _BEGINS = re.compile(r"(?:^|[.?!:\n\u201c\u201d\"])[\s'\u2018\"\u201c(]*$")
 
 
@@ -77,7 +81,7 @@ class Uses:
     """Counts of how texts use a name."""
 
     all: int = 0
-    inner: int = 0  # not at the beginning of a sentence, or before "is"
+    opens: int = 0  # as the first word of a sentence that runs on, but before "is"
     titled: int = 0
     acts: int = 0
     owns: int = 0
@@ -107,9 +111,15 @@ def of_kind(things: Sequence[Thing], documents: Sequence[Document], question: st
     return [
         thing
         for thing in things
-        if thing.text == thing.text.lower()  # "the fox"
-        or (thing.text[:1].isupper() and fits(thing.text, uses_of(thing.text, documents)))
+        if thing.text == thing.text.lower()  # "the fox"; names of scripts without capitals
+        or (not _is_phrase(thing.text) and fits(thing.text, uses_of(thing.text, documents)))
     ]
+
+
+def _is_phrase(name: str) -> bool:
+    """Tell words around a name ("left in Mrs. Lund's house") from a name with a particle."""
+    first = name.split()[0].partition("-")[0]
+    return first.islower() and first not in _PARTICLES
 
 
 def uses_of(name: str, documents: Sequence[Document]) -> Uses:
@@ -126,7 +136,8 @@ def uses_of(name: str, documents: Sequence[Document]) -> Uses:
             inside = _IN.search(before)
             uses.all += 1
             uses.titled += titled or bool(_TITLE.search(before))
-            uses.inner += bool(not _BEGINS.search(before) or _IS.match(after))
+            runs_on = _RUNS_ON.match(after) and not _IS.match(after)
+            uses.opens += bool(runs_on and _BEGINS.search(before))
             uses.acts += bool(_ACTS.match(after) or _SPOKE.search(before) or _WHOM.match(after))
             uses.owns += owns
             if inside and not owns:
@@ -144,8 +155,8 @@ def _is_person(name: str, uses: Uses) -> bool:
     one_word = len(name.split()) == 1
     if uses.inside > uses.owns and uses.inside >= SHARE * uses.all:
         return False
-    if one_word and not uses.acts and (not uses.inner or name.lower() in _TITLES):
-        return False  # a word that begins a sentence; "Lord!"
+    if one_word and not uses.acts and (uses.opens == uses.all or name.lower() in _TITLES):
+        return False  # "Scythes, hoes and rakes lay about"; "Lord!"
     return uses.all < OFTEN or uses.of_a_person > 0
 
 
@@ -156,4 +167,4 @@ def _is_place(name: str, uses: Uses) -> bool:
         return True
     if uses.titled > uses.all / 2 or (uses.acts >= SHARE * uses.all and uses.acts > inside):
         return False
-    return len(name.split()) > 1 or uses.inner > 0
+    return len(name.split()) > 1 or uses.opens < uses.all

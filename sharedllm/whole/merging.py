@@ -242,6 +242,9 @@ def _is_longer(other: Thing, thing: Thing) -> bool:
     own, given = _untitled(thing.key), _untitled(other.key)
     if given[0] in APART and own[0] != given[0]:
         return False
+    titled = own != thing.key and given != other.key
+    if titled and thing.key[0] != other.key[0]:
+        return False  # Mr. Lund and Dr. Lund may be two
     size = len(own)
     ends = (given[:size], given[-size:], other.key[:size])
     return own in ends and not all(part.isdigit() for part in own) and _is_proper(thing.text)

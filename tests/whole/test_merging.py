@@ -65,6 +65,7 @@ def things(text: str, *names: str, question: str = QUESTION) -> list[str]:
         ("Captain Polk left; the Captain slept.", ["Captain Polk"]),
         ("Dr. Ada Wren and Ada Wren and Wren.", ["Dr. Ada Wren"]),
         ("Miss Lund and Mr. Lund danced.", ["Miss Lund", "Mr. Lund"]),
+        ("Captain Lund and Dr. Lund met.", ["Captain Lund", "Dr. Lund"]),
     ],
 )
 def test_names_of_one_bearer_are_joined(text: str, names: list[str]) -> None:
@@ -98,6 +99,23 @@ NAMED = (
 )
 def test_what_a_text_treats_as_something_else_is_left_out(question: str, names: list[str]) -> None:
     assert things(NOVEL, *NAMED, question=question) == names
+
+
+@pytest.mark.parametrize("question", ["List the people.", "List all places."])
+def test_names_without_capitals_are_kept(question: str) -> None:
+    text = "The list: al-Biruni; van Gogh; O'Brien; de la Cruz."
+    for name in ("al-Biruni", "van Gogh", "O'Brien", "de la Cruz"):
+        assert things(text, name, question=question) == [name]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Ada\nBoris\nCarla\n", "- Ada\n- Boris\n- Carla", "Ada, baker\nBoris, smith\nCarla, cook\n",
+     "Name,trade\nAda,baker\nBoris,smith\nCarla,cook", "Ada. Boris. Carla."],
+)  # fmt: skip
+@pytest.mark.parametrize("question", ["List the people.", "List all places."])
+def test_names_without_sentences_are_kept(text: str, question: str) -> None:
+    assert things(text, "Ada", "Boris", "Carla", question=question) == ["Ada", "Boris", "Carla"]
 
 
 @pytest.mark.parametrize(
