@@ -20,7 +20,7 @@ from sharedllm.cli.chat import app as chat
 from sharedllm.cli.evaluation import app as evaluation
 from sharedllm.cli.memory import app as memories
 from sharedllm.cli.models import app as models
-from sharedllm.cli.opening import check_place, given, loaded, parsed
+from sharedllm.cli.opening import check_place, given, loaded
 from sharedllm.cli.options import (
     DEFAULT_NAME,
     SHIPPED,
@@ -42,6 +42,7 @@ from sharedllm.cli.options import (
     Selecting,
     Thinking,
     default_of,
+    parsed,
 )
 from sharedllm.cli.serving import app as serving
 from sharedllm.cli.terminal import Screen

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sharedllm.errors import ConfigError
 from sharedllm.memory.folder import file_of
 
 if TYPE_CHECKING:
@@ -16,22 +15,6 @@ if TYPE_CHECKING:
 def given(**options: Any) -> dict[str, Any]:
     """Return the options that were given; for the others the model has defaults."""
     return {name: value for name, value in options.items() if value is not None}
-
-
-def parsed(
-    name: str, value: str | None, kind: type[int] | type[float], also: str = ""
-) -> float | None:
-    """Parse a numeric option; typer's own message would not show the value given.
-
-    Raises
-    ------
-    ConfigError
-    """
-    try:
-        return None if value is None else kind(value)
-    except ValueError as error:
-        wanted = "a whole number" if kind is int else "a number"
-        raise ConfigError(f"--{name} is {value!r}; it must be {wanted}{also}") from error
 
 
 def check_place(

@@ -155,6 +155,11 @@ class Screen:
         """Print one line about what went wrong on standard error."""
         self._err.print(Text(f"sharedllm: {one_line(text)}"), soft_wrap=True)
 
+    def remark(self, text: str) -> None:
+        """Print a line about slow work on standard error, where progress is shown."""
+        if self.shows_work:
+            self._err.print(Text(printable(text)), soft_wrap=True)
+
     def paragraph(self, text: Text) -> None:
         """Print a paragraph with styles."""
         self._print(text)

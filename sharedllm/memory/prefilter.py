@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharedllm.encoding.near_words import NearWords
-from sharedllm.memory import tables
+from sharedllm.memory import records
 from sharedllm.memory.filters import condition
 from sharedllm.memory.stored_documents import Run
 from sharedllm.search.bm25 import Asked
@@ -96,15 +96,15 @@ def _of_others(
 ) -> list[int]:
     """The first chunks of `most` other texts, the newest, where `chunks` are of few texts."""
     texts = dict[int, None]()
-    for some in tables.batches(chunks):
+    for some in records.batches(chunks):
         rows = connection.execute(
-            f"SELECT DISTINCT text FROM placed WHERE chunk IN ({tables.marks(some)})", (*some,)
+            f"SELECT DISTINCT text FROM placed WHERE chunk IN ({records.marks(some)})", (*some,)
         )
         texts |= dict.fromkeys(int(row[0]) for row in rows)
     if len(texts) >= FEW_TEXTS:
         return []
     where, values = condition(given)
-    held = tables.marks(list(texts))
+    held = records.marks(list(texts))
     found = connection.execute(
         f"{_CHUNKS} WHERE {where} AND p.ordinal = 0 AND p.text NOT IN ({held}) "
         "GROUP BY p.text ORDER BY max(d.document) DESC LIMIT ?",
@@ -323,14 +323,14 @@ def _runs(
     owners: dict[int, tuple[int, str]] = {}
     seen: set[int] = set()
     found: list[tuple[int, int, int, int, str]] = []
-    for some in tables.batches(scores):
+    for some in records.batches(scores):
         rows = connection.execute(
             "SELECT d.document, d.id, p.* FROM placed p JOIN documents d ON d.text = p.text "
-            f"WHERE p.chunk IN ({tables.marks(some)}) AND {where}",
+            f"WHERE p.chunk IN ({records.marks(some)}) AND {where}",
             (*some, *values),
         )
         for document, name, *row in rows:
-            text, ordinal, chunk, _, _ = tables.checked(row, "placed", "the place of a chunk")
+            text, ordinal, chunk, _, _ = records.checked(row, "placed", "the place of a chunk")
             found.append((document, text, ordinal, chunk, name))
     for document, text, ordinal, chunk, name in sorted(found):
         owners.setdefault(text, (document, name))
@@ -341,7 +341,7 @@ def _runs(
     for text, ordinals in places.items():
         own = connection.execute("SELECT * FROM placed WHERE text = ?", (text,)).fetchall()
         for row in own:  # a broken place hides its chunk, which no other place would miss
-            tables.checked(row, "placed", "the place of a chunk")
+            records.checked(row, "placed", "the place of a chunk")
         chunks = len(own)
         for first, last in _stretches(sorted(ordinals)):
             best = max(ordinals[ordinal] for ordinal in range(first, last))

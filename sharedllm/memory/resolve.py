@@ -108,22 +108,32 @@ def resolve(
     return list(out.values())
 
 
-def resolve_whole(context: Context, encoder: DocumentEncoder, query: str) -> list[Document]:
+def resolve_whole(context: Context, encoder: DocumentEncoder, query: str | None) -> list[Document]:
     """Give all documents of `context`, to be read as a whole.
 
     Something searchable that cannot give all of them gives those that it finds for `query`.
 
+    Parameters
+    ----------
+    query : None where there is no question
+
     Raises
     ------
     InputError
-        If `context` is not made of documents and memories, or another model read a document.
+        If `context` is not made of documents and memories, or another model read a document; or
+        without a question, if something can only be searched.
     """
     out: dict[Any, Document] = {}
     for source in per_question(context, 1)[0]:
         if isinstance(source, Readable):
             out |= {_name(document): document for document in source.whole_documents(encoder)}
+        elif query is None and not isinstance(source, Document):
+            raise InputError(
+                f"{type(source).__name__} finds documents for a question only; give documents of "
+                "remember(), a TreeMemory, or something with a method whole_documents"
+            )
         else:
-            out |= {_name(document): document for document in resolve(source, encoder, query)}
+            out |= {_name(document): document for document in resolve(source, encoder, query or "")}
     for document in out.values():
         encoder.require_own(document)
     return list(out.values())
