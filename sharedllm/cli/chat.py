@@ -14,7 +14,7 @@ from rich.text import Text
 
 from sharedllm.arguments import path_problem, shown, unicode_problem
 from sharedllm.cli.chat_file import Conversation, Turn, path_for
-from sharedllm.cli.opening import check_place, given, loaded, parsed
+from sharedllm.cli.opening import check_place, given, loaded
 from sharedllm.cli.options import (
     AnsweringModel,
     Device,
@@ -27,6 +27,7 @@ from sharedllm.cli.options import (
     ReaderModel,
     ReaderWindow,
     ScopeOption,
+    parsed,
 )
 from sharedllm.cli.terminal import Screen
 from sharedllm.config import AUTO, GenerationConfig, SearchConfig
