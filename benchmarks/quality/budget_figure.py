@@ -3,7 +3,7 @@
     python -m benchmarks.quality.budget_figure --plot docs/images/budget.png
 
 Both panels are drawn from committed results: the untrained base of experiment 6, and the shipped
-adapter of experiment 26.
+adapter of experiment 49.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def untrained(measure: str) -> dict[str, Curve]:
 
 def adapted() -> dict[str, tuple[Curve, str]]:
     """Scores of the shipped adapter by task, and F1 of real questions, with their colours."""
-    found = json.loads((RESULTS / "default_v3.json").read_text(encoding="utf-8"))
+    found = json.loads((RESULTS / "default_v5.json").read_text(encoding="utf-8"))
     out: dict[str, tuple[Curve, str]] = {}
     for title, (task, colour) in TASKS.items():
         keys = {b: f"{task}|{LENGTH}|SharedLLM|{b}" for b in BUDGETS}
@@ -81,7 +81,8 @@ def draw(path: Path) -> None:
         place.set_xlabel("token budget")
         place.grid(alpha=0.3)
         place.spines[["top", "right"]].set_visible(False)
-        place.legend(fontsize=8, frameon=False)
+    left.legend(fontsize=8, frameon=False)
+    right.legend(fontsize=8, frameon=False, loc="center right", bbox_to_anchor=(1, 0.7))
     figure.savefig(path, dpi=100)
 
 
