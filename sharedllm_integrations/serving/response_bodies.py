@@ -125,12 +125,14 @@ class ResponseBody(Asking):
     @property
     def _choice(self) -> str | dict[str, Any] | None:
         given = self.tool_choice
+        if given == "required" and self.searches and len(self.tools or []) == 1:
+            return "auto"  # what it names is read anyway
         if not isinstance(given, Mapping):
             return given
         if given.get("type") == "function" and isinstance(given.get("name"), str):
             return {"type": "function", "function": {"name": given["name"]}}
         if given.get("type") == FILE_SEARCH and self.searches:
-            return "auto"  # what it names is read anyway
+            return "auto"
         raise ServingError(
             f"tool_choice is {given!r}; allowed: 'auto', 'none', 'required', {{'type': 'function', "
             "'name'}}, and {'type': 'file_search'} with that tool",

@@ -73,8 +73,22 @@ def filled(llm: SharedLLM, tmp_path: Path) -> Path:
     return folder
 
 
+_clients: list[openai.OpenAI] = []
+
+
+@pytest.fixture(autouse=True)
+def close_clients() -> Iterator[None]:
+    """Close what :func:`client_of` made: sockets that are left open are warnings, at any time."""
+    yield
+    while _clients:
+        _clients.pop().close()
+
+
 def client_of(address: str, key: str = "none") -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{address}/v1", api_key=key, max_retries=0, timeout=60)
+    """The official client, closed when the test ends."""
+    made = openai.OpenAI(base_url=f"{address}/v1", api_key=key, max_retries=0, timeout=60)
+    _clients.append(made)
+    return made
 
 
 def model_of(client: openai.OpenAI) -> str:

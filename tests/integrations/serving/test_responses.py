@@ -202,6 +202,9 @@ def test_a_schema_is_held_and_parsed(serve: Serve) -> None:
         model=model_of(client), input="A number?", text_format=Number, max_output_tokens=64
     )
     assert isinstance(made.output_parsed, Number)
+    asked: Any = {"model": model_of(client), "input": "A number?", "max_output_tokens": 64}
+    with client.responses.stream(**asked, text_format=Number) as stream:
+        assert stream.get_final_response().output_parsed == made.output_parsed
     assert made.text is not None
     assert made.text.format is not None
     assert made.text.format.type == "json_schema"
@@ -235,9 +238,10 @@ def test_a_search_names_the_store_and_filters(serve: Serve, filled: Path) -> Non
     read(client, store.id, GARDEN, "garden.txt", attributes={"year": 1950})
     tool = searching(store.id, filters={"type": "lt", "key": "year", "value": 1925})
     asked: Any = {"model": model_of(client), "input": ASKED, "tools": [tool]}
-    made = client.responses.create(**asked, max_output_tokens=4)
-    told: Any = made.model_extra
-    assert {one["document"] for one in told["sharedllm"]["citations"]} == {ferry}
+    for choice in ("auto", "required", {"type": "file_search"}):
+        made = client.responses.create(**asked, max_output_tokens=4, tool_choice=choice)
+        told: Any = made.model_extra
+        assert {one["document"] for one in told["sharedllm"]["citations"]} == {ferry}
     assert made.output[0].type == "file_search_call"
     assert made.output[0].results is None  # not asked for
     kept = client.responses.retrieve(made.id, include=["file_search_call.results"])

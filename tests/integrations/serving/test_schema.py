@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import requests
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -19,6 +21,13 @@ OPERATIONS: dict[str, Any] = {
     one.ok().label: one.ok()
     for one in SCHEMA.get_all_operations()  # type: ignore[union-attr]
 }
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[requests.Session]:
+    """The connections of all requests, closed at the end."""
+    with requests.Session() as made:
+        yield made
 
 
 def test_the_schema_tells_all_of_the_server() -> None:
@@ -37,7 +46,7 @@ def test_the_schema_tells_all_of_the_server() -> None:
     suppress_health_check=list(HealthCheck),
 )
 def test_no_request_fails_in_the_server(
-    label: str, data: st.DataObject, shared_address: str
+    label: str, data: st.DataObject, shared_address: str, session: requests.Session
 ) -> None:
     case = data.draw(OPERATIONS[label].as_strategy())
     if isinstance(case.body, dict) and isinstance(case.body.get("model"), str):
@@ -45,7 +54,7 @@ def test_no_request_fails_in_the_server(
         case.body["model"] = model["id"]  # any other name is refused before anything is done
         longest = "max_output_tokens" if case.path.endswith("responses") else "max_tokens"
         case.body.setdefault(longest, 4)
-    told = case.call(base_url=shared_address, timeout=TIMEOUT)
+    told = case.call(base_url=shared_address, session=session, timeout=TIMEOUT)
     assert told.status_code != 500, told.text
     assert "Traceback" not in told.text
     if told.status_code >= 400 and case.path.startswith("/v1"):

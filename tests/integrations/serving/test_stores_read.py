@@ -68,6 +68,10 @@ def test_a_question_reads_several_stores(
         **asked, tools=[searching(boats, plants, filters=filters)]
     )
     assert cited(some) == {files[1]}
+    all_of_both: Any = {**asked, "tools": [searching(boats, plants)]}
+    whole = client.chat.completions.create(**all_of_both, extra_body={"scope": "whole"})
+    assert told(whole)["scope"] != "passages"
+    assert whole.usage.prompt_tokens_details == both.usage.prompt_tokens_details  # type: ignore[union-attr]
     empty = client.vector_stores.create(name="empty").id
     again = client.chat.completions.create(**asked, tools=[searching(empty, boats, boats)])
     assert cited(again) == {files[0]}
