@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, Request
 
-from sharedllm.readers.injecting import InjectingReader
+from sharedllm import UnsupportedModelError
 from sharedllm_integrations.serving.config import ServerConfig
 from sharedllm_integrations.serving.faults import ServingError, hide_paths
 from sharedllm_integrations.serving.keys import KeyFile
@@ -159,10 +159,10 @@ def _share(llm: SharedLLM, wanted: int | None) -> int:
     Another model of transformers decodes one at a time; a reader elsewhere batches by itself.
     """
     at_once = wanted or (ON_CPU if llm.model.device.type == "cpu" else ON_GPU)
-    if not isinstance(llm.reader, InjectingReader):
-        return at_once if llm.reader.shares else 1
-    if at_once > 1:
+    try:
         llm.share_passes(at_once)
+    except UnsupportedModelError:
+        return 1
     return at_once
 
 
