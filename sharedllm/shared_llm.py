@@ -586,21 +586,26 @@ class SharedLLM:
         generation = self._settings(options)[1]
         return answer_all(self.reader, prepared, generation, self._load_s)
 
-    def share_passes(self, answers: int = 16) -> None:
+    def share_passes(self, answers: int = 16) -> int:
         """Decode up to `answers` answers that several threads ask for in one batch.
 
         Without this each thread's passes wait for the others' (continuous batching,
         :mod:`sharedllm.generation.shared_steps`). A reader elsewhere batches by itself.
 
+        Returns
+        -------
+        int
+            Answers that gain by running at once: `answers`, or 1 if another model of transformers
+            answers, which decodes one at a time.
+
         Raises
         ------
         ConfigError
-        UnsupportedModelError
-            If another model of transformers answers, which decodes one answer at a time.
         """
         require_int("answers", answers, least=1)
-        if isinstance(self.reader, InjectingReader) or not self.reader.shares:
-            self.decoder.share(answers)
+        if isinstance(self.reader, InjectingReader):
+            self.reader.decoder.share(answers)
+        return answers if self.reader.shares else 1
 
     @property
     def _load_s(self) -> float:

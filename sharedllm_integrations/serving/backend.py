@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, Request
 
-from sharedllm import UnsupportedModelError
 from sharedllm_integrations.serving.config import ServerConfig
 from sharedllm_integrations.serving.faults import ServingError, hide_paths
 from sharedllm_integrations.serving.keys import KeyFile
@@ -44,7 +43,8 @@ class Backend:
         self.config, self.llm, self._clock = config, llm, clock
         self.started = int(time.time())
         self.keys = None if config.keys is None else KeyFile.read(config.keys)
-        self.line = Line(_share(llm, config.at_once), config.max_waiting)
+        wanted = config.at_once or (ON_CPU if llm.model.device.type == "cpu" else ON_GPU)
+        self.line = Line(llm.share_passes(wanted), config.max_waiting)
         self.long_line = Line(1, config.max_waiting)
         self.ingestion = Ingestion(llm, self._note_file)
         self.metrics = Metrics((self.line, self.long_line), self.ingestion)
@@ -151,19 +151,6 @@ class Backend:
 
     def _note_file(self, status: str, seconds: float, tokens: int) -> None:
         self.metrics.note_file(status, seconds, tokens)
-
-
-def _share(llm: SharedLLM, wanted: int | None) -> int:
-    """Let answers share the passes of the model; return how many may run at once.
-
-    Another model of transformers decodes one at a time; a reader elsewhere batches by itself.
-    """
-    at_once = wanted or (ON_CPU if llm.model.device.type == "cpu" else ON_GPU)
-    try:
-        llm.share_passes(at_once)
-    except UnsupportedModelError:
-        return 1
-    return at_once
 
 
 def backend_of(http: Request) -> Backend:
