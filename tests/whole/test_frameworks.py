@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,12 @@ from sharedllm_integrations.llamaindex import LlamaIndexSharedLLM, TreeMemoryInd
 from tests.whole.test_whole import MEMBERS, QUESTION, club, first_sentence, name_members
 
 Make = Callable[..., SharedLLM]
+
+
+@pytest.fixture(autouse=True)
+def no_loop() -> None:
+    """LlamaIndex's synchronous calls would make an event loop and leave it open."""
+    asyncio.set_event_loop(None)
 
 
 @pytest.fixture
