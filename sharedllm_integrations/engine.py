@@ -100,7 +100,7 @@ class Run(Iterator[str]):
 
     @property
     def text(self) -> str:
-        """What has come so far."""
+        """The part that has come so far."""
         return "".join(self._shown)
 
     def __next__(self) -> str:

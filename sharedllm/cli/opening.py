@@ -1,4 +1,4 @@
-"""What the commands that answer do before the first question: options, model, memory."""
+"""Before the first question of the commands that answer: options, model, memory."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def _nothing() -> None:
 
 @dataclass
 class Reading:
-    """What a thread reads, and how far it is.
+    """A reading of one thread, and how far it is.
 
     Attributes
     ----------

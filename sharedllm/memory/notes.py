@@ -1,4 +1,4 @@
-"""What readers said of chunks and of parts of them: the rows of the table that keeps this.
+"""Notes of readers on chunks and on parts of them: the rows of the table that keeps them.
 
 A memory that was made before notes were kept has no such table until it is written to. Every
 function here runs inside of a transaction of the caller's.

@@ -32,7 +32,7 @@ def names_in(question: str) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Chosen:
-    """What a question reads.
+    """The part of the documents that a question reads.
 
     Attributes
     ----------

@@ -14,7 +14,9 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from sharedllm_integrations.engine import Engine, Plan, Run
-from sharedllm_integrations.serving import asking
+from sharedllm_integrations.serving.asking import Asked
+from sharedllm_integrations.serving.asking import chat as asked_chat
+from sharedllm_integrations.serving.asking import completion as asked_completion
 from sharedllm_integrations.serving.backend import Backend, BackendOf, TenantOf
 from sharedllm_integrations.serving.faults import ServingError, fault_of
 from sharedllm_integrations.serving.shapes import ChatShape, TextShape
@@ -28,7 +30,7 @@ READING_SHARE = 0.5  # of the time that is left, of which a whole is read; then 
 KEEP_ALIVE_S = 15.0
 Chunk = dict[str, Any]
 Chunks = AsyncGenerator[Chunk]
-Ask = Callable[[], asking.Asked]
+Ask = Callable[[], Asked]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +63,8 @@ async def chat_completions(
     backend.require_model(body.model)
     shape = ChatShape(backend.model_name)
 
-    def ask() -> asking.Asked:
-        return asking.chat(body, tenant, backend.llm, **backend.bounds)
+    def ask() -> Asked:
+        return asked_chat(body, tenant, backend.llm, **backend.bounds)
 
     if body.stream:
         return await _streamed(http, _chat_events(backend, ask, shape, body))
@@ -86,7 +88,7 @@ async def completions(
 
 
 def _prompt(body: CompletionBody, prompt: str, tenant: Tenant, backend: Backend) -> Ask:
-    return lambda: asking.completion(body, prompt, tenant, backend.llm, **backend.bounds)
+    return lambda: asked_completion(body, prompt, tenant, backend.llm, **backend.bounds)
 
 
 async def answered(backend: Backend, ask: Ask) -> AsyncGenerator[Begun | str | Ended]:

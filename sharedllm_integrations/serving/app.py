@@ -14,20 +14,19 @@ from sharedllm import __version__, open_memory
 from sharedllm_integrations.engine import Engine
 from sharedllm_integrations.errors import SetupError
 from sharedllm_integrations.memories import MEMORY_FILE
-from sharedllm_integrations.serving import (
-    answers,
-    files,
-    metrics,
-    page,
-    responses,
-    vector_stores,
-)
+from sharedllm_integrations.serving.answers import router as answers
 from sharedllm_integrations.serving.backend import Backend, BackendOf, OperatorOnly, TenantOf
 from sharedllm_integrations.serving.config import ServerConfig
 from sharedllm_integrations.serving.faults import answer_faults, not_found
+from sharedllm_integrations.serving.files import router as files
 from sharedllm_integrations.serving.limits import BodyLimit, OwnPages
+from sharedllm_integrations.serving.metrics import TYPE, Clock, Metrics
+from sharedllm_integrations.serving.page import router as page
+from sharedllm_integrations.serving.responses import router as responses
 from sharedllm_integrations.serving.shapes import model_card
 from sharedllm_integrations.serving.shapes import page as page_of
+from sharedllm_integrations.serving.vector_stores import SlashedIds
+from sharedllm_integrations.serving.vector_stores import router as vector_stores
 from sharedllm_integrations.worker import in_thread
 
 if TYPE_CHECKING:
@@ -67,11 +66,11 @@ def create_app(
     llm : a loaded model; None loads it when the application starts
     tracer_provider : OpenTelemetry's, for a span a request; None makes none
     """
-    clock: Callable[[metrics.Metrics], metrics.Clock] = metrics.Clock
+    clock: Callable[[Metrics], Clock] = Clock
     if tracer_provider is not None:
-        from sharedllm_integrations.serving import tracing
+        from sharedllm_integrations.serving.tracing import TracedClock, trace_requests
 
-        clock = partial(tracing.TracedClock, provider=tracer_provider)
+        clock = partial(TracedClock, provider=tracer_provider)
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
@@ -83,19 +82,19 @@ def create_app(
             await in_thread(backend.close)
 
     app = FastAPI(title="SharedLLM", version=__version__, lifespan=life)
-    app.include_router(answers.router)
-    app.include_router(responses.router)
-    app.include_router(files.router)
-    app.include_router(vector_stores.router)
-    app.include_router(page.router)
+    app.include_router(answers)
+    app.include_router(responses)
+    app.include_router(files)
+    app.include_router(vector_stores)
+    app.include_router(page)
     _add_state(app)
     answer_faults(app)
-    app.add_middleware(vector_stores.SlashedIds)
+    app.add_middleware(SlashedIds)
     app.add_middleware(BodyLimit, config.max_body, config.max_upload)
     if config.keys is None:
         app.add_middleware(OwnPages)
     if tracer_provider is not None:
-        tracing.trace_requests(app, tracer_provider)
+        trace_requests(app, tracer_provider)
     return app
 
 
@@ -116,7 +115,7 @@ def _add_state(app: FastAPI) -> None:
     @app.get("/metrics", dependencies=[OperatorOnly], response_model=None)
     def figures(backend: BackendOf) -> Response:
         """Give the figures for Prometheus."""
-        return Response(backend.metrics.text(), media_type=metrics.TYPE)
+        return Response(backend.metrics.text(), media_type=TYPE)
 
     @app.get("/v1/models")
     def models(backend: BackendOf, tenant: TenantOf) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def _without_paths(message: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What a client is told of an error."""
+    """An error as a client is told of it."""
 
     status: int
     body: dict[str, Any]
@@ -75,7 +75,7 @@ class Fault:
 
 
 def fault_of(error: BaseException) -> Fault:
-    """What a client is told of `error`; what is not the client's doing goes to the log only."""
+    """Return the telling of `error`; what is not the client's doing goes to the log only."""
     if isinstance(error, ServingError):
         kind = _type_of(error.status)
         again = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}

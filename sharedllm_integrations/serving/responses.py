@@ -10,7 +10,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from sharedllm_integrations.serving import asking
 from sharedllm_integrations.serving.answers import (
     Begun,
     Ended,
@@ -19,6 +18,8 @@ from sharedllm_integrations.serving.answers import (
     runs,
     while_wanted,
 )
+from sharedllm_integrations.serving.asking import Asked
+from sharedllm_integrations.serving.asking import chat as asked_chat
 from sharedllm_integrations.serving.backend import Backend, BackendOf, TenantOf
 from sharedllm_integrations.serving.faults import ServingError, fault_of
 from sharedllm_integrations.serving.files import Order
@@ -36,7 +37,7 @@ from sharedllm_integrations.worker import in_thread
 router = APIRouter(prefix="/v1/responses")
 Include = Annotated[list[str] | None, Query(alias="include[]")]
 Few = Annotated[int, Query(ge=1, le=100)]
-Ask = Callable[[], asking.Asked]
+Ask = Callable[[], Asked]
 Keep = Callable[[dict[str, Any]], None]
 
 
@@ -50,10 +51,10 @@ async def created(
     items = body.items
     shape = ResponseShape(body, backend.model_name, _attributes(body, tenant))
 
-    def ask() -> asking.Asked:
+    def ask() -> Asked:
         before = tenant.catalog.conversation(body.previous_response_id)
         chat = body.as_chat([*before, *items])
-        return asking.chat(chat, tenant, backend.llm, **backend.bounds)
+        return asked_chat(chat, tenant, backend.llm, **backend.bounds)
 
     def keep(response: dict[str, Any]) -> None:
         if body.store is not False:

@@ -59,7 +59,7 @@ class Body(BaseModel):
 
 
 class StreamOptions(Body):
-    """What a stream tells beside the text."""
+    """Things that a stream tells beside the text."""
 
     include_usage: bool = False
     include_obfuscation: bool | None = None
