@@ -89,6 +89,7 @@ class SharedSteps:
         self._changed = threading.Condition()
         self._leading = False  # a thread runs a pass
         self._starting: list[Seat] = []
+        self._left: list[Seat] = []
         self._tables = {reads: Table(upper, rows) for reads in (False, True)}
         self._taken = 0
 
@@ -117,14 +118,24 @@ class SharedSteps:
         self._wait(seat)
 
     def leave(self, seat: Seat) -> None:
-        """Free the rows of `seat`."""
+        """Free the rows of `seat`, after the pass that runs.
+
+        It never waits: a collection of garbage may close a stream within the pass itself.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: not self._leading)  # a pass uses the rows
+            self._left.append(seat)
+            if not self._leading:
+                self._free()
+
+    def _free(self) -> None:
+        """Free the rows of the seats that were left; between passes."""
+        while self._left:
+            seat = self._left.pop()
             self._taken -= len(seat.prompts)
             if seat in self._starting:
                 self._starting.remove(seat)
             self._tables[seat.reads].remove(seat)
-            self._changed.notify_all()
+        self._changed.notify_all()
 
     def _wait(self, seat: Seat) -> None:
         """Wait until the pass of `seat` has run; run passes where no other thread does."""
@@ -139,7 +150,7 @@ class SharedSteps:
             finally:
                 with self._changed:
                     self._leading = False
-                    self._changed.notify_all()
+                    self._free()
         if seat.error is not None:
             raise seat.error
 
