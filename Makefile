@@ -1,4 +1,5 @@
 # make demo      ask the shipped book two questions
+# make serve     serve the shipped book to OpenAI's clients on 127.0.0.1
 # make test      lint, types, import contracts and tests, as CI does
 # make test-all  the same with slow, notebook, browser and GPU tests
 # make install   .venv with every extra; the command is .venv/bin/sharedllm
@@ -14,7 +15,7 @@ BOOK := cookbooks/data/the_mayor_of_casterbridge.txt
 NEEDS := pyproject.toml constraints.txt
 SPLIT := -n 2 --dist loadfile # each test uses one thread, each process may load the default model
 
-.PHONY: help demo test test-all install docs notebooks clean
+.PHONY: help demo serve test test-all install docs notebooks clean
 .NOTPARALLEL: # the targets share one .venv, and pip must not run twice in it
 
 help:
@@ -49,6 +50,14 @@ demo: $(VENV)/.main
 	$(BIN)/sharedllm ask $(BOOK) \
 	  -q "How much money does the sailor pay for Susan?" \
 	  -q "What does the furmity woman put into the furmity?"
+
+$(VENV)/.serve: $(VENV)/.main
+	$(PIP) --editable '.[serve]'
+	@touch $@
+
+serve: $(VENV)/.serve
+	$(BIN)/sharedllm index $(BOOK) --memory build/demo
+	$(BIN)/sharedllm serve --memory build/demo
 
 install: $(VENV)/.all
 

@@ -234,13 +234,15 @@ class Answer(Displayed):
         if used.scope != "passages":
             rounds = f" for a {used.scope} in {used.parts_read + used.parts_kept:,} parts"
             rounds += f", {used.parts_kept:,} of them kept from before" if used.parts_kept else ""
+        answering = f"prefill {took.prefill_s:.1f} s, decode {took.decode_s:.1f} s"
+        if used.scope != "passages":
+            answering = f"parts and answer {took.prefill_s:.1f} s"
         return (
             f"{used.context_tokens:,} tokens searched{rounds}, "
             f"{used.evidence_tokens:,} given as text{again}, {used.injected_tokens:,} injected; "
             f"prompt {used.prompt_tokens:,}, answer {used.new_tokens:,}{cut}\n"
             f"load {took.load_s:.1f} s, read {took.remember_s:.1f} s, "
-            f"search {took.search_s:.1f} s, prefill {took.prefill_s:.1f} s, "
-            f"decode {took.decode_s:.1f} s"
+            f"search {took.search_s:.1f} s, {answering}"
         )
 
     def answered(self, question: str = "", option: str = "max_new_tokens") -> Answered:

@@ -237,6 +237,9 @@ class SearchConfig(_Config):
         the first look is refused or unsure (:mod:`sharedllm.search.budget`).
     max_budget : int
         The most that "auto" takes; a fixed budget may be larger.
+    max_leaves : int or None
+        Leaves that are selected, at most, whatever the budget ("budget" selection); neighbouring
+        ones are one passage.
     leaves : {"text", "kv", "auto"}
         Selected leaves enter the prompt as text, or as injected KV. "auto" is KV on a CUDA GPU
         where all documents come from memories that store their leaves (``keep="leaves"``), else
@@ -273,6 +276,7 @@ class SearchConfig(_Config):
     scorer: Any = "fused"
     budget: int | Literal["auto"] = "auto"
     max_budget: int = 2048
+    max_leaves: int | None = None
     leaves: Leaves = "text"
     coarse: Coarse = "none"
     coarse_share: float = 0.5
@@ -301,6 +305,13 @@ class SearchConfig(_Config):
             require_int("max_chunks", self.max_chunks, least=1)
         if self.max_seconds is not None:
             require_number("max_seconds", self.max_seconds, least=0)
+        if self.max_leaves is not None:
+            require_int("max_leaves", self.max_leaves, least=1)
+            if self.selection == "path":
+                raise ConfigError(
+                    "max_leaves is given with selection='path', which takes leaves of every chunk; "
+                    "leave one of them out"
+                )
         require_section(self.section)
         try:
             require_int("max_budget", self.max_budget, least=1)

@@ -54,6 +54,7 @@ def _bar(total: int, title: str, unit: str) -> Iterator[Reporter]:
             if not speed or (task.elapsed or 0) < SHORTEST:
                 return Text("")
             number = f"{speed:,.0f}" if speed < 1e6 else f"{speed / 1e6:,.1f}M"
+            number = f"{speed:.1f}" if speed < 10 else number
             return Text(f"{number} {unit}/s", style="progress.data.speed")
 
     console = Console(stderr=True)

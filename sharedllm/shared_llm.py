@@ -30,6 +30,7 @@ from sharedllm.encoding.document_encoder import (
     DocumentEncoder,
     loaded_encoder,
 )
+from sharedllm.encoding.parts import in_sections
 from sharedllm.errors import (
     ConfigError,
     DocumentError,
@@ -67,6 +68,7 @@ from sharedllm.search.leaf_scores import Scores
 from sharedllm.search.scorers import Embedder, Scorer, require_scores, score
 from sharedllm.search.selection import Selection
 from sharedllm.text.outline import Section, absent_section
+from sharedllm.whole.note_taking import NotesTaken, NoteTaking
 from sharedllm.whole.scope import ONE_CHUNK, PASSAGES, WHOLE, Scope, decide_scope
 from sharedllm.whole.sections import read_of
 from sharedllm.whole.stream import WholeStream
@@ -394,6 +396,53 @@ class SharedLLM:
         self.encoder.require_own(document)
         return self.encoder.encode_roots(document, progress, background=background)
 
+    @checked("context")
+    def take_notes(
+        self,
+        context: Context,
+        *,
+        section: str | None = None,
+        max_seconds: float | None = None,
+        progress: Progress = None,
+        background: bool = False,
+    ) -> Future[NotesTaken]:
+        """Take a note of each chunk, so that the first summary reads them rather than the chunks.
+
+        Notes that are there are not taken again. One that was taken stays, in a memory on disk,
+        however the rest ends: by Ctrl-C, an exception of `progress`, or a crash.
+
+        >>> llm.take_notes(memory).result()
+        NotesTaken(taken=57, kept=0, left=0)
+
+        Parameters
+        ----------
+        context : documents and memories
+        section : takes those of the sections only that this names, as they are summarised alone
+        max_seconds : after which no further batch is read; call again for the rest
+        progress : True for a progress bar, or a function of (parts done, parts in all)
+        background : return at once and take them in a thread, between questions; to cancel the
+            future ends it
+
+        Raises
+        ------
+        InputError, SectionError, ConfigError
+        TreeMemoryError
+            If a memory cannot keep them.
+        """
+        search = self.search.replace(
+            section=section or self.search.section, max_seconds=max_seconds
+        )
+        documents: list[Document] = resolve_whole(context, self.encoder, None)
+        require_some(documents)
+        if search.section is not None:
+            documents = in_sections(documents, search.section, self.tree)
+        taking = NoteTaking(documents, self.reader, self.encoder, search, self.generation, progress)
+        if background:
+            return taking.later()
+        done: Future[NotesTaken] = Future()
+        done.set_result(taking.run())
+        return done
+
     # -- answering -----------------------------------------------------------------------------
 
     @checked("question", "context")
@@ -541,21 +590,26 @@ class SharedLLM:
         generation = self._settings(options)[1]
         return answer_all(self.reader, prepared, generation, self._load_s)
 
-    def share_passes(self, answers: int = 16) -> None:
+    def share_passes(self, answers: int = 16) -> int:
         """Decode up to `answers` answers that several threads ask for in one batch.
 
         Without this each thread's passes wait for the others' (continuous batching,
         :mod:`sharedllm.generation.shared_steps`). A reader elsewhere batches by itself.
 
+        Returns
+        -------
+        int
+            Answers that gain by running at once: `answers`, or 1 if another model of transformers
+            answers, which decodes one at a time.
+
         Raises
         ------
         ConfigError
-        UnsupportedModelError
-            If another model of transformers answers, which decodes one answer at a time.
         """
         require_int("answers", answers, least=1)
-        if isinstance(self.reader, InjectingReader) or not self.reader.shares:
-            self.decoder.share(answers)
+        if isinstance(self.reader, InjectingReader):
+            self.reader.decoder.share(answers)
+        return answers if self.reader.shares else 1
 
     @property
     def _load_s(self) -> float:
@@ -613,7 +667,8 @@ class SharedLLM:
         found = resolve_whole(context, self.encoder, asked.sought)
         found += [d for d in asked.documents if d not in found]
         require_some(found)
-        documents, titles = read_of(found, asked.query, search.section, self.tree)
+        chosen = read_of(found, asked.query, search.section, self.tree)
+        documents = chosen.documents
         if sum(len(document.forest.roots) for document in documents) == 1:
             given = {**options, "scope": PASSAGES}
             prepared = self.prepare(asked, context, progress=progress, **given)
@@ -629,7 +684,8 @@ class SharedLLM:
             scope,
             documents,
             scored,
-            titles=titles,
+            titles=chosen.titles,
+            remark=chosen.remark,
             reader=self.reader,
             encoder=self.encoder,
             search=search,

@@ -29,10 +29,56 @@ from sharedllm_integrations.structured_output import read_json
 from sharedllm_integrations.tool_calling import Call
 
 if TYPE_CHECKING:
-    from sharedllm import Answer, Citation, Document, SharedLLM, TreeMemory
+    from sharedllm import Answer, Asked, Citation, Document, SharedLLM, TreeMemory
 
 _queues: WeakKeyDictionary[SharedLLM, threading.Lock] = WeakKeyDictionary()
 _lock = threading.Lock()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """A request whose documents are found and built, ready to be answered.
+
+    Attributes
+    ----------
+    request : Request
+    form : AnswerForm
+    asked : of the core
+    question : what is asked of the documents
+    context : memories that are read as a whole
+    options : fields of SearchConfig and GenerationConfig
+    report : Report
+    deadline : by ``time.monotonic``
+    """
+
+    request: Request
+    form: AnswerForm
+    asked: Asked
+    question: str
+    context: tuple[Any, ...]
+    options: dict[str, Any]
+    report: Report
+    deadline: float
+
+    def require_wanted(self) -> None:
+        """See :func:`require_wanted`."""
+        require_wanted(self.request, self.deadline)
+
+
+def require_wanted(request: Request, deadline: float) -> None:
+    """Let a request go on that somebody waits for, and that has time.
+
+    Raises
+    ------
+    CancelledRequest, AnswerTimeoutError
+    """
+    if request.cancelled.is_set():
+        raise CancelledRequest
+    if time.monotonic() > deadline:
+        raise AnswerTimeoutError(
+            f"the answer was not complete after {request.timeout:g} s; raise timeout, or ask for "
+            "fewer tokens"
+        )
 
 
 class Run(Iterator[str]):
@@ -42,17 +88,20 @@ class Run(Iterator[str]):
     ----------
     report : Report
     form : AnswerForm
-    text : str
-        What has come so far.
+    question : str
+        What was asked of the documents.
     """
 
-    def __init__(
-        self, stream: Any, report: Report, request: Request, form: AnswerForm, deadline: float
-    ) -> None:
-        self._stream, self._request, self._deadline = stream, request, deadline
-        self.form = form
-        self._pieces = self._cleaned()
-        self.report, self.text = report, ""
+    def __init__(self, stream: Any, plan: Plan) -> None:
+        self._stream, self._shown = stream, list[str]()
+        self.form, self.question, self.report = plan.form, plan.question, plan.report
+        # knows nothing of the run: dropping that ends the answer at once, not at a collection
+        self._pieces = _cleaned(stream, plan, self._shown)
+
+    @property
+    def text(self) -> str:
+        """The part that has come so far."""
+        return "".join(self._shown)
 
     def __next__(self) -> str:
         return next(self._pieces)
@@ -61,6 +110,12 @@ class Run(Iterator[str]):
     def answer(self) -> Answer:
         """The core's answer, of what the model wrote."""
         found: Answer = self._stream.answer
+        return found
+
+    @property
+    def citations(self) -> Sequence[Citation]:
+        """The evidence of what has come so far; all of it once text has, but of a whole reading."""
+        found: Sequence[Citation] = self._stream.citations
         return found
 
     @property
@@ -106,27 +161,23 @@ class Run(Iterator[str]):
             PROVIDER: self.details,
         }
 
-    def _cleaned(self) -> Iterator[str]:
-        cleaner = Cleaner()
-        for piece in self._stream:
-            self._require_wanted()
-            shown = cleaner.feed(piece)
-            self.text += shown
-            if shown:
-                yield shown
-        rest = cleaner.rest()
-        self.text += rest
-        if rest:
-            yield rest
 
-    def _require_wanted(self) -> None:
-        if self._request.cancelled.is_set():
-            raise CancelledRequest
-        if time.monotonic() > self._deadline:
-            raise AnswerTimeoutError(
-                f"the answer was not complete after {self._request.timeout:g} s; raise timeout, "
-                "or ask for fewer tokens"
-            )
+def _cleaned(stream: Iterator[str], plan: Plan, shown: list[str]) -> Iterator[str]:
+    """Yield what is shown of `stream`, and append it to `shown`.
+
+    Raises
+    ------
+    CancelledRequest, AnswerTimeoutError
+    """
+    cleaner = Cleaner()
+    for piece in stream:
+        plan.require_wanted()
+        shown.append(cleaner.feed(piece))
+        if shown[-1]:
+            yield shown[-1]
+    shown.append(cleaner.rest())
+    if shown[-1]:
+        yield shown[-1]
 
 
 class CancelledRequest(Exception):  # noqa: N818  # no error: nobody waits for the answer
@@ -139,7 +190,8 @@ class Engine:
     Parameters
     ----------
     settings : fields of an adapter, as they are now
-    changed : some of them in place of these
+    also : memories that ``reads="memory"`` reads besides that of the settings
+    changed : some of the settings in place of these
 
     Raises
     ------
@@ -147,7 +199,10 @@ class Engine:
         If they do not go together.
     """
 
-    def __init__(self, settings: ModelFields, **changed: Any) -> None:
+    def __init__(
+        self, settings: ModelFields, *, also: Sequence[TreeMemory] = (), **changed: Any
+    ) -> None:
+        self.also = tuple(also)
         names = AnswerFields.model_fields
         own = {name: getattr(settings, name) for name in names if hasattr(settings, name)}
         self.settings = AnswerFields.model_construct(**{**own, **changed})
@@ -162,7 +217,7 @@ class Engine:
 
     def __getstate__(self) -> dict[str, Any]:
         """The settings alone: copies and pickles open model and memory again."""
-        return {"settings": self.settings}
+        return {"settings": self.settings, "also": self.also}
 
     @cached_property
     def memory(self) -> TreeMemory | None:
@@ -224,6 +279,10 @@ class Engine:
         InputError, WindowError, ConfigError, BudgetError, TreeMemoryError
             Of the core.
         """
+        return self.begin(self.plan(request, since=since))
+
+    def plan(self, request: Request, *, since: float | None = None) -> Plan:
+        """The first half of :meth:`start`: find the documents and build what is missing."""
         own = self.settings
         deadline = (since or time.monotonic()) + float(request.timeout or "inf")
         filter = own.filter if request.filter is None else request.filter
@@ -235,24 +294,63 @@ class Engine:
         question, repeated = question_in(found), False
         if own.repeat_question:
             found, repeated = with_question_last(found, question)
-        asked, documents = resolver.build_question(found, question)
+        with self.llm.encoder.reading(lambda: require_wanted(request, deadline)):
+            asked, documents = resolver.build_question(found, question)
         if not documents:
             self._require_documents()
-        whole: list[Any] = []
-        if own.reads == "memory" and self.memory is not None:
-            if not documents:
-                _require_some(self.memory, filter)
-            whole = [self.memory if filter is None else _Filtered(self.memory, filter)]
+        whole = self._whole_memories(filter)
+        if own.reads == "memory" and not (documents or whole):
+            self._refuse_to_read_nothing(filter)
         if not documents and not whole:  # an agent's first turn: nothing is searched yet
             options.pop("section", None)
         if form.grammar:
             options["grammar"] = form.grammar
         asked = replace(asked, tools=form.shown_tools, tool_required=form.required)
-        stream = self.llm.stream(asked, whole, **options)
         report = Report(
             documents=tuple(documents), refused=tuple(refused), question_repeated=repeated
         )
-        return Run(stream, report, request, form, deadline)
+        return Plan(
+            request=request,
+            form=form,
+            asked=asked,
+            question=question,
+            context=tuple(whole),
+            options=options,
+            report=report,
+            deadline=deadline,
+        )
+
+    def begin(self, plan: Plan) -> Run:
+        """The second half of :meth:`start`: begin the answer."""
+        stream = self.llm.stream(plan.asked, list(plan.context), **plan.options)
+        return Run(stream, plan)
+
+    def reads_whole(self, plan: Plan) -> bool:
+        """True if the answer reads all of its documents, and not passages of them."""
+        return self.llm.scope(plan.asked, list(plan.context), **plan.options).is_whole
+
+    def _whole_memories(self, filter: Mapping[str, Any] | None) -> list[Any]:
+        """The memories that are read as a whole, those without a document left out."""
+        if self.settings.reads != "memory" or self.memory is None:
+            return []
+        memories = [self.memory, *self.also]
+        holding = [one for one in memories if (len(one) if filter is None else one.list(filter))]
+        return holding if filter is None else [_Filtered(one, filter) for one in holding]
+
+    def _refuse_to_read_nothing(self, filter: Mapping[str, Any] | None) -> None:
+        """Refuse to answer from the weights where a memory was to be read.
+
+        Raises
+        ------
+        SetupError
+        """
+        let = "" if filter is None else f" that the filter {dict(filter)!r} lets through"
+        memories = [self.memory, *self.also] if self.memory is not None else self.also
+        where = ", ".join(repr(str(one.path)) for one in memories)
+        raise SetupError(
+            f"reads is 'memory', and the memory in {where} has no document{let}; add documents, "
+            "check its path, or leave reads out to be answered without documents"
+        )
 
     def _require_documents(self) -> None:
         """Refuse to answer without a document where the memory was to give some.
@@ -352,6 +450,7 @@ class Engine:
             "long_text": own.long_text,
             "repeat_question": own.repeat_question,
             "memory": None if self.memory is None else self.memory.revision,
+            "also": [one.revision for one in self.also],
         }
 
 
@@ -379,16 +478,6 @@ class _Filtered:
 
     def leaves_out(self) -> bool:
         return self.memory.leaves_out(self.filter)
-
-
-def _require_some(memory: TreeMemory, filter: Mapping[str, Any] | None) -> None:
-    """Refuse to answer from the weights where the memory was to be read."""
-    if not (len(memory) if filter is None else memory.list(filter)):
-        let = "" if filter is None else f" that the filter {dict(filter)!r} lets through"
-        raise SetupError(
-            f"reads is 'memory', and the memory in {str(memory.path)!r} has no document{let}; add "
-            "documents, check its path, or leave reads out to be answered without documents"
-        )
 
 
 def _queue(llm: SharedLLM) -> threading.Lock:

@@ -114,15 +114,29 @@ def make_temporary(llm: SharedLLM | None = None) -> TreeMemory:
     return memory
 
 
-def put(memory: TreeMemory, document: MemoryDocument) -> bool:
-    """Add `document`, or change the one under its id; whether there was anything to do."""
+def put(
+    memory: TreeMemory, document: MemoryDocument, notes: SharedLLM | Literal[False] = False
+) -> bool:
+    """Add `document`, or change the one under its id; whether there was anything to do.
+
+    Parameters
+    ----------
+    notes : takes those of its chunks; False for none
+    """
     if document.id not in memory:
-        memory.add(document)
+        memory.add(document, notes=notes)
         return True
     if memory.get(document.id) == document:
         return False
-    memory.update(document)
+    memory.update(document, notes=notes)
     return True
+
+
+def writer_for(memory: TreeMemory, llm: SharedLLM | None) -> SharedLLM:
+    """Give what takes notes: `llm`, or the model of the memory."""
+    from sharedllm import loaded_for
+
+    return loaded_for(memory) if llm is None else llm
 
 
 def save(memory: TreeMemory, folder: str | os.PathLike[str]) -> None:

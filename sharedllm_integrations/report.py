@@ -113,8 +113,9 @@ def details(answer: Answer, report: Report) -> dict[str, Any]:
     ``documents``, ``refused`` and ``question_repeated`` are those of :class:`Report`, ``citations``
     the selected evidence, best first, ``unsupported`` the names and numbers of the text that stand
     in no passage that was read, ``away`` the parts of a memory that could not be searched,
-    ``budget`` and ``looks`` those of the core's ``Usage``,
-    ``answer_id`` what :func:`answer_of` finds the answer by.
+    ``budget``, ``looks`` and ``scope`` those of the core's ``Usage``, ``partial`` that of the
+    core's ``Answer`` and ``abstains`` its ``refused``, ``answer_id`` what :func:`answer_of` finds
+    the answer by.
     """
     return {
         "documents": [asdict(document) for document in report.documents],
@@ -125,6 +126,9 @@ def details(answer: Answer, report: Report) -> dict[str, Any]:
         "away": list(answer.away),
         "budget": answer.usage.budget,
         "looks": answer.usage.looks,
+        "scope": answer.usage.scope,
+        "partial": answer.partial,
+        "abstains": answer.refused,
         "answer_id": _keep(answer),
     }
 

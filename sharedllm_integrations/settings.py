@@ -187,7 +187,7 @@ class AnswerFields(ModelFields):
     scope : "passages", "whole" (summaries, lists, counts, comparisons over all of the documents) or
         "auto", by the question; None is the model's
     temperature, top_p, top_k, repetition_penalty, seed, max_tokens, stop : of the answer
-    timeout : seconds an answer may take; reading a document is not interrupted
+    timeout : seconds an answer may take, the reading of its documents included
     """
 
     reader: str | None = None

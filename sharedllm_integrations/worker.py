@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -12,8 +12,10 @@ from typing import Any, TypeVar
 from sharedllm_integrations.engine import CancelledRequest
 
 T = TypeVar("T")
-THREADS = 8
+THREADS, STREAMS = 8, 64
 _workers = ThreadPoolExecutor(THREADS, thread_name_prefix="sharedllm")
+# apart, so that short work does not wait for the end of answers
+_streams = ThreadPoolExecutor(STREAMS, thread_name_prefix="sharedllm-stream")
 _END = object()
 
 
@@ -28,7 +30,9 @@ async def in_thread(work: Callable[[], T], cancelled: threading.Event | None = N
         raise
 
 
-async def iterated(make: Callable[[], Iterator[T]], cancelled: threading.Event) -> AsyncIterator[T]:
+async def iterated(
+    make: Callable[[], Iterator[T]], cancelled: threading.Event
+) -> AsyncGenerator[T]:
     """The items of the iterator that `make` gives, which runs ahead in a thread.
 
     Sets `cancelled` when nobody takes the items any more.
@@ -53,7 +57,7 @@ async def iterated(make: Callable[[], Iterator[T]], cancelled: threading.Event) 
             return
         hand_over((_END, None))
 
-    _workers.submit(run)
+    _streams.submit(run)
     try:
         while True:
             item = await items.get()

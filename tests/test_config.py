@@ -33,6 +33,7 @@ BAD: list[tuple[type, str, list[Any]]] = [
     (SearchConfig, "coarse", ["some", True]),
     (SearchConfig, "budget", NOT_WHOLE),
     (SearchConfig, "max_budget", NOT_WHOLE),
+    (SearchConfig, "max_leaves", [0, -1, 1.5, True, "8"]),
     (SearchConfig, "coarse_share", [1.01, *NOT_NUMBER]),
     (SearchConfig, "neighbours", [(1.01,), (0.5, NAN), (True,), ("1",), 0.3, None]),
     (SearchConfig, "rounds", NOT_WHOLE),
@@ -92,6 +93,11 @@ def test_a_changed_copy_is_validated_and_the_first_one_stays() -> None:
         config.replace(budget=0)
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.budget = 3  # type: ignore[misc]
+
+
+def test_a_path_has_no_most_leaves() -> None:
+    with pytest.raises(ConfigError, match="max_leaves is given with selection='path'"):
+        SearchConfig(selection="path", max_leaves=2)
 
 
 def test_levels_and_ratios() -> None:

@@ -6,7 +6,8 @@
 Lists, counts and comparisons are planted in books of DEV (whole_items.py), all three in one text;
 summaries are asked of the rows of DEV that have one (CRD3, ScisummNet, QMSum; SciTLDR's abstracts
 are one chunk each). Beside the product stand LangChain's map_reduce and refine chains and BM25
-windows, all read by the same weights (whole_chains.py). Rows are written as they come; half 0 is
+windows, all read by the same weights (whole_chains.py); --systems coarse,"coarse path" reads the
+coarse level of the whole text in one prompt instead. Rows are written as they come; half 0 is
 for choosing, half 1 is reported. A second question about the same text shows what kept notes save.
 """
 
@@ -35,6 +36,10 @@ NEW = 256  # tokens of a final answer
 SUMMARY_ROWS = ("CRD3", "ScisummNet", "QMSum train, whole meeting")
 LENGTHS = {"32K": 32 << 10, "128K": 128 << 10}
 SECOND = "What are the main points of the text?"  # for which notes are kept
+COARSE = {  # one prompt with the KV of all chunks, and fine leaves: by search, or one path a chunk
+    "coarse": {"scope": "passages", "coarse": "all", "budget": 4096},
+    "coarse path": {"scope": "passages", "coarse": "all", "budget": 4096, "selection": "path"},
+}
 Row = dict[str, Any]
 
 
@@ -67,7 +72,8 @@ class Bench:
     def ours(self, question: str, document: Document, common: Row, system: str = "ours") -> Row:
         """Ask the product; returns what it took."""
         started = time.perf_counter()
-        answer = self.llm.answer(question, document, scope="whole", max_new_tokens=NEW)
+        options = COARSE.get(system, {"scope": "whole"})
+        answer = self.llm.answer(question, document, max_new_tokens=NEW, **options)
         row = {
             "answer": answer.text,
             "seconds": time.perf_counter() - started,
@@ -79,6 +85,12 @@ class Bench:
         }
         self.write(system, common, question=question, **row)
         return row
+
+    def coarse(self, question: str, document: Document, common: Row, systems: set[str]) -> None:
+        """Ask once with the coarse level of the whole document in one prompt."""
+        for system in COARSE:
+            if system in systems and self.wants(system, common):
+                self.ours(question, document, common, system)
 
     def theirs(self, system: str, common: Row, told: Told, seconds: float) -> None:
         self.write(
@@ -133,6 +145,7 @@ def ask_planted(bench: Bench, args: argparse.Namespace, length: str, systems: se
                     bench.ours(again, document, common, "ours, second question")
             else:
                 own = {"prompt_tokens": 2048}
+            bench.coarse(item.question, document, common, systems)
             for system, tokens in (("bm25", own["prompt_tokens"]), ("bm25 2K", 2048)):
                 if system in systems and bench.wants(system, common):
                     started = time.perf_counter()
@@ -199,6 +212,7 @@ def ask_summaries(bench: Bench, args: argparse.Namespace, systems: set[str]) -> 
             bench.ours(row["question"], document, common)
             if "second" in systems:
                 bench.ours(SECOND, document, common, "ours, second question")
+        bench.coarse(row["question"], document, common, systems)
         if "map_reduce" in systems and bench.wants("map_reduce", common):
             started = time.perf_counter()
             told = map_reduce(bench.model, chunks_of(document), row["question"], NEW, summary=True)

@@ -2,8 +2,9 @@
 
     python -m benchmarks.speed.together --out benchmarks/results/together.jsonl
 
-The default model answers questions about one of the shipped novels; each number of threads answers
-the same questions. `same` counts the answers that are word for word those of one thread.
+The default model answers questions about one of the shipped novels, or one of a shape with random
+weights about random letters; each number of threads answers the same questions. `same` counts the
+answers that are word for word those of one thread.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from typing import Any
 
 import torch
 
+from benchmarks.speed.models import SHAPES, made, text
 from sharedllm import Answer, Document, SharedLLM
+from sharedllm.encoding.document_encoder import DocumentEncoder
 from sharedllm.evaluation.run import hardware
 
 NOVEL = Path("cookbooks/data/the_mayor_of_casterbridge.txt")
@@ -51,6 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
+    parser.add_argument("--model", default="default", help=f"default, or {', '.join(SHAPES)}")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--questions", type=int, default=64)
     parser.add_argument("--budget", default="auto", help="tokens, or auto")
@@ -58,8 +62,14 @@ def main() -> None:
     parser.add_argument("--device")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    llm = SharedLLM.from_pretrained(device=args.device)
-    document = llm.remember(NOVEL.read_text(encoding="utf-8"))
+    if args.model == "default":
+        llm = SharedLLM.from_pretrained(device=args.device)
+        document = llm.remember(NOVEL.read_text(encoding="utf-8"))
+    else:  # random weights, whose answers have no end: decoding alone
+        device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        model, tokenizer = made(args.model, device, torch.bfloat16)
+        llm = SharedLLM(DocumentEncoder(model, tokenizer))
+        document = llm.remember(text(16_384))
     budget: Any = args.budget if args.budget == "auto" else int(args.budget)
     rows = []
     for new_tokens in args.new_tokens:
@@ -67,14 +77,16 @@ def main() -> None:
         alone: tuple[float, list[str]] = 0.0, []
         for threads in args.threads:
             if threads > 1:
-                llm.share_passes(max(args.threads))
-                asked(llm, document, threads, 2 * threads, **options)  # captures graphs
+                if not llm.reader.shares:
+                    llm.share_passes(max(args.threads))
+                asked(llm, document, threads, 3 * threads, **options)  # captures graphs
             else:
                 asked(llm, document, 1, 4, **options)
             seconds, answers = asked(llm, document, threads, args.questions, **options)
             texts = [one.text for one in answers]
             alone = alone if alone[1] else (seconds, texts)
             row = {
+                "model": args.model,
                 "threads": threads,
                 "new_tokens": new_tokens,
                 "questions_s": round(args.questions / seconds, 2),

@@ -16,9 +16,11 @@ import typer
 
 from sharedllm import __version__
 from sharedllm.arguments import shown, unicode_problem
+from sharedllm.cli.chat import app as chat
 from sharedllm.cli.evaluation import app as evaluation
 from sharedllm.cli.memory import app as memories
 from sharedllm.cli.models import app as models
+from sharedllm.cli.opening import check_place, given, loaded
 from sharedllm.cli.options import (
     DEFAULT_NAME,
     SHIPPED,
@@ -40,7 +42,9 @@ from sharedllm.cli.options import (
     Selecting,
     Thinking,
     default_of,
+    parsed,
 )
+from sharedllm.cli.serving import app as serving
 from sharedllm.cli.terminal import Screen
 from sharedllm.cli.training import app as training
 from sharedllm.config import (
@@ -55,7 +59,6 @@ from sharedllm.config import (
 from sharedllm.display import page
 from sharedllm.display.plain import one_line
 from sharedllm.errors import (
-    ConfigError,
     InputError,
     SharedLLMError,
     WindowError,
@@ -69,9 +72,11 @@ if TYPE_CHECKING:
     from sharedllm.shared_llm import SharedLLM
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+app.add_typer(chat)
 app.add_typer(evaluation, name="eval")
 app.add_typer(memories)
 app.add_typer(models)
+app.add_typer(serving)
 app.add_typer(training)
 
 
@@ -229,34 +234,35 @@ def ask(
     """
     paths = paths or []
     _check(paths, folder, questions, scorer, injection, html)
-    tokens = AUTO if budget == AUTO else _parsed("budget", budget, int, f" or {AUTO!r}")
-    longest = _parsed("max-new-tokens", max_new_tokens, int)
-    heat = _parsed("temperature", temperature, float)
+    tokens = AUTO if budget == AUTO else parsed("budget", budget, int, f" or {AUTO!r}")
+    longest = parsed("max-new-tokens", max_new_tokens, int)
+    heat = parsed("temperature", temperature, float)
     limits = {
-        "max_chunks": _parsed("max-chunks", max_chunks, int),
-        "max_seconds": _parsed("max-seconds", max_seconds, float),
+        "max_chunks": parsed("max-chunks", max_chunks, int),
+        "max_seconds": parsed("max-seconds", max_seconds, float),
     }
     chosen = {"scorer": scorer, "selection": selection, "budget": tokens, "leaves": leaves}
-    selecting = _given(scope=scope, section=section, **limits, **chosen)
-    decoding = _given(max_new_tokens=longest, temperature=heat, thinking=thinking or None)
+    selecting = given(scope=scope, section=section, **limits, **chosen)
+    decoding = given(max_new_tokens=longest, temperature=heat, thinking=thinking or None)
     SearchConfig(**selecting)  # refuses wrong values before files are read
-    inject = InjectionConfig(**_given(mode=injection)) if injection else None
+    inject = InjectionConfig(**given(mode=injection)) if injection else None
     for_answer = GenerationConfig(**decoding)
-    place = _given(device=device, dtype=dtype, quantize=quantize)
-    _check_place(**place)
+    place = given(device=device, dtype=dtype, quantize=quantize)
+    check_place(**place)
     screen = Screen(silent=as_json)
     with screen.busy("opening the files"):
         texts = [read_file(path, encoding=encoding) for path in paths]
     if section is not None and folder is None:
         _require_section(section, texts)
-    named = _given(model=model, adapter=adapter, injection=inject) | place
-    room = _parsed("reader-window", reader_window, int)
-    named |= _given(reader=reader, reader_model=reader_model, reader_window=room)
+    named = given(model=model, adapter=adapter, injection=inject) | place
+    room = parsed("reader-window", reader_window, int)
+    named |= given(reader=reader, reader_model=reader_model, reader_window=room)
     with screen.busy("loading the model"):
-        llm, stored = _loaded(folder, named)
+        llm, memory = loaded(folder, named)
         llm.reader.reach()
     llm.reader.settled(llm.search.replace(**selecting), for_answer)
     _require_room(llm, questions, llm.search.replace(**selecting), for_answer)
+    stored: list[Source] = [] if memory is None else [memory]
     documents = [*stored, *(screen.remember(llm, text) for text in texts)]
     _answer(screen, llm, questions, documents, {**selecting, **decoding}, html, as_json=as_json)
 
@@ -265,22 +271,6 @@ def _require_section(section: str, texts: Sequence[SourceText]) -> None:
     """Refuse a section that no file has, before the files are read by the model."""
     if not any(sections_named(text.outline, section) for text in texts):
         raise absent_section(section, [(text.title, text.outline) for text in texts])
-
-
-def _loaded(folder: str | None, named: dict[str, Any]) -> tuple[SharedLLM, list[Source]]:
-    """Load the model, and open the memory in `folder` if one is given."""
-    if "adapter" in named:
-        named["adapter"] = None if named["adapter"] == "none" else named["adapter"]
-    if folder is not None:
-        from sharedllm.memory.resolve import open_memory
-        from sharedllm.registry import loaded_for
-
-        memory = open_memory(folder)
-        memory.require_documents()
-        return loaded_for(memory, **named), [memory]
-    from sharedllm.shared_llm import SharedLLM
-
-    return SharedLLM.from_pretrained(named.pop("model", None), **named), []
 
 
 def _answer(
@@ -322,18 +312,6 @@ def named_answer(llm: SharedLLM, question: str, answer: Answer) -> dict[str, Any
     return {"question": question, **who, **answer.to_dict()}
 
 
-def _check_place(
-    device: str | None = None, dtype: str | None = None, quantize: str | None = None
-) -> None:
-    """Refuse an unavailable device, dtype or way to quantise before files are read."""
-    if (device, dtype, quantize) != (None, None, None):
-        from sharedllm.hf.loading import resolve_device, resolve_dtype
-        from sharedllm.hf.quantization import require_quantize
-
-        resolve_dtype(dtype, resolve_device(device))
-        require_quantize(quantize)
-
-
 def _require_room(
     llm: SharedLLM, questions: Sequence[str], search: SearchConfig, generation: GenerationConfig
 ) -> None:
@@ -347,22 +325,6 @@ def _require_room(
             f"to {new:,} need more than the {window:,} positions of the model's window: lower "
             "--budget or --max-new-tokens, or shorten the question"
         )
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    """Return the options that were given; for the others the model has defaults."""
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def _parsed(
-    name: str, given: str | None, kind: type[int] | type[float], also: str = ""
-) -> float | None:
-    """Parse a numeric option; typer's own message would not show the value given."""
-    try:
-        return None if given is None else kind(given)
-    except ValueError as error:
-        wanted = "a whole number" if kind is int else "a number"
-        raise ConfigError(f"--{name} is {given!r}; it must be {wanted}{also}") from error
 
 
 def _check(

@@ -21,6 +21,10 @@ from sharedllm.cli.options import (
     MemoryDtype,
     MemoryModel,
     Quantize,
+    Reader,
+    ReaderModel,
+    ReaderWindow,
+    parsed,
 )
 from sharedllm.cli.terminal import Screen, documents_table, outline_lines
 from sharedllm.display.plain import counted, one_line
@@ -31,7 +35,10 @@ from sharedllm.text.pages import page_starts
 
 if TYPE_CHECKING:
     from sharedllm.memory.documents import StoredDocument
+    from sharedllm.memory.files import Indexed
     from sharedllm.memory.tree_memory import TreeMemory
+    from sharedllm.shared_llm import SharedLLM
+    from sharedllm.whole.note_taking import NotesTaken
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -75,6 +82,14 @@ Actors = Annotated[
         metavar="N", help="Processes of --ray that encode, each into its part.", show_default="2"
     ),
 ]
+TakeNotes = Annotated[
+    bool,
+    typer.Option(
+        "--notes",
+        help="Then write a note of each chunk of the memory that has none, so that a first summary "
+        "needs no more reading. --reader writes them for questions with the same --reader.",
+    ),
+]
 
 
 @app.command()
@@ -86,6 +101,10 @@ def index(
     keep: Keep = None,
     kv: Form = None,
     rebuild: Rebuild = False,
+    notes: TakeNotes = False,
+    reader: Reader = None,
+    reader_model: ReaderModel = None,
+    reader_window: ReaderWindow = None,
     encoding: Encoding = None,
     device: Device = None,
     dtype: MemoryDtype = None,
@@ -106,10 +125,15 @@ def index(
             raise InputError(f"PATH is {shown(path)}; {problem}")
     if encoding is not None:
         require_encoding(encoding)
+    window = parsed("reader-window", reader_window, int)
+    elsewhere = {"reader": reader, "reader_model": reader_model, "reader_window": window}
+    if not notes:
+        _require_notes(elsewhere)
     screen = Screen(silent=as_json)
     if ray is not None:
         place = {"model": model, "adapter": adapter, "device": device, "dtype": dtype}
         refused = {"--keep": keep, "--kv": kv, "--rebuild": rebuild, "--quantize": quantize}
+        refused["--notes"] = notes
         _index_on_ray(screen, paths, folder, ray, actors, encoding, place, refused, as_json)
         return
     if actors is not None:
@@ -126,21 +150,15 @@ def index(
     from sharedllm.memory.files import index as read_into
 
     with memory:
+        writer = _writer(screen, memory, elsewhere) if notes else None
         done = read_into(memory, paths, progress=screen.shows_work, encoding=encoding)
         held = len(memory)
+        if not as_json:
+            _tell(screen, done, held)
+        taken = _take_notes(screen, memory, writer) if writer and held else None
     if as_json:
-        typer.echo(json.dumps({**dataclasses.asdict(done), "documents": held}))
-    else:
-        for why in done.failed.values():
-            screen.say(f"not read: {one_line(why)}")
-        if done.left_out:
-            screen.say(f"left out: {_listed(done.left_out)}")
-        screen.say(
-            f"{len(done.added):,} added, {len(done.updated):,} updated, "
-            f"{len(done.unchanged):,} unchanged; the memory holds {counted(held, 'document')}"
-        )
-        if not done.read:
-            screen.say("nothing was read")
+        own = {} if taken is None else {"notes": dataclasses.asdict(taken)}
+        typer.echo(json.dumps({**dataclasses.asdict(done), "documents": held, **own}))
     if done.failed or not done.read:
         raise typer.Exit(1)
 
@@ -198,6 +216,46 @@ def _index_on_ray(
         )
     if done.failed or not (done.added + done.updated + done.unchanged):
         raise typer.Exit(1)
+
+
+def _require_notes(given: dict[str, Any]) -> None:
+    """Refuse to name a reader that is not asked for anything."""
+    for name, value in given.items():
+        if value is not None:
+            option = name.replace("_", "-")
+            raise InputError(f"--{option} is {value!r}, and it writes notes: add --notes")
+
+
+def _writer(screen: Screen, memory: TreeMemory, elsewhere: dict[str, Any]) -> SharedLLM:
+    """Load what writes notes, before files are read for it."""
+    from sharedllm.registry import loaded_for
+
+    with screen.busy("loading the model"):
+        llm = loaded_for(memory, **elsewhere)
+        llm.reader.reach()
+    return llm
+
+
+def _tell(screen: Screen, done: Indexed, held: int) -> None:
+    """Say what was read, and what was not."""
+    for why in done.failed.values():
+        screen.say(f"not read: {one_line(why)}")
+    if done.left_out:
+        screen.say(f"left out: {_listed(done.left_out)}")
+    screen.say(
+        f"{len(done.added):,} added, {len(done.updated):,} updated, "
+        f"{len(done.unchanged):,} unchanged; the memory holds {counted(held, 'document')}"
+    )
+    if not done.read:
+        screen.say("nothing was read")
+
+
+def _take_notes(screen: Screen, memory: TreeMemory, llm: SharedLLM) -> NotesTaken:
+    """Take the notes that a memory lacks."""
+    screen.remark("taking notes; Ctrl-C ends it, and the same command goes on where it ended")
+    taken = llm.take_notes(memory, progress=screen.shows_work).result()
+    screen.remark(f"{counted(taken.taken, 'note')} taken, {taken.kept:,} there already")
+    return taken
 
 
 @app.command()

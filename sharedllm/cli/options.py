@@ -21,6 +21,7 @@ from sharedllm.config import (
     SELECTIONS,
     SearchConfig,
 )
+from sharedllm.errors import ConfigError
 
 DEFAULT_NAME = "SmolLM2-135M-Instruct"
 SHIPPED = Path(__file__).parent.parent / "checkpoints" / DEFAULT_NAME
@@ -41,6 +42,17 @@ def default_of(name: str) -> str:
     if plain == adapted:
         return str(plain)
     return f"{adapted} with the default adapter, {plain} without one"
+
+
+def parsed(
+    name: str, given: str | None, kind: type[int] | type[float], also: str = ""
+) -> float | None:
+    """Parse a numeric option; typer's own message would not show the value given."""
+    try:
+        return None if given is None else kind(given)
+    except ValueError as error:
+        wanted = "a whole number" if kind is int else "a number"
+        raise ConfigError(f"--{name} is {given!r}; it must be {wanted}{also}") from error
 
 
 Encoding = Annotated[

@@ -23,6 +23,7 @@ from sharedllm.text.pages import page_of
 if TYPE_CHECKING:
     from sharedllm.answer import Answer, AnswerStream
     from sharedllm.encoding.document import Document
+    from sharedllm.generation.prompt import Message
     from sharedllm.memory.documents import StoredDocument
     from sharedllm.memory.resolve import Source
     from sharedllm.shared_llm import SharedLLM
@@ -93,18 +94,21 @@ class Screen:
         context: Sequence[Source],
         options: dict[str, Any],
         repeat: bool,
+        earlier: Sequence[Message] = (),
     ) -> Answer:
         """Stream the answer, then print its evidence and usage; return it.
 
         Parameters
         ----------
         repeat : print the question above its answer
+        earlier : messages of the conversation before it
         """
+        asked = [*earlier, {"role": "user", "content": question}] if earlier else question
         self._out.print()
         if repeat:
             self._print(Text(one_line(question), style="bold cyan"))
         with self.busy("searching") as status:
-            stream = llm.stream(question, context, **options)
+            stream = llm.stream(asked, context, **options)
             whole = _as_whole(stream)
             status.update("reading the first parts" if whole else "reading the evidence")
             first = next(whole, "") if whole else _first_words(stream)
@@ -146,6 +150,15 @@ class Screen:
     def say(self, text: str) -> None:
         """Print one line of text."""
         self._print(Text(printable(text)))
+
+    def complain(self, text: str) -> None:
+        """Print one line about what went wrong on standard error."""
+        self._err.print(Text(f"sharedllm: {one_line(text)}"), soft_wrap=True)
+
+    def remark(self, text: str) -> None:
+        """Print a line about slow work on standard error, where progress is shown."""
+        if self.shows_work:
+            self._err.print(Text(printable(text)), soft_wrap=True)
 
     def paragraph(self, text: Text) -> None:
         """Print a paragraph with styles."""

@@ -39,7 +39,10 @@ class Span:
     match_start, match_end : int or None
         Characters of the sentence within that matches the question best; None: there is none.
     sought : str
-        What a later round of search searched for, where it found this.
+        What a later round of search searched for, where it found this; of a reading of the whole,
+        what of the answer this is cited for.
+    round : int
+        The round of search that found it.
     section : str
         The titles of the sections around it, with " > " between them; "" without an outline.
     """
@@ -53,6 +56,7 @@ class Span:
     match_start: int | None = None
     match_end: int | None = None
     sought: str = ""
+    round: int = 1
     section: str = ""
 
 

@@ -92,8 +92,9 @@ def place(span: Span, unit: str = "characters") -> str:
 
 
 def found_by(span: Span) -> str:
-    """Say what a later round of search searched for, where it found this."""
-    return f"found by \u201c{one_line(span.sought)}\u201d"
+    """Say what a later round of search searched for, or what of the answer this is cited for."""
+    why = "found by" if span.round > 1 else "for"
+    return f"{why} \u201c{one_line(span.sought)}\u201d"
 
 
 def told(one: Ranked) -> str:

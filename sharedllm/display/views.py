@@ -132,16 +132,18 @@ def _apart(one: Searched) -> Iterator[Passage]:
 
 
 def _passage(passage: Passage) -> Span:
+    cited = passage.sought and passage.round == 1  # by a reading of the whole, which may rank none
     return Span(
         start=passage.start,
         end=passage.end,
         level=passage.level,
-        score=passage.score,
+        score=None if cited and not passage.score else passage.score,
         chosen="fine",
         page=passage.page,
         match_start=passage.match_start,
         match_end=passage.match_end,
         sought=passage.sought,
+        round=passage.round,
         section=passage.section,
     )
 

@@ -36,7 +36,7 @@ class NodeCache:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.nbytes = 0
-        self._notes: OrderedDict[bytes, str] = OrderedDict()
+        self._notes: dict[bytes, OrderedDict[bytes, str]] = {}  # by the kind of their key
         self._nodes: OrderedDict[NodeRequest, NodeKV] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -74,21 +74,27 @@ class NodeCache:
 
         Parameters
         ----------
-        key : names reader, question and text of the part
+        key : names reader, question and text of the part; its first byte is a kind
         start : its first token
         """
         with self._lock:
-            return self._notes.get(key)
+            return self._notes.get(key[:1], OrderedDict()).get(key)
 
-    def keep_notes(self, notes: Mapping[tuple[bytes, int], str]) -> None:
+    def keep_notes(self, notes: Mapping[tuple[bytes, int], str], *, required: bool = False) -> None:
         """Keep what a reader said of parts, by key and start, the oldest dropped beyond a number.
 
-        The key alone says all that it depends on.
+        The key alone says all that it depends on. Each kind has a number of its own.
+
+        Parameters
+        ----------
+        required : raise, rather than go on, where they can be kept in this process only
         """
         with self._lock:
-            self._notes |= {key: said for (key, _), said in notes.items()}
-            while len(self._notes) > MOST_NOTES:
-                self._notes.popitem(last=False)
+            for (key, _), said in notes.items():
+                own = self._notes.setdefault(key[:1], OrderedDict())
+                own[key] = said
+                if len(own) > MOST_NOTES:
+                    own.popitem(last=False)
 
 
 class CompactVectors(Protocol):

@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
@@ -46,7 +48,34 @@ from sharedllm.text.tokens import Tokenizer, Tokens, tokenize
 from sharedllm.text.tree import Chunk, cut, grow_trees
 
 NODE_CACHE_BYTES = 512 << 20
+PATIENCE_S = 0.5  # that a pass in the background waits for questions: some 20 to 60 ms of work
 WEIGHT_SAMPLES = 256  # values of each weight matrix that go into the fingerprint
+
+
+def _nothing() -> None:
+    pass
+
+
+@dataclass
+class Reading:
+    """A reading of one thread, and how far it is.
+
+    Attributes
+    ----------
+    before : called before each pass of the model; it ends the reading by raising
+    gives_way : questions go first
+    tokens : int or None
+        Of the texts so far, once they are cut.
+    tokens_read : int
+    """
+
+    before: Callable[[], None] = _nothing
+    gives_way: bool = False
+    tokens: int | None = None
+    tokens_read: int = 0
+
+
+_reading: ContextVar[Reading | None] = ContextVar("reading", default=None)
 
 
 class ModelLock:
@@ -75,10 +104,21 @@ class ModelLock:
                 self._questions -= 1
                 self._idle.notify_all()
 
-    def wait_for_idle(self) -> None:
-        """Return once no question is open."""
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Hold the model for one pass, as :meth:`DocumentEncoder.reading` says."""
+        own = _reading.get()
+        if own is not None:
+            if own.gives_way:
+                self.wait_for_idle(PATIENCE_S)
+            own.before()
+        with self.forward:
+            yield
+
+    def wait_for_idle(self, timeout: float | None = None) -> None:
+        """Return once no question is open, or after `timeout` seconds."""
         with self._idle:
-            self._idle.wait_for(lambda: not self._questions)
+            self._idle.wait_for(lambda: not self._questions, timeout)
 
 
 @runtime_checkable
@@ -287,7 +327,9 @@ class DocumentEncoder:
         DocumentError
             If the text is empty or only white space.
         """
-        tokens = tokenize(text, self.tokenizer)
+        tokens, watched = tokenize(text, self.tokenizer), _reading.get()
+        if watched is not None:
+            watched.tokens = (watched.tokens or 0) + len(tokens)
         return tokens, cut(len(tokens), self.tree.chunk)
 
     def vectors(
@@ -304,8 +346,36 @@ class DocumentEncoder:
         spans : the chunks in `ids`; each is read alone
         done : called with the number of tokens just read
         """
-        with self.lock.forward:
-            return self.lower.vectors(ids, spans, done=done)
+        watched = _reading.get()
+
+        def read(tokens: int) -> None:
+            if watched is not None:
+                watched.tokens_read += tokens
+            if done is not None:
+                done(tokens)
+
+        return self.lower.vectors(ids, spans, done=read, turn=self.lock.turn)
+
+    @contextmanager
+    def reading(
+        self, before: Callable[[], None] = _nothing, *, gives_way: bool = False
+    ) -> Iterator[Reading]:
+        """Watch what this thread reads within the block; it may be ended, or give way to questions.
+
+        A memory keeps the chunks that it has when a reading ends: the same addition goes on there.
+
+        Parameters
+        ----------
+        before : called before each pass of the model; it ends the reading by raising
+        gives_way : before each pass the thread waits until no question is open, for PATIENCE_S at
+            most: under questions without end the text would never be read
+        """
+        own = Reading(before, gives_way)
+        token = _reading.set(own)
+        try:
+            yield own
+        finally:
+            _reading.reset(token)
 
     # -- nodes ---------------------------------------------------------------------------------
 
@@ -336,15 +406,15 @@ class DocumentEncoder:
         *,
         done: Callable[[int], None] | None = None,
     ) -> Iterator[tuple[NodeRequest, NodeKV]]:
-        """Encode nodes of `ids`, giving up the model between batches.
+        """Encode nodes of `ids`, giving up the model between passes.
 
         Parameters
         ----------
         done : called with the number of tokens just encoded
         """
-        encoded = self.lower.encode(ids, requests, done=done)
+        encoded = self.lower.encode(ids, requests, done=done, turn=self.lock.turn)
         while True:
-            with self.lock.forward, torch.inference_mode():
+            with torch.inference_mode():
                 pair = next(encoded, None)
             if pair is None:
                 return

@@ -14,7 +14,6 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -35,6 +34,8 @@ from sharedllm.hf.rope import Rotation
 BATCH_TOKENS = {"cpu": 2048, "cuda": 65536}  # on the CPU: activations stay in its caches
 SEARCH_LAYERS = 1
 CENTRE_TOKENS, CENTRE_SPAN = 4096, 512  # tokens read to find the centre of search vectors
+
+Turn = Callable[[], AbstractContextManager[object]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, order=True)
@@ -108,6 +109,7 @@ class LowerModel:
         self.device = parameter_device(model)
         self.batch_tokens = BATCH_TOKENS[self.device.type]
         self.search_in_bf16 = _gains_from_bf16(model)
+        self._found_centre: Tensor | None = None
 
     def adapt(self, adapter: Adapter) -> None:
         """Take the query projection of `adapter`, which is on the model already."""
@@ -120,6 +122,7 @@ class LowerModel:
         requests: Sequence[NodeRequest],
         *,
         done: Callable[[int], None] | None = None,
+        turn: Turn = nullcontext,
     ) -> Iterator[tuple[NodeRequest, NodeKV]]:
         """Encode nodes of one document, yielding each as its batch is ready.
 
@@ -130,12 +133,15 @@ class LowerModel:
         ids : (T,) the document's tokens
         requests : the nodes; those that are read from the same token share a pass
         done : called with the number of tokens just encoded, without their context
+        turn : held during each pass
         """
         groups = _grouped(requests)
         lengths = [_length(group) for group in groups]
 
         for one in self._cut(lengths):
-            yield from self._encode_batch(ids, groups[one]).nodes()
+            with turn():
+                encoded = self._encode_batch(ids, groups[one])
+            yield from encoded.nodes()
             if done:
                 done(sum(_length(group) - group[0].context for group in groups[one]))
 
@@ -183,11 +189,16 @@ class LowerModel:
         spans: Sequence[tuple[int, int]],
         *,
         done: Callable[[int], None] | None = None,
+        turn: Turn = nullcontext,
     ) -> Iterator[tuple[int, Tensor]]:
         """Compute hidden states after one layer, each span [start, end) read alone.
 
         On a CPU that multiplies bfloat16, float32 weights are multiplied in bfloat16: faster, and
         the same leaves are found (docs/architecture.md).
+
+        Parameters
+        ----------
+        turn : held during each pass
 
         Yields
         ------
@@ -198,7 +209,7 @@ class LowerModel:
 
         for one in self._cut(lengths):
             rows = order[one]
-            with torch.inference_mode(), self._search_precision():
+            with turn(), torch.inference_mode(), self._search_precision():
                 hidden = self._run(self._searcher, ids, [spans[i] for i in rows])
             yield from zip(rows, torch.split(hidden, lengths[one]), strict=True)
             if done:
@@ -210,11 +221,16 @@ class LowerModel:
         spans: Sequence[tuple[int, int]],
         *,
         done: Callable[[int], None] | None = None,
+        turn: Turn = nullcontext,
     ) -> Tensor:
         """Compute search vectors: states after one layer, centred, of unit length.
 
         The centre is the mean state over the model's vocabulary. It does not depend on a document,
         so vectors of short and long documents compare.
+
+        Parameters
+        ----------
+        turn : held during each pass
 
         Returns
         -------
@@ -222,8 +238,9 @@ class LowerModel:
             For all `ids`; zero for tokens outside of `spans`.
         """
         out: Tensor | None = None
-        for index, states in self.states(ids, spans, done=done):
-            centred = unit(states.float() - self._centre).half()
+        centre = self._centre(turn)
+        for index, states in self.states(ids, spans, done=done, turn=turn):
+            centred = unit(states.float() - centre).half()
             if out is None:
                 out = centred.new_zeros(len(ids), centred.shape[1])
             out[slice(*spans[index])] = centred
@@ -246,12 +263,14 @@ class LowerModel:
         starts = range(0, len(sample), length)
         return sample, [(start, min(start + length, len(sample))) for start in starts]
 
-    @cached_property
-    def _centre(self) -> Tensor:
-        """The mean state over a fixed sample of the vocabulary; float32 (hidden,)."""
-        sample, spans = self._sample()
-        total = sum(states.float().sum(0) for _, states in self.states(sample, spans))
-        return torch.as_tensor(total) / len(sample)
+    def _centre(self, turn: Turn) -> Tensor:
+        """The mean state over a fixed sample of the vocabulary, found once; float32 (hidden,)."""
+        if self._found_centre is None:
+            sample, spans = self._sample()
+            found = self.states(sample, spans, turn=turn)
+            total = sum(states.float().sum(0) for _, states in found)
+            self._found_centre = torch.as_tensor(total) / len(sample)
+        return self._found_centre
 
     def _search_precision(self) -> AbstractContextManager[object]:
         if self.search_in_bf16:

@@ -1,12 +1,13 @@
 """Sections of documents as documents: what `section=` lets a question read.
 
 A part shares the text's search vectors and has trees of its own, so that no passage reaches beyond
-its section. Its KV is encoded when a question needs it.
+its section. Its KV is encoded when a question needs it; what a reader says of it is kept with the
+whole document.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from torch import Tensor
@@ -76,7 +77,7 @@ def _make(
         tokens=Tokens(ids=document.tokens.ids[first:last], spans=spans.astype(np.int32)),
         forest=grow_trees(cut(last - first, tree.chunk), tree),
         vectors=vectors[first:last] if isinstance(vectors, Tensor) else vectors.part(first, last),
-        nodes=NodeCache(NODE_CACHE_BYTES),
+        nodes=_PartNodes(document.nodes, first),
         made_by=document.made_by,
         offset=document.offset + begin,
         whole_characters=document.characters,
@@ -84,3 +85,24 @@ def _make(
         outline=document.outline,
         remember_s=document.remember_s * (last - first) / len(document),
     )
+
+
+class _PartNodes(NodeCache):
+    """Encoded nodes of a part; its notes are kept with those of the document.
+
+    Parameters
+    ----------
+    whole : of the document
+    first : the token of the document with which the part begins
+    """
+
+    def __init__(self, whole: NodeCache, first: int) -> None:
+        super().__init__(NODE_CACHE_BYTES)
+        self._whole, self._first = whole, first
+
+    def note(self, key: bytes, start: int) -> str | None:
+        return self._whole.note(key, self._first + start)
+
+    def keep_notes(self, notes: Mapping[tuple[bytes, int], str], *, required: bool = False) -> None:
+        moved = {(key, self._first + start): said for (key, start), said in notes.items()}
+        self._whole.keep_notes(moved, required=required)

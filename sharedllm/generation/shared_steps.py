@@ -27,6 +27,8 @@ from sharedllm.injection.upper_model import Session, UpperModel
 PREFILL = 8192
 PATIENCE = 0.5  # share of the time of a step that it waits for answers which are not ready
 LONGEST_WAIT = 0.005  # seconds
+GRAPHED = 4  # steps are captured for 1, 4, 16, ... rows
+LEAST_ROOM = 1024  # slots of a row whose steps are captured
 MISSED = 2  # steps without an answer until none waits for it
 
 
@@ -87,7 +89,8 @@ class SharedSteps:
         self._changed = threading.Condition()
         self._leading = False  # a thread runs a pass
         self._starting: list[Seat] = []
-        self._tables = {reads: Table(upper) for reads in (False, True)}
+        self._left: list[Seat] = []
+        self._tables = {reads: Table(upper, rows) for reads in (False, True)}
         self._taken = 0
 
     def seat(self, prompts: Sequence[Prompt], new_tokens: int) -> Seat | None:
@@ -115,14 +118,24 @@ class SharedSteps:
         self._wait(seat)
 
     def leave(self, seat: Seat) -> None:
-        """Free the rows of `seat`."""
+        """Free the rows of `seat`, after the pass that runs.
+
+        It never waits: a collection of garbage may close a stream within the pass itself.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: not self._leading)  # a pass uses the rows
+            self._left.append(seat)
+            if not self._leading:
+                self._free()
+
+    def _free(self) -> None:
+        """Free the rows of the seats that were left; between passes."""
+        while self._left:
+            seat = self._left.pop()
             self._taken -= len(seat.prompts)
             if seat in self._starting:
                 self._starting.remove(seat)
             self._tables[seat.reads].remove(seat)
-            self._changed.notify_all()
+        self._changed.notify_all()
 
     def _wait(self, seat: Seat) -> None:
         """Wait until the pass of `seat` has run; run passes where no other thread does."""
@@ -137,7 +150,7 @@ class SharedSteps:
             finally:
                 with self._changed:
                     self._leading = False
-                    self._changed.notify_all()
+                    self._free()
         if seat.error is not None:
             raise seat.error
 
@@ -209,6 +222,13 @@ def fitting(seats: Sequence[Seat], most: int) -> list[Seat]:
 class Table:
     """The answers that run with one role of the weights: their rows, and the graphs of steps.
 
+    A graph is captured for each number of rows, which takes about as long as ten answers; so there
+    are few numbers, and buffers for which graphs are captured have all rows from the start.
+
+    Parameters
+    ----------
+    most : rows, at most
+
     Attributes
     ----------
     seats : list of Seat
@@ -217,8 +237,8 @@ class Table:
         Seconds that the last step took.
     """
 
-    def __init__(self, upper: UpperModel) -> None:
-        self._upper = upper
+    def __init__(self, upper: UpperModel, most: int) -> None:
+        self._upper, self._most = upper, most
         self.seats: list[Seat] = []
         self.step_s = 0.0
         self._buffers: StepBuffers | None = None
@@ -284,7 +304,7 @@ class Table:
 
     def _passed(self, rows: int, buffers: StepBuffers) -> int:
         """Return the rows of a step that needs `rows`: with graphs one of few numbers."""
-        return min(buffers.rows, _power(rows)) if self._captures else rows
+        return min(buffers.rows, _power(rows, GRAPHED)) if self._captures else rows
 
     def _share_out(self, seats: Sequence[Seat]) -> None:
         """Give `seats` their logits, read from the device at once."""
@@ -308,6 +328,9 @@ class Table:
             needed = [max(pair) for pair in zip(needed, old.rooms, strict=True)]
             rows = max(rows, old.rows)
             self._close_gaps(old)
+        if self._captures:
+            rows = max(rows, self._most)
+            needed = [max(room, LEAST_ROOM) for room in needed]
         memory, text = map(_power, needed)
         new = StepBuffers(self._upper, session, _power(rows), (memory, text))
         if old is not None and self.seats:
@@ -337,6 +360,9 @@ class Table:
             self._weights = state
 
 
-def _power(number: int) -> int:
-    """Return the least power of two that is at least `number`."""
-    return 1 << max(0, number - 1).bit_length()
+def _power(number: int, base: int = 2) -> int:
+    """Return the least power of `base` that is at least `number`."""
+    power = 1
+    while power < number:
+        power *= base
+    return power

@@ -380,16 +380,23 @@ class WeightsState:
         It also changes with the attention implementation. Changes in place are read from torch's
         version counters, which tensors made in inference mode lack; no value is read.
         """
+        weights = self._weights()
+        places = [p.data_ptr() for p in weights]
+        versions = [0 if p.is_inference() else p._version for p in weights]
+        return hash((*places, *versions, self._model.config._attn_implementation))
+
+    def devices(self) -> set[torch.device]:
+        """Return the devices that hold weights."""
+        return {p.device for p in self._weights()}
+
+    def _weights(self) -> list[Tensor]:
         if not self._owned or self._children != self._ids():
             modules = list(self._model.modules())
             # the modules' own dicts, which hold what replaces a weight or a module
             self._owned = [m._parameters for m in modules if m._parameters]
             self._below = [m._modules for m in modules if m._modules]
             self._children = self._ids()
-        weights = [p for owned in self._owned for p in owned.values() if p is not None]
-        places = [p.data_ptr() for p in weights]
-        versions = [0 if p.is_inference() else p._version for p in weights]
-        return hash((*places, *versions, self._model.config._attn_implementation))
+        return [p for owned in self._owned for p in owned.values() if p is not None]
 
     def _ids(self) -> list[int]:
         return [id(child) for below in self._below for child in below.values()]

@@ -76,7 +76,7 @@ class UpperModel:
     @property
     def spread(self) -> bool:
         """True if the weights are on more than one device."""
-        return len({p.device for p in self._model.parameters()}) > 1
+        return len(self.weights_state.devices()) > 1
 
     @property
     def fixed_kernels(self) -> bool:

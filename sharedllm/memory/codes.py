@@ -30,7 +30,7 @@ from sharedllm.encoding.document import SearchVectors
 from sharedllm.encoding.kv import NodeKV
 from sharedllm.encoding.lower_model import NodeRequest
 from sharedllm.errors import ConfigError, InputError
-from sharedllm.memory.tables import inflated
+from sharedllm.memory.records import inflated
 from sharedllm.text.tree import Chunk, Forest, grow_trees
 
 VECTOR_BYTES = 64  # of a token

@@ -21,6 +21,7 @@ from sharedllm.errors import (
 )
 from sharedllm.memory import MEMORY_FILE as FILE
 from sharedllm.memory import folder as folders
+from sharedllm.memory.records import set_value, value_of
 from sharedllm.memory.schema import (
     APPLICATION_ID,
     OLDEST_VERSION,
@@ -30,7 +31,6 @@ from sharedllm.memory.schema import (
     require_own_schema,
     version_of,
 )
-from sharedllm.memory.tables import set_value, value_of
 
 AGAIN = "restore it from a copy, or index the documents again into a new folder"
 PAGE_BYTES = 16384  # search vectors of a chunk take 64 KB (docs/experiments.md, 30)

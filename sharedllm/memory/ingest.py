@@ -21,7 +21,7 @@ from sharedllm.encoding.document_encoder import DocumentEncoder
 from sharedllm.encoding.kv import kept_count
 from sharedllm.encoding.lower_model import NodeRequest
 from sharedllm.errors import DocumentError, TreeMemoryDamagedError
-from sharedllm.memory import outlines, tables
+from sharedllm.memory import outlines, records, tables
 from sharedllm.memory.codes import (
     VectorCodec,
     arrays_to_bytes,
@@ -238,7 +238,7 @@ class Ingest:
                     if chunks is not None:
                         size = (len(body), _tokens(pieces))
                         tables.place_text(connection, text, *size, places, chunks)
-                        tables.bump(connection)
+                        records.bump(connection)
                         done = True
 
     def rebuild(self) -> None:
@@ -284,10 +284,10 @@ class Ingest:
             chunks = tables.chunks_of_keys(connection, (place.key for place in new.places))
             size = (new.characters, new.tokens)
             tables.place_text(connection, text, *size, new.places, chunks)
-        tables.bump(connection)
+        records.bump(connection)
         tables.drop_idle_chunks(connection, old)
         connection.execute("DELETE FROM codecs WHERE made_by != ?", (self._manifest.digest,))
-        tables.set_value(connection, "manifest", self._manifest.to_json())
+        records.set_value(connection, "manifest", self._manifest.to_json())
 
     # -- encoding ------------------------------------------------------------------------------
 
@@ -479,7 +479,7 @@ def _put(
             before.append(tables.document_row(connection, document.id)[4])
         tables.put_document(connection, document, text)
         outlines.put_outline(connection, document)
-    tables.bump(connection)
+    records.bump(connection)
     tables.drop_texts(connection, before)
 
 

@@ -11,16 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from sharedllm.errors import TreeMemoryDamagedError, TreeMemoryError
-from sharedllm.memory import MEMORY_FILE, outlines, tables
+from sharedllm.memory import MEMORY_FILE, outlines, records, tables
 from sharedllm.memory.codes import kept_nodes
 from sharedllm.memory.database import AGAIN as RESTORE
 from sharedllm.memory.database import Database
 from sharedllm.memory.documents import MemoryDocument, Problem, Report
 from sharedllm.memory.ingest import Ingest, is_wanted
 from sharedllm.memory.manifest import Manifest
+from sharedllm.memory.notes import has_notes, notes_of, put_notes
+from sharedllm.memory.records import REPAIR
 from sharedllm.memory.retrieval import stored_codec
 from sharedllm.memory.schema import WORDS
-from sharedllm.memory.tables import REPAIR, Place
+from sharedllm.memory.tables import Place
 from sharedllm.text.normalise import normalise
 from sharedllm.text.words import searchable
 
@@ -110,7 +112,7 @@ class _Findings:
     def sound(self, row: Sequence[Any], what: str, table: str, chunk: int | None = None) -> bool:
         """Compare a row with its checksum."""
         try:
-            tables.checked(row, table, what)
+            records.checked(row, table, what)
         except TreeMemoryDamagedError as error:
             self.note(f"{error}: {REPAIR}", table, chunk)
             return False
@@ -211,7 +213,7 @@ class _Findings:
             self.bytes += _size(row[1])
             self.sound(row, "search vectors of a chunk", "vectors", row[0])
         own = ["vectors", "kv"]
-        if tables.has_notes(self.connection):
+        if has_notes(self.connection):
             own.append("notes")
             for row in self.connection.execute("SELECT chunk, key, said, checksum FROM notes"):
                 self.bytes += _size(row[2])
@@ -223,7 +225,7 @@ class _Findings:
         rows = "SELECT c.chunk, c.words, w.text FROM chunks c JOIN words w ON w.rowid = c.chunk"
         try:
             for chunk, check, text in self.connection.execute(rows):
-                if tables.checksum(text) != check:
+                if records.checksum(text) != check:
                     self.index = True
                     what = f"the words of a chunk are not what was written: {REPAIR}"
                     self.note(what, "words", chunk)
@@ -356,13 +358,13 @@ def _cleared(connection: sqlite3.Connection, found: _Findings) -> list[int]:
     )
     texts = {row[0] for row in lacking} | found.misplaced
     there = {row[0] for row in connection.execute("SELECT text FROM texts")}
-    tables.bump(connection)
+    records.bump(connection)
     return sorted(texts & there)
 
 
 def _renumber(connection: sqlite3.Connection) -> None:
     """Count changes from a number on that no process has seen: the microseconds since 1970."""
-    tables.set_value(connection, "generation", str(time.time_ns() // 1000))
+    records.set_value(connection, "generation", str(time.time_ns() // 1000))
 
 
 def _outline_again(connection: sqlite3.Connection, document: str) -> None:
@@ -392,7 +394,7 @@ def _index_again(connection: sqlite3.Connection) -> set[int]:
             continue  # it is named by verify
         for row in connection.execute("SELECT * FROM placed WHERE text = ?", (text,)).fetchall():
             chunk, first, last = row[2:5]
-            if chunk in bare and tables.checksum(*row[:-1]) == row[-1]:
+            if chunk in bare and records.checksum(*row[:-1]) == row[-1]:
                 words = _words(body[first:last], bare.pop(chunk))
                 tables.insert_words(connection, chunk, words)
     return set(bare)
@@ -401,7 +403,7 @@ def _index_again(connection: sqlite3.Connection) -> set[int]:
 def _words(text: str, check: int) -> str:
     """Return the words of a chunk as they were written; early versions indexed its text."""
     forms = (searchable(text), normalise(text).text, text)
-    return next((words for words in forms if tables.checksum(words) == check), forms[0])
+    return next((words for words in forms if records.checksum(words) == check), forms[0])
 
 
 def compact(database: Database) -> None:
@@ -415,8 +417,8 @@ def compact(database: Database) -> None:
     with database.write() as connection:
         for row in connection.execute("SELECT * FROM placed"):
             what = f"Nothing was changed; {REPAIR}, then compact: a chunk's place"
-            tables.checked(row, "placed", what)
-        tables.bump(connection)
+            records.checked(row, "placed", what)
+        records.bump(connection)
         idle = connection.execute(
             "SELECT chunk FROM chunks WHERE chunk NOT IN (SELECT chunk FROM placed)"
         )
@@ -492,6 +494,7 @@ def _copy(source: Database, target: Database, document: MemoryDocument) -> bool:
         count = connection.execute("SELECT count(*) FROM placed WHERE text = ?", (text,))
         placed = tables.placed_chunks(connection, text, 0, count.fetchone()[0])
         keys = {chunk: tables.chunk_row(connection, chunk)[1] for chunk, _, _ in placed}
+        notes = {key: notes_of(connection, chunk) for chunk, key in keys.items()}
     with target.read() as connection:
         there = tables.chunks_of_keys(connection, keys.values())
     missing = [chunk for chunk, key in keys.items() if key not in there]
@@ -503,16 +506,18 @@ def _copy(source: Database, target: Database, document: MemoryDocument) -> bool:
         with target.write() as connection:
             tables.insert_chunks(connection, some)
     with target.write() as connection:
+        there = tables.chunks_of_keys(connection, keys.values())
+        for key in notes.keys() & there.keys():
+            put_notes(connection, there[key], notes[key])
         if not is_wanted(connection, document, replace=False):
             return True
         own = tables.text_of_hash(connection, document.text)
         if own is None:
-            there = tables.chunks_of_keys(connection, keys.values())
             if any(key not in there for key in keys.values()):
                 return False
             places = [Place(keys[chunk], first, last) for chunk, first, last in placed]
             own = tables.insert_text(connection, document.text, tokens, places, there)
         tables.put_document(connection, document, own)
         outlines.put_outline(connection, document)
-        tables.bump(connection)
+        records.bump(connection)
     return True

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sharedllm.errors import TreeMemoryDamagedError
-from sharedllm.memory import tables
+from sharedllm.memory import records, tables
 from sharedllm.memory.documents import MemoryDocument
 from sharedllm.text.outline import Outline, outline_from_json, outline_to_json
 
@@ -44,7 +44,7 @@ def put_outline(connection: sqlite3.Connection, document: MemoryDocument) -> Non
     found = connection.execute("SELECT document FROM documents WHERE id = ?", (document.id,))
     values = (found.fetchone()[0], outline_to_json(document.outline or ()))
     connection.execute(
-        "INSERT OR REPLACE INTO outlines VALUES (?, ?, ?)", (*values, tables.checksum(*values))
+        "INSERT OR REPLACE INTO outlines VALUES (?, ?, ?)", (*values, records.checksum(*values))
     )
 
 
@@ -79,7 +79,7 @@ def checked_outline(row: Sequence[Any], document_id: str) -> str:
     TreeMemoryDamagedError
     """
     try:
-        return str(tables.checked(row, "outlines", f"the outline of document {document_id!r}")[1])
+        return str(records.checked(row, "outlines", f"the outline of document {document_id!r}")[1])
     except TreeMemoryDamagedError as error:
         raise TreeMemoryDamagedError(f"{error}; {REPAIR}") from error
 

@@ -41,9 +41,9 @@ from sharedllm.memory.retrieval import FoundDocuments, Retrieval
 from sharedllm.memory.tree_memory import (
     CANDIDATES,
     Documents,
+    TakesNotes,
     TreeMemory,
     seconds,
-    several,
 )
 from sharedllm.progress import Progress, Reporter, reporter
 from sharedllm.text.outline import Outline
@@ -101,6 +101,7 @@ class PartedMemory(TreeMemory):
         require_int("candidates", candidates, least=1)
         self.path = Path(path)
         self._encoder = None if llm is None else llm.encoder
+        self._writer = llm if isinstance(llm, TakesNotes) else None
         self._candidates, self._busy_s = candidates, seconds("busy_s", busy_s)
         self._lock = threading.RLock()
         self._closed = False
@@ -315,74 +316,32 @@ class PartedMemory(TreeMemory):
 
     # -- documents -----------------------------------------------------------------------------
 
-    @checked("documents")
-    def add(
-        self,
-        documents: MemoryDocument | Iterable[MemoryDocument],
-        *,
-        progress: Progress = None,
+    def _write(
+        self, documents: Sequence[MemoryDocument], progress: Progress, *, replace: bool
     ) -> None:
-        """Read documents and keep them, new ones in the smallest part.
+        """Put documents that are there into their parts, and new ones into the smallest.
 
-        Many are divided among the parts, in their order; otherwise as :meth:`TreeMemory.add`.
-
-        Raises
-        ------
-        DocumentError
-            As there; those before it are stored.
-        TreeMemoryError
-            If a part is away: it may hold one of them.
+        Many new ones are divided among the parts, in their order.
         """
-        given = several(documents)
-        share = max(LEAST_SHARE, -(-sum(len(one.text) for one in given) // len(self.parts)))
-        self._put(given, "add documents", replace=False, share=share, progress=progress)
-
-    @checked("documents")
-    def update(
-        self,
-        documents: MemoryDocument | Iterable[MemoryDocument],
-        *,
-        progress: Progress = None,
-    ) -> None:
-        """Replace documents by those given under the same ids, in the parts that hold them.
-
-        Raises
-        ------
-        DocumentError
-            If one is not there, or has no text; those before it are stored.
-        TreeMemoryError
-            If a part is away: it may hold one of them.
-        """
-        self._put(several(documents), "update documents", replace=True, share=0, progress=progress)
-
-    def _put(
-        self,
-        given: Sequence[MemoryDocument],
-        what: str,
-        *,
-        replace: bool,
-        share: int,
-        progress: Progress,
-    ) -> None:
-        """Put documents that are there into their parts, and new ones into the smallest."""
-        there = self._all(what)
-        owners = owners_of(there, [one.id for one in given])
-        total = sum(len(one.text) for one in given)
+        there = self._all("update documents" if replace else "add documents")
+        owners = owners_of(there, [one.id for one in documents])
+        total = sum(len(one.text) for one in documents)
+        share = max(LEAST_SHARE, -(-total // len(there)))
         with reporter(progress, total, "adding to the memory", "characters") as report:
             done = 0
-            for owner, documents in stretches(given, owners, share):
+            for owner, some in stretches(documents, owners, share):
                 target = smallest(there) if owner is None else there[owner]
                 if owner is None:
                     number_after_all(target, there)
-                    owners |= {one.id: there.index(target) for one in documents}
+                    owners |= dict.fromkeys((one.id for one in some), there.index(target))
                 self._ready(target)._working.ingest.put(
-                    documents,
+                    some,
                     replace=replace,
                     progress=_passed_on(report),
                     first=done + 1,
-                    count=len(given),
+                    count=len(documents),
                 )
-                done += len(documents)
+                done += len(some)
 
     def _ready(self, part: Present) -> TreeMemory:
         """The memory of a part, with the encoder of all."""

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharedllm.encoding.near_words import NearWords
-from sharedllm.memory import tables
+from sharedllm.memory import records
 from sharedllm.memory.filters import condition
 from sharedllm.memory.stored_documents import Run
 from sharedllm.search.bm25 import Asked
@@ -124,9 +124,9 @@ def _keys(connections: Connections, chunks: Sequence[Chunk]) -> dict[Chunk, byte
     """The keys of chunks, which are those of equal chunks in other parts."""
     keys: dict[Chunk, bytes] = {}
     for part, connection in enumerate(connections):
-        for rows in tables.batches(row for own, row in chunks if own == part):
+        for rows in records.batches(row for own, row in chunks if own == part):
             found = connection.execute(
-                f"SELECT chunk, key FROM chunks WHERE chunk IN ({tables.marks(rows)})", (*rows,)
+                f"SELECT chunk, key FROM chunks WHERE chunk IN ({records.marks(rows)})", (*rows,)
             )
             keys |= {(part, chunk): key for chunk, key in found}
     return keys
@@ -141,11 +141,11 @@ def _in_first_documents(
     where, values = condition(given)
     keys, first = _keys(connections, chunks), dict[bytes, tuple[int, int, int]]()
     for part, connection in enumerate(connections):
-        for some in tables.batches(keys.values()):
+        for some in records.batches(keys.values()):
             found = connection.execute(
                 "SELECT c.key, c.chunk, min(d.document) FROM chunks c JOIN placed p "
                 "ON p.chunk = c.chunk JOIN documents d ON d.text = p.text "
-                f"WHERE c.key IN ({tables.marks(some)}) AND {where} GROUP BY c.key",
+                f"WHERE c.key IN ({records.marks(some)}) AND {where} GROUP BY c.key",
                 (*some, *values),
             )
             for key, chunk, document in found:
@@ -161,9 +161,9 @@ def _of_others(
     """The first chunks of `most` other texts, the newest, where `chunks` are of few texts."""
     texts: dict[tuple[int, int], None] = {}
     for part, connection in enumerate(connections):
-        for some in tables.batches(row for own, row in chunks if own == part):
+        for some in records.batches(row for own, row in chunks if own == part):
             rows = connection.execute(
-                f"SELECT DISTINCT text FROM placed WHERE chunk IN ({tables.marks(some)})", (*some,)
+                f"SELECT DISTINCT text FROM placed WHERE chunk IN ({records.marks(some)})", (*some,)
             )
             texts |= dict.fromkeys((part, int(row[0])) for row in rows)
     if len(texts) >= FEW_TEXTS:
@@ -174,7 +174,7 @@ def _of_others(
         own = [text for of, text in texts if of == part]
         rows = connection.execute(
             f"SELECT p.chunk, max(d.document) {_PLACED} WHERE {where} AND p.ordinal = 0 "
-            f"AND p.text NOT IN ({tables.marks(own)}) GROUP BY p.text ORDER BY 2 DESC LIMIT ?",
+            f"AND p.text NOT IN ({records.marks(own)}) GROUP BY p.text ORDER BY 2 DESC LIMIT ?",
             (*values, *own, most),
         )
         found += [(document, part, int(chunk)) for chunk, document in rows]
@@ -325,9 +325,9 @@ def sizes(connection: sqlite3.Connection) -> tuple[int, int]:
 def _lengths(connection: sqlite3.Connection, rows: Iterable[int]) -> dict[int, int]:
     """The words of each of `rows` of the index of words."""
     out: dict[int, int] = {}
-    for some in tables.batches(rows):
+    for some in records.batches(rows):
         found = connection.execute(
-            f"SELECT id, sz FROM words_docsize WHERE id IN ({tables.marks(some)})", (*some,)
+            f"SELECT id, sz FROM words_docsize WHERE id IN ({records.marks(some)})", (*some,)
         )
         out |= {row: next(_varints(size), 0) for row, size in found}
     return out
@@ -495,14 +495,14 @@ def _runs(
     owners: dict[int, tuple[int, str]] = {}
     seen: set[int] = set()
     found: list[tuple[int, int, int, int, str]] = []
-    for some in tables.batches(scores):
+    for some in records.batches(scores):
         rows = connection.execute(
             "SELECT d.document, d.id, p.* FROM placed p JOIN documents d ON d.text = p.text "
-            f"WHERE p.chunk IN ({tables.marks(some)}) AND {where}",
+            f"WHERE p.chunk IN ({records.marks(some)}) AND {where}",
             (*some, *values),
         )
         for document, name, *row in rows:
-            text, ordinal, chunk, _, _ = tables.checked(row, "placed", "the place of a chunk")
+            text, ordinal, chunk, _, _ = records.checked(row, "placed", "the place of a chunk")
             found.append((document, text, ordinal, chunk, name))
     for document, text, ordinal, chunk, name in sorted(found):
         owners.setdefault(text, (document, name))
@@ -513,7 +513,7 @@ def _runs(
     for text, ordinals in places.items():
         own = connection.execute("SELECT * FROM placed WHERE text = ?", (text,)).fetchall()
         for row in own:  # a broken place hides its chunk, which no other place would miss
-            tables.checked(row, "placed", "the place of a chunk")
+            records.checked(row, "placed", "the place of a chunk")
         chunks = len(own)
         for first, last in _stretches(sorted(ordinals)):
             best = max(ordinals[ordinal] for ordinal in range(first, last))

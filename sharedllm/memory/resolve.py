@@ -112,15 +112,20 @@ def resolve(
     return FoundDocuments(out.values(), tuple(away))
 
 
-def resolve_whole(context: Context, encoder: DocumentEncoder, query: str) -> FoundDocuments:
+def resolve_whole(context: Context, encoder: DocumentEncoder, query: str | None) -> FoundDocuments:
     """Give all documents of `context`, to be read as a whole.
 
     Something searchable that cannot give all of them gives those that it finds for `query`.
 
+    Parameters
+    ----------
+    query : None where there is no question
+
     Raises
     ------
     InputError
-        If `context` is not made of documents and memories, or another model read a document.
+        If `context` is not made of documents and memories, or another model read a document; or
+        without a question, if something can only be searched.
     """
     out: dict[Any, Document] = {}
     away = dict[str, None]()
@@ -128,8 +133,13 @@ def resolve_whole(context: Context, encoder: DocumentEncoder, query: str) -> Fou
         found: Sequence[Document]
         if isinstance(source, Readable):
             found = source.whole_documents(encoder)
+        elif query is None and not isinstance(source, Document):
+            raise InputError(
+                f"{type(source).__name__} finds documents for a question only; give documents of "
+                "remember(), a TreeMemory, or something with a method whole_documents"
+            )
         else:
-            found = resolve(source, encoder, query)
+            found = resolve(source, encoder, query or "")
         out |= {_name(document): document for document in found}
         away |= dict.fromkeys(_away(found))
     for document in out.values():

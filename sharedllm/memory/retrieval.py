@@ -17,7 +17,7 @@ from sharedllm.encoding.document import Document
 from sharedllm.encoding.document_encoder import DocumentEncoder
 from sharedllm.encoding.parts import parts_in
 from sharedllm.errors import InputError, TreeMemoryDamagedError
-from sharedllm.memory import outlines, tables
+from sharedllm.memory import outlines, records, tables
 from sharedllm.memory.codes import VectorCodec
 from sharedllm.memory.database import Database, read_all
 from sharedllm.memory.hits import Hits, best_passages
@@ -107,7 +107,7 @@ class Part:
 
     def outlines(self, connection: sqlite3.Connection) -> dict[str, Outline]:
         """The outlines of all documents, read once after every change."""
-        now = tables.generation(connection)
+        now = records.generation(connection)
         if self._outlined[0] != now:
             self._outlined = (now, outlines.outlines(connection))
         return self._outlined[1]
@@ -329,13 +329,13 @@ def codec_of(
                 )
                 connection.execute(
                     "INSERT OR IGNORE INTO codecs VALUES (?, ?, ?, ?, ?)",
-                    (*row, tables.checksum(*row)),
+                    (*row, records.checksum(*row)),
                 )
             codec = stored_codec(connection, manifest)  # of the first process to fit one
     if codec is not None and codec.hidden != encoder.shape.hidden:
         raise TreeMemoryDamagedError(
             f"the codec is for search vectors of {codec.hidden} numbers, and the model's have "
-            f"{encoder.shape.hidden}; {tables.REPAIR}"
+            f"{encoder.shape.hidden}; {records.REPAIR}"
         )
     return codec.to(encoder.lower.device) if codec else None
 
@@ -352,14 +352,16 @@ def stored_codec(connection: sqlite3.Connection, manifest: Manifest) -> VectorCo
     rows = connection.execute("SELECT * FROM codecs WHERE made_by = ?", (manifest.digest,))
     try:
         for row in rows:
-            _, name, shape, data = tables.checked(row, "codecs", "the codec of the search vectors")
+            _, name, shape, data = records.checked(row, "codecs", "the codec of the search vectors")
             arrays[name] = np.frombuffer(data, "<f4").reshape(json.loads(shape))
         if arrays:
             return VectorCodec.from_arrays(arrays)
     except (ValueError, TypeError, RecursionError) as error:  # of InputError: one is missing
-        raise TreeMemoryDamagedError(f"{error}; {tables.REPAIR}") from error
+        raise TreeMemoryDamagedError(f"{error}; {records.REPAIR}") from error
     # the codes of a memory mean nothing without it; while a memory is rebuilt, it is yet to come
-    own = tables.value_of(connection, "manifest") == manifest.to_json()
+    own = records.value_of(connection, "manifest") == manifest.to_json()
     if own and connection.execute("SELECT 1 FROM vectors LIMIT 1").fetchone() is not None:
-        raise TreeMemoryDamagedError(f"the codec of the search vectors is missing; {tables.REPAIR}")
+        raise TreeMemoryDamagedError(
+            f"the codec of the search vectors is missing; {records.REPAIR}"
+        )
     return None

@@ -17,7 +17,7 @@ from sharedllm.encoding.document_encoder import DocumentEncoder
 from sharedllm.encoding.kv import NodeKV, kept_count
 from sharedllm.encoding.lower_model import NodeRequest
 from sharedllm.errors import TreeMemoryBusyError, TreeMemoryDamagedError
-from sharedllm.memory import outlines, tables
+from sharedllm.memory import outlines, records, tables
 from sharedllm.memory.codes import (
     VectorCodec,
     kept_nodes,
@@ -27,6 +27,7 @@ from sharedllm.memory.codes import (
 )
 from sharedllm.memory.database import Database
 from sharedllm.memory.manifest import MemorySettings
+from sharedllm.memory.notes import note_of, put_notes
 from sharedllm.text.pages import page_starts
 from sharedllm.text.tokens import Tokens
 from sharedllm.text.tree import Chunk, grow_trees
@@ -109,25 +110,37 @@ class StoredNodes(NodeCache):
 
     def note(self, key: bytes, start: int) -> str | None:
         """Return what is kept in memory, then what is kept on disk."""
-        held = super().note(key, start)
+        row = self._chunk_at(start).row
+        held = super().note(_of_row(key, row), start)
         if held is not None:
             return held
         with self._database.read() as connection:
-            return tables.note_of(connection, self._chunk_at(start).row, key)
+            return note_of(connection, row, key)
 
-    def keep_notes(self, notes: Mapping[tuple[bytes, int], str]) -> None:
-        """Keep them in memory, and on disk where that may be written to now."""
-        super().keep_notes(notes)
+    def keep_notes(self, notes: Mapping[tuple[bytes, int], str], *, required: bool = False) -> None:
+        """Keep them in memory, and on disk where that may be written to now.
+
+        Raises
+        ------
+        TreeMemoryError
+            Where it may not, if it is `required`.
+        """
         by_chunk: dict[int, dict[bytes, str]] = {}
+        held: dict[tuple[bytes, int], str] = {}
         for (key, start), said in notes.items():
-            by_chunk.setdefault(self._chunk_at(start).row, {})[key] = said
-        if not self._database.is_writable:
+            row = self._chunk_at(start).row
+            by_chunk.setdefault(row, {})[key] = said
+            held[_of_row(key, row), start] = said
+        super().keep_notes(held)
+        if not (required or self._database.is_writable):
             return
         try:
             with self._database.write() as connection:
                 for chunk, own in by_chunk.items():
-                    tables.put_notes(connection, chunk, own)
-        except TreeMemoryBusyError as error:  # the answer needs no writing
+                    put_notes(connection, chunk, own)
+        except TreeMemoryBusyError as error:
+            if required:
+                raise
             logger.info("notes are kept in this process only: %s", error)
 
     def _chunk_at(self, token: int) -> StoredChunk:
@@ -152,6 +165,11 @@ class StoredNodes(NodeCache):
         own = replace(request, start=request.start - chunk.start, end=request.end - chunk.start)
         kept = kept_nodes(chunk.end - chunk.start, self._encoder.tree, self._settings.keep)
         return (chunk.row, kept.index(own)) if own in kept else None
+
+
+def _of_row(key: bytes, row: int) -> bytes:
+    """Name a note with its chunk: one of the same words in another chunk is to be written too."""
+    return key + row.to_bytes(8)
 
 
 class StoredDocuments:
@@ -194,7 +212,7 @@ class StoredDocuments:
                 if repr(run.document) in str(error):
                     raise
                 raise TreeMemoryDamagedError(
-                    f"document {run.document!r}: {error}; {tables.REPAIR}"
+                    f"document {run.document!r}: {error}; {records.REPAIR}"
                 ) from error
             self._made[key] = made
             self._tokens_held += len(made)

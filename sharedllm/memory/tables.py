@@ -1,7 +1,6 @@
-"""The rows of a memory's tables.
+"""The rows of texts, chunks and documents in a memory's tables.
 
-Every row has a checksum over all of its values, computed when it is written and compared when it
-is read. Every function here runs inside of a transaction of the caller's.
+Every function here runs inside of a transaction of the caller's.
 """
 
 from __future__ import annotations
@@ -10,29 +9,21 @@ import hashlib
 import json
 import sqlite3
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sharedllm.errors import DocumentError, TreeMemoryDamagedError
 from sharedllm.memory.documents import (
-    LONGEST_METADATA,
-    LONGEST_NAME,
     LONGEST_TEXT,
     MemoryDocument,
     StoredDocument,
     metadata_json,
 )
-from sharedllm.memory.schema import KINDS
+from sharedllm.memory.records import REPAIR, batches, bump, checked, checksum, inflated, marks
 
-REPAIR = "run sharedllm verify --repair, which encodes it again from the text"
-VALUES_AT_ONCE = 500  # in one SQL statement
 HASH_BYTES = 20
 MOST_UTF8 = 4  # bytes of a character
-LONGEST_NUMBER = 18  # digits, of those that SQLite keeps
-NOTES_OF_CHUNK = 256  # that are kept
-LONGEST_OUTLINE = 1 << 25  # characters of JSON
-MOST_TOKENS = 1 << 20  # of a chunk
 MOST_CHARACTERS = 4096  # of a token
 UNCOVERED = 1 << 22  # characters of a text that no token covers: white space, for some tokenizers
 
@@ -63,122 +54,6 @@ class ChunkRows:
     words: str
     vectors: bytes
     nodes: tuple[bytes, ...]
-
-
-# -- checksums -------------------------------------------------------------------------------------
-
-
-def checksum(*values: object) -> int:
-    """CRC-32 over `values`, their types and their lengths."""
-    crc = 0
-    for value in values:
-        data = value if isinstance(value, bytes) else str(value).encode()
-        crc = zlib.crc32(f"{type(value).__name__}{len(data)}:".encode(), crc)
-        crc = zlib.crc32(data, crc)
-    return crc
-
-
-def checked(row: Sequence[Any], table: str, what: str) -> tuple[Any, ...]:
-    """The values of a row of `table`, whose last one is their checksum.
-
-    Raises
-    ------
-    TreeMemoryDamagedError
-        If they are not those that were written; the message begins with `what`.
-    """
-    kinds = tuple(map(type, row[:-1]))
-    if checksum(*row[:-1]) != row[-1] or kinds != KINDS[table] or _is_huge(row, table):
-        raise TreeMemoryDamagedError(f"{what} is not what was written")
-    return tuple(row[:-1])
-
-
-def _is_huge(row: Sequence[Any], table: str) -> bool:
-    """True of what no memory writes, and what would take too long to read."""
-    if table == "chunks":
-        return not 0 < row[2] <= MOST_TOKENS
-    if table == "outlines":
-        return len(row[1]) > LONGEST_OUTLINE
-    if table == "documents":
-        return max(len(row[1]), len(row[2])) > LONGEST_NAME or len(row[3]) > LONGEST_METADATA
-    return False
-
-
-def inflated(data: bytes, most: int) -> bytes:
-    """Inflate `data` to at most `most` bytes.
-
-    Raises
-    ------
-    ValueError
-        If it is not deflated, or gives more.
-    """
-    work = zlib.decompressobj()
-    try:
-        out = work.decompress(data, most + 1)
-    except zlib.error as error:
-        raise ValueError(str(error)) from error
-    if len(out) > most or not work.eof:
-        raise ValueError(f"it does not end after {most:,} bytes")
-    return out
-
-
-def batches(values: Iterable[Any]) -> Iterator[list[Any]]:
-    """Give `values` in lists short enough for one SQL statement."""
-    given = list(values)
-    for at in range(0, len(given), VALUES_AT_ONCE):
-        yield given[at : at + VALUES_AT_ONCE]
-
-
-def marks(values: Sequence[object]) -> str:
-    """As many question marks as there are `values`."""
-    return ", ".join("?" * len(values))
-
-
-# -- manifest --------------------------------------------------------------------------------------
-
-
-def value_of(connection: sqlite3.Connection, name: str) -> str | None:
-    """The value under `name` in the manifest.
-
-    Raises
-    ------
-    TreeMemoryDamagedError
-        If it is not what was written.
-    """
-    row = connection.execute("SELECT * FROM manifest WHERE name = ?", (name,)).fetchone()
-    return None if row is None else str(checked(row, "manifest", f"the manifest's {name}")[1])
-
-
-def set_value(connection: sqlite3.Connection, name: str, value: str) -> None:
-    """Write the value under `name` in the manifest."""
-    connection.execute(
-        "INSERT OR REPLACE INTO manifest VALUES (?, ?, ?)", (name, value, checksum(name, value))
-    )
-
-
-def generation(connection: sqlite3.Connection) -> int:
-    """The number of changes so far."""
-    return number_of(connection, "generation")
-
-
-def number_of(connection: sqlite3.Connection, name: str) -> int:
-    """The number under `name` in the manifest, 0 where there is none.
-
-    Raises
-    ------
-    TreeMemoryDamagedError
-        If it is not what was written, or no number.
-    """
-    value = value_of(connection, name) or "0"
-    if not (value.isascii() and value.isdigit() and len(value) <= LONGEST_NUMBER):
-        raise TreeMemoryDamagedError(f"the manifest's {name} is {value[:40]!r} and no number")
-    return int(value)
-
-
-def bump(connection: sqlite3.Connection) -> int:
-    """Count this change."""
-    now = generation(connection) + 1
-    set_value(connection, "generation", str(now))
-    return now
 
 
 # -- texts -----------------------------------------------------------------------------------------
@@ -476,7 +351,7 @@ def chunk_row(connection: sqlite3.Connection, chunk: int) -> tuple[Any, ...]:
         If the row is missing, or is not what was written.
     """
     row = connection.execute("SELECT * FROM chunks WHERE chunk = ?", (chunk,)).fetchone()
-    return _of_chunk(connection, chunk, row, "chunks", "its entry")
+    return of_chunk(connection, chunk, row, "chunks", "its entry")
 
 
 def vectors_of(connection: sqlite3.Connection, chunks: Sequence[int]) -> dict[int, bytes]:
@@ -493,7 +368,7 @@ def vectors_of(connection: sqlite3.Connection, chunks: Sequence[int]) -> dict[in
         rows |= {row[0]: row for row in connection.execute(sql, some)}
     what = "its search vectors' row"
     return {
-        chunk: _of_chunk(connection, chunk, rows.get(chunk), "vectors", what)[1] for chunk in chunks
+        chunk: of_chunk(connection, chunk, rows.get(chunk), "vectors", what)[1] for chunk in chunks
     }
 
 
@@ -508,7 +383,7 @@ def node_of(connection: sqlite3.Connection, chunk: int, node: int) -> bytes | No
     row = node_row(connection, chunk, node)
     if row is None:
         return None
-    data: bytes = _of_chunk(connection, chunk, row, "kv", "its KV")[2]
+    data: bytes = of_chunk(connection, chunk, row, "kv", "its KV")[2]
     return data
 
 
@@ -532,7 +407,7 @@ def node_data(row: tuple[Any, ...]) -> bytes:
     return data
 
 
-def _of_chunk(
+def of_chunk(
     connection: sqlite3.Connection, chunk: int, row: Sequence[Any] | None, table: str, what: str
 ) -> tuple[Any, ...]:
     """The values of a row that is stored of `chunk`, without their checksum."""
@@ -565,45 +440,6 @@ def drop_chunks(connection: sqlite3.Connection, chunks: Iterable[int]) -> None:
         for table in ("chunks", "vectors", "kv", "notes"):
             connection.execute(f"DELETE FROM {table} WHERE chunk = ?", (chunk,))
         connection.execute("DELETE FROM words WHERE rowid = ?", (chunk,))
-
-
-def note_of(connection: sqlite3.Connection, chunk: int, key: bytes) -> str | None:
-    """Return what a reader said of a chunk, or of a part of it; None if that is not kept.
-
-    Raises
-    ------
-    TreeMemoryDamagedError
-        If it is not what was written.
-    """
-    if not has_notes(connection):
-        return None
-    row = connection.execute(
-        "SELECT chunk, key, said, checksum FROM notes WHERE chunk = ? AND key = ?", (chunk, key)
-    ).fetchone()
-    return None if row is None else str(_of_chunk(connection, chunk, row, "notes", "a note")[2])
-
-
-def put_notes(connection: sqlite3.Connection, chunk: int, notes: Mapping[bytes, str]) -> None:
-    """Keep what a reader said of a chunk, the oldest dropped beyond a number."""
-    if connection.execute("SELECT 1 FROM chunks WHERE chunk = ?", (chunk,)).fetchone() is None:
-        return  # deleted while it was read
-    for key, said in notes.items():
-        values = (chunk, key, said)
-        connection.execute(
-            "INSERT OR REPLACE INTO notes (chunk, key, said, checksum) VALUES (?, ?, ?, ?)",
-            (*values, checksum(*values)),
-        )
-    connection.execute(
-        "DELETE FROM notes WHERE chunk = ?1 AND row NOT IN "
-        "(SELECT row FROM notes WHERE chunk = ?1 ORDER BY row DESC LIMIT ?2)",
-        (chunk, NOTES_OF_CHUNK),
-    )
-
-
-def has_notes(connection: sqlite3.Connection) -> bool:
-    """False of a memory that was made before notes were kept, and not written to since."""
-    found = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'notes'")
-    return found.fetchone() is not None
 
 
 # -- documents -------------------------------------------------------------------------------------

@@ -6,17 +6,18 @@ import hashlib
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 from sharedllm.arguments import checked, shown, unicode_problem
 from sharedllm.config import require_int, require_number, require_section
 from sharedllm.encoding.document import Document
 from sharedllm.encoding.document_encoder import DocumentEncoder, HasEncoder, loaded_encoder
 from sharedllm.errors import ConfigError, InputError, TreeMemoryError
-from sharedllm.memory import maintenance, outlines, tables
+from sharedllm.memory import maintenance, outlines, records, tables
 from sharedllm.memory.database import Database
 from sharedllm.memory.documents import MemoryDocument, Report, StoredDocument
 from sharedllm.memory.filters import condition
@@ -34,6 +35,18 @@ if TYPE_CHECKING:
 
 Documents = list[StoredDocument]
 CANDIDATES = 128
+
+
+@runtime_checkable
+class TakesNotes(HasEncoder, Protocol):
+    """Something that writes notes, as a SharedLLM does."""
+
+    def take_notes(self, context: Sequence[Document], *, progress: Progress = None) -> Future[Any]:
+        """Take the notes that documents lack."""
+        ...
+
+
+Notes = bool | TakesNotes
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +112,7 @@ class TreeMemory:
     ) -> None:
         self.path = Path(path)
         self._encoder = None if llm is None else llm.encoder
+        self._writer = llm if isinstance(llm, TakesNotes) else None
         require_int("candidates", candidates, least=1)
         self._candidates = candidates
         named = {"keep": keep, "kv": kv, "vectors": vectors}
@@ -118,11 +132,12 @@ class TreeMemory:
 
     # -- documents -----------------------------------------------------------------------------
 
-    @checked("documents")
+    @checked("documents", "notes")
     def add(
         self,
         documents: MemoryDocument | Iterable[MemoryDocument],
         *,
+        notes: Notes = False,
         progress: Progress = None,
     ) -> None:
         """Read documents and keep them.
@@ -134,32 +149,88 @@ class TreeMemory:
 
         Parameters
         ----------
-        progress : True for a progress bar, or a function of (characters done, characters in all)
+        notes : once they are stored, take a note of each of their chunks that has none, for
+            summaries (:meth:`SharedLLM.take_notes` does so later). True has the memory's own
+            ``llm`` write them, which has to be a SharedLLM; or give one
+        progress : True for a progress bar, or a function of (characters done, characters in all),
+            and then of (notes done, notes in all)
 
         Raises
         ------
         DocumentError
             If there is no text in one, or one is there under the same id with another content.
+        ConfigError
+            If there is nobody to write notes; nothing is read then.
         TreeMemoryBusyError, TreeMemoryError
         """
-        self._working.ingest.put(several(documents), replace=False, progress=progress)
+        self._put(documents, notes, progress, replace=False)
 
-    @checked("documents")
+    @checked("documents", "notes")
     def update(
         self,
         documents: MemoryDocument | Iterable[MemoryDocument],
         *,
+        notes: Notes = False,
         progress: Progress = None,
     ) -> None:
         """Replace documents by those given under the same ids; only new chunks are read.
+
+        Parameters
+        ----------
+        notes, progress : as in :meth:`add`
 
         Raises
         ------
         DocumentError
             If one is not there, or has no text.
+        ConfigError
+            If there is nobody to write notes; nothing is read then.
         TreeMemoryBusyError, TreeMemoryError
         """
-        self._working.ingest.put(several(documents), replace=True, progress=progress)
+        self._put(documents, notes, progress, replace=True)
+
+    def _put(
+        self,
+        documents: MemoryDocument | Iterable[MemoryDocument],
+        notes: Notes,
+        progress: Progress,
+        *,
+        replace: bool,
+    ) -> None:
+        """Store documents, then take their notes."""
+        given, writer = several(documents), self._noted_by(notes)
+        self._write(given, progress, replace=replace)
+        if writer is None:
+            return
+        found: list[Document] = []
+        for some in records.batches(document.id for document in given):
+            found += self.whole_documents(writer, {"id": some})
+        if found:
+            writer.take_notes(found, progress=progress).result()
+
+    def _write(
+        self, documents: Sequence[MemoryDocument], progress: Progress, *, replace: bool
+    ) -> None:
+        self._working.ingest.put(documents, replace=replace, progress=progress)
+
+    def _noted_by(self, notes: Notes) -> TakesNotes | None:
+        """Give what takes notes; None where none are wanted.
+
+        Raises
+        ------
+        ConfigError
+        """
+        if notes is False or isinstance(notes, TakesNotes):
+            return notes or None
+        if notes is not True:
+            raise ConfigError(f"notes is {shown(notes)}; give True, False, or the SharedLLM")
+        if self._writer is None:
+            raise ConfigError(
+                "notes is True, and this memory was opened without a model that writes: open it "
+                "with TreeMemory(path, llm=SharedLLM.from_pretrained()), or give notes=llm. "
+                "Nothing was changed"
+            )
+        return self._writer
 
     @checked()
     def delete(self, ids: str | Iterable[str]) -> None:
@@ -253,7 +324,7 @@ class TreeMemory:
         Keep it beside an answer, to know later whether the answer is out of date.
         """
         with self._database.read() as connection:
-            now = tables.generation(connection)
+            now = records.generation(connection)
             if self._seen[0] != now:
                 digest = hashlib.sha256()
                 for row in connection.execute(

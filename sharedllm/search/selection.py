@@ -317,14 +317,17 @@ def budget_search(searcher: _Searcher) -> None:
     if searcher.followed:
         ranked = _with_followed(searcher, ranked)
     chosen: dict[tuple[int, int], set[int]] = {}
-    misses = 0
+    misses, taken, most = 0, 0, searcher.search.max_leaves
     for document, leaf in ranked:
+        if taken == most:
+            break
         if not searcher.surely_too_long(document, leaf):
             forest = searcher.forests[document]
             root = int(forest.roots[forest.tree[leaf]])
             more = chosen.get((document, root), set()) | {leaf}
             if searcher.put(document, root, searcher.partition(document, root, more)):
                 chosen[document, root] = more
+                taken += 1
                 continue
         misses += 1
         if misses > 8 and chosen:  # the rest of the budget is smaller than a leaf

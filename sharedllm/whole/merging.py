@@ -30,6 +30,14 @@ BULLET = re.compile(r"^\s*(?:[-*\u2022\u2013]|\(?\d{1,3}[.)])\s+")
 BETWEEN = re.compile(r"\s*[;\n]\s*|,\s+(?:(?:and|or|as well as)\s+)?|\s+(?:and|as well as)\s+")
 BESIDE = re.compile(r"\s*(?:[:(\u2013\u2014]| - )")  # what is said of a thing in a bulleted list
 DETERMINER = re.compile(r"^(?:the|an?|some|his|her|its|their|also|and|or|mr|mrs)\b\.?\s+", re.I)
+# titles with which a name is the same as without, and those that tell one bearer from another
+TITLES = frozenset(
+    "mr sir captain capt dr doctor professor prof colonel major general lieutenant sergeant "
+    "reverend rev herr monsieur mijnheer signor".split()
+)
+APART = frozenset(
+    "mrs miss ms lady madame mme mademoiselle frau fraulein vrouw mevrouw signora".split()
+)
 # words that begin what is said of a thing, rather than a thing
 CLAUSE = frozenset(
     "who whom whose which that where when while because as since but if so than then he she it "
@@ -211,26 +219,39 @@ def _about(text: str, spans: Sequence[Span], asked: frozenset[str]) -> list[int]
 
 
 def _joined(things: list[Thing]) -> list[Thing]:
-    """Join a short name with the longer one that it is the beginning or end of, if only one is."""
+    """Join a short name with the longer one that it is the beginning or end of, if only one is.
+
+    "Gillat", "Mr. Gillat" and "Johnny Gillat" are one, "Mrs. Gillat" is not.
+    """
     out: list[Thing] = []
-    by_length = sorted(things, key=lambda thing: -len(thing.key))
-    for thing in by_length:
-        size = len(thing.key)
-        longer = [
-            other
-            for other in out
-            if len(other.key) > size
-            and thing.key in (other.key[:size], other.key[-size:])
-            and not all(part.isdigit() for part in thing.key)
-            and _is_proper(thing.text)
-        ]
-        if len(longer) == 1:
-            longer[0].places += [p for p in thing.places if p not in longer[0].places]
+    for thing in sorted(things, key=lambda one: (-len(_untitled(one.key)), -len(one.key))):
+        longer = [other for other in out if _is_longer(other, thing)]
+        same = [other for other in longer if _untitled(other.key) == _untitled(thing.key)]
+        if len(same) == 1 or len(longer) == 1:
+            other = (same or longer)[0]
+            other.places += [place for place in thing.places if place not in other.places]
         else:
             out.append(thing)
     for thing in out:
         thing.places.sort(key=lambda place: (place.document, place.start))
     return out
+
+
+def _is_longer(other: Thing, thing: Thing) -> bool:
+    """Tell a name that may be meant by the shorter name of `thing`."""
+    own, given = _untitled(thing.key), _untitled(other.key)
+    if given[0] in APART and own[0] != given[0]:
+        return False
+    titled = own != thing.key and given != other.key
+    if titled and thing.key[0] != other.key[0]:
+        return False  # Mr. Lund and Dr. Lund may be two
+    size = len(own)
+    ends = (given[:size], given[-size:], other.key[:size])
+    return own in ends and not all(part.isdigit() for part in own) and _is_proper(thing.text)
+
+
+def _untitled(key: tuple[str, ...]) -> tuple[str, ...]:
+    return key[1:] if len(key) > 1 and key[0] in TITLES else key
 
 
 def _order(thing: Thing) -> tuple[int, int]:

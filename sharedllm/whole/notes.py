@@ -21,6 +21,7 @@ NOTE = "Summarize what happens or is said in this part of the text."  # asked of
 NOTE_TOKENS = 96
 SUPPORTED = 0.6  # share of the words of a statement that stand in what it was made of
 NAMES = 0.99  # share of its names and numbers
+ENDS = tuple(".!\u3002\uff01\u06d4\u0964")  # of a statement, also of Chinese, Urdu and Hindi
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +53,7 @@ def note_question() -> Asked:
 def statements_of(text: str, source: str) -> Iterator[str]:
     """Yield the sentences of `text` that `source` bears: most of its words, and all its names.
 
-    A sentence is given once, and none that was cut off.
+    A sentence is given once; none that was cut off, asks, or is a piece of somebody's speech.
     """
     held = _stems(source)
     known = {part for word in words(source) for part in parts(word.text)}
@@ -66,11 +67,29 @@ def statements_of(text: str, source: str) -> Iterator[str]:
             if is_exact(word.text) or (index and word.text[0].isupper())
             for part in parts(word.text)
         }
-        if not own or said in seen or said[-1:] not in ".!?\"'\u201d\u2019":
+        if not own or said in seen or not _states(said):
             continue
         seen.add(said)
         if len(own & held) >= SUPPORTED * len(own) and len(names & known) >= NAMES * len(names):
             yield said
+
+
+def _states(said: str) -> bool:
+    """Tell a sentence that ends, asks nothing, and begins and ends what it quotes."""
+    bare = said.rstrip("\"'\u201d\u2019)")
+    quotes = said.count("\u201c") == said.count("\u201d") and said.count('"') % 2 == 0
+    return quotes and bare[-1:] in ENDS
+
+
+def unrepeated(notes: Sequence[Note]) -> list[list[Note]]:
+    """Return the statements of each note that none before it made: neighbours share a sentence."""
+    seen: set[str] = set()
+    out = []
+    for note in notes:
+        own = [one for one in note.statements if one.text not in seen]
+        seen |= {one.text for one in own}
+        out.append(own)
+    return out
 
 
 def groups_of(notes: Sequence[Note], room: int, size: dict[str, int]) -> list[list[Note]]:

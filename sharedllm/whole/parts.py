@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from sharedllm.search.leaf_scores import Scores
 SURE = 4.0  # log-odds of the best part from which a question says by its words what it is about
 FAR = 7.0  # behind the best part, so that the part is not read
 LEAST = 0.0  # of a part that is read though it is far behind
+FEWEST, FINEST = 8, 2  # notes of a short document; the level of what they are taken of, at most
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,18 +47,19 @@ class Part:
 def parts_of(
     documents: Sequence[Document],
     scores: Sequence[Scores] | None,
-    level: int,
+    levels: Sequence[int],
     sentences: int,
 ) -> list[Part]:
-    """Return all nodes at `level`, and the leaves above it, in document order.
+    """Return all nodes at a level of each document, and the leaves above it, in document order.
 
     Parameters
     ----------
     scores : of all nodes of each document; None gives each part 0
+    levels : of each document
     sentences : tokens by which a part is completed to whole sentences, at most
     """
     out = []
-    for index, document in enumerate(documents):
+    for index, (document, level) in enumerate(zip(documents, levels, strict=True)):
         forest = document.forest
         chosen = (forest.level == level) | ((forest.left < 0) & (forest.level < level))
         for node in np.flatnonzero(chosen).tolist():
@@ -72,6 +75,26 @@ def parts_of(
                 )
             )
     return out
+
+
+def noted_parts(
+    documents: Sequence[Document], level: int, sentences: int, *, finer: bool
+) -> list[Part]:
+    """Return the parts of which notes are taken: chunks, and halves or quarters of a short text.
+
+    They follow from each document alone, so that the notes of one serve questions about several.
+
+    Parameters
+    ----------
+    level : of the largest nodes that the reader takes
+    finer : take more than one note of a document of few chunks
+    """
+    levels = []
+    for document in documents:
+        chunks = max(1, len(document.forest.roots))
+        wanted = math.ceil(math.log2(max(1, FEWEST / chunks))) if finer else 0
+        levels.append(max(level, min(FINEST, wanted)))
+    return parts_of(documents, None, levels, sentences)
 
 
 def near(parts: Sequence[Part]) -> list[Part]:

@@ -16,10 +16,14 @@ from sharedllm.generation.logits_processors import Row
 from sharedllm.generation.prompt import Asked, Conversation, is_refusal
 from sharedllm.readers.reader import Reader
 from sharedllm.search.citations import Window, paste
-from sharedllm.whole.parts import Part
+from sharedllm.whole.notes import NOTE_TOKENS, note_question
+from sharedllm.whole.parts import Part, noted_parts
 
 MOST_RANKED = 32  # of parts that are read best first: a reading ends between batches
 AT_ONCE = {"cpu": 8, "cuda": 64}  # parts of a batch
+# the first byte of what an answer is kept under: notes serve every later question, and what was
+# said to one question does not take their place
+NOTE_KEY, ANSWER_KEY = b"n", b"a"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,6 +41,7 @@ class PartReader:
     ----------
     deadline : by ``time.perf_counter``, after which no further batch begins; None is never
     done : called with the number of parts of each batch
+    keeps : what is said is asked for to be kept: it is an error where that cannot be
 
     Attributes
     ----------
@@ -54,12 +59,13 @@ class PartReader:
         *,
         deadline: float | None = None,
         done: Callable[[int], None] = lambda parts: None,
+        keeps: bool = False,
     ) -> None:
         self._reader, self._encoder, self._documents = reader, encoder, documents
         self._generation = generation.replace(
             temperature=0.0, stop=(), grammar="", seed=None, thinking=False
         )
-        self._deadline, self._done = deadline, done
+        self._deadline, self._done, self._keeps = deadline, done, keeps
         self._at_once = AT_ONCE.get(encoder.lower.device.type, AT_ONCE["cpu"])
         self._identity = repr(reader.identity)
         self.read = self.kept = self.left = self.prompt_tokens = self.new_tokens = 0
@@ -70,18 +76,25 @@ class PartReader:
         return self._deadline is not None and time.perf_counter() > self._deadline
 
     def ask(
-        self, parts: Sequence[Part], asked: Asked, *, new_tokens: int, abstains: bool
+        self,
+        parts: Sequence[Part],
+        asked: Asked,
+        *,
+        new_tokens: int,
+        abstains: bool = False,
+        kind: bytes = ANSWER_KEY,
     ) -> Iterator[list[Said]]:
         """Ask about each part, those with an answer from before first; yield batch by batch.
 
         Parameters
         ----------
         abstains : a part after which the model would abstain ends before its first token
+        kind : the first byte of the answers' keys
         """
         known, new = [], []
+        keys = {part: self._key(part, asked, new_tokens, kind) for part in parts}
         for part in parts:
-            nodes = self._documents[part.document].nodes
-            text = nodes.note(self._key(part, asked), self._first(part))
+            text = self._documents[part.document].nodes.note(keys[part], self._first(part))
             if text is None:
                 new.append(part)
             else:
@@ -106,17 +119,41 @@ class PartReader:
             said = [Said(part=p, text=t) for p, t in zip(batch, texts, strict=True)]
             for index in {part.document for part in batch}:
                 told = {
-                    (self._key(s.part, asked), self._first(s.part)): s.text
+                    (keys[s.part], self._first(s.part)): s.text
                     for s in said
                     if s.part.document == index
                 }
-                self._documents[index].nodes.keep_notes(told)
+                self._documents[index].nodes.keep_notes(told, required=self._keeps)
             self.read += len(batch)
             self._done(len(batch))
             yield said
 
-    def room(self, asked: Asked, document: Document, new_tokens: int) -> int:
+    def to_note(self, reach: int) -> list[Part]:
+        """Return the parts of all documents of which notes are taken."""
+        level = self.level(note_question(), None, NOTE_TOKENS, reach)
+        return noted_parts(self._documents, level, reach, finer=self._reader.judges)
+
+    def note(self, parts: Sequence[Part]) -> Iterator[list[Said]]:
+        """Take a note of each part, as :meth:`ask` does; each is kept for every later question."""
+        return self.ask(parts, note_question(), new_tokens=NOTE_TOKENS, kind=NOTE_KEY)
+
+    def level(self, asked: Asked, most: int | None, new_tokens: int, reach: int) -> int:
+        """Return the level of the largest nodes of at most `most` tokens that fit the window.
+
+        Parameters
+        ----------
+        reach : tokens by which a part may grow on each side
+        """
+        tree = self._encoder.tree
+        limit = min(self._room(asked, new_tokens) - 2 * reach, most or tree.chunk)
+        for level in range(tree.height + 1):
+            if -(-tree.chunk >> level) <= limit:
+                return level
+        return tree.height
+
+    def _room(self, asked: Asked, new_tokens: int) -> int:
         """Return the tokens of a part that the reader's window has room for."""
+        document = self._documents[0]
         generation = self._generation.replace(max_new_tokens=new_tokens)
         conversation = self._reader.converse(asked, [document], generation)
         return self._reader.room(conversation, new_tokens)
@@ -157,9 +194,11 @@ class PartReader:
         """Return the first token of the part's own chunk."""
         return int(self._documents[part.document].forest.start[part.node])
 
-    def _key(self, part: Part, asked: Asked) -> bytes:
+    def _key(self, part: Part, asked: Asked, new_tokens: int, kind: bytes) -> bytes:
         """Name the answer by all that it depends on: reader, question, and the part's own text."""
         document = self._documents[part.document]
         said = [piece for _, pieces in asked.turns for piece in pieces if isinstance(piece, str)]
-        given = (self._identity, said, document.text_of(part.start, part.end))
-        return hashlib.sha256(repr(given).encode("utf-8", "surrogatepass")).digest()
+        own = self._generation
+        how = (new_tokens, own.repetition_penalty, own.list_penalty, own.refusal_margin)
+        given = (self._identity, how, said, document.text_of(part.start, part.end))
+        return kind + hashlib.sha256(repr(given).encode("utf-8", "surrogatepass")).digest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from sharedllm.config import TreeConfig
 from sharedllm.encoding.document import Document
@@ -29,10 +30,28 @@ def names_in(question: str) -> list[str]:
     return list(found)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chosen:
+    """The part of the documents that a question reads.
+
+    Attributes
+    ----------
+    documents : list of Document
+    titles : list of str
+        The name of each for an answer.
+    remark : str
+        Says which sections the question names that are not there; empty if all are.
+    """
+
+    documents: list[Document]
+    titles: list[str]
+    remark: str = ""
+
+
 def read_of(
     documents: Sequence[Document], question: str, section: str | None, tree: TreeConfig
-) -> tuple[list[Document], list[str]]:
-    """Return what a question reads of `documents`, and the name of each for an answer.
+) -> Chosen:
+    """Return what a question reads of `documents`.
 
     Parameters
     ----------
@@ -44,14 +63,25 @@ def read_of(
     SectionError
         If no document has `section`.
     """
+    remark = ""
     if section is not None:
         found = in_sections(documents, section, tree)
     else:
-        named = names_in(question)
-        found = [part for name in named for one in documents for part in parts_in(one, name, tree)]
+        held = {
+            name: [part for one in documents for part in parts_in(one, name, tree)]
+            for name in names_in(question)
+        }
+        found = [part for parts in held.values() for part in parts]
+        absent = [name for name, parts in held.items() if not parts]
+        if absent:
+            remark = f"No {' and no '.join(absent)} was found"
+            remark += "." if found else "; all of the text was read."
     if not found:
-        return list(documents), [one.title for one in documents]
-    return found, [_name(part, several=len(documents) > 1) for part in found]
+        titles = [one.title for one in documents]
+        return Chosen(documents=list(documents), titles=titles, remark=remark)
+    several = len(documents) > 1
+    titles = [_name(part, several=several) for part in found]
+    return Chosen(documents=found, titles=titles, remark=remark)
 
 
 def _name(part: Document, *, several: bool) -> str:

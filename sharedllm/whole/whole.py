@@ -34,6 +34,7 @@ from sharedllm.text.words import parts as word_parts
 from sharedllm.text.words import words
 from sharedllm.whole.comparing import Fact, decided, fact_of, leaf_at
 from sharedllm.whole.differences import MOST, differences
+from sharedllm.whole.kinds import of_kind
 from sharedllm.whole.merging import Thing, names_of, things_of
 from sharedllm.whole.notes import (
     NOTE_TOKENS,
@@ -44,6 +45,7 @@ from sharedllm.whole.notes import (
     note_question,
     shared,
     statements_of,
+    unrepeated,
 )
 from sharedllm.whole.parts import SURE, Part, near, parts_of, within
 from sharedllm.whole.reading import PartReader, Said
@@ -62,10 +64,10 @@ NAMES_TOKENS = 64
 SUMMARY_TOKENS = 256  # of a final text, where its length is not given
 DRY = 32  # parts in a row, the best first, after which no other part is taken to name anything
 NEAREST = 3.0  # behind the best part, within which one that names nothing is read again
-FEWEST_NOTES, FINEST = 8, 2  # notes of a short document; the level of what they are taken of
 JOINED = 1024  # tokens of notes that are joined at once, at most
 EVENT = 0.75  # share of an event's words that a sentence which tells it holds
 MOST_PLACES = 3  # of a thing that are cited
+NOT_COMPARED = "This model does not compare texts. What is said:"
 
 Score = Callable[[str], Sequence[Scores]]
 
@@ -106,6 +108,7 @@ class Whole(Iterator[str]):
     scope : what it asks for
     score : scores all nodes of `documents` for a query
     titles : what each of `documents` is called in an answer
+    remark : ends the answer
     new_tokens : of the final text, at most
     progress : True for a progress bar, or a function of (parts done, parts in all)
 
@@ -125,6 +128,7 @@ class Whole(Iterator[str]):
         score: Score,
         *,
         titles: Sequence[str],
+        remark: str,
         reader: Reader,
         encoder: DocumentEncoder,
         search: SearchConfig,
@@ -152,17 +156,19 @@ class Whole(Iterator[str]):
         self._text, self._cut, self._left = "", False, 0
         self._scores: Sequence[Scores] = ()
         ways = {"list": self._list, "count": self._count, "comparison": self._comparison}
-        self._pieces = self._closing(ways.get(scope.kind, self._summary)())
+        self._pieces = self._closing(ways.get(scope.kind, self._summary)(), remark)
 
     def __next__(self) -> str:
         piece = next(self._pieces)
         self._text += piece
         return piece
 
-    def _closing(self, pieces: Iterator[str]) -> Iterator[str]:
-        """Take the progress bar away however the reading ends."""
+    def _closing(self, pieces: Iterator[str], remark: str) -> Iterator[str]:
+        """Take the progress bar away however the reading ends; add `remark` when it does."""
         with self._bars:
             yield from pieces
+        if remark:
+            yield f"\n\n{remark}"
 
     @property
     def result(self) -> Read:
@@ -203,9 +209,11 @@ class Whole(Iterator[str]):
     def _named(self, question: str, things: list[Thing]) -> Iterator[str]:
         """Read the parts near the question, and collect what they name into `things`."""
         asked = Asked(turns=(("user", (question,)),), query=question, plain=True)
-        level = self._level(asked, SHORT if self._reader.judges else None, NAMES_TOKENS)
+        most = SHORT if self._reader.judges else None
+        level = self._parts.level(asked, most, NAMES_TOKENS, self._reach)
         self._scores = self._score(question)
-        parts = parts_of(self._documents, self._scores, level, self._reach)
+        levels = [level] * len(self._documents)
+        parts = parts_of(self._documents, self._scores, levels, self._reach)
         if self._search.scorer == SCORER and names_of(question):
             parts = near(parts)
         parts = self._limited(parts, by_score=True)
@@ -220,10 +228,11 @@ class Whole(Iterator[str]):
             if dry >= DRY and ranked:
                 break
         again = self._unanswered(parts, said, question)
-        for batch in self._parts.ask(again, asked, new_tokens=NAMES_TOKENS, abstains=False):
+        for batch in self._parts.ask(again, asked, new_tokens=NAMES_TOKENS):
             said += [one for one in batch if one.text]
             yield ""
-        things += things_of(said, self._documents, question)
+        found = things_of(said, self._documents, question)
+        things += of_kind(found, self._documents, question)
 
     def _unanswered(self, parts: Sequence[Part], said: Sequence[Said], question: str) -> list[Part]:
         """Return the best sentences of those parts that should name something, and did not.
@@ -279,9 +288,10 @@ class Whole(Iterator[str]):
 
     # -- summaries -----------------------------------------------------------------------------
 
-    def _summary(self) -> Iterator[str]:
+    def _summary(self, lead: str = "") -> Iterator[str]:
         notes: list[list[Note]] = []
         yield from self._notes(notes)
+        yield lead
         several = sum(map(bool, notes)) > 1
         room = self._generation.max_new_tokens // max(1, sum(map(bool, notes)))
         wrote = False
@@ -297,14 +307,9 @@ class Whole(Iterator[str]):
 
     def _notes(self, notes: list[list[Note]]) -> Iterator[str]:
         """Read all chunks once; fill `notes` with those of each document, in its order."""
-        asked = note_question()
-        level = self._level(asked, None, NOTE_TOKENS)
-        if self._reader.judges:
-            chunks = sum(len(document.forest.roots) for document in self._documents)
-            level = max(level, min(FINEST, math.ceil(math.log2(max(1, FEWEST_NOTES / chunks)))))
-        parts = self._limited(parts_of(self._documents, None, level, self._reach), by_score=False)
+        parts = self._limited(self._parts.to_note(self._reach), by_score=False)
         said = []
-        for batch in self._parts.ask(parts, asked, new_tokens=NOTE_TOKENS, abstains=False):
+        for batch in self._parts.note(parts):
             said += batch
             yield ""
         said.sort(key=lambda one: (one.part.document, one.part.start))
@@ -323,8 +328,9 @@ class Whole(Iterator[str]):
         its text is made of their statements, the first ones first, spread over the document.
         """
         if self._reader.judges:
-            told = [statement for note in notes for statement in note.statements]
-            kept = in_turn([note.statements for note in notes], room, self._sizes(told))
+            told = unrepeated(notes)
+            sizes = self._sizes([statement for own in told for statement in own])
+            kept = in_turn(told, room, sizes)
             for note in kept:
                 self._trace(note.text, [note])
             yield " ".join(note.text for note in kept)
@@ -435,7 +441,7 @@ class Whole(Iterator[str]):
         if told is not None:
             yield told
         elif self._reader.judges or len(self._documents) < 2:
-            yield from self._summary()
+            yield from self._summary(f"{NOT_COMPARED}\n\n" if self._reader.judges else "")
         else:
             notes: list[list[Note]] = []
             yield from self._notes(notes)
@@ -471,16 +477,6 @@ class Whole(Iterator[str]):
     @property
     def _reach(self) -> int:
         return self._search.sentences
-
-    def _level(self, asked: Asked, most: int | None, new_tokens: int) -> int:
-        """Return the level of the largest nodes of at most `most` tokens that fit the window."""
-        tree = self._encoder.tree
-        room = self._parts.room(asked, self._documents[0], new_tokens) - 2 * self._reach
-        limit = min(room, most or tree.chunk)
-        for level in range(tree.height + 1):
-            if -(-tree.chunk >> level) <= limit:
-                return level
-        return tree.height
 
     def _limited(self, parts: list[Part], *, by_score: bool) -> list[Part]:
         kept = within(parts, self._search.max_chunks, by_score=by_score)

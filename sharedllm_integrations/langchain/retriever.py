@@ -39,6 +39,7 @@ from sharedllm_integrations.memories import (
     open_to_read,
     put,
     require_count,
+    writer_for,
 )
 from sharedllm_integrations.references import Scope, neutral
 from sharedllm_integrations.requests import GivenText
@@ -78,6 +79,8 @@ class TreeMemoryRetriever(Reopened, DocumentIndex):
         process; other models then read the marks, too
     tenant : of the references
     llm : a SharedLLM that is loaded already, for a memory that is made here
+    notes : ``upsert`` takes a note of each chunk, too, by `llm` or the memory's model: a first
+        summary by the same model then needs no more reading
 
     Raises
     ------
@@ -97,6 +100,7 @@ class TreeMemoryRetriever(Reopened, DocumentIndex):
     references: bool = False
     tenant: str = ""
     llm: ModelField = Field(default=None, exclude=True, repr=False)
+    notes: bool = False
 
     @cached_property
     def _memory(self) -> TreeMemory:
@@ -183,8 +187,9 @@ class TreeMemoryRetriever(Reopened, DocumentIndex):
         _require_nothing("upsert", kwargs)
         failed = [item.id or "" for item in items if not item.page_content.strip()]
         documents = [to_memory(item) for item in items if item.page_content.strip()]
+        writer = self.notes and documents and writer_for(self._memory, self.llm)
         for document in documents:
-            put(self._memory, document)
+            put(self._memory, document, notes=writer or False)
         return UpsertResponse(succeeded=[one.id for one in documents], failed=failed)
 
     @checked(error=SetupError)

@@ -38,6 +38,7 @@ class TreeMemoryVectorStore(VectorStore):
         long as the process
     filter : metadata filter, as ``TreeMemory.search`` takes it
     llm : a SharedLLM that is loaded already, for a memory that is made here
+    notes : take notes of what is added, as in :class:`TreeMemoryRetriever`
 
     Raises
     ------
@@ -49,9 +50,14 @@ class TreeMemoryVectorStore(VectorStore):
 
     @checked(error=SetupError)
     def __init__(
-        self, memory: Any = None, *, filter: Mapping[str, Any] | None = None, llm: Any = None
+        self,
+        memory: Any = None,
+        *,
+        filter: Mapping[str, Any] | None = None,
+        llm: Any = None,
+        notes: bool = False,
     ) -> None:
-        self._retriever = TreeMemoryRetriever(memory=memory, filter=filter, llm=llm)
+        self._retriever = TreeMemoryRetriever(memory=memory, filter=filter, llm=llm, notes=notes)
 
     @property
     def memory(self) -> TreeMemory:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from llama_index.core import Settings
 from llama_index.core.chat_engine import (
@@ -54,7 +54,7 @@ from sharedllm_integrations.memories import MEMORY_FILE, open_given, portable, p
 from sharedllm_integrations.worker import in_thread
 
 if TYPE_CHECKING:
-    from sharedllm import TreeMemory
+    from sharedllm import SharedLLM, TreeMemory
 
 RETRIEVER = ("similarity_top_k", "filters", "section", "returns", "references", "verbose")
 MODES = ("context", "condense_plus_context", "condense_question", "simple")
@@ -105,6 +105,8 @@ class TreeMemoryIndex:
         its ``persist`` writes the index as well
     index_struct : what LlamaIndex's ``load_index_from_storage`` has found in it
     transformations : steps that nodes go through first; a splitter makes every part a document
+    notes : take a note of each chunk of what is read here, too, for summaries by the same `llm`,
+        which has to be a LlamaIndexSharedLLM
     others : what LlamaIndex's indices take; refused where it would mean something else here
 
     Raises
@@ -126,6 +128,7 @@ class TreeMemoryIndex:
         storage_context: StorageContext | None = None,
         index_struct: TreeMemoryStruct | None = None,
         transformations: Sequence[TransformComponent] | None = None,
+        notes: bool = False,
         show_progress: bool = False,
         **others: Any,
     ) -> None:
@@ -153,7 +156,7 @@ class TreeMemoryIndex:
         self._storage.index_store.add_index_struct(self.index_struct)
         store = TreeMemoryVectorStore(memory=self.memory, tenant=self.tenant)
         self._storage.add_vector_store(store, "default")
-        self._transformations = list(transformations or ())
+        self._transformations, self._notes = list(transformations or ()), notes
         self._add(nodes or (), show_progress=show_progress)
 
     @property
@@ -177,6 +180,7 @@ class TreeMemoryIndex:
         memory: Any = None,
         tenant: str | None = None,
         transformations: Sequence[TransformComponent] | None = None,
+        notes: bool = False,
         show_progress: bool = False,
         **others: Any,
     ) -> TreeMemoryIndex:
@@ -198,6 +202,7 @@ class TreeMemoryIndex:
             tenant=tenant,
             storage_context=storage_context,
             transformations=transformations,
+            notes=notes,
             show_progress=show_progress,
             **others,
         )
@@ -291,11 +296,12 @@ class TreeMemoryIndex:
             "llm": self._llm,
             "tenant": self.tenant,
             "index_id": self.index_id,
+            "notes": self._notes,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         struct = TreeMemoryStruct(index_id=state["index_id"])
-        own = {"llm": state["llm"], "tenant": state["tenant"]}
+        own = {name: state[name] for name in ("llm", "tenant", "notes")}
         TreeMemoryIndex.__init__(self, state["memory"], index_struct=struct, **own)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TreeMemoryIndex:
@@ -311,7 +317,29 @@ class TreeMemoryIndex:
         if self._transformations and given:
             given = run_transformations(given, self._transformations, show_progress=show_progress)
         if given:
-            self.memory.add([to_memory(one) for one in given], progress=show_progress or None)
+            self.memory.add(
+                [to_memory(one) for one in given],
+                notes=self._writer(),
+                progress=show_progress or None,
+            )
+
+    def _writer(self) -> SharedLLM | Literal[False]:
+        """Give what takes notes; False where none are wanted.
+
+        Raises
+        ------
+        SetupError
+            If the model that answers is not ours.
+        """
+        if not self._notes:
+            return False
+        model = core_of(self.llm)
+        if model is None:
+            raise SetupError(
+                f"notes is True, and {type(self.llm).__name__} answers, which reads no notes: give "
+                "llm=LlamaIndexSharedLLM(), or leave notes out"
+            )
+        return model
 
     @checked(error=SetupError)
     def insert(self, document: BaseNode, **insert_kwargs: Any) -> None:
@@ -325,7 +353,7 @@ class TreeMemoryIndex:
         if self._transformations:
             self._add([document])
         else:
-            self.memory.add(to_memory(document))
+            self.memory.add(to_memory(document), notes=self._writer())
 
     @checked(error=SetupError)
     def insert_nodes(self, nodes: Sequence[BaseNode], **insert_kwargs: Any) -> None:
@@ -336,7 +364,8 @@ class TreeMemoryIndex:
         DocumentError
             Of the core, if one is there under the same id with another content.
         """
-        self.memory.add([to_memory(one) for one in nodes if _has_text(one)])
+        given = [to_memory(one) for one in nodes if _has_text(one)]
+        self.memory.add(given, notes=self._writer())
 
     @checked(error=SetupError)
     def update_ref_doc(self, document: BaseNode, **update_kwargs: Any) -> None:
@@ -350,7 +379,7 @@ class TreeMemoryIndex:
         if self._transformations and delete_with_parts(self.memory, document.node_id):
             self._add([document])
         else:
-            self.memory.update(to_memory(document))
+            self.memory.update(to_memory(document), notes=self._writer())
 
     @checked(error=SetupError)
     def delete_ref_doc(
@@ -399,7 +428,8 @@ class TreeMemoryIndex:
                 "documents are read whole, or use update_ref_doc() for what has changed"
             )
         given = [to_memory(one) if _has_text(one) else None for one in documents]
-        return [one is not None and put(self.memory, one) for one in given]
+        writer = self._writer()
+        return [one is not None and put(self.memory, one, notes=writer) for one in given]
 
     refresh_ref_docs = refresh  # LlamaIndex's name
 

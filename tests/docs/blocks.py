@@ -10,6 +10,11 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import typer
+
+from sharedllm.cli.main import app
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -20,7 +25,7 @@ PAGES = [
     *(p for p in sorted((ROOT / "docs").rglob("*.md")) if p.name != "experiments.md"),
 ]
 BLOCK = re.compile(
-    r"^(?:<!-- not run: (?P<reason>.+) -->\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$",
+    r"^(?:<!-- not run: (?P<reason>[^\n]+) -->\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
 INLINE = re.compile(r"`((?:sharedllm|python -m|accelerate|make) [^`]+)`")
@@ -74,3 +79,14 @@ def commands() -> Iterator[tuple[str, list[str]]]:
         for match in INLINE.finditer(BLOCK.sub("", text)):
             if "..." not in match[1] and "|" not in match[1]:
                 yield name(page), shlex.split(match[1].replace("\n", " "))
+
+
+def parsed(words: list[str]) -> None:
+    """Parse a command line as the program does, without running it."""
+    command: Any = typer.main.get_command(app)
+    context = None
+    while words and words[0] in getattr(command, "commands", {}):
+        context = typer.Context(command, parent=context, info_name=command.name)
+        command, words = command.commands[words[0]], words[1:]
+    if words:  # a command's name alone, as in "sharedllm train", needs nothing
+        command.make_context(command.name, words, parent=context)

@@ -17,13 +17,12 @@ from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 
 from sharedllm import MemoryDocument, SharedLLM, TreeMemory, registry, shared_llm
-from sharedllm.cli.main import app
 from sharedllm.encoding import document_encoder
 from sharedllm.encoding.document_encoder import DocumentEncoder
 from sharedllm.memory import resolve
 from sharedllm.training.train_config import read_config
 from sharedllm_integrations.references import KEY_VARIABLE
-from tests.docs.blocks import PAGES, ROOT, Block, blocks, commands, name
+from tests.docs.blocks import PAGES, ROOT, Block, blocks, commands, name, parsed
 from tests.models import shared
 from tests.texts import FERRY, STORY
 
@@ -169,17 +168,6 @@ def test_options_exist(words: list[str]) -> None:
 def test_other_options_are_refused(words: list[str]) -> None:
     with pytest.raises(typer.TyperException):
         parsed(words)
-
-
-def parsed(words: list[str]) -> None:
-    """Parse a command line as the program does, without running it."""
-    command: Any = typer.main.get_command(app)
-    context = None
-    while words and words[0] in getattr(command, "commands", {}):
-        context = typer.Context(command, parent=context, info_name=command.name)
-        command, words = command.commands[words[0]], words[1:]
-    if words:  # a command's name alone, as in "sharedllm train", needs nothing
-        command.make_context(command.name, words, parent=context)
 
 
 @pytest.mark.parametrize("words", _run("python") + _run("accelerate"))

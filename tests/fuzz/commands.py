@@ -57,6 +57,7 @@ def good(model: Path) -> dict[str, list[str]]:
     memory = ["--memory", "memory"]
     return {
         "ask": ["story.txt", "-q", "Who?", *named, "--max-new-tokens", "1", "--budget", "2000"],
+        "chat": ["story.txt", *named, "--max-new-tokens", "1", "--budget", "2000"],
         "index": ["story.txt", *memory, *named],
         "docs": memory,
         "models": [],
@@ -67,6 +68,8 @@ def good(model: Path) -> dict[str, list[str]]:
         "eval needle": ["--filler", "rows.jsonl", "--lengths", "1500", *evaluated],
         "eval qa": ["--data", "rows.jsonl", "--max-new-tokens", "1", *evaluated],
         "train": ["--config", "run.toml"],
+        "serve": [*memory, *named, "--port", "0"],  # the test ends it once it has started
+        "serve-key": ["acme", "--keys", "keys.json"],
         "train-search": ["--config", "run.toml", "--adapter", "run"],
     }
 

@@ -131,6 +131,28 @@ def test_a_stream_that_is_dropped_frees_its_rows(llm: SharedLLM) -> None:
     assert llm.reader.decoder._shared._taken == 0
 
 
+def test_a_stream_may_be_closed_within_a_pass(
+    llm: SharedLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a collection of garbage does, in the thread that runs the pass."""
+    document, options = llm.remember(STORY), {"max_new_tokens": 8, "budget": 48}
+    expected = alone().answer("Why?", alone().remember(STORY), **options).text
+    dropped = [iter(llm.stream("Who?", document, **options))]
+    next(dropped[0])
+    shared_steps = llm.reader.decoder._shared
+    table = shared_steps._tables[True]
+    step = table.step
+
+    def collecting(seats: Sequence[Seat]) -> None:
+        dropped.clear()
+        step(seats)
+
+    monkeypatch.setattr(table, "step", collecting)
+    assert llm.answer("Why?", document, **options).text == expected
+    assert not dropped
+    assert shared_steps._taken == 0
+
+
 def test_two_streams_of_one_thread_take_turns(llm: SharedLLM) -> None:
     document, options = llm.remember(STORY), {"max_new_tokens": 10, "budget": 48}
     expected = [alone().answer(q, alone().remember(STORY), **options).text for q in QUESTIONS[:2]]

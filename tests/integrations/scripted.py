@@ -47,7 +47,7 @@ class _Script(Iterator[str]):
     """The pieces of an answer."""
 
     def __init__(self, answer: Answer) -> None:
-        self.answer = answer
+        self.answer, self.citations = answer, answer.citations
         self._pieces = iter([answer.text[at : at + 3] for at in range(0, len(answer.text), 3)])
 
     def __next__(self) -> str:

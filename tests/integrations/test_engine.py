@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 from sharedllm import SharedLLM, TreeMemory
 from sharedllm_integrations.engine import CancelledRequest, Engine, Run, _queue
 from sharedllm_integrations.errors import AnswerTimeoutError, SetupError
-from sharedllm_integrations.requests import Request
+from sharedllm_integrations.requests import GivenText, Request
 from sharedllm_integrations.settings import AnswerFields
 from sharedllm_integrations.tree_cache import process_cache
 from tests.integrations.asking import ask, said
@@ -55,6 +56,21 @@ def test_threads_share_one_model(llm: SharedLLM) -> None:
     assert together == alone
 
 
+def test_a_run_that_is_dropped_gives_the_model_back_at_once(llm: SharedLLM) -> None:
+    """Without a collection: a server would hold a place in the batch for a client that left."""
+    gc.disable()
+    try:
+        run = Engine(AnswerFields(llm=llm, search={"max_new_tokens": 200})).start(
+            Request(messages=[said("Hello")])
+        )
+        next(run)
+        assert llm.encoder.lock._questions == 1
+        del run
+        assert llm.encoder.lock._questions == 0
+    finally:
+        gc.enable()
+
+
 def test_an_answer_that_takes_too_long(llm: SharedLLM) -> None:
     with pytest.raises(AnswerTimeoutError, match=r"after 1e-05 s; raise timeout"):
         ask(llm, "Hello", timeout=0.00001)
@@ -72,6 +88,31 @@ def test_a_cancelled_request_stops(llm: SharedLLM) -> None:
     next(run)
     cancelled.set()
     assert len(list(_until_cancelled(run))) == 0
+
+
+def test_the_reading_of_a_document_ends_with_its_time_or_its_request(
+    llm: SharedLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llm.encoder.lower, "batch_tokens", 64)
+    process_cache().clear()
+    given = GivenText(text=STORY * 9)
+    with pytest.raises(AnswerTimeoutError, match="not complete after"):
+        ask(llm, said(given, "\n\nWho lit the lamp?"), timeout=1e-5)
+    cancelled, passes = threading.Event(), []
+    run = llm.encoder.lower._run
+
+    def counted(*args: Any) -> Any:
+        passes.append(1)
+        if len(passes) == 3:
+            cancelled.set()
+        return run(*args)
+
+    monkeypatch.setattr(llm.encoder.lower, "_run", counted)
+    messages = [said(given, "\n\nWho lit the lamp?")]
+    with pytest.raises(CancelledRequest):
+        Engine(AnswerFields(llm=llm)).start(Request(messages=messages, cancelled=cancelled))
+    assert len(passes) == 3
+    assert len(process_cache()) == 0
 
 
 def _until_cancelled(run: Run) -> Any:

@@ -30,7 +30,7 @@ import psutil
 
 from sharedllm import MemoryDocument, SharedLLM, TreeMemory
 from sharedllm.errors import DocumentError, SharedLLMError
-from sharedllm.memory import tables
+from sharedllm.memory import notes, records
 from tests.conftest import DOCUMENTS, WIDE
 from tests.models import shared
 
@@ -78,7 +78,7 @@ def fill(memory: TreeMemory) -> None:
     memory.add(MemoryDocument(id="gone", text="Nobody lives on the reef any more."))
     memory.delete("gone")
     with memory._database.write() as connection:
-        tables.put_notes(connection, 1, {b"key" * 8: "It is about a lamp."})
+        notes.put_notes(connection, 1, {b"key" * 8: "It is about a lamp."})
 
 
 def opened(folder: Path, llm: SharedLLM) -> TreeMemory:
@@ -184,7 +184,7 @@ def _forged(table: str, row: dict[str, Any], column: str, value: Any) -> Callabl
     values = [own[name] for name in own if name not in left_out]
     steps = [change(table, row, column, value)]
     if "checksum" in own:
-        steps.append(change(table, own, "checksum", tables.checksum(*values)))
+        steps.append(change(table, own, "checksum", records.checksum(*values)))
     return lambda folder: [step(folder) for step in steps] and None
 
 

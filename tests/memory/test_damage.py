@@ -23,7 +23,7 @@ from sharedllm.errors import (
 )
 from sharedllm.memory import maintenance
 from sharedllm.memory.maintenance import _words
-from sharedllm.memory.tables import checksum
+from sharedllm.memory.records import checksum
 from sharedllm.text.words import searchable
 from tests.conftest import DOCUMENTS, Make
 from tests.memory import attacks

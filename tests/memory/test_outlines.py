@@ -10,7 +10,7 @@ import pytest
 
 from sharedllm import MemoryDocument, SectionError, SharedLLM, TreeMemory
 from sharedllm.errors import ConfigError, DocumentError, TreeMemoryDamagedError
-from sharedllm.memory import tables
+from sharedllm.memory import records
 from tests.conftest import DOCUMENTS, Make
 from tests.texts import BOOK, FERRY, STORY
 
@@ -180,7 +180,7 @@ def test_an_outline_that_lies_is_refused(books: TreeMemory, make: Make) -> None:
         with books._database.write() as connection:
             connection.execute(
                 "UPDATE outlines SET sections = ?, checksum = ? WHERE document = 4",
-                (rows, tables.checksum(*values)),
+                (rows, records.checksum(*values)),
             )
         for use in (lambda: books.outline("book"), lambda: books.search("x", section="chapter 1")):
             with pytest.raises(TreeMemoryDamagedError, match="outline of document 'book'"):

@@ -27,7 +27,7 @@ from sharedllm.errors import (
     TreeMemoryFormatError,
     TreeMemoryMismatchError,
 )
-from sharedllm.memory import prefilter, tables
+from sharedllm.memory import prefilter, records
 from sharedllm.memory.prefilter import by_words
 from tests.conftest import DOCUMENTS, Make
 from tests.models import shared
@@ -449,7 +449,7 @@ def test_parts_of_other_models_and_codecs_are_refused(
         changed = (*row[:3], bytes(reversed(row[3])))
         connection.execute(
             "UPDATE codecs SET data = ?, checksum = ? WHERE name = ?",
-            (changed[3], tables.checksum(*changed), row[1]),
+            (changed[3], records.checksum(*changed), row[1]),
         )
     for name, other in others.items():
         with pytest.raises(TreeMemoryMismatchError, match=f"cannot be a part.*{name}"):

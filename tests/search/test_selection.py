@@ -125,6 +125,17 @@ def test_an_ample_budget_takes_every_leaf(problem: Problem, search: SearchConfig
     assert selection.left_out == 0
 
 
+@given(problem=problems(), search=searches(), most=st.integers(1, 4))
+def test_no_more_leaves_are_selected_than_may_be(
+    problem: Problem, search: SearchConfig, most: int
+) -> None:
+    search = search.replace(selection="budget", coarse="none", budget=AMPLE)
+    found = run(problem, search.replace(max_leaves=most)).nodes
+    leaves = sum(len(forest.leaves) for forest in problem.forests)
+    assert len(found) == min(most, leaves)
+    assert set(found) <= set(run(problem, search).nodes)
+
+
 @given(problem=problems(), leaves=st.sampled_from(["text", "kv"]))
 def test_path_search_is_the_papers(problem: Problem, leaves: str) -> None:
     """Section 3.2, written over spans: the better child is split on, its sibling preserved."""

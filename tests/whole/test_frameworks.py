@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from langchain_core.documents import Document as LangChainDocument
 from langchain_core.prompts import ChatPromptTemplate
 from llama_index.core import Document as LlamaIndexDocument
 from llama_index.core import SummaryIndex
+from llama_index.core.llms import MockLLM
 
 from sharedllm import MemoryDocument, SharedLLM, TreeMemory
 from sharedllm.generation.prompt import ABSENT
-from sharedllm_integrations.langchain import ChatSharedLLM
-from sharedllm_integrations.llamaindex import LlamaIndexSharedLLM
+from sharedllm_integrations.errors import SetupError
+from sharedllm_integrations.langchain import ChatSharedLLM, TreeMemoryRetriever
+from sharedllm_integrations.langchain import TreeMemoryVectorStore as LangChainStore
+from sharedllm_integrations.llamaindex import LlamaIndexSharedLLM, TreeMemoryIndex
 from tests.whole.test_whole import MEMBERS, QUESTION, club, first_sentence, name_members
 
 Make = Callable[..., SharedLLM]
+
+
+@pytest.fixture(autouse=True)
+def no_loop() -> None:
+    """LlamaIndex's synchronous calls would make an event loop and leave it open."""
+    asyncio.set_event_loop(None)
 
 
 @pytest.fixture
@@ -60,3 +71,37 @@ def test_a_summary_index_gets_it_too(saying: Make) -> None:
     engine = index.as_query_engine(llm=llm, response_mode="tree_summarize")
     found = re.findall(r"^- (.+)$", str(engine.query(QUESTION)), re.MULTILINE)
     assert sorted(found) == sorted(MEMBERS)
+
+
+def test_a_retriever_and_a_vector_store_take_notes_of_what_they_are_given(
+    saying: Make, tmp_path: Path
+) -> None:
+    llm = saying(first_sentence)
+    document = LangChainDocument(club(MEMBERS[:2]), id="one")
+    kept = TreeMemoryRetriever(memory=tmp_path / "kept", llm=llm, notes=True)
+    kept.upsert([document])
+    store = LangChainStore.from_documents([document], memory=tmp_path / "s", llm=llm, notes=True)
+    plain = TreeMemoryRetriever(memory=tmp_path / "plain", llm=llm)
+    plain.upsert([document])
+    for memory, reads in ((kept._memory, False), (store.memory, False), (plain._memory, True)):
+        found = llm.answer("Summarise the documents.", memory, max_new_tokens=60)
+        assert bool(found.usage.parts_read) is reads
+        assert "Ada Wren" in found.text
+
+
+def test_an_index_takes_notes_of_all_that_it_reads(saying: Make, tmp_path: Path) -> None:
+    llm = saying(first_sentence)
+    ours = LlamaIndexSharedLLM(llm=llm, max_tokens=60)
+    one, two, three = (
+        LlamaIndexDocument(text=club((name,)), id_=name.split()[0]) for name in MEMBERS[:3]
+    )
+    index = TreeMemoryIndex.from_documents([one], llm=ours, memory=tmp_path / "m", notes=True)
+    index.insert(two)
+    index.refresh([one, two, three])
+    index.update_ref_doc(LlamaIndexDocument(text=club(("Dov Hale",)), id_="Ada"))
+    answer = llm.answer("Summarise the documents.", index.memory, max_new_tokens=60)
+    assert answer.usage.parts_read == 0
+    assert "Dov Hale" in answer.text
+    other = TreeMemoryIndex(tmp_path / "other", nodes=[], llm=MockLLM(), notes=True)
+    with pytest.raises(SetupError, match="MockLLM answers, which reads no notes"):
+        other.insert(one)

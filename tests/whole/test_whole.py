@@ -13,6 +13,7 @@ from sharedllm.errors import ConfigError, InputError, SectionError, TreeMemoryDa
 from sharedllm.generation.prompt import ABSENT
 from sharedllm.memory import MEMORY_FILE
 from sharedllm.whole.stream import WholeStream
+from sharedllm.whole.whole import NOT_COMPARED
 
 Make = Callable[..., SharedLLM]
 FILLER = "The rain fell on the harbour and nobody spoke of it for a long while after that.\n\n"
@@ -138,6 +139,7 @@ def test_a_summary_keeps_what_the_text_bears_with_its_places(saying: Make, judge
     answer = llm.answer("Summarise the text.", document, max_new_tokens=200)
     assert answer.usage.scope == "summary"
     assert "Zog" not in answer.text or not judges
+    assert answer.text.count("Ada Wren is") == 1  # parts that share a sentence say it once
     assert "Ada Wren is a member of the Heron Society." in answer.text
     cited = {citation.text for citation in answer.citations}
     assert any("Ada Wren" in text for text in cited)
@@ -270,7 +272,14 @@ def test_a_section_that_is_not_there_is_named_with_the_nearest(saying: Make) -> 
     with pytest.raises(SectionError, match="no outline"):
         llm.answer("Summarise it all.", read(llm, FILLER * 40), section="chapter 1")
     whole = llm.answer("Summarise chapter 9.", document, max_new_tokens=200)
-    assert "Ada Wren" in whole.text  # it reads all where no such chapter is known
+    assert "Ada Wren" in whole.text  # it reads all where no such chapter is known, and says so
+    assert whole.text.endswith("\n\nNo chapter 9 was found; all of the text was read.")
+    one = llm.answer("Compare chapter 2 and 99.", document, max_new_tokens=60)
+    assert "Boris Lund" in one.text
+    assert one.text.endswith("\n\nNo chapter 99 was found.")
+    plain = llm.answer("Count the members in chapter 8 and 9.", read(llm, FILLER * 40))
+    assert plain.text.splitlines()[0] == "0"
+    assert plain.text.endswith("No chapter 8 and no chapter 9 was found; all of the text was read.")
 
 
 def test_a_memory_keeps_what_was_read_on_disk(saying: Make, tmp_path: Path) -> None:
@@ -357,6 +366,12 @@ def test_other_documents_are_compared_by_their_notes(saying: Make) -> None:
     )
     answer = llm.answer("Compare the two documents.", documents, max_new_tokens=60)
     assert answer.text == "They differ."
+    small = saying(say, judges=True)
+    told = small.answer("Compare the two documents.", documents, max_new_tokens=60).text
+    assert told.startswith(f"{NOT_COMPARED}\n\none: ")
+    assert "\n\ntwo: " in told
+    alone = small.answer("What do these documents disagree about?", documents[0]).text
+    assert alone.startswith(NOT_COMPARED)
 
 
 @pytest.mark.parametrize("scorer", ["bm25", "recency"])

@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from sharedllm import SharedLLM, SharedLLMError
 from sharedllm.generation import decoding
+from sharedllm_integrations.engine import _cleaned
 from sharedllm_integrations.errors import (
     AnswerTimeoutError,
     ContentError,
@@ -314,15 +315,15 @@ def test_roles(chat: ChatSharedLLM) -> None:
         chat.invoke([ChatMessage(role="oracle", content="Hello")])
 
 
-def test_marks_in_the_answer_are_harmless(chat: ChatSharedLLM, llm: SharedLLM) -> None:
+def test_marks_in_the_answer_are_harmless(chat: ChatSharedLLM) -> None:
     mark = str(NOWHERE)
 
     def saying(*args: Any, **kwargs: Any) -> Iterator[str]:
         yield from ("See [", "[sll", f"m:v1:{'0' * 32}]] there.")
 
-    run = chat._own_engine.start(chat._asked([HumanMessage("Hello")], None, {})[1])
-    run._stream = saying()
-    assert "".join(run) == f"See {mark} there.".replace("[[", "[(")
+    plan = chat._own_engine.plan(chat._asked([HumanMessage("Hello")], None, {})[1])
+    shown = "".join(_cleaned(saying(), plan, []))
+    assert shown == f"See {mark} there.".replace("[[", "[(")
 
 
 # -- completion ------------------------------------------------------------------------------------

@@ -1,0 +1,130 @@
+"""``sharedllm serve --memory DIR`` and ``sharedllm serve-key TENANT --keys FILE``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sharedllm.cli.options import (
+    AnsweringModel,
+    Device,
+    MemoryAdapter,
+    MemoryDtype,
+    Quantize,
+    Reader,
+    ReaderModel,
+)
+from sharedllm.cli.terminal import Screen
+
+app = typer.Typer()
+
+Root = Annotated[
+    str,
+    typer.Option(
+        "--memory",
+        metavar="DIR",
+        help="The memory to serve, made where there is none; with --keys, the folder of the "
+        "tenants, each with its memory in a folder of its name.",
+    ),
+]
+Keys = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE", help="Bearer keys, as serve-key writes them.", show_default="none"
+    ),
+]
+KeysToWrite = Annotated[
+    str, typer.Option("--keys", metavar="FILE", help="The file of keys, made where there is none.")
+]
+Host = Annotated[str, typer.Option(metavar="ADDRESS", help="Needs --keys unless a loopback one.")]
+Port = Annotated[int, typer.Option(metavar="N", help="0 takes a free one.")]
+AtOnce = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Answers that are decoded in one batch, at most.",
+        show_default="16 on a GPU, 4 on a CPU",
+    ),
+]
+MaxWaiting = Annotated[
+    int, typer.Option(metavar="N", help="Requests that may wait; more are refused with 429.")
+]
+Timeout = Annotated[float, typer.Option(metavar="S", help="Seconds that an answer may take.")]
+Otel = Annotated[
+    bool,
+    typer.Option(
+        "--otel",
+        help="Send a span of each request to $OTEL_EXPORTER_OTLP_ENDPOINT (extra otel).",
+    ),
+]
+Operator = Annotated[
+    bool, typer.Option("--operator", help="The tenant's keys may read /metrics as well.")
+]
+
+
+@app.command()
+def serve(
+    memory: Root,
+    keys: Keys = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    model: AnsweringModel = None,
+    adapter: MemoryAdapter = None,
+    reader: Reader = None,
+    reader_model: ReaderModel = None,
+    device: Device = None,
+    dtype: MemoryDtype = None,
+    quantize: Quantize = None,
+    at_once: AtOnce = None,
+    max_waiting: MaxWaiting = 32,
+    timeout: Timeout = 300.0,
+    otel: Otel = False,
+) -> None:
+    """Serve a memory to everything that speaks OpenAI's API (extra serve).
+
+    [bold]Example:[/bold]  sharedllm serve --memory memory
+    """
+    from sharedllm_integrations.serving import ServerConfig, bound_socket, load_model, run
+
+    given: dict[str, Any] = {
+        "keys": keys,
+        "model": model,
+        "reader": reader,
+        "reader_model": reader_model,
+        "device": device,
+        "dtype": dtype,
+        "quantize": quantize,
+        "otel": otel,
+        "at_once": at_once,
+    }
+    if adapter is not None:
+        given["adapter"] = None if adapter == "none" else adapter
+    config = ServerConfig.of(
+        memory=memory, host=host, port=port, max_waiting=max_waiting, timeout=timeout, **given
+    )
+    screen = Screen(silent=False)
+    with bound_socket(config) as bound:
+        with screen.busy("loading the model"):
+            llm = load_model(config)
+        address = f"http://{host}:{bound.getsockname()[1]}"
+        screen.say(
+            f"serving {memory}: the page is {address}, OpenAI's API {address}/v1 (stop with Ctrl+C)"
+        )
+        run(config, llm, bound)
+
+
+@app.command("serve-key")
+def serve_key(
+    tenant: Annotated[str, typer.Argument(metavar="TENANT", help="The tenant's name.")],
+    keys: KeysToWrite,
+    operator: Operator = False,
+) -> None:
+    """Make a bearer key for a tenant of serve, and print it; only its hash is kept.
+
+    [bold]Example:[/bold]  sharedllm serve-key acme --keys keys.json
+    """
+    from sharedllm_integrations.serving import add_key
+
+    typer.echo(add_key(Path(keys), tenant, operator=operator))
