@@ -45,6 +45,13 @@ class KeptFolder(os.PathLike[str]):
         return self.path
 
 
+def holds_memory(folder: str | os.PathLike[str]) -> bool:
+    """True where a memory stands, of one file or of parts."""
+    from sharedllm import PartedMemory
+
+    return (Path(folder) / MEMORY_FILE).exists() or PartedMemory.is_at(folder)
+
+
 def portable(memory: Any) -> Any:
     """The form of `memory` that a pickle holds."""
     from sharedllm import TreeMemory

@@ -582,7 +582,8 @@ class TreeMemory:
     def is_current(self) -> bool:
         """True while it can be used as it was opened: not closed, not rebuilt by others since."""
         try:
-            return len(self) >= 0
+            with self._database.read():
+                return True
         except TreeMemoryError:
             return False
 

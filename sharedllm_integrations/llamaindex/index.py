@@ -50,7 +50,7 @@ from sharedllm_integrations.llamaindex.vector_store import (
     delete_with_parts,
     memory_of,
 )
-from sharedllm_integrations.memories import MEMORY_FILE, open_given, portable, put, save
+from sharedllm_integrations.memories import holds_memory, open_given, portable, put, save
 from sharedllm_integrations.worker import in_thread
 
 if TYPE_CHECKING:
@@ -238,7 +238,7 @@ class TreeMemoryIndex:
             Of the core, if there is none.
         """
         inner = Path(persist_dir) / FOLDER
-        folder = inner if (inner / MEMORY_FILE).exists() else persist_dir
+        folder = inner if holds_memory(inner) else persist_dir
         return cls(open_given(folder, llm=core_of(llm)), llm=llm, tenant=tenant)
 
     @checked(error=SetupError)

@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse, Response
 from sharedllm import __version__, open_memory
 from sharedllm_integrations.engine import Engine
 from sharedllm_integrations.errors import SetupError
-from sharedllm_integrations.memories import MEMORY_FILE
+from sharedllm_integrations.memories import holds_memory
 from sharedllm_integrations.serving.answers import router as answers
 from sharedllm_integrations.serving.backend import Backend, BackendOf, OperatorOnly, TenantOf
 from sharedllm_integrations.serving.config import ServerConfig
@@ -43,7 +43,7 @@ def load_model(config: ServerConfig) -> SharedLLM:
     SharedLLMError
         Of the core, if model or memory cannot be used.
     """
-    fields, there = config.answering, (config.memory / MEMORY_FILE).exists()
+    fields, there = config.answering, holds_memory(config.memory)
     if config.keys is not None:
         if there:
             raise SetupError(

@@ -14,7 +14,7 @@ from sharedllm import MemoryDocument, PartedMemory, SharedLLM, SharedLLMError, T
 from sharedllm.errors import TreeMemoryError, TreeMemoryMismatchError
 from sharedllm_integrations import langchain, llamaindex
 from sharedllm_integrations.errors import RequestError, SetupError
-from sharedllm_integrations.memories import make_temporary, open_given, put, save
+from sharedllm_integrations.memories import holds_memory, make_temporary, open_given, put, save
 from tests.conftest import DOCUMENTS, Make
 from tests.models import TREE
 from tests.texts import FERRY, GARDEN
@@ -188,6 +188,8 @@ def test_a_memory_of_parts_is_a_memory(
     memory = PartedMemory(tmp_path / "library", 2, llm=llm)
     for document in DOCUMENTS:
         memory.add(document)
+    assert holds_memory(memory.path)
+    assert not holds_memory(tmp_path)
     retriever = langchain.TreeMemoryRetriever(memory=memory, llm=llm)
     found = retriever.invoke("Who kept the light?")
     assert {one.metadata["year"] for one in found if "year" in one.metadata}
