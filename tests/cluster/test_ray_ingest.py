@@ -40,7 +40,7 @@ def cluster() -> Iterator[Any]:
         head_node_args={**node, "include_dashboard": False},
         shutdown_at_exit=True,
     )
-    made.add_node(**node)
+    made.second = made.add_node(**node)
     ray.init(address=made.address, log_to_driver=False)
     yield made
     ray.shutdown()
@@ -181,6 +181,24 @@ def test_the_command_reads_on_ray(
     asked = ["ask", "-q", "Where is the cedar?", *where, "--max-new-tokens", "2", "--budget", "100"]
     assert main([*asked, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["away"] == []
+
+
+@pytest.mark.slow
+def test_a_killed_node_loses_nothing(
+    cluster: Any, files: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    killed: list[bool] = []
+
+    def kill(done: RayIndexed) -> None:
+        if done.added >= 8 and not killed:
+            killed.append(True)
+            cluster.remove_node(cluster.second, allow_graceful=False)
+
+    done = ingest([str(files)], tmp_path / "library", progress=kill, **options(model_folder))
+    assert killed
+    assert done.failed == {}
+    assert done.added + done.unchanged == COUNT  # what was stored, and not told, is there
+    check(tmp_path / "library", files, model_folder, tmp_path)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere.invalid:6379", "127.0.0.1:99999"])
