@@ -33,7 +33,7 @@ def asked(llm: SharedLLM, head: int, tail: int) -> Prompt:
 @pytest.mark.parametrize(("family", "mode"), MODES)
 def test_a_head_from_the_last_time_is_a_head_read_anew(family: str, mode: str) -> None:
     llm = shared(family, mode=mode, layers=2)
-    fresh = PrefixCache(llm.model)
+    fresh = PrefixCache(llm.upper.weights_state)
     for rows in ([1], [1, 2, 3]):
         llm.upper._prefix_cache = fresh
         prompts = [asked(llm, 40, tail) for tail in rows]
@@ -45,7 +45,7 @@ def test_a_head_from_the_last_time_is_a_head_read_anew(family: str, mode: str) -
 
 def test_a_head_that_is_known_costs_nothing() -> None:
     llm = shared("llama")
-    llm.upper._prefix_cache = PrefixCache(llm.model)
+    llm.upper._prefix_cache = PrefixCache(llm.upper.weights_state)
     prompt = asked(llm, 41, 1)
     anew, again = (count(lambda: llm.upper.start([prompt])) for _ in range(2))
     assert anew.linear == 3 * 14 * LAYER + 2 * OUTPUT
@@ -67,13 +67,13 @@ def test_what_changes_a_head_forgets_it(which: str) -> None:
     else:
         activate(llm.model, "reference")
     found = first(llm, [prompt])
-    llm.upper._prefix_cache = PrefixCache(llm.model)
+    llm.upper._prefix_cache = PrefixCache(llm.upper.weights_state)
     torch.testing.assert_close(found, first(llm, [prompt]), **CLOSE)
 
 
 def test_a_few_heads_are_kept() -> None:
     llm = shared("llama")
-    llm.upper._prefix_cache = PrefixCache(llm.model)
+    llm.upper._prefix_cache = PrefixCache(llm.upper.weights_state)
     for seed in range(KEPT + 3):
         llm.upper.start([asked(llm, 50 + seed, 1)])
     assert list(llm.upper._prefix_cache._kept) == [
