@@ -152,12 +152,15 @@ def _connected(address: str | None) -> Any:
         raise MissingExtraError("ray", "ray") from error
     if ray.is_initialized():
         return ray
-    own = {} if address in (None, LOCAL) else {"address": address}
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    named = bool(host) and port.isascii() and port.isdigit()
+    own = {} if address in (None, LOCAL) else {"address": address}
     try:
-        if host and port.isdigit():  # Ray itself waits for minutes
+        if named:  # Ray itself waits for minutes
             socket.create_connection((host, int(port)), timeout=REACH_S).close()
-        ray.init(log_to_driver=False, include_dashboard=False if not own else None, **own)
+        elif address not in (None, LOCAL, AUTO):
+            raise ValueError("this is no address")
+        ray.init(log_to_driver=False, include_dashboard=None if own else False, **own)
     except (OSError, ConnectionError, ValueError, OverflowError, RuntimeError) as error:
         raise ConfigError(
             f"there is no Ray cluster at {shown(address)}: {str(error).splitlines()[0]}; give "

@@ -201,7 +201,20 @@ def test_a_killed_node_loses_nothing(
     check(tmp_path / "library", files, model_folder, tmp_path)
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere.invalid:6379", "127.0.0.1:99999"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1:1",
+        "nowhere.invalid:6379",
+        "127.0.0.1:99999",
+        "",
+        "-1",
+        "x",
+        ":1",
+        "a:b",
+        "é:\u0661",
+    ],
+)
 def test_no_cluster_is_one_line(tmp_path: Path, address: str) -> None:
     pytest.importorskip("ray")
     with pytest.raises(ConfigError, match="no Ray cluster at"):
