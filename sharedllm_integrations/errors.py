@@ -73,6 +73,6 @@ class MissingFrameworkError(IntegrationError, ImportError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(
-            f"this adapter needs {package!r}, which is not installed; "
+            f"this needs {package!r}, which is not installed; "
             f"install it with: pip install 'sharedllm[{extra}]'"
         )

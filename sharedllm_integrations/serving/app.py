@@ -39,7 +39,7 @@ def load_model(config: ServerConfig) -> SharedLLM:
     Raises
     ------
     SetupError
-        If the folder of the tenants is a memory itself.
+        If the folder of the tenants is a memory itself, or cannot be made.
     SharedLLMError
         Of the core, if model or memory cannot be used.
     """
@@ -50,9 +50,19 @@ def load_model(config: ServerConfig) -> SharedLLM:
                 f"{str(config.memory)!r} is a memory; with keys it must be the folder of the "
                 "tenants: move the memory into it, under the name of its tenant"
             )
+        try:
+            config.memory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SetupError(
+                f"memory is {str(config.memory)!r}, which cannot be a folder of tenants: "
+                f"{error.strerror or error}; name another path"
+            ) from error
         return Engine(fields).llm
     if not there:
-        return Engine(fields).llm
+        llm = Engine(fields).llm
+        # made now: a path that cannot be a memory is refused before the server starts
+        open_memory(config.memory.absolute(), llm=llm, create=True)
+        return llm
     return Engine(fields, memory=open_memory(config.memory.absolute())).llm
 
 

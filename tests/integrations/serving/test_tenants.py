@@ -114,6 +114,24 @@ def test_a_memory_is_no_folder_of_tenants(filled: Path, tmp_path: Path, llm: Sha
         load_model(ServerConfig.of(memory=filled, keys=tmp_path / "keys.json"))
 
 
+@pytest.mark.parametrize("keys", [False, True])
+def test_a_file_is_no_folder_to_serve(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], keys: bool
+) -> None:
+    """Refused in one line before the server starts, also where the folder above is a file."""
+    file, given = tmp_path / "file.txt", []
+    file.write_text("text")
+    if keys:
+        add_key(tmp_path / "keys.json", "a")
+        given = ["--keys", str(tmp_path / "keys.json")]
+    for memory in (file, file / "below"):
+        assert main(["serve", "--memory", str(memory), "--port", "0", *given]) == 2
+        told = capsys.readouterr().err
+        assert "Traceback" not in told
+        assert str(memory) in told
+    assert file.read_text() == "text"
+
+
 def test_the_command_line_makes_keys(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "keys.json"
     assert main(["serve-key", "acme", "--keys", str(path)]) == 0
