@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from sharedllm.arguments import checked, path_problem, shown
 from sharedllm.cluster.sources import Row, document_of, found_in, parsed
@@ -18,6 +19,7 @@ from sharedllm.errors import ConfigError, DocumentError, InputError, MissingExtr
 from sharedllm.memory.documents import MemoryDocument
 from sharedllm.memory.files import Search, id_of_file, marks_of_file, own_marks
 from sharedllm.memory.parted_memory import PartedMemory
+from sharedllm.memory.parts_list import locked
 from sharedllm.memory.tree_memory import TreeMemory
 
 if TYPE_CHECKING:
@@ -344,24 +346,17 @@ def _told(row: Mapping[str, Any], outcome: str, error: str = "", tokens: int = 0
     return {**told, "tokens": tokens, "process": os.getpid()}
 
 
-def _claimed(memory: PartedMemory) -> tuple[Path, IO[str]]:
+def _claimed(memory: PartedMemory) -> tuple[Path, sqlite3.Connection | None]:
     """The first part that no other process has claimed, and what holds the claim.
 
     The system gives a claim up when its process ends, however it ends. Where there are fewer parts
     than processes, which an actor that dies slowly may cause, two write to the first in turn.
     """
-    import fcntl
-
-    opened = []
     for part in memory.parts:
-        file = (memory.path / f".{part.name}.claim").open("w")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            opened.append(file)
-            continue
-        return part, file
-    return memory.parts[0], opened[0]
+        claim = locked(memory.path / f".{part.name}.claim", 0)
+        if claim is not None:
+            return part, claim
+    return memory.parts[0], None
 
 
 def _count(out: RayIndexed, row: Mapping[str, Any], seconds: float) -> None:

@@ -35,7 +35,15 @@ from sharedllm.memory.owners import (
     stretches,
 )
 from sharedllm.memory.parts_fit import codec_hash, doubled, make_parts, require_alike, require_once
-from sharedllm.memory.parts_list import MOST_PARTS, PartsList, is_parted, part_name, part_paths
+from sharedllm.memory.parts_list import (
+    MOST_PARTS,
+    PartsList,
+    changing,
+    is_parted,
+    part_name,
+    part_paths,
+    state_of_list,
+)
 from sharedllm.memory.prefilter import is_large
 from sharedllm.memory.retrieval import FoundDocuments, Retrieval
 from sharedllm.memory.tree_memory import (
@@ -136,6 +144,7 @@ class PartedMemory(TreeMemory):
     @property
     def parts(self) -> tuple[Path, ...]:
         """The folders of all parts, also of those that are away."""
+        self._follow_list()
         return tuple(self._list.folders(self.path))
 
     @property
@@ -153,7 +162,8 @@ class PartedMemory(TreeMemory):
             As when the memory is made; the list stays as it is.
         """
         given = part_paths([parts] if isinstance(parts, str | os.PathLike) else parts)
-        with self._lock:
+        with self._lock, changing(self.path, self._busy_s):
+            self._read_list()
             there = self._all("add parts to it")
             new = [TreeMemory(one, create=False, busy_s=self._busy_s) for one in given]
             try:
@@ -174,7 +184,7 @@ class PartedMemory(TreeMemory):
         InputError
             If it is not on the list, or is the only part.
         """
-        with self._lock:
+        with self._lock, changing(self.path, self._busy_s):
             self._read_list()
             wanted = {os.path.realpath(part), os.path.realpath(self.path / part)}
             left = [
@@ -199,11 +209,7 @@ class PartedMemory(TreeMemory):
         self, parts: int | Sequence[str | os.PathLike[str]], settings: Mapping[str, str]
     ) -> None:
         """Write the list of a new memory of parts, whose parts are made here or are there."""
-        if file_of(self.path) != (0, 0):
-            raise TreeMemoryError(
-                f"there is a memory in {str(self.path)!r} already; open it without parts, or name "
-                "another folder"
-            )
+        self._require_free()
         if isinstance(parts, int):
             require_int("parts", parts, least=1)
             if parts > MOST_PARTS:
@@ -227,11 +233,25 @@ class PartedMemory(TreeMemory):
                 memory.close()
         self.path.mkdir(parents=True, exist_ok=True)
         names = tuple(part_name(one, self.path) for one in folders)
-        PartsList(made_by=made_by, codec=codec, parts=names).write(self.path)
+        with changing(self.path, self._busy_s):
+            self._require_free()
+            PartsList(made_by=made_by, codec=codec, parts=names).write(self.path)
+
+    def _require_free(self) -> None:
+        if file_of(self.path) != (0, 0):
+            raise TreeMemoryError(
+                f"there is a memory in {str(self.path)!r} already; open it without parts, or name "
+                "another folder"
+            )
+
+    def _follow_list(self) -> None:
+        """Read the list where another has changed it."""
+        if state_of_list(self.path) != self._file:
+            self._read_list()
 
     def _read_list(self) -> None:
         """Read the list, and note which file it was."""
-        file, listed = file_of(self.path), PartsList.read(self.path)
+        file, listed = state_of_list(self.path), PartsList.read(self.path)
         folders = [os.path.realpath(folder) for folder in listed.folders(self.path)]
         require_once(folders)
         self._file, self._list = file, listed
@@ -250,8 +270,7 @@ class PartedMemory(TreeMemory):
         # without a lock, which a fork could leave taken: two threads may both open a part
         if self._closed:
             raise TreeMemoryError(f"the memory in {str(self.path)!r} was closed; open it again")
-        if file_of(self.path) != self._file:
-            self._read_list()
+        self._follow_list()
         names, there, away = self._list.parts, [], []
         for number, folder in enumerate(self._list.folders(self.path)):
             try:
