@@ -192,6 +192,7 @@ def on_ray(args: argparse.Namespace) -> float:
 
     begun = time.monotonic()
     ray.init(
+        "local",
         num_cpus=max(os.cpu_count() or 1, args.run * args.threads + 2),
         object_store_memory=OBJECT_STORE,
         include_dashboard=False,

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from llama_index.core.schema import BaseNode, TransformComponent
 
 from sharedllm.arguments import checked
-from sharedllm_integrations.engine import Engine
+from sharedllm_integrations.engine import memory_to_fill
 from sharedllm_integrations.errors import SetupError
 from sharedllm_integrations.llamaindex.nodes import to_memory, whole
-from sharedllm_integrations.memories import open_given, put
+from sharedllm_integrations.memories import put
 from sharedllm_integrations.references import Scope
 from sharedllm_integrations.settings import ModelFields
 from sharedllm_integrations.worker import in_thread
@@ -86,6 +86,4 @@ class TreeMemoryTransform(ModelFields, TransformComponent):
         )
 
     def _opened(self) -> TreeMemory:
-        if self.llm is None and self.model is None:
-            return open_given(self.memory, create=True)
-        return open_given(self.memory, create=True, llm=Engine(self).llm)
+        return memory_to_fill(self)
