@@ -31,6 +31,10 @@ class TreeMemoryTransform(ModelFields, TransformComponent):
     Documents are known again by their ids, so give them ids that last
     (``SimpleDirectoryReader(filename_as_id=True)``).
 
+    Of a ``RayIngestionPipeline`` each actor makes its own, with a model that it loads once:
+    ``RayTransformComponent(transform_class=TreeMemoryTransform, transform_kwargs={"memory":
+    folder})``. All write to one memory, in turn.
+
     Parameters
     ----------
     memory : TreeMemory, or the path of one (made where there is none)
@@ -82,7 +86,9 @@ class TreeMemoryTransform(ModelFields, TransformComponent):
         raise SetupError(
             "TreeMemoryTransform cannot be sent to other processes: each would load a model of its "
             "own, and one memory is written by one process at a time. Leave num_workers out, or "
-            "run a pipeline with num_workers for the other steps and give this one what it returns"
+            "run a pipeline with num_workers for the other steps and give this one what it "
+            "returns. A RayIngestionPipeline makes it on its actors: RayTransformComponent("
+            "transform_class=TreeMemoryTransform, transform_kwargs={'memory': folder})"
         )
 
     def _opened(self) -> TreeMemory:
