@@ -390,7 +390,8 @@ def prefilter(memory: Any, question: str) -> None:
     else:
         retrieval = memory._working.retrieval
     with retrieval._snapshots() as connections:
-        retrieval._runs(connections, question, memory.encoder, None, ())
+        parts = retrieval._asked(connections, here=True)
+        retrieval._runs(parts, question, memory.encoder, None, ())
 
 
 CHILDREN = {
