@@ -266,6 +266,7 @@ def _pipeline(
             compute=ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=1),
             **encoder,
         )
+        made.context.enable_progress_bars = False  # `progress` tells the same in its own words
         yield from made.iter_rows()
 
 
