@@ -62,7 +62,8 @@ class Reading:
 
     Attributes
     ----------
-    before : called before each pass of the model; it ends the reading by raising
+    before : called before each pass of the model and before a wait for it; it ends the reading by
+        raising
     gives_way : questions go first
     tokens : int or None
         Of the texts so far, once they are cut.
@@ -109,9 +110,10 @@ class ModelLock:
         """Hold the model for one pass, as :meth:`DocumentEncoder.reading` says."""
         own = _reading.get()
         if own is not None:
+            own.before()
             if own.gives_way:
                 self.wait_for_idle(PATIENCE_S)
-            own.before()
+                own.before()  # the wait may have been long
         with self.forward:
             yield
 
@@ -366,7 +368,8 @@ class DocumentEncoder:
 
         Parameters
         ----------
-        before : called before each pass of the model; it ends the reading by raising
+        before : called before each pass of the model and before a wait for it; it ends the reading
+            by raising
         gives_way : before each pass the thread waits until no question is open, for PATIENCE_S at
             most: under questions without end the text would never be read
         """

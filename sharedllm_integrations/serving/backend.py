@@ -46,15 +46,16 @@ class Backend:
         wanted = config.at_once or (ON_CPU if llm.model.device.type == "cpu" else ON_GPU)
         self.line = Line(llm.share_passes(wanted), config.max_waiting)
         self.long_line = Line(1, config.max_waiting)
-        self.ingestion = Ingestion(llm, self._note_file)
-        self.metrics = Metrics((self.line, self.long_line), self.ingestion)
         self.model_name = str(config.reader_model or llm.reader.name)
         names = None if self.keys is None else list(self.keys.tenants)
         root = config.memory.absolute()
         hide_paths(root)
-        self.tenants = Tenants(root, llm, names)
+        self.tenants = Tenants(root, llm, names, cleans=config.ingests)
+        self.ingestion = Ingestion(llm, self.tenants, self._note_file)
+        self.metrics = Metrics((self.line, self.long_line), self.ingestion)
         self.ready = True
-        self.ingestion.start(self.tenants)
+        if config.ingests:
+            self.ingestion.start()
 
     def close(self) -> None:
         """End ingestion, and let go of all files."""

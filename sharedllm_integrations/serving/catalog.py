@@ -2,7 +2,7 @@
 
 An upload is acknowledged when its bytes and its row are on disk. A vector store is a folder of a
 memory; the rows here say what it is called, and which files it is to hold. What it does hold, its
-memory says.
+memory says. Several processes may use a folder.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ UPLOADED = re.compile(r"file-[0-9a-f]{24}\Z")  # an upload's id, and that of its
 SUFFIX = re.compile(r"\.[a-z0-9]{1,8}\Z")
 PIECE = 1 << 20
 UNFINISHED = ".part"
+UNFINISHED_S = 3600  # seconds after which nobody writes to bytes that have no row
+BUSY_S = 30.0  # seconds to wait for another process that writes
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS files (
     id TEXT PRIMARY KEY, filename TEXT NOT NULL, suffix TEXT NOT NULL, bytes INTEGER NOT NULL,
@@ -41,6 +43,10 @@ CREATE TABLE IF NOT EXISTS batches (
 CREATE TABLE IF NOT EXISTS members (
     store TEXT NOT NULL, file TEXT NOT NULL, attributes TEXT NOT NULL, status TEXT NOT NULL,
     code TEXT, message TEXT, batch TEXT, created_at INTEGER NOT NULL, PRIMARY KEY (store, file));
+CREATE INDEX IF NOT EXISTS unread ON members (status) WHERE status = 'in_progress';
+CREATE TABLE IF NOT EXISTS readings (
+    store TEXT NOT NULL, file TEXT NOT NULL, tokens_read INTEGER NOT NULL, tokens INTEGER,
+    PRIMARY KEY (store, file));
 CREATE TABLE IF NOT EXISTS responses (
     id TEXT PRIMARY KEY, previous TEXT, input TEXT NOT NULL, response TEXT NOT NULL,
     created_at INTEGER NOT NULL);
@@ -108,7 +114,7 @@ class Catalog:
         self._uploads.mkdir(parents=True, exist_ok=True)
         self._lock = threading.RLock()
         self._connection = sqlite3.connect(
-            folder / DATABASE, check_same_thread=False, isolation_level=None
+            folder / DATABASE, check_same_thread=False, isolation_level=None, timeout=BUSY_S
         )
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=FULL")  # acknowledged is on disk
@@ -297,20 +303,40 @@ class Catalog:
         rows = self._rows("SELECT * FROM members WHERE store = ? ORDER BY rowid", [store])
         return [one for one in map(_member, rows) if batch in (None, one.batch)]
 
-    def unread(self) -> list[Member]:
-        """The files that are still to be read, the oldest first."""
-        rows = self._rows("SELECT * FROM members WHERE status = 'in_progress' ORDER BY rowid")
-        return [_member(row) for row in rows]
+    def next_unread(self) -> Member | None:
+        """The oldest file that is still to be read."""
+        sql = "SELECT * FROM members WHERE status = 'in_progress' ORDER BY rowid LIMIT 1"
+        rows = self._rows(sql)
+        return _member(rows[0]) if rows else None
+
+    def count_unread(self) -> int:
+        """The number of files that are still to be read."""
+        [[count]] = self._rows("SELECT count(*) FROM members WHERE status = 'in_progress'")
+        return int(count)
+
+    def note_progress(self, member: Member, tokens_read: int, tokens: int | None) -> None:
+        """Note how far a file is read, for all processes; `tokens` is None until it is counted."""
+        row = [member.store, member.file, tokens_read, tokens]
+        self._write("INSERT OR REPLACE INTO readings VALUES (?, ?, ?, ?)", row)
+
+    def progress(self, store: str, file: str) -> tuple[int, int | None]:
+        """The tokens of a file that are read, of all; None before they are counted."""
+        sql = "SELECT tokens_read, tokens FROM readings WHERE store = ? AND file = ?"
+        rows = self._rows(sql, [store, file])
+        return (int(rows[0][0]), rows[0][1]) if rows else (0, None)
 
     def settle(
         self, member: Member, status: str, code: str | None = None, message: str | None = None
     ) -> bool:
         """Note how the reading of a file ended; False if it is not wanted any more."""
-        changed = self._write(
-            "UPDATE members SET status = ?, code = ?, message = ? "
-            "WHERE store = ? AND file = ? AND status = 'in_progress'",
-            [status, code, message, member.store, member.file],
-        )
+        key = [member.store, member.file]
+        with self._lock, self._transaction():
+            changed = self._connection.execute(
+                "UPDATE members SET status = ?, code = ?, message = ? "
+                "WHERE store = ? AND file = ? AND status = 'in_progress'",
+                [status, code, message, *key],
+            ).rowcount
+            self._connection.execute("DELETE FROM readings WHERE store = ? AND file = ?", key)
         return changed > 0
 
     def set_attributes(self, store: str, file: str, attributes: Mapping[str, Any]) -> None:
@@ -406,11 +432,16 @@ class Catalog:
         self._connection.execute("COMMIT")
 
     def _remove_unacknowledged(self) -> None:
-        """Remove the bytes of uploads that a crash cut off before they were acknowledged."""
+        """Remove the bytes of uploads that a crash cut off before they were acknowledged.
+
+        Young ones may be another process's, which is about to acknowledge them.
+        """
         known = {self.path(file).name for file in self.files()}
         for path in self._uploads.iterdir():
-            if path.name not in known:
-                path.unlink()
+            with contextlib.suppress(FileNotFoundError):  # another process did the same
+                old = time.time() - path.stat().st_mtime > UNFINISHED_S
+                if old and path.name not in known:
+                    path.unlink()
 
 
 def _member(row: Sequence[Any]) -> Member:

@@ -36,6 +36,8 @@ class ServerConfig(BaseModel):
     max_waiting : requests that wait for the model; more are refused with 429
     timeout : seconds that an answer may take, the time in line included
     otel : send a span of each request where OpenTelemetry's environment variables say
+    ingests : read uploads into memories, and finish deletions that a crash cut off; of several
+        servers of one folder one does
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -60,6 +62,7 @@ class ServerConfig(BaseModel):
     max_waiting: Annotated[int, Field(ge=0)] = 32
     timeout: Annotated[float, Field(gt=0, le=86_400)] = 300.0
     otel: bool = False
+    ingests: bool = True
 
     @classmethod
     def of(cls, **given: Any) -> Self:

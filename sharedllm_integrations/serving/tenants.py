@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import queue
 import shutil
 import threading
 import time
@@ -29,24 +28,46 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 DATA = "server"  # the folder beside a tenant's memory with its uploads and vector stores
-Wanted = tuple["Tenant", Member]
 STOP_S = 10.0  # seconds that the thread gets to end
+LOOK_S = 0.5  # seconds until the catalogs are looked at again, which other processes write to, too
+NOTE_S = 0.5  # seconds until the progress of a file is noted again
+RETRY_S = 5.0  # seconds until a file is tried again whose end could not be noted
 
 
 class _Stopped(Exception):  # noqa: N818  # no error: it was asked for
     """The server ends; what was to be read is read after the next start."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reading:
-    """The file that is being read, and the core's record of how far that is."""
+    """The file that is being read, and the core's record of how far that is.
 
+    Attributes
+    ----------
+    noted : when that was last noted in the catalog, by the monotonic clock
+    """
+
+    tenant: Tenant
     member: Member
     progress: Any
+    noted: float = 0.0
+
+    def note(self) -> None:
+        """Note in the catalog how far it is, once in a while: it writes to disk."""
+        now = time.monotonic()
+        if now - self.noted > NOTE_S:
+            self.noted = now
+            read, tokens = self.progress.tokens_read, self.progress.tokens
+            self.tenant.catalog.note_progress(self.member, read, tokens)
 
 
 class Tenant:
     """The folder of one tenant, with its memories.
+
+    Parameters
+    ----------
+    cleans : bool
+        Finish the deletions that a crash cut off.
 
     Attributes
     ----------
@@ -55,32 +76,36 @@ class Tenant:
     home : Path
         The tenant's own memory, as ``sharedllm index --memory`` reads and writes it, too.
     catalog : Catalog
-    reading : Reading or None
-        What of its files is being read now.
     """
 
-    def __init__(self, name: str, home: Path, llm: SharedLLM) -> None:
+    def __init__(self, name: str, home: Path, llm: SharedLLM, *, cleans: bool) -> None:
         self.name, self.home, self._llm = name, home, llm
-        self.reading: Reading | None = None
         open_memory(home, llm=llm, create=True)  # before anything else lies in its folder
         data = home / DATA
         data.mkdir(exist_ok=True)
         self.catalog = Catalog(data)
         self.catalog.add_main(os.fsencode(home.name).decode("utf-8", "replace"))
-        self._finish_deletions()
+        if cleans:
+            self._finish_deletions()
 
     def _finish_deletions(self) -> None:
-        """Remove what a crash left of deletions, whose rows go first."""
-        known, folder = self.catalog.stores(), self.catalog.folder / "stores"
-        for path in folder.iterdir() if folder.exists() else ():
+        """Remove what a crash left of deletions, whose rows go first.
+
+        Rows are read last: those of what other processes add come before its files and documents.
+        """
+        folder = self.catalog.folder / "stores"
+        there = list(folder.iterdir()) if folder.exists() else []
+        known = self.catalog.stores()
+        for path in there:
             if path.name not in {store.id for store in known}:
                 shutil.rmtree(path)
         for store in known:
             if not self.folder(store.id).exists():
                 continue
-            wanted = {member.file for member in self.catalog.members(store.id)}
             memory = self.memory(store.id)
-            for id in [one.id for one in memory.list()]:
+            held = [one.id for one in memory.list()]
+            wanted = {member.file for member in self.catalog.members(store.id)}
+            for id in held:
                 if UPLOADED.match(id) and id not in wanted:  # other ids are an index's
                     memory.delete(id)
 
@@ -134,13 +159,6 @@ class Tenant:
             outline=given.outline,
         )
 
-    def progress(self, store: str, file: str) -> tuple[int, int | None]:
-        """The tokens of a file that are read, of all; None before they are counted."""
-        now = self.reading
-        if now is None or (now.member.store, now.member.file) != (store, file):
-            return 0, None
-        return now.progress.tokens_read, now.progress.tokens
-
     def set_attributes(self, store: str, id: str, attributes: dict[str, Any]) -> None:
         """Give a document of a vector store other attributes, by which it is filtered."""
         self.catalog.set_attributes(store, id, attributes)
@@ -170,25 +188,37 @@ class Tenant:
 
 
 class Tenants:
-    """The tenants of a server, opened when they are first asked for."""
+    """The tenants of a server, opened when they are first asked for.
 
-    def __init__(self, root: Path, llm: SharedLLM, names: list[str] | None) -> None:
+    Parameters
+    ----------
+    names : of tenants with keys; None has one tenant without
+    cleans : as of :class:`Tenant`
+    """
+
+    def __init__(
+        self, root: Path, llm: SharedLLM, names: list[str] | None, *, cleans: bool
+    ) -> None:
         self._root, self._llm, self._lock = root, llm, threading.Lock()
+        self._names, self._cleans = names, cleans
         self._open: dict[str, Tenant] = {}
         if names is None:
             self.get("")
-        else:  # what a crash left to be read belongs to tenants that nobody has asked for yet
-            for name in names:
-                if (root / name / DATA / DATABASE).exists():
-                    self.get(name)
 
     def get(self, name: str) -> Tenant:
         """The tenant of that name; "" is the only one of a server without keys."""
         with self._lock:
             if name not in self._open:
                 home = self._root / name if name else self._root
-                self._open[name] = Tenant(name, home, self._llm)
+                self._open[name] = Tenant(name, home, self._llm, cleans=self._cleans)
             return self._open[name]
+
+    def with_uploads(self) -> list[Tenant]:
+        """The tenants that have uploaded anything, also to other processes."""
+        for name in self._names or ():
+            if name not in self._open and (self._root / name / DATA / DATABASE).exists():
+                self.get(name)
+        return self.opened
 
     @property
     def opened(self) -> list[Tenant]:
@@ -203,34 +233,37 @@ class Tenants:
 
 
 class Ingestion:
-    """The thread that reads uploads into memories, one after the other.
+    """The thread that reads uploads into memories, one after the other, the oldest first.
 
-    What is to be read stands in the catalogs: after a crash or a stop it is read then.
+    What is to be read stands in the catalogs: so it is read also if another process took the
+    upload, and after a crash or a stop.
+
+    Parameters
+    ----------
+    on_read : called with the status, the seconds since it was asked for, and the tokens of a file
     """
 
-    def __init__(self, llm: SharedLLM, on_read: Callable[[str, float, int], None]) -> None:
-        self._llm = llm
-        self._wanted: queue.Queue[Wanted | None] = queue.Queue()
-        self._stopping = threading.Event()
-        self._on_read = on_read
+    def __init__(
+        self, llm: SharedLLM, tenants: Tenants, on_read: Callable[[str, float, int], None]
+    ) -> None:
+        self._llm, self._tenants, self._on_read = llm, tenants, on_read
+        self._stopping, self._told = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="sharedllm-ingestion", daemon=True)
         self._reading: Reading | None = None
 
-    def start(self, tenants: Tenants) -> None:
-        """Begin, with what was left unread."""
-        for tenant in tenants.opened:
-            for member in tenant.catalog.unread():
-                self.want(tenant, member)
+    def start(self) -> None:
+        """Begin."""
         self._thread.start()
 
-    def want(self, tenant: Tenant, member: Member) -> None:
-        """Have a file read."""
-        self._wanted.put((tenant, member))
+    def tell(self) -> None:
+        """Tell that there is something to be read."""
+        self._told.set()
 
     @property
     def waiting(self) -> int:
         """Files that wait to be read."""
-        return self._wanted.qsize()
+        unread = sum(tenant.catalog.count_unread() for tenant in self._tenants.opened)
+        return max(0, unread - (self._reading is not None))
 
     @property
     def lag(self) -> float:
@@ -244,25 +277,44 @@ class Ingestion:
         False if the thread goes on: nothing stops it in a file whose text is still being found.
         """
         self._stopping.set()
-        self._wanted.put(None)
-        self._thread.join(STOP_S)
+        self._told.set()
+        if self._thread.ident is not None:
+            self._thread.join(STOP_S)
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        while (wanted := self._wanted.get()) is not None and not self._stopping.is_set():
-            tenant, member = wanted
-            with self._llm.encoder.reading(self._go_on, gives_way=True) as progress:
-                self._reading = tenant.reading = Reading(member, progress)
-                try:
-                    self._on_read(_read(tenant, member), self.lag, progress.tokens_read)
-                except _Stopped:
-                    return
-                finally:
-                    self._reading = tenant.reading = None
+        while not self._stopping.is_set():
+            try:
+                if self._read_oldest():
+                    continue
+                self._told.wait(LOOK_S)
+                self._told.clear()
+            except _Stopped:
+                return
+            except Exception as error:  # the thread must outlive a full disk; the log has it
+                logger.exception("what is to be read cannot be found out", exc_info=error)
+                self._stopping.wait(RETRY_S)
 
-    def _go_on(self) -> None:
+    def _read_oldest(self) -> bool:
+        """Read one file; False if none waits."""
+        wanted = [(tenant, tenant.catalog.next_unread()) for tenant in self._tenants.with_uploads()]
+        found = [(member.created_at, tenant, member) for tenant, member in wanted if member]
+        if not found:
+            return False
+        _, tenant, member = min(found, key=lambda one: one[0])
+        with self._llm.encoder.reading(self._before_pass, gives_way=True) as progress:
+            self._reading = Reading(tenant, member, progress)
+            try:
+                self._on_read(_read(tenant, member), self.lag, progress.tokens_read)
+            finally:
+                self._reading = None
+        return True
+
+    def _before_pass(self) -> None:
         if self._stopping.is_set():
             raise _Stopped
+        if self._reading is not None:
+            self._reading.note()
 
 
 def read_named(path: Path, name: str) -> Any:
@@ -281,21 +333,18 @@ def read_named(path: Path, name: str) -> Any:
 
 def _read(tenant: Tenant, member: Member) -> str:
     """Read one file, note how that ended, and give the status."""
-    now = tenant.catalog.member(member.store, member.file)
-    if now is None or now.status != "in_progress":
-        return "cancelled"
     try:
-        return "completed" if tenant.read(now) else "cancelled"
+        return "completed" if tenant.read(member) else "cancelled"
     except SharedLLMError as error:
         told = isinstance(error, ValueError | ServingError)  # the file's fault, not the server's
         if not told:
             logger.error("a file was not read", exc_info=error)
         code = "unsupported_file" if told else "server_error"
         message = str(error) if told else INTERNAL
-        tenant.catalog.settle(now, "failed", code, message)
+        wanted = tenant.catalog.settle(member, "failed", code, message)
     except _Stopped:
         raise
     except Exception as error:  # the thread must outlive one bad file; the log has it
         logger.exception("a file was not read", exc_info=error)
-        tenant.catalog.settle(now, "failed", "server_error", INTERNAL)
-    return "failed"
+        wanted = tenant.catalog.settle(member, "failed", "server_error", INTERNAL)
+    return "failed" if wanted else "cancelled"

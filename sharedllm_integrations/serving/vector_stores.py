@@ -253,10 +253,7 @@ def _want(
 ) -> str | None:
     made = tenant.catalog.add_members(store, files, batch=batch)
     tenant.catalog.note_active([store])
-    for id, _ in files:
-        member = tenant.catalog.member(store, id)
-        if member is not None:
-            ingestion.want(tenant, member)
+    ingestion.tell()
     return made
 
 
@@ -293,7 +290,7 @@ def _of_row(row: Member, tenant: Tenant, stored: StoredDocument | None) -> Held:
     if row.status == "completed" and stored is not None:
         size, tokens = stored.bytes, stored.tokens
         return replace(made, bytes=size, tokens_read=tokens, tokens=tokens)
-    done, tokens = tenant.progress(row.store, row.file)
+    done, tokens = tenant.catalog.progress(row.store, row.file)
     return replace(made, tokens_read=done, tokens=tokens)
 
 

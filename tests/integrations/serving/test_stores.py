@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import json
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,8 @@ import pytest
 
 from sharedllm import MemoryDocument, SharedLLM, open_memory
 from sharedllm.encoding import document_encoder
-from sharedllm_integrations.serving import catalog
-from sharedllm_integrations.serving.catalog import Catalog
+from sharedllm_integrations.serving import add_key, catalog
+from sharedllm_integrations.serving.catalog import UNFINISHED_S, Catalog
 from sharedllm_integrations.serving.wire import MemberBody
 from tests.integrations.serving.conftest import Serve, client_of, read, until
 from tests.texts import FERRY, GARDEN, STORY
@@ -299,6 +301,7 @@ def test_what_was_left_unread_is_read_after_a_start(
     catalog = Catalog(tmp_path / "a" / "server")  # as a crash leaves it: wanted, and not read
     catalog.add_members("vs_main", [(id, {})])
     (tmp_path / "a" / "server" / "files" / "file-cut.part").write_bytes(b"half")
+    age(tmp_path / "a" / "server" / "files" / "file-cut.part")
     catalog.close()
     again = client_of(serve(memory=tmp_path / "a"))
     for _ in range(500):
@@ -327,11 +330,16 @@ def test_deletions_that_a_crash_cut_off_are_finished(serve: Serve, tmp_path: Pat
     assert [path.name for path in (tmp_path / "a" / "server" / "stores").iterdir()] == [store]
 
 
+def age(path: Path) -> None:
+    """Make bytes so old that no process can be writing them."""
+    os.utime(path, (0, time.time() - UNFINISHED_S - 60))
+
+
 KILLED = """
 import io, os, signal, sys
 from pathlib import Path
-from sharedllm_integrations.serving import catalog
-from sharedllm_integrations.serving.catalog import Catalog
+from sharedllm_integrations.serving import add_key, catalog
+from sharedllm_integrations.serving.catalog import UNFINISHED_S, Catalog
 from sharedllm_integrations.serving.wire import MemberBody
 folder = Path(sys.argv[1])
 folder.mkdir()
@@ -358,10 +366,55 @@ def test_acknowledged_uploads_survive_a_kill(tmp_path: Path) -> None:
     for id in told:
         if len(id) == len(told[0]):  # the last line may be cut
             assert catalog.path(kept[id]).stat().st_size == 100_000
+    for path in (folder / "files").iterdir():
+        age(path)
+    catalog.close()
+    catalog = Catalog(folder)
     assert {path.name for path in (folder / "files").iterdir()} == {
         catalog.path(file).name for file in kept.values()
     }
     catalog.close()
+
+
+def test_bytes_that_another_process_is_writing_stay(tmp_path: Path) -> None:
+    with contextlib.closing(Catalog(tmp_path)):
+        (tmp_path / "files" / "file-now.part").write_bytes(b"half")
+        Catalog(tmp_path).close()
+        assert (tmp_path / "files" / "file-now.part").exists()
+
+
+def _is_read(client: openai.OpenAI, store: str) -> bool:
+    return client.vector_stores.retrieve(store).file_counts.completed == 1
+
+
+def test_several_servers_share_a_folder(serve: Serve, tmp_path: Path) -> None:
+    """One reads what the others take, and all answer from it."""
+    others = [client_of(serve(memory=tmp_path / "a", ingests=False)) for _ in range(2)]
+    garden = upload(others[0], GARDEN)
+    others[0].vector_stores.files.create(file_id=garden, vector_store_id="vs_main")
+    store = others[1].vector_stores.create(name="s").id
+    ferry = upload(others[0], FERRY)
+    others[0].vector_stores.files.create(file_id=ferry, vector_store_id=store)
+    waiting = others[1].vector_stores.files.retrieve(garden, vector_store_id="vs_main")
+    assert waiting.status == "in_progress"
+    serve(memory=tmp_path / "a")
+    for client in others:
+        until(partial(_is_read, client, store))
+        assert client.vector_stores.retrieve("vs_main").file_counts.completed == 1
+        assert client.vector_stores.search(store, query="ferry").data[0].file_id == ferry
+    others[1].files.delete(ferry)
+    assert list(others[0].vector_stores.files.list(store)) == []
+    assert others[0].vector_stores.search(store, query="ferry").data == []
+
+
+def test_a_file_is_read_though_a_tenant_first_spoke_to_another_server(
+    serve: Serve, tmp_path: Path
+) -> None:
+    keys = {name: add_key(tmp_path / "keys.json", name) for name in ("acme", "other")}
+    folder = {"memory": tmp_path / "tenants", "keys": tmp_path / "keys.json"}
+    serve(**folder)
+    client = client_of(serve(**folder, ingests=False), keys["acme"])
+    assert read(client, "vs_main", GARDEN, "garden.txt")
 
 
 def test_an_upload_of_unknown_length_is_bounded(tmp_path: Path) -> None:
