@@ -13,6 +13,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 import ray
@@ -21,11 +22,13 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 from ray import serve
 from ray.exceptions import NodeDiedError, RayActorError, RayTaskError, WorkerCrashedError
 from ray.serve.config import RequestRouterConfig
+from ray.serve.context import _get_global_client
 from ray.serve.exceptions import RayServeException
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sharedllm import SharedLLMError
 from sharedllm_integrations.errors import SetupError
 from sharedllm_integrations.serving.app import create_app, load_model
 from sharedllm_integrations.serving.backend import ON_CPU, ON_GPU
@@ -47,6 +50,7 @@ FIGURES_S = 5.0  # seconds that replicas get to tell their figures
 OTHERS = 100  # requests beside questions that a replica takes: they are short
 INGRESSES = 2
 LOOK_S = 5.0
+MODELS = ("model", "adapter", "reader")  # names, or paths
 
 
 class RayScale(BaseModel):
@@ -323,15 +327,61 @@ def deploy(config: ServerConfig, scale: RayScale) -> None:
     if config.port == 0:
         raise SetupError("port is 0; on Ray name the port")
     _require_room(scale)
+    config = _with_whole_paths(config)
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     try:
+        _start(config)
+        first = _deployed() is None
         ray.get(ray.remote(_prepare).options(**scale.resources).remote(config))
-    except RayTaskError as error:
-        raise error.cause from None
-    serve.start(
-        proxy_location="HeadOnly" if is_loopback(config.host) else "EveryNode",
-        http_options={"host": config.host, "port": config.port},
+        try:
+            serve.run(application(config, scale), name=NAME)
+        except BaseException:
+            if first:
+                serve.delete(NAME)
+            raise
+    except BaseException as error:
+        if not serve.status().applications:
+            serve.shutdown()
+        if isinstance(error, RayTaskError) and isinstance(error.cause, SharedLLMError):
+            raise error.cause from None
+        raise
+
+
+def _start(config: ServerConfig) -> None:
+    """Have Ray Serve answer at the address."""
+    try:
+        serve.start(
+            proxy_location="HeadOnly" if is_loopback(config.host) else "EveryNode",
+            http_options={"host": config.host, "port": config.port},
+        )
+    except (RayTaskError, RuntimeError) as error:
+        why = str(error).splitlines()[-1]
+        raise SetupError(
+            f"{config.host}:{config.port} cannot be served: {why}; give another host or port"
+        ) from error
+    _require_address(config)
+
+
+def _require_address(config: ServerConfig) -> None:
+    """Refuse an address that is not the cluster's: Ray Serve has one, and only warns of another."""
+    held = _get_global_client().http_config  # nothing public tells it, as of Ray 2.60
+    if (held.host, held.port) != (config.host, config.port):
+        raise SetupError(
+            f"Ray Serve answers at {held.host}:{held.port} on this cluster, and host:port is "
+            f"{config.host}:{config.port}; give that one, or end the applications there first "
+            "(serve shutdown)"
+        )
+
+
+def _with_whole_paths(config: ServerConfig) -> ServerConfig:
+    """`config` with paths that mean the same in other processes."""
+    named = {name: getattr(config, name) for name in ("memory", "keys", *MODELS)}
+    there = {name: Path(one) for name, one in named.items() if one and Path(one).exists()}
+    there["memory"] = config.memory
+    whole = {name: path.absolute() for name, path in there.items()}
+    return config.model_copy(
+        update={name: str(path) if name in MODELS else path for name, path in whole.items()}
     )
-    serve.run(application(config, scale), name=NAME)
 
 
 def _require_room(scale: RayScale) -> None:
@@ -362,28 +412,26 @@ def _prepare(config: ServerConfig) -> None:
 # -- the command -----------------------------------------------------------------------------------
 
 
-def run_until_signal(config: ServerConfig, scale: RayScale, told: Any) -> None:
-    """Serve until SIGINT or SIGTERM, answer those who are in line then, and take all down.
+def run_until_signal() -> None:
+    """Wait for SIGINT or SIGTERM, answer those who are in line then, and take all down.
 
-    Parameters
-    ----------
-    told : called once all is there
+    An application that another program has put in the place of this one stays.
+
+    Raises
+    ------
+    SetupError
+        If another program took the application down.
     """
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    since = _deployed()
     with _signalled() as ended:
-        try:
-            deploy(config, scale)
-            since = _deployed()
-            told()
-            while not ended.wait(LOOK_S):
-                if _deployed() is None:
-                    raise SetupError(f"the application {NAME!r} was deleted by another program")
-            if _deployed() == since:  # else another command serves in its place
-                serve.delete(NAME)
-                if not serve.status().applications:
-                    serve.shutdown()
-        finally:
-            ray.shutdown()
+        while not ended.wait(LOOK_S):
+            if _deployed() is None:
+                raise SetupError(f"the application {NAME!r} was deleted by another program")
+        if _deployed() == since:
+            serve.delete(NAME)
+        if not serve.status().applications:
+            serve.shutdown()
+    ray.shutdown()
 
 
 def _deployed() -> float | None:
