@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import ray
+from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ray import serve
 from ray.exceptions import NodeDiedError, RayActorError, RayTaskError, WorkerCrashedError
 from ray.serve.config import RequestRouterConfig
@@ -49,6 +50,7 @@ GRACE_S = 30.0  # seconds beyond the timeout of an answer, for a replica that is
 FIGURES_S = 5.0  # seconds that replicas get to tell their figures
 OTHERS = 100  # requests beside questions that a replica takes: they are short
 INGRESSES = 2
+MOST = 10_000
 LOOK_S = 5.0
 MODELS = ("model", "adapter", "reader")  # names, or paths
 
@@ -67,8 +69,8 @@ class RayScale(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    replicas: PositiveInt = 1
-    most_replicas: PositiveInt | None = None
+    replicas: Annotated[int, Field(ge=1, le=MOST)] = 1
+    most_replicas: Annotated[int, Field(ge=1, le=MOST)] | None = None
     target: Annotated[float, Field(gt=0)] | None = None
     num_cpus: Annotated[float, Field(ge=0)] = 1.0
     num_gpus: Annotated[float, Field(ge=0)] = 0.0
@@ -92,6 +94,8 @@ class RayScale(BaseModel):
             raise SetupError(f"the scale cannot be used: {'; '.join(wrong)}") from error
         if made.most < made.replicas:
             raise SetupError(f"replicas is {replicas!r}; the second number is the larger one")
+        if made.num_gpus > 1 and made.num_gpus % 1:
+            raise SetupError(f"num_gpus is {made.num_gpus:g}; beyond 1 give a whole number")
         return made
 
     @property
@@ -112,14 +116,17 @@ class Server:
 
     async def __init__(self, config: ServerConfig) -> None:  # type: ignore[misc]  # Ray awaits it
         self._life = AsyncExitStack()
-        provider = exporting() if config.otel else None
-        if provider is not None:
-            self._life.callback(provider.shutdown)
-        self._app = create_app(config, tracer_provider=provider)
+        self._app = self._made(config)
         await self._life.enter_async_context(self._app.router.lifespan_context(self._app))
 
     async def __del__(self) -> None:
         await self._life.aclose()
+
+    def _made(self, config: ServerConfig) -> FastAPI:
+        provider = exporting() if config.otel else None
+        if provider is not None:
+            self._life.callback(provider.shutdown)
+        return create_app(config, tracer_provider=provider)
 
     async def figures(self) -> tuple[str, str]:
         """The name of this replica, and its figures."""
@@ -276,6 +283,7 @@ def application(config: ServerConfig, scale: RayScale) -> Any:
     leave = {"graceful_shutdown_wait_loop_s": 0.5}
     answering = serve.deployment(
         Answering,
+        name="Answering",
         ray_actor_options=scale.resources,
         max_ongoing_requests=taken,
         autoscaling_config={
@@ -355,7 +363,7 @@ def _start(config: ServerConfig) -> None:
             http_options={"host": config.host, "port": config.port},
         )
     except (RayTaskError, RuntimeError) as error:
-        why = str(error).splitlines()[-1]
+        why = str(error).splitlines()[-1].rstrip(".")
         raise SetupError(
             f"{config.host}:{config.port} cannot be served: {why}; give another host or port"
         ) from error
