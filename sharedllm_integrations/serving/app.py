@@ -63,7 +63,8 @@ def load_model(config: ServerConfig) -> SharedLLM:
         # made now: a path that cannot be a memory is refused before the server starts
         open_memory(config.memory.absolute(), llm=llm, create=True)
         return llm
-    return Engine(fields, memory=open_memory(config.memory.absolute())).llm
+    with open_memory(config.memory.absolute()) as memory:  # opened again later, with this model
+        return Engine(fields, memory=memory).llm
 
 
 def create_app(
