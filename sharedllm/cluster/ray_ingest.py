@@ -66,6 +66,9 @@ def ingest(
     adapter: str | None = "default",
     device: str | None = None,
     dtype: str | None = None,
+    quantize: str | None = None,
+    keep: str | None = None,
+    kv: str | None = None,
     encoding: str | None = None,
     actors: int = 2,
     parsers: int = 1,
@@ -90,8 +93,9 @@ def ingest(
     memory : the folder of a memory of parts; a new one has a part for each actor
     address : of a Ray cluster; "auto" is the one of this machine, None or "local" starts one here,
         unless this process is connected already
-    model, adapter, device, dtype : as in :meth:`SharedLLM.from_pretrained`; of a memory that is
-        there they have to be its own
+    model, adapter, device, dtype, quantize : as in :meth:`SharedLLM.from_pretrained`
+    keep, kv : as those of :class:`TreeMemory`; like the model, they have to be those of a memory
+        that is there
     encoding : of texts, as :func:`read_file` takes it
     actors, parsers : processes that encode, and that parse
     num_cpus, num_gpus : of each process that encodes; GPUs may be fractions
@@ -108,6 +112,8 @@ def ingest(
         If `source` is neither, or a URI cannot be read.
     TreeMemoryError
         If the memory is not one of parts, or a part is away.
+    TreeMemoryMismatchError
+        If it was made with other settings.
     """
     for name, count in (("actors", actors), ("parsers", parsers)):
         require_int(name, count, least=1)
@@ -117,7 +123,8 @@ def ingest(
     ray = connected(address, "data")
     begun = time.monotonic()
     named = {"model": model, "adapter": adapter, "device": device, "dtype": dtype}
-    _prepare(Path(memory), actors, named)
+    named["quantize"] = quantize
+    _prepare(Path(memory), actors, named, {"keep": keep, "kv": kv})
     out = RayIndexed()
     rows = _rows(ray, source, Path(memory), encoding, out)
     done = _pipeline(
@@ -137,12 +144,14 @@ def ingest(
     return out
 
 
-def _prepare(folder: Path, actors: int, named: Mapping[str, Any]) -> None:
+def _prepare(
+    folder: Path, actors: int, named: Mapping[str, Any], settings: Mapping[str, Any]
+) -> None:
     """Make the memory, or more parts of it, so that each actor has one of its own."""
     if not PartedMemory.is_at(folder):
-        PartedMemory(folder, actors, llm=_encoder(named)).close()
+        PartedMemory(folder, actors, llm=_encoder(named), **settings).close()
         return
-    with PartedMemory(folder) as memory:
+    with PartedMemory(folder, **settings) as memory:
         held = {path.name for path in memory.parts}
         lacking = actors - len(held)
         names = (f"part-{number:03}" for number in range(actors + len(held)))

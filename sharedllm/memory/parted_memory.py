@@ -27,7 +27,7 @@ from sharedllm.memory.documents import MemoryDocument, Problem, Report
 from sharedllm.memory.elsewhere import Send
 from sharedllm.memory.folder import file_of
 from sharedllm.memory.hits import Hits
-from sharedllm.memory.manifest import Manifest
+from sharedllm.memory.manifest import Manifest, MemorySettings
 from sharedllm.memory.owners import (
     Present,
     number_after_all,
@@ -83,7 +83,8 @@ class PartedMemory(TreeMemory):
         The number of new, empty parts to be made in the folder, or memories that are there and
         are the parts from now on. None opens the list that is there.
     llm, keep, kv, vectors, candidates, busy_s
-        As those of :class:`TreeMemory`; `keep`, `kv` and `vectors` are of new parts.
+        As those of :class:`TreeMemory`; `keep`, `kv` and `vectors` are of new parts, and those
+        that are there must have them.
 
     Raises
     ------
@@ -126,16 +127,13 @@ class PartedMemory(TreeMemory):
                 f"there is no memory of parts in {str(self.path)!r}: it has no {PARTS_FILE}; make "
                 "one with PartedMemory(path, parts=[...])"
             )
-        elif settings:
-            raise ConfigError(
-                f"{', '.join(settings)} cannot be given for a memory of parts that is there: each "
-                "of its parts has the settings that it was made with"
-            )
         self._read_list()
         self._manifest = self._some()[0][0].memory._manifest
+        wanted = MemorySettings.of(settings, self._manifest.settings)
+        own = replace(self._manifest, settings=wanted)
         if self._encoder is not None:
-            own = Manifest.of(self._encoder, self._manifest.settings)
-            self._manifest.require(own, self.path)
+            own = Manifest.of(self._encoder, wanted)
+        self._manifest.require(own, self.path)
 
     @staticmethod
     def is_at(path: str | os.PathLike[str]) -> bool:

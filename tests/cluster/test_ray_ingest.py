@@ -262,12 +262,28 @@ def test_the_command_reads_on_ray(
     where = ["--memory", str(tmp_path / "library"), "--model", str(model_folder)]
     where += ["--adapter", "none"]
     given = [str(files), *where, "--dtype", "float32", "--ray", "auto", "--actors", "1"]
+    given += ["--keep", "coarse", "--kv", "int8"]
     assert main(["index", *given, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["added"], told["documents"], told["failed"]) == (COUNT, COUNT, {})
+    with PartedMemory(tmp_path / "library") as memory:
+        assert memory._manifest.settings.keep == "coarse"
+    assert main(["index", *given, "--json"]) == 0  # the same again
+    assert json.loads(capsys.readouterr().out)["unchanged"] == COUNT
+    assert main(["index", *given, "--kv", "int4"]) == 2
+    assert "kv 'int8' (given: 'int4')" in capsys.readouterr().err
     asked = ["ask", "-q", "Where is the cedar?", *where, "--max-new-tokens", "2", "--budget", "100"]
     assert main([*asked, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["away"] == []
+
+
+@pytest.mark.parametrize("refused", ["--rebuild", "--notes"])
+def test_what_ray_does_not_do_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], refused: str
+) -> None:
+    assert main(["index", ".", "--memory", str(tmp_path / "x"), "--ray", "local", refused]) == 2
+    assert f"{refused} cannot be given with --ray" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,6 @@ import pytest
 from sharedllm import MemoryDocument, PartedMemory, SharedLLM, TreeMemory, open_memory
 from sharedllm.config import TreeConfig
 from sharedllm.errors import (
-    ConfigError,
     DocumentError,
     InputError,
     SectionError,
@@ -606,8 +605,9 @@ def test_what_is_refused_says_what_to_do(
         parts(2)
     with pytest.raises(TreeMemoryError, match=r"no parts\.json"):
         parts(name="nowhere")
-    with pytest.raises(ConfigError, match="keep"):
+    with pytest.raises(TreeMemoryMismatchError, match="keep 'text'"):
         parts(keep="leaves")
+    assert len(parts(keep="text")) == len(library)  # the settings that it has
     with pytest.raises(InputError, match="only part"):
         parts(1, name="single").detach("part-000")
     with pytest.raises(InputError, match="no part"):
