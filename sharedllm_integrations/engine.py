@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 from sharedllm_integrations.answer_form import AnswerForm
 from sharedllm_integrations.errors import AnswerTimeoutError, SetupError
-from sharedllm_integrations.memories import open_given
+from sharedllm_integrations.memories import holds_memory, open_given
 from sharedllm_integrations.references import Cleaner
 from sharedllm_integrations.report import PROVIDER, Report, Usage, details
 from sharedllm_integrations.requests import (
@@ -182,6 +183,21 @@ def _cleaned(stream: Iterator[str], plan: Plan, shown: list[str]) -> Iterator[st
 
 class CancelledRequest(Exception):  # noqa: N818  # no error: nobody waits for the answer
     """The request was cancelled while it ran."""
+
+
+def memory_to_fill(settings: ModelFields) -> TreeMemory:
+    """The memory that an adapter's fields name, opened with their model; a new one is made by it.
+
+    Raises
+    ------
+    SharedLLMError
+    """
+    memory: Any = getattr(settings, "memory", None)
+    if settings.llm is None and settings.model is None:
+        return open_given(memory, create=True)
+    is_new = isinstance(memory, str | os.PathLike) and not holds_memory(memory)
+    engine = Engine(settings, memory=None) if is_new else Engine(settings)
+    return open_given(memory, create=True, llm=engine.llm)
 
 
 class Engine:

@@ -132,8 +132,8 @@ def index(
     screen = Screen(silent=as_json)
     if ray is not None:
         place = {"model": model, "adapter": adapter, "device": device, "dtype": dtype}
-        refused = {"--keep": keep, "--kv": kv, "--rebuild": rebuild, "--quantize": quantize}
-        refused["--notes"] = notes
+        place |= {"quantize": quantize, "keep": keep, "kv": kv}
+        refused = {"--rebuild": rebuild, "--notes": notes}
         _index_on_ray(screen, paths, folder, ray, actors, encoding, place, refused, as_json)
         return
     if actors is not None:

@@ -38,13 +38,15 @@ def connected(address: str | None, library: str) -> Any:
         return ray
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
     named = bool(host) and port.isascii() and port.isdigit()
-    own = {} if address in (None, LOCAL) else {"address": address}
+    here = address in (None, LOCAL)
     try:
         if named:  # Ray itself waits for minutes
             socket.create_connection((host, int(port)), timeout=REACH_S).close()
-        elif address not in (None, LOCAL, AUTO):
+        elif not here and address != AUTO:
             raise ValueError("this is no address")
-        ray.init(log_to_driver=False, include_dashboard=None if own else False, **own)
+        # without an address Ray would join a cluster that runs on this machine
+        own: dict[str, Any] = {"address": LOCAL, "include_dashboard": False}
+        ray.init(log_to_driver=False, **(own if here else {"address": address}))
     except (OSError, ConnectionError, ValueError, OverflowError, RuntimeError) as error:
         raise ConfigError(
             f"there is no Ray cluster at {shown(address)}: {str(error).splitlines()[0]}; give "

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from sharedllm.arguments import checked, path_problem, shown
 from sharedllm.cluster.connecting import connected
@@ -18,6 +19,7 @@ from sharedllm.errors import DocumentError, InputError
 from sharedllm.memory.documents import MemoryDocument
 from sharedllm.memory.files import Search, id_of_file, marks_of_file, own_marks
 from sharedllm.memory.parted_memory import PartedMemory
+from sharedllm.memory.parts_list import locked
 from sharedllm.memory.tree_memory import TreeMemory
 
 if TYPE_CHECKING:
@@ -64,6 +66,9 @@ def ingest(
     adapter: str | None = "default",
     device: str | None = None,
     dtype: str | None = None,
+    quantize: str | None = None,
+    keep: str | None = None,
+    kv: str | None = None,
     encoding: str | None = None,
     actors: int = 2,
     parsers: int = 1,
@@ -88,8 +93,9 @@ def ingest(
     memory : the folder of a memory of parts; a new one has a part for each actor
     address : of a Ray cluster; "auto" is the one of this machine, None or "local" starts one here,
         unless this process is connected already
-    model, adapter, device, dtype : as in :meth:`SharedLLM.from_pretrained`; of a memory that is
-        there they have to be its own
+    model, adapter, device, dtype, quantize : as in :meth:`SharedLLM.from_pretrained`
+    keep, kv : as those of :class:`TreeMemory`; like the model, they have to be those of a memory
+        that is there
     encoding : of texts, as :func:`read_file` takes it
     actors, parsers : processes that encode, and that parse
     num_cpus, num_gpus : of each process that encodes; GPUs may be fractions
@@ -106,6 +112,8 @@ def ingest(
         If `source` is neither, or a URI cannot be read.
     TreeMemoryError
         If the memory is not one of parts, or a part is away.
+    TreeMemoryMismatchError
+        If it was made with other settings.
     """
     for name, count in (("actors", actors), ("parsers", parsers)):
         require_int(name, count, least=1)
@@ -115,7 +123,8 @@ def ingest(
     ray = connected(address, "data")
     begun = time.monotonic()
     named = {"model": model, "adapter": adapter, "device": device, "dtype": dtype}
-    _prepare(Path(memory), actors, named)
+    named["quantize"] = quantize
+    _prepare(Path(memory), actors, named, {"keep": keep, "kv": kv})
     out = RayIndexed()
     rows = _rows(ray, source, Path(memory), encoding, out)
     done = _pipeline(
@@ -135,12 +144,14 @@ def ingest(
     return out
 
 
-def _prepare(folder: Path, actors: int, named: Mapping[str, Any]) -> None:
+def _prepare(
+    folder: Path, actors: int, named: Mapping[str, Any], settings: Mapping[str, Any]
+) -> None:
     """Make the memory, or more parts of it, so that each actor has one of its own."""
     if not PartedMemory.is_at(folder):
-        PartedMemory(folder, actors, llm=_encoder(named)).close()
+        PartedMemory(folder, actors, llm=_encoder(named), **settings).close()
         return
-    with PartedMemory(folder) as memory:
+    with PartedMemory(folder, **settings) as memory:
         held = {path.name for path in memory.parts}
         lacking = actors - len(held)
         names = (f"part-{number:03}" for number in range(actors + len(held)))
@@ -228,6 +239,7 @@ def _pipeline(
             compute=ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=1),
             **encoder,
         )
+        made.context.enable_progress_bars = False  # `progress` tells the same in its own words
         yield from made.iter_rows()
 
 
@@ -310,24 +322,17 @@ def _told(row: Mapping[str, Any], outcome: str, error: str = "", tokens: int = 0
     return {**told, "tokens": tokens, "process": os.getpid()}
 
 
-def _claimed(memory: PartedMemory) -> tuple[Path, IO[str]]:
+def _claimed(memory: PartedMemory) -> tuple[Path, sqlite3.Connection | None]:
     """The first part that no other process has claimed, and what holds the claim.
 
     The system gives a claim up when its process ends, however it ends. Where there are fewer parts
     than processes, which an actor that dies slowly may cause, two write to the first in turn.
     """
-    import fcntl
-
-    opened = []
     for part in memory.parts:
-        file = (memory.path / f".{part.name}.claim").open("w")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            opened.append(file)
-            continue
-        return part, file
-    return memory.parts[0], opened[0]
+        claim = locked(memory.path / f".{part.name}.claim", 0)
+        if claim is not None:
+            return part, claim
+    return memory.parts[0], None
 
 
 def _count(out: RayIndexed, row: Mapping[str, Any], seconds: float) -> None:

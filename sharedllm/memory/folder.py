@@ -98,6 +98,17 @@ def _require_plain(name: str, status: os.stat_result, where: str) -> None:
         )
 
 
+def require_plain(file: Path) -> None:
+    """Refuse a file that is a link or not a file; none may stand there yet.
+
+    Raises
+    ------
+    TreeMemoryFormatError
+    """
+    with suppress(FileNotFoundError, NotADirectoryError):
+        _require_plain(file.name, file.lstat(), repr(str(file.parent)))
+
+
 def is_writable(folder: Path) -> bool:
     """False where this process can only read the memory: by permission, or on a read-only disk."""
     return os.access(folder, os.W_OK | os.X_OK) and os.access(folder / FILE, os.W_OK)

@@ -26,7 +26,7 @@ from sharedllm.memory.database import read_all
 from sharedllm.memory.documents import MemoryDocument, Problem, Report
 from sharedllm.memory.folder import file_of
 from sharedllm.memory.hits import Hits
-from sharedllm.memory.manifest import Manifest
+from sharedllm.memory.manifest import Manifest, MemorySettings
 from sharedllm.memory.owners import (
     Present,
     number_after_all,
@@ -35,7 +35,15 @@ from sharedllm.memory.owners import (
     stretches,
 )
 from sharedllm.memory.parts_fit import codec_hash, doubled, make_parts, require_alike, require_once
-from sharedllm.memory.parts_list import MOST_PARTS, PartsList, is_parted, part_name, part_paths
+from sharedllm.memory.parts_list import (
+    MOST_PARTS,
+    PartsList,
+    changing,
+    is_parted,
+    part_name,
+    part_paths,
+    state_of_list,
+)
 from sharedllm.memory.prefilter import is_large
 from sharedllm.memory.retrieval import FoundDocuments, Retrieval
 from sharedllm.memory.tree_memory import (
@@ -73,7 +81,8 @@ class PartedMemory(TreeMemory):
         The number of new, empty parts to be made in the folder, or memories that are there and
         are the parts from now on. None opens the list that is there.
     llm, keep, kv, vectors, candidates, busy_s
-        As those of :class:`TreeMemory`; `keep`, `kv` and `vectors` are of new parts.
+        As those of :class:`TreeMemory`; `keep`, `kv` and `vectors` are of new parts, and those
+        that are there must have them.
 
     Raises
     ------
@@ -115,16 +124,13 @@ class PartedMemory(TreeMemory):
                 f"there is no memory of parts in {str(self.path)!r}: it has no {PARTS_FILE}; make "
                 "one with PartedMemory(path, parts=[...])"
             )
-        elif settings:
-            raise ConfigError(
-                f"{', '.join(settings)} cannot be given for a memory of parts that is there: each "
-                "of its parts has the settings that it was made with"
-            )
         self._read_list()
         self._manifest = self._some()[0][0].memory._manifest
+        wanted = MemorySettings.of(settings, self._manifest.settings)
+        own = replace(self._manifest, settings=wanted)
         if self._encoder is not None:
-            own = Manifest.of(self._encoder, self._manifest.settings)
-            self._manifest.require(own, self.path)
+            own = Manifest.of(self._encoder, wanted)
+        self._manifest.require(own, self.path)
 
     @staticmethod
     def is_at(path: str | os.PathLike[str]) -> bool:
@@ -136,6 +142,7 @@ class PartedMemory(TreeMemory):
     @property
     def parts(self) -> tuple[Path, ...]:
         """The folders of all parts, also of those that are away."""
+        self._follow_list()
         return tuple(self._list.folders(self.path))
 
     @property
@@ -153,7 +160,8 @@ class PartedMemory(TreeMemory):
             As when the memory is made; the list stays as it is.
         """
         given = part_paths([parts] if isinstance(parts, str | os.PathLike) else parts)
-        with self._lock:
+        with self._lock, changing(self.path, self._busy_s):
+            self._read_list()
             there = self._all("add parts to it")
             new = [TreeMemory(one, create=False, busy_s=self._busy_s) for one in given]
             try:
@@ -174,7 +182,7 @@ class PartedMemory(TreeMemory):
         InputError
             If it is not on the list, or is the only part.
         """
-        with self._lock:
+        with self._lock, changing(self.path, self._busy_s):
             self._read_list()
             wanted = {os.path.realpath(part), os.path.realpath(self.path / part)}
             left = [
@@ -199,11 +207,7 @@ class PartedMemory(TreeMemory):
         self, parts: int | Sequence[str | os.PathLike[str]], settings: Mapping[str, str]
     ) -> None:
         """Write the list of a new memory of parts, whose parts are made here or are there."""
-        if file_of(self.path) != (0, 0):
-            raise TreeMemoryError(
-                f"there is a memory in {str(self.path)!r} already; open it without parts, or name "
-                "another folder"
-            )
+        self._require_free()
         if isinstance(parts, int):
             require_int("parts", parts, least=1)
             if parts > MOST_PARTS:
@@ -227,11 +231,25 @@ class PartedMemory(TreeMemory):
                 memory.close()
         self.path.mkdir(parents=True, exist_ok=True)
         names = tuple(part_name(one, self.path) for one in folders)
-        PartsList(made_by=made_by, codec=codec, parts=names).write(self.path)
+        with changing(self.path, self._busy_s):
+            self._require_free()
+            PartsList(made_by=made_by, codec=codec, parts=names).write(self.path)
+
+    def _require_free(self) -> None:
+        if file_of(self.path) != (0, 0):
+            raise TreeMemoryError(
+                f"there is a memory in {str(self.path)!r} already; open it without parts, or name "
+                "another folder"
+            )
+
+    def _follow_list(self) -> None:
+        """Read the list where another has changed it."""
+        if state_of_list(self.path) != self._file:
+            self._read_list()
 
     def _read_list(self) -> None:
         """Read the list, and note which file it was."""
-        file, listed = file_of(self.path), PartsList.read(self.path)
+        file, listed = state_of_list(self.path), PartsList.read(self.path)
         folders = [os.path.realpath(folder) for folder in listed.folders(self.path)]
         require_once(folders)
         self._file, self._list = file, listed
@@ -250,8 +268,7 @@ class PartedMemory(TreeMemory):
         # without a lock, which a fork could leave taken: two threads may both open a part
         if self._closed:
             raise TreeMemoryError(f"the memory in {str(self.path)!r} was closed; open it again")
-        if file_of(self.path) != self._file:
-            self._read_list()
+        self._follow_list()
         names, there, away = self._list.parts, [], []
         for number, folder in enumerate(self._list.folders(self.path)):
             try:

@@ -5,17 +5,25 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Iterable
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
 from sharedllm.arguments import path_problem, shown
-from sharedllm.errors import InputError, TreeMemoryError, TreeMemoryFormatError
+from sharedllm.errors import (
+    InputError,
+    TreeMemoryBusyError,
+    TreeMemoryError,
+    TreeMemoryFormatError,
+)
 from sharedllm.memory import PARTS_FILE
-from sharedllm.memory.folder import read_plain, sync
+from sharedllm.memory.folder import read_plain, require_plain, sync
 
 FORMAT = 1
+LOCK = f".{PARTS_FILE}.lock"
 MOST_BYTES = 1 << 20
 MOST_PARTS = 1024
 
@@ -98,6 +106,66 @@ class PartsList:
     def folders(self, folder: Path) -> list[Path]:
         """The folders of the parts; those named without a root are in `folder`."""
         return [folder / part for part in self.parts]
+
+
+@contextmanager
+def changing(folder: Path, busy_s: float) -> Iterator[None]:
+    """Keep other processes and threads from changing the list in `folder` meanwhile.
+
+    Raises
+    ------
+    TreeMemoryBusyError
+        If another does not finish in time.
+    TreeMemoryError
+        If nothing can be written there.
+    """
+    held = locked(folder / LOCK, busy_s)
+    if held is None:
+        raise TreeMemoryBusyError(
+            f"the list of parts in {str(folder)!r} is being changed by another process, and was "
+            f"for {busy_s:g} s; try again"
+        )
+    with closing(held):
+        yield
+
+
+def locked(file: Path, busy_s: float) -> sqlite3.Connection | None:
+    """Lock a file that holds nothing, as SQLite locks a memory: until it is closed.
+
+    None if another has it. The system gives it up when the process ends, however it ends.
+
+    Raises
+    ------
+    TreeMemoryError
+        If it cannot be made, or something else stands there.
+    """
+    require_plain(file)
+    try:
+        held = sqlite3.connect(file, timeout=busy_s, isolation_level=None, check_same_thread=False)
+        try:
+            held.execute("BEGIN EXCLUSIVE")
+        except BaseException:
+            held.close()
+            raise
+    except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
+            return None
+        raise TreeMemoryError(
+            f"{file.name} in {str(file.parent)!r} cannot be locked: {error}; nothing was changed"
+        ) from error
+    return held
+
+
+def state_of_list(folder: Path) -> tuple[int, ...]:
+    """Values that change when the list in `folder` does; none without a list.
+
+    The time as well: a system gives the inode of a file that is gone to the next one.
+    """
+    try:
+        status = (folder / PARTS_FILE).stat()
+    except (OSError, ValueError):
+        return ()
+    return status.st_dev, status.st_ino, status.st_mtime_ns
 
 
 _AGAIN = "make it again with PartedMemory(path, parts=[...])"

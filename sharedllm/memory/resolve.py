@@ -196,7 +196,7 @@ def open_memory(
 
     Parameters
     ----------
-    llm : reads for the memory if it is opened now; None loads the embedded model when needed
+    llm : reads for the memory where no other does yet; None loads the embedded model when needed
     create : make the memory where there is none
 
     Raises
@@ -267,6 +267,8 @@ class _Memories:
                 new = create and file_of(folder) == (0, 0)
                 memory = TreeMemory(folder, llm=llm) if new else open_at(folder, llm=llm)
                 self._open[name] = found = (file_of(folder), memory)
+            if llm is not None:
+                found[1]._use(llm.encoder)
             return found[1]
 
 

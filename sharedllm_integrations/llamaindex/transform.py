@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from llama_index.core.schema import BaseNode, TransformComponent
 
 from sharedllm.arguments import checked
-from sharedllm_integrations.engine import Engine
+from sharedllm_integrations.engine import memory_to_fill
 from sharedllm_integrations.errors import SetupError
 from sharedllm_integrations.llamaindex.nodes import to_memory, whole
-from sharedllm_integrations.memories import open_given, put
+from sharedllm_integrations.memories import put
 from sharedllm_integrations.references import Scope
 from sharedllm_integrations.settings import ModelFields
 from sharedllm_integrations.worker import in_thread
@@ -30,6 +30,10 @@ class TreeMemoryTransform(ModelFields, TransformComponent):
     update or deletion, by any process, nothing is taken from the cache that was put there before.
     Documents are known again by their ids, so give them ids that last
     (``SimpleDirectoryReader(filename_as_id=True)``).
+
+    Of a ``RayIngestionPipeline`` each actor makes its own, with a model that it loads once:
+    ``RayTransformComponent(transform_class=TreeMemoryTransform, transform_kwargs={"memory":
+    folder})``. All write to one memory, in turn.
 
     Parameters
     ----------
@@ -82,10 +86,10 @@ class TreeMemoryTransform(ModelFields, TransformComponent):
         raise SetupError(
             "TreeMemoryTransform cannot be sent to other processes: each would load a model of its "
             "own, and one memory is written by one process at a time. Leave num_workers out, or "
-            "run a pipeline with num_workers for the other steps and give this one what it returns"
+            "run a pipeline with num_workers for the other steps and give this one what it "
+            "returns. A RayIngestionPipeline makes it on its actors: RayTransformComponent("
+            "transform_class=TreeMemoryTransform, transform_kwargs={'memory': folder})"
         )
 
     def _opened(self) -> TreeMemory:
-        if self.llm is None and self.model is None:
-            return open_given(self.memory, create=True)
-        return open_given(self.memory, create=True, llm=Engine(self).llm)
+        return memory_to_fill(self)

@@ -18,7 +18,7 @@ from llama_index.core.vector_stores.types import (
 )
 
 from sharedllm.arguments import checked
-from sharedllm_integrations.engine import Engine
+from sharedllm_integrations.engine import memory_to_fill
 from sharedllm_integrations.errors import SetupError
 from sharedllm_integrations.llamaindex.nodes import PART_OF, to_memory, where, whole
 from sharedllm_integrations.memories import find_hits, open_given, put, save
@@ -67,9 +67,7 @@ class TreeMemoryVectorStore(ModelFields, BasePydanticVectorStore):
     @property
     def client(self) -> TreeMemory:
         """The memory, opened when it is first needed."""
-        if self.llm is None and self.model is None:
-            return open_given(self.memory, create=True)
-        return open_given(self.memory, create=True, llm=Engine(self).llm)
+        return memory_to_fill(self)
 
     # -- keeping -------------------------------------------------------------------------------
 

@@ -8,39 +8,47 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import closing, suppress
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sharedllm import PartedMemory, TreeMemory
+from sharedllm import Answer, PartedMemory, SharedLLM, TreeMemory
 from sharedllm.cli.main import main
-from sharedllm.cluster.ray_ingest import RayIndexed, ingest
-from sharedllm.encoding.document_encoder import loaded_encoder
+from sharedllm.cluster.ray_ingest import ingest
 from sharedllm.errors import ConfigError, MissingExtraError
 from sharedllm.memory.files import id_of_file
 from tests.memory.test_parted_memory import questions, small
 from tests.models import make_model, make_tokenizer
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Ray and what it brings
-COUNT = 60
+COUNT, MANY = 60, 200
+NODES = 4
+WAIT_S = 300  # for what takes seconds
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """A Ray cluster of two nodes on this machine."""
+    """A Ray cluster of four nodes on this machine."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     ray = pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
-    node = {"num_cpus": 2, "object_store_memory": 100 << 20}
+    node = {"num_cpus": 2, "object_store_memory": 80 << 20}
     made = Cluster(
         initialize_head=True,
         head_node_args={**node, "include_dashboard": False},
         shutdown_at_exit=True,
     )
-    made.second = made.add_node(**node)
+    made.others = [made.add_node(**node) for _ in range(NODES - 1)]
     ray.init(address=made.address, log_to_driver=False)
     yield made
     ray.shutdown()
@@ -70,56 +78,135 @@ def options(model_folder: Path, **more: Any) -> dict[str, Any]:
     return {**named, "num_cpus": 0.5, "documents_at_once": 4, **more}
 
 
-def check(memory: Path, files: Path, model_folder: Path, tmp_path: Path) -> None:
-    """Each document is there once, all is sound, and it answers as one memory does."""
-    own = loaded_encoder(str(model_folder), adapter=None, dtype="float32", device="cpu")
-    with (
-        PartedMemory(memory, llm=own, candidates=1000) as parted,
-        TreeMemory(tmp_path / "one", llm=own, candidates=1000) as one,
-    ):
-        listed = [stored.id for stored in parted.list()]
+class Whole:
+    """A memory that was read on Ray, and one of the same documents made in this process."""
+
+    def __init__(self, memory: Path, model_folder: Path, scratch: Path) -> None:
+        self.llm = SharedLLM.from_pretrained(
+            model_folder, adapter=None, dtype="float32", device="cpu"
+        )
+        self.parted = PartedMemory(memory, llm=self.llm, candidates=1000)
+        self.one = TreeMemory(scratch / "one", llm=self.llm, candidates=1000)
+        # in this order: it decides between equal scores
+        self.one.add([self.parted.get(stored.id) for stored in self.parted.list()])
+
+    def check(self, files: Path) -> None:
+        """Each document is there once, all is sound, and it answers as one memory does."""
+        listed = [stored.id for stored in self.parted.list()]
         assert sorted(listed) == sorted(id_of_file(str(path)) for path in files.iterdir())
-        assert parted.verify().clean
-        one.add([parted.get(id) for id in listed])  # in this order: it decides between equal scores
+        assert self.parted.verify().clean
         for asked in questions():
-            assert list(parted.search(asked, 5)) == list(one.search(asked, 5)), asked
+            found = self.parted.search(asked, 5)
+            assert found.away == ()
+            assert list(found) == list(self.one.search(asked, 5)), asked
+        for asked in questions()[:4]:
+            own, other = (self.answer(asked, memory) for memory in (self.parted, self.one))
+            assert (own.text, own.citations) == (other.text, other.citations)
+
+    def answer(self, question: str, memory: TreeMemory) -> Answer:
+        return self.llm.answer(question, memory, budget=200, max_new_tokens=4)
+
+
+COMMAND = """
+import json, sys
+from sharedllm.cluster.ray_ingest import ingest
+
+files, memory, address, options = sys.argv[1:]
+done = ingest([files], memory, address=address, **json.loads(options))
+print(json.dumps([done.added, done.unchanged, done.failed]))
+"""
 
 
 @pytest.mark.slow
-def test_a_killed_actor_and_a_killed_driver_lose_nothing(
-    cluster: Any, files: Path, model_folder: Path, tmp_path: Path
+def test_a_killed_worker_node_and_driver_lose_nothing(
+    cluster: Any, model_folder: Path, tmp_path: Path
 ) -> None:
-    killed: list[int] = []
+    files, memory = tmp_path / "in", tmp_path / "library"
+    files.mkdir()
+    for number in range(MANY):
+        (files / f"{number:03}.txt").write_text(small(number).text)
+    given = options(model_folder, actors=4, documents_at_once=2, num_cpus=1)
+    command = [sys.executable, "-c", COMMAND, str(files), str(memory), cluster.address]
+    command.append(json.dumps(given))
+    with subprocess.Popen(command) as driver:
+        after(20, memory, driver)
+        os.kill(encoders()[0], signal.SIGKILL)
+        after(60, memory, driver)
+        cluster.remove_node(cluster.others.pop(), allow_graceful=False)
+        after(80, memory, driver)
+        driver.kill()
+    assert driver.returncode == -signal.SIGKILL
+    assert 80 <= held(memory) < MANY
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=WAIT_S)
+    added, unchanged, failed = json.loads(done.stdout.splitlines()[-1])
+    assert (added + unchanged, failed) == (MANY, {})
+    assert unchanged >= 80
+    whole = Whole(memory, model_folder, tmp_path)
+    whole.check(files)
+    a_part_goes_away_and_comes_back(whole, tmp_path)
+    whole.check(files)
 
-    def kill_one(done: RayIndexed) -> None:
-        if done.added + done.updated >= 8 and not killed:
-            import psutil
 
-            actors = [
-                one
-                for one in psutil.process_iter(["cmdline"])
-                if "Encoder" in " ".join(one.info["cmdline"] or ())
-            ]
-            assert actors
-            killed.append(actors[0].pid)
-            os.kill(actors[0].pid, signal.SIGKILL)
-        if done.added >= 30:
-            raise KeyboardInterrupt
+def a_part_goes_away_and_comes_back(whole: Whole, tmp_path: Path) -> None:
+    """Questions are asked all the time; each is answered, and names the part that is away."""
+    part, seen, ends = whole.parted.parts[1], list[tuple[str, ...]](), threading.Event()
+    asked = questions()[0]
 
-    memory = tmp_path / "library"
-    with pytest.raises(KeyboardInterrupt):
-        ingest([str(files)], memory, progress=kill_one, **options(model_folder))
-    assert killed
-    with PartedMemory(memory) as held:
-        before = len(held)
-    assert before >= 30
-    done = ingest([str(files)], memory, **options(model_folder))
-    assert done.failed == {}
-    assert done.added + done.unchanged == COUNT
-    assert done.unchanged >= 30
-    check(memory, files, model_folder, tmp_path)
-    again = ingest([str(files)], memory, **options(model_folder))
-    assert (again.added, again.updated, again.unchanged) == (0, 0, COUNT)
+    def ask() -> None:
+        while not ends.is_set():
+            seen.append(whole.answer(asked, whole.parted).away)
+
+    def until(count: int, *, away: bool) -> None:
+        end = time.monotonic() + WAIT_S
+        while sum(bool(one) == away for one in list(seen)) < count:
+            assert thread.is_alive()
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        until(2, away=False)
+        part.rename(tmp_path / "elsewhere")
+        until(3, away=True)
+        (tmp_path / "elsewhere").rename(part)
+        until(sum(not one for one in seen) + 2, away=False)
+    finally:
+        ends.set()
+        thread.join()
+    named = [one for one in seen if one]
+    assert all(len(one) == 1 and repr(part.name) in one[0] for one in named)
+    assert [bool(one) for one, _ in groupby(seen)] == [False, True, False]
+
+
+def after(count: int, memory: Path, driver: subprocess.Popen[bytes]) -> None:
+    """Wait until so many documents are there."""
+    end = time.monotonic() + WAIT_S
+    while held(memory) < count:
+        assert driver.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def held(memory: Path) -> int:
+    """The documents that are committed."""
+    count = 0
+    for file in memory.glob("*/memory.sqlite"):
+        # one that is being made has no tables
+        with (
+            suppress(sqlite3.OperationalError),
+            closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as connection,
+        ):
+            count += connection.execute("SELECT count(*) FROM documents").fetchone()[0]
+    return count
+
+
+def encoders() -> list[int]:
+    """The processes of this test's clusters that encode."""
+    import psutil
+
+    below = psutil.Process().children(recursive=True)
+    return [one.pid for one in below if "Encoder" in " ".join(one.cmdline())]
 
 
 @pytest.mark.slow
@@ -175,30 +262,28 @@ def test_the_command_reads_on_ray(
     where = ["--memory", str(tmp_path / "library"), "--model", str(model_folder)]
     where += ["--adapter", "none"]
     given = [str(files), *where, "--dtype", "float32", "--ray", "auto", "--actors", "1"]
+    given += ["--keep", "coarse", "--kv", "int8"]
     assert main(["index", *given, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["added"], told["documents"], told["failed"]) == (COUNT, COUNT, {})
+    with PartedMemory(tmp_path / "library") as memory:
+        assert memory._manifest.settings.keep == "coarse"
+    assert main(["index", *given, "--json"]) == 0  # the same again
+    assert json.loads(capsys.readouterr().out)["unchanged"] == COUNT
+    assert main(["index", *given, "--kv", "int4"]) == 2
+    assert "kv 'int8' (given: 'int4')" in capsys.readouterr().err
     asked = ["ask", "-q", "Where is the cedar?", *where, "--max-new-tokens", "2", "--budget", "100"]
     assert main([*asked, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["away"] == []
 
 
-@pytest.mark.slow
-def test_a_killed_node_loses_nothing(
-    cluster: Any, files: Path, model_folder: Path, tmp_path: Path
+@pytest.mark.parametrize("refused", ["--rebuild", "--notes"])
+def test_what_ray_does_not_do_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], refused: str
 ) -> None:
-    killed: list[bool] = []
-
-    def kill(done: RayIndexed) -> None:
-        if done.added >= 8 and not killed:
-            killed.append(True)
-            cluster.remove_node(cluster.second, allow_graceful=False)
-
-    done = ingest([str(files)], tmp_path / "library", progress=kill, **options(model_folder))
-    assert killed
-    assert done.failed == {}
-    assert done.added + done.unchanged == COUNT  # what was stored, and not told, is there
-    check(tmp_path / "library", files, model_folder, tmp_path)
+    assert main(["index", ".", "--memory", str(tmp_path / "x"), "--ray", "local", refused]) == 2
+    assert f"{refused} cannot be given with --ray" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,16 +19,17 @@ import pytest
 from sharedllm import MemoryDocument, PartedMemory, SharedLLM, TreeMemory, open_memory
 from sharedllm.config import TreeConfig
 from sharedllm.errors import (
-    ConfigError,
     DocumentError,
     InputError,
     SectionError,
     SharedLLMError,
+    TreeMemoryBusyError,
     TreeMemoryError,
     TreeMemoryFormatError,
     TreeMemoryMismatchError,
 )
 from sharedllm.memory import prefilter, records
+from sharedllm.memory.parts_list import LOCK, PartsList, changing
 from sharedllm.memory.prefilter import by_words
 from tests.conftest import DOCUMENTS, Make
 from tests.models import shared
@@ -517,8 +519,9 @@ def test_what_is_refused_says_what_to_do(
         parts(2)
     with pytest.raises(TreeMemoryError, match=r"no parts\.json"):
         parts(name="nowhere")
-    with pytest.raises(ConfigError, match="keep"):
+    with pytest.raises(TreeMemoryMismatchError, match="keep 'text'"):
         parts(keep="leaves")
+    assert len(parts(keep="text")) == len(library)  # the settings that it has
     with pytest.raises(InputError, match="only part"):
         parts(1, name="single").detach("part-000")
     with pytest.raises(InputError, match="no part"):
@@ -531,4 +534,66 @@ def test_what_is_refused_says_what_to_do(
 def test_the_list_is_small_and_plain(library: PartedMemory) -> None:
     held = json.loads((library.path / "parts.json").read_text())
     assert held["parts"] == ["part-000", "part-001", "part-002"]
-    assert [path.name for path in library.path.iterdir() if path.name.startswith(".")] == []
+    assert [one.name for one in library.path.iterdir() if one.name.startswith(".")] == [LOCK]
+
+
+def test_parts_that_are_attached_at_once_are_all_there(
+    tmp_path: Path, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = parts(1)
+    with TreeMemory(library.parts[0], create=False) as first:
+        for number in range(4):
+            first.export(tmp_path / f"own {number}", [])
+    wait = threading.Barrier(4)
+    written = PartsList.write
+
+    def slowly(self: PartsList, folder: Path) -> None:
+        time.sleep(0.05)  # so that all have read the list, if nothing keeps them from it
+        written(self, folder)
+
+    monkeypatch.setattr(PartsList, "write", slowly)
+
+    def attach(number: int) -> None:
+        with PartedMemory(library.path) as own:
+            wait.wait()
+            own.attach(tmp_path / f"own {number}")
+
+    threads = [threading.Thread(target=attach, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(library.parts) == 5
+    library.detach(tmp_path / "own 2")
+    assert sorted(path.name for path in library.parts) == ["own 0", "own 1", "own 3", "part-000"]
+
+
+def test_a_list_that_another_changes_is_waited_for(library: PartedMemory, tmp_path: Path) -> None:
+    with TreeMemory(library.parts[0], create=False) as first:
+        first.export(tmp_path / "own", [])
+    with PartedMemory(library.path, busy_s=0.05) as hasty, changing(library.path, 0):
+        for change in (lambda: hasty.attach(tmp_path / "own"), lambda: hasty.detach("part-001")):
+            with pytest.raises(TreeMemoryBusyError, match="another process"):
+                change()
+    assert len(library.parts) == 3
+    library.attach(tmp_path / "own")
+    assert len(library.parts) == 4
+
+
+@pytest.mark.parametrize("kind", ["link", "folder", "text"])
+def test_a_lock_that_is_something_else_is_left_alone(
+    library: PartedMemory, tmp_path: Path, kind: str
+) -> None:
+    there, lock = tmp_path / "mine.txt", library.path / LOCK
+    there.write_text("mine" * 300)
+    lock.unlink(missing_ok=True)
+    if kind == "link":
+        lock.symlink_to(there)
+    elif kind == "folder":
+        lock.mkdir()
+    else:
+        shutil.copy(there, lock)
+    with pytest.raises(TreeMemoryError, match=LOCK):
+        library.detach("part-001")
+    assert there.read_text() == "mine" * 300
+    assert len(library.parts) == 3

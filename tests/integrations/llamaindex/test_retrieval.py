@@ -23,7 +23,7 @@ from llama_index.core.vector_stores.types import (
     MetadataFilters,
 )
 
-from sharedllm import SharedLLM, TreeMemory, loaded_for
+from sharedllm import PartedMemory, SharedLLM, TreeMemory, loaded, loaded_for
 from sharedllm_integrations.errors import RequestError, SetupError
 from sharedllm_integrations.llamaindex import (
     TreeMemoryIndex,
@@ -31,6 +31,7 @@ from sharedllm_integrations.llamaindex import (
     TreeMemoryQueryEngine,
     TreeMemoryRetriever,
     TreeMemoryTransform,
+    TreeMemoryVectorStore,
 )
 from sharedllm_integrations.llamaindex.nodes import DocumentNode
 from tests.integrations.llamaindex.helpers import (
@@ -43,6 +44,7 @@ from tests.integrations.llamaindex.helpers import (
     model,
 )
 from tests.integrations.prompts import NOWHERE, reference
+from tests.models import make_model, make_tokenizer
 from tests.texts import FERRY, GARDEN, STORY
 
 
@@ -370,6 +372,22 @@ def test_other_processes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(SetupError, match="Leave num_workers out"):
         asyncio.run(pipeline.arun(documents=documents(), num_workers=2))
     assert not (tmp_path / "one").exists()
+
+
+def test_a_new_memory_is_made_by_the_model_that_is_named(tmp_path: Path) -> None:
+    make_model("llama", max_position_embeddings=8192).save_pretrained(tmp_path / "tiny")
+    make_tokenizer().save_pretrained(tmp_path / "tiny")
+    named: Any = {"model": str(tmp_path / "tiny"), "adapter": None, "dtype": "float32"}
+    for name, parts in (("one", None), ("parts", 2)):
+        if parts:
+            own = loaded(named["model"], adapter=None, dtype="float32")
+            PartedMemory(tmp_path / name, parts, llm=own).close()
+        step = TreeMemoryTransform(memory=str(tmp_path / name), **named)
+        assert len(step(documents()[:2])) == 2
+        again = TreeMemoryTransform(memory=str(tmp_path / name), **named)
+        assert len(again(documents())) == 3
+    store = TreeMemoryVectorStore(memory=str(tmp_path / "store"), **named)
+    assert len(store.add(documents())) == 3  # type: ignore[arg-type]
 
 
 def test_a_step_can_be_copied(tmp_path: Path) -> None:
