@@ -16,7 +16,6 @@ from sharedllm import SharedLLM, open_memory
 from sharedllm_integrations.serving import ServerConfig
 from tests.conftest import DOCUMENTS
 from tests.integrations.serving.conftest import Serve
-from tests.models import make_model, make_tokenizer
 
 NODE = {"num_cpus": 2, "object_store_memory": 80 << 20}
 LONG_S = 120  # against hangs: a process of Ray takes seconds to start
@@ -50,14 +49,6 @@ def port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
-
-
-@pytest.fixture(scope="package")
-def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    make_model("llama", max_position_embeddings=8192).save_pretrained(folder)
-    make_tokenizer().save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="package")

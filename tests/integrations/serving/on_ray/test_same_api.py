@@ -22,6 +22,10 @@ from tests.integrations.serving.test_responses import (  # noqa: F401
     test_the_events_of_a_stream_make_the_response,
     test_what_is_kept_cannot_be_cancelled_or_streamed,
 )
+from tests.integrations.serving.test_schema import (  # noqa: F401
+    session,
+    test_no_request_fails_in_the_server,
+)
 from tests.integrations.serving.test_stores import (  # noqa: F401
     test_a_store_reads_searches_filters_and_forgets,
     test_any_id_of_an_index_can_be_named,
