@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,10 @@ from sharedllm.cli.options import (
     ReaderModel,
 )
 from sharedllm.cli.terminal import Screen
+from sharedllm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sharedllm_integrations.serving import ServerConfig
 
 app = typer.Typer()
 
@@ -59,6 +63,43 @@ Otel = Annotated[
         help="Send a span of each request to $OTEL_EXPORTER_OTLP_ENDPOINT (extra otel).",
     ),
 ]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS|auto|local",
+        help="Serve on a Ray cluster: at host:port, on this machine (auto), or started here "
+        "(local). All machines must see DIR under the same path.",
+    ),
+]
+Replicas = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|MIN-MAX",
+        help="Processes of --ray that answer; with MIN-MAX as many as the load needs.",
+        show_default="1",
+    ),
+]
+Cpus = Annotated[
+    float | None,
+    typer.Option(metavar="N", help="CPU cores of each process of --ray.", show_default="1"),
+]
+Gpus = Annotated[
+    float | None,
+    typer.Option(
+        metavar="N",
+        help="GPUs of each process of --ray; may be a fraction.",
+        show_default="0",
+    ),
+]
+Searchers = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Processes of --ray that look words up in the parts of a memory, each in its own; "
+        "for millions of documents.",
+        show_default="0",
+    ),
+]
 Operator = Annotated[
     bool, typer.Option("--operator", help="The tenant's keys may read /metrics as well.")
 ]
@@ -81,12 +122,17 @@ def serve(
     max_waiting: MaxWaiting = 32,
     timeout: Timeout = 300.0,
     otel: Otel = False,
+    ray: Ray = None,
+    replicas: Replicas = None,
+    cpus: Cpus = None,
+    gpus: Gpus = None,
+    searchers: Searchers = None,
 ) -> None:
     """Serve a memory to everything that speaks OpenAI's API (extra serve).
 
     [bold]Example:[/bold]  sharedllm serve --memory memory
     """
-    from sharedllm_integrations.serving import ServerConfig, bound_socket, load_model, run
+    from sharedllm_integrations.serving import ServerConfig
 
     given: dict[str, Any] = {
         "keys": keys,
@@ -104,15 +150,48 @@ def serve(
     config = ServerConfig.of(
         memory=memory, host=host, port=port, max_waiting=max_waiting, timeout=timeout, **given
     )
+    scale = {"replicas": replicas, "num_cpus": cpus, "num_gpus": gpus, "searchers": searchers}
+    wanted = {name: value for name, value in scale.items() if value is not None}
+    if ray is not None:
+        _serve_on_ray(config, ray, wanted)
+    elif wanted:
+        raise ConfigError(
+            "--replicas, --cpus, --gpus and --searchers are of the processes of --ray; give --ray"
+        )
+    else:
+        _serve_here(config)
+
+
+def _serve_here(config: ServerConfig) -> None:
+    from sharedllm_integrations.serving import bound_socket, load_model, run
+
     screen = Screen(silent=False)
     with bound_socket(config) as bound:
         with screen.busy("loading the model"):
             llm = load_model(config)
-        address = f"http://{host}:{bound.getsockname()[1]}"
-        screen.say(
-            f"serving {memory}: the page is {address}, OpenAI's API {address}/v1 (stop with Ctrl+C)"
-        )
+        screen.say(_told(config, bound.getsockname()[1]))
         run(config, llm, bound)
+
+
+def _serve_on_ray(config: ServerConfig, address: str, scale: dict[str, Any]) -> None:
+    from sharedllm.cluster.connecting import connected
+    from sharedllm_integrations.serving import RayScale, deploy, run_until_signal
+
+    wanted = RayScale.of(**scale)
+    screen = Screen(silent=False)
+    with screen.busy("starting the processes"):
+        connected(address, "serve")
+        deploy(config, wanted)
+    screen.say(_told(config, config.port))
+    run_until_signal()
+
+
+def _told(config: ServerConfig, port: int) -> str:
+    address = f"http://{config.host}:{port}"
+    return (
+        f"serving {config.memory}: the page is {address}, OpenAI's API {address}/v1 "
+        "(stop with Ctrl+C)"
+    )
 
 
 @app.command("serve-key")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sharedllm.arguments import checked, path_problem, shown
+from sharedllm.cluster.connecting import connected
 from sharedllm.cluster.sources import Row, document_of, found_in, parsed
 from sharedllm.config import require_int, require_number
 from sharedllm.encoding.document_encoder import loaded_encoder
-from sharedllm.errors import ConfigError, DocumentError, InputError, MissingExtraError
+from sharedllm.errors import DocumentError, InputError
 from sharedllm.memory.documents import MemoryDocument
 from sharedllm.memory.files import Search, id_of_file, marks_of_file, own_marks
 from sharedllm.memory.parted_memory import PartedMemory
@@ -24,9 +24,6 @@ from sharedllm.memory.tree_memory import TreeMemory
 
 if TYPE_CHECKING:
     from ray.data import Dataset  # of the extra "ray"
-
-LOCAL, AUTO = "local", "auto"
-REACH_S = 5.0  # seconds to wait for a cluster
 
 
 @dataclass
@@ -123,7 +120,7 @@ def ingest(
     require_int("documents_at_once", documents_at_once, least=1)
     require_number("num_cpus", num_cpus, least=0)
     require_number("num_gpus", num_gpus, least=0)
-    ray = _connected(address)
+    ray = connected(address, "data")
     begun = time.monotonic()
     named = {"model": model, "adapter": adapter, "device": device, "dtype": dtype}
     named["quantize"] = quantize
@@ -145,39 +142,6 @@ def ingest(
     _once(Path(memory))
     out.seconds = time.monotonic() - begun
     return out
-
-
-def _connected(address: str | None) -> Any:
-    """Connect to Ray, and give it.
-
-    Raises
-    ------
-    MissingExtraError, ConfigError
-    """
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise MissingExtraError("ray", "ray") from error
-    if ray.is_initialized():
-        return ray
-    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
-    named = bool(host) and port.isascii() and port.isdigit()
-    here = address in (None, LOCAL)
-    try:
-        if named:  # Ray itself waits for minutes
-            socket.create_connection((host, int(port)), timeout=REACH_S).close()
-        elif not here and address != AUTO:
-            raise ValueError("this is no address")
-        # without an address Ray would join a cluster that runs on this machine
-        own: dict[str, Any] = {"address": LOCAL, "include_dashboard": False}
-        ray.init(log_to_driver=False, **(own if here else {"address": address}))
-    except (OSError, ConnectionError, ValueError, OverflowError, RuntimeError) as error:
-        raise ConfigError(
-            f"there is no Ray cluster at {shown(address)}: {str(error).splitlines()[0]}; give "
-            f"host:port of one (ray start --head), {AUTO!r}, or {LOCAL!r} to start one here"
-        ) from error
-    return ray
 
 
 def _prepare(

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sharedllm_integrations.serving.app import create_app, load_model
     from sharedllm_integrations.serving.config import ServerConfig
     from sharedllm_integrations.serving.keys import add_key
+    from sharedllm_integrations.serving.ray_serve import RayScale, deploy, run_until_signal
     from sharedllm_integrations.serving.running import bound_socket, run
 
 _HOMES = {
@@ -23,9 +24,25 @@ _HOMES = {
     "load_model": "app",
     "run": "running",
     "add_key": "keys",
+    "RayScale": "ray_serve",
+    "deploy": "ray_serve",
+    "run_until_signal": "ray_serve",
 }
-_BROUGHT = ("pydantic", "fastapi", "starlette", "uvicorn", "prometheus_client")
-__all__ = ["ServerConfig", "bound_socket", "create_app", "load_model", "run", "add_key"]
+_BROUGHT = {
+    **dict.fromkeys(("pydantic", "fastapi", "starlette", "uvicorn", "prometheus_client"), "serve"),
+    "ray": "ray",
+}
+__all__ = [
+    "ServerConfig",
+    "bound_socket",
+    "create_app",
+    "load_model",
+    "run",
+    "add_key",
+    "RayScale",
+    "deploy",
+    "run_until_signal",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -34,7 +51,7 @@ def __getattr__(name: str) -> Any:
     Raises
     ------
     MissingFrameworkError
-        If a package of the extra "serve" is not installed.
+        If a package of the extra "serve" or "ray" is not installed.
     """
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -43,6 +60,6 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing in _BROUGHT:
-            raise MissingFrameworkError(missing, "serve") from error
+            raise MissingFrameworkError(missing, _BROUGHT[missing]) from error
         raise
     return getattr(home, name)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
 from sharedllm_integrations.serving.limits import Line
 from sharedllm_integrations.serving.tenants import Ingestion
@@ -103,3 +106,29 @@ class Clock:
 
     def close(self, error: BaseException | None = None) -> None:
         """The request has ended, in whatever way."""
+
+
+class _Replicas(Collector):
+    """The figures of several servers, each with the label `replica`."""
+
+    def __init__(self, told: Mapping[str, str]) -> None:
+        self._told = told
+
+    def collect(self) -> Iterator[Metric]:
+        """Give the metrics, each once, with the samples of all."""
+        found: dict[str, Metric] = {}
+        for replica, text in sorted(self._told.items()):
+            for own in text_string_to_metric_families(text):
+                all_of_it = found.setdefault(
+                    own.name, Metric(own.name, own.documentation, own.type)
+                )
+                for name, labels, value, *_ in own.samples:
+                    all_of_it.add_sample(name, {**labels, "replica": replica}, value)
+        yield from found.values()
+
+
+def of_replicas(told: Mapping[str, str]) -> bytes:
+    """The figures of several servers as one text; `told` has that of each by its name."""
+    registry = CollectorRegistry()
+    registry.register(_Replicas(told))
+    return generate_latest(registry)

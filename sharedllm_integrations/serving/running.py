@@ -57,22 +57,28 @@ def run(config: ServerConfig, llm: SharedLLM, bound: socket.socket) -> None:
     if not config.otel:
         DrainingServer(create_app(config, llm)).run([bound])
         return
-    provider = _exporting()
+    provider = exporting()
     try:
         DrainingServer(create_app(config, llm, provider)).run([bound])
     finally:
         provider.shutdown()  # sends what is left
 
 
-def _exporting() -> Any:
-    try:
-        from sharedllm_integrations.serving.tracing import exporting
+def exporting() -> Any:
+    """OpenTelemetry's provider that sends spans where the environment says.
 
-        return exporting()
+    Raises
+    ------
+    MissingFrameworkError
+        If a package of the extra "otel" is not installed.
+    """
+    try:
+        from sharedllm_integrations.serving import tracing
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("opentelemetry"):
             raise MissingFrameworkError("opentelemetry", "otel") from error
         raise
+    return tracing.exporting()
 
 
 class DrainingServer(uvicorn.Server):

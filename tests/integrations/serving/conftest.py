@@ -15,7 +15,8 @@ import uvicorn
 
 from sharedllm import SharedLLM, open_memory
 from sharedllm_integrations.serving import ServerConfig, create_app
-from tests.conftest import DOCUMENTS
+from tests.conftest import DOCUMENTS, WIDE
+from tests.models import make_model, make_tokenizer
 
 Serve = Callable[..., str]
 PATIENCE = 20  # seconds, against hangs
@@ -55,6 +56,15 @@ def serve(llm: SharedLLM, tmp_path: Path) -> Iterator[Serve]:
             return stack.enter_context(served(config, model))
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the model of the tests, for servers that load it themselves."""
+    folder = tmp_path_factory.mktemp("model")
+    make_model("llama", **WIDE).save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
