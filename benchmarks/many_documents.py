@@ -39,6 +39,7 @@ from sharedllm.encoding.lower_model import unit
 from sharedllm.memory.prefilter import by_near_words, by_words, candidates_of
 from sharedllm.memory.retrieval import codec_of
 from sharedllm.memory.tables import vectors_of
+from sharedllm.memory.word_index import Opened
 from sharedllm.search.query import make_query
 
 KS = (32, 64, 128)
@@ -206,15 +207,15 @@ def rankings(
     @functools.lru_cache(1)
     def words(question: str) -> list[int]:
         with memory._database.read() as connection:
-            return stored(by_words([connection], question, DEEPEST))
+            return stored(by_words(Opened([connection]), question, DEEPEST))
 
     def near_words(question: str) -> list[int]:
         with memory._database.read() as connection:
-            return stored(by_near_words([connection], question, near, DEEPEST))
+            return stored(by_near_words(Opened([connection]), question, near, DEEPEST))
 
     def ours(question: str) -> list[int]:
         with memory._database.read() as connection:
-            return stored(candidates_of([connection], question, near, DEEPEST))
+            return stored(candidates_of(Opened([connection]), question, near, DEEPEST))
 
     out: dict[str, Ranking] = {"words": words, "near words": near_words, "ours": ours}
     mean = Mean(chunks, llm)
@@ -276,7 +277,7 @@ def speed(args: argparse.Namespace, memory: TreeMemory, texts: Sequence[Text]) -
 
     def candidates(question: str) -> None:
         with memory._database.read() as connection:
-            candidates_of([connection], question, memory.encoder.near_words, DEEPEST)
+            candidates_of(Opened([connection]), question, memory.encoder.near_words, DEEPEST)
 
     out: dict[str, Any] = {"documents": len(texts), "questions": len(asked)}
     before = _resident()

@@ -16,6 +16,7 @@ after the first quarter. An actor that asks has the whole memory open.
 
 `--parts`: one memory is divided into that many, and both are asked the same: are the documents,
 places and scores of the best `--k` passages equal? Seconds of the search, and of its prefilter.
+With `--searchers N` they are asked a third time, of so many actors that each own some parts.
 
 Documents have `--tokens` tokens, and are made of the sentences of the shipped novels, with one fact
 each that a question asks for; or they are those of a corpus of `benchmarks.quality.corpus`.
@@ -301,7 +302,7 @@ def child_ask_on_ray(args: argparse.Namespace) -> dict[str, Any]:
 def child_parts(args: argparse.Namespace) -> dict[str, Any]:
     """Compare one memory with the same in parts."""
     limited(args.threads)
-    from sharedllm import TreeMemory
+    from sharedllm import PartedMemory, TreeMemory
     from sharedllm.encoding.document_encoder import loaded_encoder
 
     encoder = loaded_encoder(**named(args))
@@ -311,26 +312,30 @@ def child_parts(args: argparse.Namespace) -> dict[str, Any]:
     if len(one) != len(parted):
         raise SystemExit(f"{len(one):,} documents in one, {len(parted):,} in parts")
     questions = asked(args)
-    seconds: dict[str, list[float]] = {f"{what}, {how}": [] for what in WHAT for how in HOW}
     equal = documents = 0
     firsts = {}
-    both: Sequence[tuple[str, Any]] = (("one", one), ("parts", parted))
+    both: list[tuple[str, Any]] = [("one", one), ("parts", parted)]
+    if args.searchers:
+        elsewhere = PartedMemory(parted.path, llm=encoder)
+        elsewhere.search_elsewhere(searchers(args))
+        both.append(("searchers", elsewhere))
+    seconds: dict[str, list[float]] = {f"{what}, {how}": [] for what in WHAT for how, _ in both}
     for how, memory in both:
         begun = time.perf_counter()
         memory.search(questions[0], args.k)
         firsts[how] = time.perf_counter() - begun
     for number, question in enumerate(questions):
         hits = {}
-        for how, memory in both if number % 2 else both[::-1]:
+        for how, memory in both if number % 2 else reversed(both):
             begun = time.perf_counter()
             hits[how] = memory.search(question, args.k)
             seconds[f"search, {how}"].append(time.perf_counter() - begun)
             begun = time.perf_counter()
             prefilter(memory, question)
             seconds[f"prefilter, {how}"].append(time.perf_counter() - begun)
-        equal += list(hits["one"]) == list(hits["parts"])
-        ids = [[hit.id for hit in hits[how]] for how in HOW]
-        documents += ids[0] == ids[1]
+        equal += all(list(found) == list(hits["one"]) for found in hits.values())
+        ids = {tuple(hit.id for hit in found) for found in hits.values()}
+        documents += len(ids) == 1
     return {
         "documents": len(one),
         "chunks": sum(document.chunks for document in one.list()),
@@ -344,7 +349,27 @@ def child_parts(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-WHAT, HOW = ("search", "prefilter"), ("one", "parts")
+WHAT = ("search", "prefilter")
+
+
+def searchers(args: argparse.Namespace) -> Callable[[Sequence[Any]], Sequence[Any]]:
+    """Start actors that look words up, each in parts of its own, and give what asks them."""
+    on_ray(args)
+    import ray
+
+    from sharedllm import PartSearcher
+
+    actors = [ray.remote(num_cpus=1)(PartSearcher).remote() for _ in range(args.searchers)]
+
+    def ask(lookups: Sequence[Any]) -> Sequence[Any]:
+        folders = sorted({lookup.folder for lookup in lookups})
+        owner = {folder: number % len(actors) for number, folder in enumerate(folders)}
+        own = [[one for one in lookups if owner[one.folder] == n] for n in range(len(actors))]
+        asked = [actor.answer.remote(some) for actor, some in zip(actors, own, strict=True)]
+        found = [iter(some) for some in ray.get(asked)]
+        return [next(found[owner[lookup.folder]]) for lookup in lookups]
+
+    return ask
 
 
 def fill(memory: Any, documents: Sequence[Given]) -> float:
@@ -390,7 +415,8 @@ def prefilter(memory: Any, question: str) -> None:
     else:
         retrieval = memory._working.retrieval
     with retrieval._snapshots() as connections:
-        retrieval._runs(connections, question, memory.encoder, None, ())
+        parts = retrieval._asked(connections, here=False)
+        retrieval._runs(parts, question, memory.encoder, None, ())
 
 
 CHILDREN = {
@@ -508,10 +534,9 @@ def line_of_run(what: dict[str, Any], row: dict[str, Any]) -> str:
 def line_of_parts(parts: int, row: dict[str, Any]) -> str:
     """The comparison at a glance."""
     times = "; ".join(
-        f"{what}, {how}: {row[f'{what}, {how}']['median']:.3f} s (95 %: "
-        f"{row[f'{what}, {how}']['p95']:.3f})"
-        for what in WHAT
-        for how in HOW
+        f"{name}: {told['median']:.3f} s (95 %: {told['p95']:.3f})"
+        for name, told in row.items()
+        if name.startswith(WHAT)
     )
     return (
         f"{row['documents']:,} documents in {parts} parts: {row['equal']} of {row['questions']} "
@@ -526,6 +551,7 @@ def main() -> None:
     add = parser.add_argument
     add("--actors", type=int, nargs="+", help="numbers of actors, a run of each")
     add("--parts", type=int, help="of the memory that is compared with one")
+    add("--searchers", type=int, default=0, help="actors that look words up in these parts")
     add("--folder", type=Path, required=True, help="for documents and memories (75 bytes a token)")
     add("--out", type=Path, help="JSON")
     add("--documents", type=int, default=400)

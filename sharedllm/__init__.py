@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sharedllm.generation.tool_format import ToolFormat
     from sharedllm.memory.documents import MemoryDocument
     from sharedllm.memory.hits import Hit
+    from sharedllm.memory.part_searcher import PartSearcher
     from sharedllm.memory.parted_memory import PartedMemory
     from sharedllm.memory.resolve import open_memory
     from sharedllm.memory.tree_memory import TreeMemory
@@ -41,6 +42,7 @@ _HOMES = {
     "Document": "encoding.document",
     "TreeMemory": "memory.tree_memory",
     "PartedMemory": "memory.parted_memory",
+    "PartSearcher": "memory.part_searcher",
     "open_memory": "memory.resolve",
     "MemoryDocument": "memory.documents",
     "Hit": "memory.hits",
@@ -71,6 +73,7 @@ __all__ = [  # in reading order
     "Document",
     "TreeMemory",
     "PartedMemory",
+    "PartSearcher",
     "open_memory",
     "MemoryDocument",
     "Hit",

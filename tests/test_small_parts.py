@@ -140,6 +140,7 @@ def test_the_public_names() -> None:
         "Document",
         "TreeMemory",
         "PartedMemory",
+        "PartSearcher",
         "open_memory",
         "MemoryDocument",
         "Hit",

@@ -91,6 +91,15 @@ Gpus = Annotated[
         show_default="0",
     ),
 ]
+Searchers = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Processes of --ray that look words up in the parts of a memory, each in its own; "
+        "for millions of documents.",
+        show_default="0",
+    ),
+]
 Operator = Annotated[
     bool, typer.Option("--operator", help="The tenant's keys may read /metrics as well.")
 ]
@@ -117,6 +126,7 @@ def serve(
     replicas: Replicas = None,
     cpus: Cpus = None,
     gpus: Gpus = None,
+    searchers: Searchers = None,
 ) -> None:
     """Serve a memory to everything that speaks OpenAI's API (extra serve).
 
@@ -140,12 +150,14 @@ def serve(
     config = ServerConfig.of(
         memory=memory, host=host, port=port, max_waiting=max_waiting, timeout=timeout, **given
     )
-    scale = {"replicas": replicas, "num_cpus": cpus, "num_gpus": gpus}
+    scale = {"replicas": replicas, "num_cpus": cpus, "num_gpus": gpus, "searchers": searchers}
     wanted = {name: value for name, value in scale.items() if value is not None}
     if ray is not None:
         _serve_on_ray(config, ray, wanted)
     elif wanted:
-        raise ConfigError("--replicas, --cpus and --gpus are of the processes of --ray; give --ray")
+        raise ConfigError(
+            "--replicas, --cpus, --gpus and --searchers are of the processes of --ray; give --ray"
+        )
     else:
         _serve_here(config)
 

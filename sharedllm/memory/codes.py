@@ -15,6 +15,7 @@ D head dim. Numbers are little-endian.
 from __future__ import annotations
 
 import functools
+import hashlib
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -92,6 +93,13 @@ class VectorCodec:
         # can be ranked together: on average a vector's with itself is its squared length.
         levels *= x.square().sum() / (sizes @ levels).sum()
         return cls(projection=projection.float().cpu(), levels=levels.float().cpu())
+
+    @functools.cached_property
+    def digest(self) -> bytes:
+        """The same for codecs whose codes mean the same, such as those of a memory's parts."""
+        numbers = torch.cat([self.projection.flatten(), self.levels]).cpu().numpy()
+        shape = f"{tuple(self.projection.shape)} {self.projection.device}"
+        return hashlib.sha256(numbers.tobytes() + shape.encode()).digest()
 
     @property
     def hidden(self) -> int:
@@ -247,7 +255,9 @@ class CodedVectors:
         """These codes and then those of all `others`; None if one is of another codec."""
         codes = [self.codes]
         for other in others:
-            if not isinstance(other, CodedVectors) or other.codec is not self.codec:
+            if not isinstance(other, CodedVectors):
+                return None
+            if other.codec is not self.codec and other.codec.digest != self.codec.digest:
                 return None
             codes.append(other.codes)
         return CodedVectors(self.codec, torch.cat(codes)) if others else self

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from sharedllm.memory import tables
 from sharedllm.memory.documents import MemoryDocument
-from sharedllm.memory.prefilter import sizes
 from sharedllm.memory.tree_memory import TreeMemory
+from sharedllm.memory.word_index import sizes
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -24,6 +24,7 @@ from sharedllm.errors import (
 from sharedllm.memory import PARTS_FILE, maintenance, tables
 from sharedllm.memory.database import read_all
 from sharedllm.memory.documents import MemoryDocument, Problem, Report
+from sharedllm.memory.elsewhere import Send
 from sharedllm.memory.folder import file_of
 from sharedllm.memory.hits import Hits
 from sharedllm.memory.manifest import Manifest, MemorySettings
@@ -53,6 +54,7 @@ from sharedllm.memory.tree_memory import (
     TreeMemory,
     seconds,
 )
+from sharedllm.memory.word_index import Opened
 from sharedllm.progress import Progress, Reporter, reporter
 from sharedllm.text.outline import Outline
 
@@ -114,6 +116,7 @@ class PartedMemory(TreeMemory):
         self._candidates, self._busy_s = candidates, seconds("busy_s", busy_s)
         self._lock = threading.RLock()
         self._closed = False
+        self._send: Send | None = None
         named = {"keep": keep, "kv": kv, "vectors": vectors}
         settings = {name: value for name, value in named.items() if value is not None}
         self._open: dict[str, tuple[tuple[int, int], TreeMemory]] = {}
@@ -496,8 +499,22 @@ class PartedMemory(TreeMemory):
         self._some()
         super().require_documents()
 
+    def search_elsewhere(self, send: Send | None) -> None:
+        """Have words looked up by other processes, which keep parts of the memory open.
+
+        Answers stay the same. A process that cannot be reached is asked once more; then words are
+        looked up here.
+
+        Parameters
+        ----------
+        send : gives the answers of :meth:`PartSearcher.answer` to lookups, in their order; None
+            looks words up here
+        """
+        self._send = send
+
     def _retrieval(self, there: Sequence[Present]) -> Retrieval:
-        return Retrieval([self._ready(part)._working.part for part in there], self._candidates)
+        parts = [self._ready(part)._working.part for part in there]
+        return Retrieval(parts, self._candidates, self._send)
 
     def _ask(self, ask: Callable[[Sequence[Present]], T]) -> tuple[T, tuple[str, ...]]:
         """Ask the parts that are there, without one that goes away meanwhile; name those away."""
@@ -617,7 +634,7 @@ def open_at(path: str | os.PathLike[str], *, llm: HasEncoder | None = None) -> T
 
 def _is_large(there: Sequence[Present], given: Mapping[str, Any] | None, candidates: int) -> bool:
     with read_all([one.memory._database for one in there]) as connections:
-        return is_large(connections, given, candidates)
+        return is_large(Opened(connections), given, candidates)
 
 
 def _passed_on(report: Reporter) -> Callable[[int, int], None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from sharedllm.errors import InputError, TreeMemoryDamagedError
 from sharedllm.memory import outlines, records, tables
 from sharedllm.memory.codes import VectorCodec
 from sharedllm.memory.database import Database, read_all
+from sharedllm.memory.elsewhere import Elsewhere, ElsewhereError, Send
 from sharedllm.memory.hits import Hits, best_passages
 from sharedllm.memory.manifest import Manifest
 from sharedllm.memory.prefilter import (
@@ -31,11 +33,15 @@ from sharedllm.memory.prefilter import (
     runs_of,
 )
 from sharedllm.memory.stored_documents import Run, StoredDocuments
+from sharedllm.memory.word_index import Opened, Parts
 from sharedllm.search.finding import find_in_rounds, follow
 from sharedllm.search.leaf_scores import Scores
 from sharedllm.search.rounds import Looked
 from sharedllm.search.scorers import score
 from sharedllm.text.outline import Outline, Section, absent_section, sections_named
+
+logger = logging.getLogger(__name__)
+TRIES = 2  # to have words looked up by other processes, before they are looked up here
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,10 +125,18 @@ class Retrieval:
     Parameters
     ----------
     candidates : chunks that the exact search looks at
+    send : asks other processes to look words up (:mod:`sharedllm.memory.part_searcher`); None
+        looks them up here
     """
 
-    def __init__(self, parts: Sequence[Part], candidates: int) -> None:
-        self._parts, self._candidates = parts, candidates
+    def __init__(self, parts: Sequence[Part], candidates: int, send: Send | None = None) -> None:
+        self._parts, self._candidates, self._send = parts, candidates, send
+
+    def _asked(self, connections: Sequence[sqlite3.Connection], *, here: bool) -> Parts:
+        if here or self._send is None:
+            return Opened(connections)
+        folders = [part.database.folder for part in self._parts]
+        return Elsewhere(self._send, folders, connections)
 
     @contextmanager
     def _snapshots(self) -> Iterator[list[sqlite3.Connection]]:
@@ -171,7 +185,7 @@ class Retrieval:
         with self._snapshots() as connections:
             found = FoundDocuments(
                 stored[run.part].document(connections[run.part], run)
-                for run in every_text(connections, given)
+                for run in every_text(Opened(connections), given)
             )
         if not found:
             raise _nothing(given)
@@ -204,7 +218,7 @@ class Retrieval:
     def leaves_out(self, given: Mapping[str, Any] | None) -> bool:
         """Return True where a search looks at a part of the documents only."""
         with self._snapshots() as connections:
-            return is_large(connections, given, self._candidates)
+            return is_large(Opened(connections), given, self._candidates)
 
     def _found(
         self,
@@ -215,16 +229,39 @@ class Retrieval:
         section: str | None,
     ) -> list[tuple[Document, dict[str, Any]]]:
         """Documents to search, each with the names and metadata of its stored document."""
+        for _ in range(TRIES if self._send is not None else 0):
+            try:
+                return self._look_for(query, encoder, given, names, section, here=False)
+            except ElsewhereError as error:
+                logger.warning("words are looked up once more, or here: %s", error)
+        return self._look_for(query, encoder, given, names, section, here=True)
+
+    def _look_for(
+        self,
+        query: str,
+        encoder: DocumentEncoder,
+        given: Mapping[str, Any] | None,
+        names: Sequence[str],
+        section: str | None,
+        *,
+        here: bool,
+    ) -> list[tuple[Document, dict[str, Any]]]:
+        """As :meth:`_found`, with words that are looked up here, or by other processes.
+
+        Raises
+        ------
+        ElsewhereError
+            If these cannot.
+        """
         stored = self._stored_for(encoder)
         with self._snapshots() as connections:
+            parts = self._asked(connections, here=here)
             if section is None:
-                runs = self._runs(connections, query, encoder, given, names)
+                runs = self._runs(parts, query, encoder, given, names)
             else:
                 sections = self._sections(connections, given, section)
-                runs = in_sections(
-                    *(connections, query, encoder.near_words, self._candidates, given, sections),
-                    names,
-                )
+                near = encoder.near_words
+                runs = in_sections(parts, query, near, self._candidates, given, sections, names)
             # text by text: a long one is unpacked once for all of its runs
             made = {
                 run: stored[run.part].document(connections[run.part], run)
@@ -258,7 +295,7 @@ class Retrieval:
         """
         held = [one.outlines(own) for one, own in zip(self._parts, connections, strict=True)]
         found: dict[tuple[int, int], list[Section]] = {}
-        searched = every_text(connections, given)
+        searched = every_text(Opened(connections), given)
         for run in searched:
             own = sections_named(held[run.part].get(run.document, ()), section)
             if own:
@@ -282,17 +319,17 @@ class Retrieval:
 
     def _runs(
         self,
-        connections: Sequence[sqlite3.Connection],
+        parts: Parts,
         query: str,
         encoder: DocumentEncoder,
         given: Mapping[str, Any] | None,
         names: Sequence[str],
     ) -> list[Run]:
         """All texts of a small memory; of a large one those stretches that the prefilter finds."""
-        if not is_large(connections, given, self._candidates):
-            return every_text(connections, given)
-        chunks = candidates_of(connections, query, encoder.near_words, self._candidates, given)
-        return runs_of(connections, [*chunks, *naming(connections, names, given)], given)
+        if not is_large(parts, given, self._candidates):
+            return every_text(parts, given)
+        chunks = candidates_of(parts, query, encoder.near_words, self._candidates, given)
+        return runs_of(parts, [*chunks, *naming(parts, names, given)], given)
 
 
 def _nothing(given: Mapping[str, Any] | None) -> InputError:

@@ -27,6 +27,7 @@ from sharedllm.memory.manifest import Manifest, MemorySettings
 from sharedllm.memory.parts_list import part_folders
 from sharedllm.memory.prefilter import is_large
 from sharedllm.memory.retrieval import Part, Retrieval, codec_of
+from sharedllm.memory.word_index import Opened
 from sharedllm.progress import Progress
 from sharedllm.text.outline import Outline
 
@@ -431,7 +432,7 @@ class TreeMemory:
     def leaves_out(self, filter: Mapping[str, Any] | None = None) -> bool:
         """Return True where a search looks at a part of the documents only."""
         with self._database.read() as connection:
-            return is_large([connection], filter, self._candidates)
+            return is_large(Opened([connection]), filter, self._candidates)
 
     def _take(self, encoder: DocumentEncoder) -> None:
         """Take `encoder` for the memory's own, where it has none yet and holds documents."""

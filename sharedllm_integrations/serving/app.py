@@ -25,6 +25,7 @@ from sharedllm_integrations.serving.page import router as page
 from sharedllm_integrations.serving.responses import router as responses
 from sharedllm_integrations.serving.shapes import model_card
 from sharedllm_integrations.serving.shapes import page as page_of
+from sharedllm_integrations.serving.tenants import LookUp
 from sharedllm_integrations.serving.vector_stores import SlashedIds
 from sharedllm_integrations.serving.vector_stores import router as vector_stores
 from sharedllm_integrations.worker import in_thread
@@ -68,7 +69,10 @@ def load_model(config: ServerConfig) -> SharedLLM:
 
 
 def create_app(
-    config: ServerConfig, llm: SharedLLM | None = None, tracer_provider: Any = None
+    config: ServerConfig,
+    llm: SharedLLM | None = None,
+    tracer_provider: Any = None,
+    look_up: LookUp | None = None,
 ) -> FastAPI:
     """The application for `config`.
 
@@ -76,6 +80,7 @@ def create_app(
     ----------
     llm : a loaded model; None loads it when the application starts
     tracer_provider : OpenTelemetry's, for a span a request; None makes none
+    look_up : has words of memories of parts looked up by other processes; None looks them up here
     """
     clock: Callable[[Metrics], Clock] = Clock
     if tracer_provider is not None:
@@ -85,7 +90,9 @@ def create_app(
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        backend = await in_thread(lambda: Backend(config, llm or load_model(config), clock))
+        backend = await in_thread(
+            lambda: Backend(config, llm or load_model(config), clock, look_up)
+        )
         app.state.backend = backend
         try:
             yield

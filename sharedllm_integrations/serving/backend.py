@@ -15,7 +15,7 @@ from sharedllm_integrations.serving.faults import ServingError, hide_paths
 from sharedllm_integrations.serving.keys import KeyFile
 from sharedllm_integrations.serving.limits import Line
 from sharedllm_integrations.serving.metrics import Clock, Metrics
-from sharedllm_integrations.serving.tenants import Ingestion, Tenant, Tenants
+from sharedllm_integrations.serving.tenants import Ingestion, LookUp, Tenant, Tenants
 
 if TYPE_CHECKING:
     from sharedllm import SharedLLM
@@ -30,6 +30,7 @@ class Backend:
     Parameters
     ----------
     clock : makes the clock of a request
+    look_up : as of :class:`Tenants`
 
     Attributes
     ----------
@@ -38,7 +39,11 @@ class Backend:
     """
 
     def __init__(
-        self, config: ServerConfig, llm: SharedLLM, clock: Callable[[Metrics], Clock] = Clock
+        self,
+        config: ServerConfig,
+        llm: SharedLLM,
+        clock: Callable[[Metrics], Clock] = Clock,
+        look_up: LookUp | None = None,
     ) -> None:
         self.config, self.llm, self._clock = config, llm, clock
         self.started = int(time.time())
@@ -50,7 +55,7 @@ class Backend:
         names = None if self.keys is None else list(self.keys.tenants)
         root = config.memory.absolute()
         hide_paths(root)
-        self.tenants = Tenants(root, llm, names, cleans=config.ingests)
+        self.tenants = Tenants(root, llm, names, cleans=config.ingests, look_up=look_up)
         self.ingestion = Ingestion(llm, self.tenants, self._note_file)
         self.metrics = Metrics((self.line, self.long_line), self.ingestion)
         self.ready = True

@@ -3,23 +3,28 @@
 Ray's own multiplexing keeps to the replicas that have loaded a model until they are full, and its
 ``ConsistentHashRouter`` as well. Full is late here: a replica takes many more requests than it
 answers at once, for its own line says 429 and when to come again; and a server of one memory would
-never use a second replica. So this is consistent hashing with a bound on the load.
+never use a second replica. So this is consistent hashing with bounded loads (Mirrokni et al., 2018,
+https://arxiv.org/abs/1608.01350): no replica gets much more than its share.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import Any
 
 from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
+
+SPREAD = 1.25  # times its share of all requests that a replica may have
 
 
 class HomeRouter(RequestRouter):  # type: ignore[misc]  # Ray's classes are Any here
     """Sends what has the same ``session_id`` to the same replica.
 
     Every router finds the same one without asking (rendezvous hashing), and when a replica comes or
-    goes only its own part of the requests moves. Beyond `busy` requests the next one is taken; if
-    all have as many, the one that has the fewest.
+    goes only its own part of the requests moves. A replica that has more than 1.25 times its share
+    of all requests, or `busy` of them, is passed over for the next one; if all have so many, the
+    one with the fewest is taken.
     """
 
     _busy = 1
@@ -40,8 +45,10 @@ class HomeRouter(RequestRouter):  # type: ignore[misc]  # Ray's classes are Any 
         pending_request.routing_context.should_backoff = True
         home = pending_request.metadata.session_id or pending_request.metadata.internal_request_id
         order = sorted(candidate_replicas, key=lambda one: _weight(home, one))
-        held = self.replica_queue_len_cache
-        free = [one for one in order if (held.get(one.replica_id) or 0) < self._busy]
+        cache = self.replica_queue_len_cache
+        held = [cache.get(one.replica_id) or 0 for one in order]
+        most = min(self._busy, math.ceil(SPREAD * (sum(held) + 1) / len(order)))
+        free = [one for one, count in zip(order, held, strict=True) if count < most]
         return [free[:1], order]
 
 

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -40,6 +40,7 @@ from sharedllm_integrations.serving.keys import KeyFile
 from sharedllm_integrations.serving.limits import BodyLimit
 from sharedllm_integrations.serving.metrics import TYPE, of_replicas
 from sharedllm_integrations.serving.ray_routing import HomeRouter
+from sharedllm_integrations.serving.ray_search import Searching, SearchingProcesses
 from sharedllm_integrations.serving.running import exporting
 
 logger = logging.getLogger(__name__)
@@ -65,6 +66,8 @@ class RayScale(BaseModel):
     target : requests of a replica beyond which another is started, on average; None takes as many
         as a replica answers at once
     num_cpus, num_gpus : of each of them, and of the one that reads uploads; GPUs may be fractions
+    searchers : processes that look words up in the parts of a memory, each in those that it owns;
+        0 leaves that to those that answer
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -74,6 +77,7 @@ class RayScale(BaseModel):
     target: Annotated[float, Field(gt=0)] | None = None
     num_cpus: Annotated[float, Field(ge=0)] = 1.0
     num_gpus: Annotated[float, Field(ge=0)] = 0.0
+    searchers: Annotated[int, Field(ge=0, le=MOST)] = 0
 
     @classmethod
     def of(cls, replicas: str = "1", **given: Any) -> Self:
@@ -114,8 +118,10 @@ class RayScale(BaseModel):
 class Server:
     """A server without a socket, which lives as long as this does."""
 
-    async def __init__(self, config: ServerConfig) -> None:  # type: ignore[misc]  # Ray awaits it
-        self._life = AsyncExitStack()
+    async def __init__(  # type: ignore[misc]  # Ray awaits it
+        self, config: ServerConfig, searching: Sequence[Any] = ()
+    ) -> None:
+        self._life, self._searching = AsyncExitStack(), searching
         self._app = self._made(config)
         await self._life.enter_async_context(self._app.router.lifespan_context(self._app))
 
@@ -126,7 +132,8 @@ class Server:
         provider = exporting() if config.otel else None
         if provider is not None:
             self._life.callback(provider.shutdown)
-        return create_app(config, tracer_provider=provider)
+        look_up = SearchingProcesses(self._searching) if self._searching else None
+        return create_app(config, tracer_provider=provider, look_up=look_up)
 
     async def figures(self) -> tuple[str, str]:
         """The name of this replica, and its figures."""
@@ -314,8 +321,19 @@ def application(config: ServerConfig, scale: RayScale) -> Any:
         max_surge_percent=100,
         **leave,
     )
+    # a deployment each: a part has one process that keeps it open
+    searching = [
+        serve.deployment(
+            Searching,
+            name=f"Searching-{number}",
+            ray_actor_options={"num_cpus": scale.num_cpus},
+            max_ongoing_requests=taken * scale.most,
+            **leave,
+        ).bind()
+        for number in range(scale.searchers)
+    ]
     reads, answers = config.model_copy(), config.model_copy(update={"ingests": False})
-    return ingress.bind(answering.bind(answers), ingestion.bind(reads), config)
+    return ingress.bind(answering.bind(answers, searching), ingestion.bind(reads), config)
 
 
 def deploy(config: ServerConfig, scale: RayScale) -> None:

@@ -7,12 +7,20 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sharedllm import MemoryDocument, SharedLLMError, TreeMemory, open_memory, read_file
+from sharedllm import (
+    MemoryDocument,
+    PartedMemory,
+    SharedLLMError,
+    TreeMemory,
+    open_memory,
+    read_file,
+)
 from sharedllm_integrations.serving.catalog import (
     DATABASE,
     MAIN,
@@ -27,6 +35,7 @@ if TYPE_CHECKING:
     from sharedllm import SharedLLM
 
 logger = logging.getLogger(__name__)
+LookUp = Callable[[Sequence[Any]], Sequence[Any]]
 DATA = "server"  # the folder beside a tenant's memory with its uploads and vector stores
 STOP_S = 10.0  # seconds that the thread gets to end
 LOOK_S = 0.5  # seconds until the catalogs are looked at again, which other processes write to, too
@@ -68,6 +77,7 @@ class Tenant:
     ----------
     cleans : bool
         Finish the deletions that a crash cut off.
+    look_up : as of :class:`Tenants`
 
     Attributes
     ----------
@@ -78,8 +88,16 @@ class Tenant:
     catalog : Catalog
     """
 
-    def __init__(self, name: str, home: Path, llm: SharedLLM, *, cleans: bool) -> None:
-        self.name, self.home, self._llm = name, home, llm
+    def __init__(
+        self,
+        name: str,
+        home: Path,
+        llm: SharedLLM,
+        *,
+        cleans: bool,
+        look_up: LookUp | None = None,
+    ) -> None:
+        self.name, self.home, self._llm, self._look_up = name, home, llm, look_up
         open_memory(home, llm=llm, create=True)  # before anything else lies in its folder
         data = home / DATA
         data.mkdir(exist_ok=True)
@@ -122,7 +140,10 @@ class Tenant:
             With 404, if there is no such vector store.
         """
         self.catalog.store(store)
-        return open_memory(self.folder(store), llm=self._llm, create=True)
+        memory = open_memory(self.folder(store), llm=self._llm, create=True)
+        if self._look_up is not None and isinstance(memory, PartedMemory):
+            memory.search_elsewhere(self._look_up)
+        return memory
 
     def read(self, member: Member) -> bool:
         """Read a file into the memory that it is for; False if nobody wants it any more.
@@ -194,13 +215,21 @@ class Tenants:
     ----------
     names : of tenants with keys; None has one tenant without
     cleans : as of :class:`Tenant`
+    look_up : has words of memories of parts looked up by others, as
+        :meth:`PartedMemory.search_elsewhere` takes it
     """
 
     def __init__(
-        self, root: Path, llm: SharedLLM, names: list[str] | None, *, cleans: bool
+        self,
+        root: Path,
+        llm: SharedLLM,
+        names: list[str] | None,
+        *,
+        cleans: bool,
+        look_up: LookUp | None = None,
     ) -> None:
-        self._root, self._llm, self._lock = root, llm, threading.Lock()
-        self._names, self._cleans = names, cleans
+        self._root, self._lock, self._names = root, threading.Lock(), names
+        self._made = partial(Tenant, llm=llm, cleans=cleans, look_up=look_up)
         self._open: dict[str, Tenant] = {}
         if names is None:
             self.get("")
@@ -210,7 +239,7 @@ class Tenants:
         with self._lock:
             if name not in self._open:
                 home = self._root / name if name else self._root
-                self._open[name] = Tenant(name, home, self._llm, cleans=self._cleans)
+                self._open[name] = self._made(name, home)
             return self._open[name]
 
     def with_uploads(self) -> list[Tenant]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import pickle
 import random
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,11 @@ from sharedllm.errors import (
     TreeMemoryMismatchError,
 )
 from sharedllm.memory import prefilter, records
+from sharedllm.memory.elsewhere import Lookup
+from sharedllm.memory.part_searcher import PartSearcher
 from sharedllm.memory.parts_list import LOCK, PartsList, changing
 from sharedllm.memory.prefilter import by_words
+from sharedllm.memory.word_index import Opened, count
 from tests.conftest import DOCUMENTS, Make
 from tests.models import shared
 
@@ -123,20 +127,102 @@ def test_bm25_has_the_statistics_of_all_parts(make: Make, parts: Parts) -> None:
         memory.add(documents)
     for asked in ("adder birch lamp", "cedar", "note 17 ginger ginger", "reef"):
         with one._database.read() as connection:
-            words = prefilter._rare([connection], tuple(asked.split()))
+            words = prefilter._rare([count(connection, tuple(asked.split()))])
             rows = connection.execute(
                 "SELECT rowid, bm25(words) FROM words WHERE words MATCH ?", (" OR ".join(words),)
             ).fetchall()
             ranked = [(0, row) for _, row in sorted((round(score, 9), row) for row, score in rows)]
-            keys = prefilter._keys([connection], ranked)
+            keys = prefilter._keys(Opened([connection]), ranked)
         expected = [keys[chunk] for chunk in ranked]
         with ExitStack() as held:
             files = [part.memory._database for part in four._present()[0]]
             connections = [held.enter_context(file.read()) for file in files]
-            ranked = by_words(connections, asked, len(rows))
-            keys = prefilter._keys(connections, ranked)
+            several = Opened(connections)
+            ranked = by_words(several, asked, len(rows))
+            keys = prefilter._keys(several, ranked)
         found = [keys[chunk] for chunk in ranked]
         assert found == expected
+
+
+class Searchers:
+    """Two processes that keep the parts of a memory open, as far as a test can have them."""
+
+    def __init__(self) -> None:
+        self.own = PartSearcher(), PartSearcher()
+        self.asked: list[Lookup] = []
+        self.before: Callable[[], object] = lambda: None
+
+    def __call__(self, lookups: Sequence[Lookup]) -> list[Any]:
+        self.before()
+        self.asked += lookups
+        sent = pickle.loads(pickle.dumps(lookups))
+        return [self.own[n % 2].answer([one])[0] for n, one in enumerate(sent)]
+
+    def close(self) -> None:
+        for one in self.own:
+            one.close()
+
+
+@pytest.fixture
+def searchers() -> Iterator[Searchers]:
+    made = Searchers()
+    yield made
+    made.close()
+
+
+def test_words_may_be_looked_up_by_other_processes(
+    make: Make, parts: Parts, searchers: Searchers
+) -> None:
+    one, four = make(candidates=8), parts(4, candidates=8)
+    documents = [small(number) for number in range(60)]
+    for memory in (one, four):
+        memory.add(documents)
+    four.search_elsewhere(searchers)
+    for asked in questions():
+        for filter in (None, {"even": True}):
+            assert list(four.search(asked, 5, filter)) == list(one.search(asked, 5, filter))
+    folders = {lookup.folder for lookup in searchers.asked}
+    assert folders == {str(part.resolve()) for part in four.parts}
+    searchers.asked.clear()
+    four.search_elsewhere(None)
+    four.search("cedar")
+    assert searchers.asked == []
+
+
+def test_a_change_meanwhile_is_looked_up_again(
+    parts: Parts, searchers: Searchers, llm: SharedLLM, caplog: pytest.LogCaptureFixture
+) -> None:
+    memory = parts(2, candidates=4)
+    memory.add([small(number) for number in range(30)])
+    memory.search_elsewhere(searchers)
+    other = PartedMemory(memory.path, llm=llm)
+    later = iter([MemoryDocument(id="late", text="the lamp of the late reef")])
+
+    def change() -> None:
+        for document in later:
+            other.add(document)
+
+    searchers.before = change
+    hits = memory.search("the late reef", 3)
+    assert hits[0].id == "late"
+    assert "has changed meanwhile" in caplog.text
+    other.close()
+
+
+def test_words_are_looked_up_here_where_nobody_else_can(
+    parts: Parts, searchers: Searchers, caplog: pytest.LogCaptureFixture
+) -> None:
+    memory = parts(2, candidates=4)
+    memory.add([small(number) for number in range(30)])
+    expected = list(memory.search("cedar", 3))
+
+    def lost() -> None:
+        raise ConnectionError("the process has ended")
+
+    searchers.before = lost
+    memory.search_elsewhere(searchers)
+    assert list(memory.search("cedar", 3)) == expected
+    assert "the process has ended" in caplog.text
 
 
 def test_the_whole_is_read_in_the_order_of_addition(library: PartedMemory, llm: SharedLLM) -> None:

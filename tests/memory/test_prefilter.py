@@ -13,8 +13,9 @@ import pytest
 
 from sharedllm import MemoryDocument, SharedLLM, TreeMemory
 from sharedllm.errors import ConfigError, TreeMemoryFormatError
-from sharedllm.memory import prefilter
+from sharedllm.memory import prefilter, word_index
 from sharedllm.memory.prefilter import by_near_words, by_words, candidates_of
+from sharedllm.memory.word_index import Opened, count
 from tests.conftest import Make
 from tests.models import shared
 from tests.texts import GARDEN
@@ -74,7 +75,7 @@ def names(memory: TreeMemory, chunks: list[prefilter.Chunk]) -> list[str]:
 
 def near(memory: TreeMemory, query: str, k: int = 3, filter: Any = None) -> list[str]:
     with memory._database.read() as connection:
-        found = by_near_words([connection], query, SHIPS, k, filter)
+        found = by_near_words(Opened([connection]), query, SHIPS, k, filter)
     return names(memory, found)
 
 
@@ -111,8 +112,8 @@ def test_filters_hold_in_every_ranking(large: TreeMemory, llm: SharedLLM) -> Non
 )
 def test_no_query_is_an_operator(large: TreeMemory, query: str) -> None:
     with large._database.read() as connection:
-        assert len(by_words([connection], query, 5)) <= 5
-        assert len(by_near_words([connection], query, SHIPS, 5)) <= 5
+        assert len(by_words(Opened([connection]), query, 5)) <= 5
+        assert len(by_near_words(Opened([connection]), query, SHIPS, 5)) <= 5
     assert large.search(f"{query} x", k=1)
 
 
@@ -126,10 +127,10 @@ def test_words_are_found_as_the_index_spells_them(make: Make) -> None:
         chunk = connection.execute("SELECT max(chunk) FROM chunks").fetchone()[0]
         spellings = "café|CAFE|emile|snake|snake_case|snakeCase|größe|groesse|gbs-65-146|12/2021"
         for query in (*spellings.split("|"), "\uff23\uff21\uff26\uff25", "(café) OR"):
-            assert by_words([connection], query, 3) == [(0, chunk)]
-            assert by_near_words([connection], query, NONE, 3) == [(0, chunk)]
-        assert by_words([connection], "zebra", 3) == []
-        assert by_near_words([connection], "zebra", NONE, 3) == []
+            assert by_words(Opened([connection]), query, 3) == [(0, chunk)]
+            assert by_near_words(Opened([connection]), query, NONE, 3) == [(0, chunk)]
+        assert by_words(Opened([connection]), "zebra", 3) == []
+        assert by_near_words(Opened([connection]), "zebra", NONE, 3) == []
 
 
 def test_a_question_without_known_words_is_answered(large: TreeMemory, llm: SharedLLM) -> None:
@@ -142,8 +143,8 @@ def test_a_question_without_known_words_is_answered(large: TreeMemory, llm: Shar
 
 def test_common_words_are_not_looked_up(large: TreeMemory) -> None:
     with large._database.read() as connection:
-        assert prefilter._rare([connection], ["lamp", "reef", "poppies"]) == ["poppies"]
-        assert len(prefilter._rare([connection], ["lamp", "reef"])) == 1
+        assert prefilter._rare([count(connection, ["lamp", "reef", "poppies"])]) == ["poppies"]
+        assert len(prefilter._rare([count(connection, ["lamp", "reef"])])) == 1
 
 
 # -- words near the question's ---------------------------------------------------------------------
@@ -152,8 +153,8 @@ def test_common_words_are_not_looked_up(large: TreeMemory) -> None:
 def test_other_words_of_the_same_meaning_are_found(ships: TreeMemory) -> None:
     assert near(ships, "Who purchased that vessel?") == ["ship", "half"]
     with ships._database.read() as connection:
-        assert by_words([connection], "Who purchased that vessel?", 3) == []
-        found = candidates_of([connection], "Who purchased that vessel?", SHIPS, 4)
+        assert by_words(Opened([connection]), "Who purchased that vessel?", 3) == []
+        found = candidates_of(Opened([connection]), "Who purchased that vessel?", SHIPS, 4)
     assert names(ships, found)[:2] == ["ship", "half"]
     assert len(set(found)) == 4
 
@@ -172,7 +173,7 @@ def test_numbers_and_codes_have_no_near_words(ships: TreeMemory) -> None:
     alike: Any = Synonyms({"48013": {"boat": 0.9}, "ab-12": {"boat": 0.9}, "ab12": {"boat": 0.9}})
     with ships._database.read() as connection:
         for query in ("48013", "AB-12"):
-            assert by_near_words([connection], query, alike, 3) == []
+            assert by_near_words(Opened([connection]), query, alike, 3) == []
 
 
 def test_filters_hold_for_near_words(ships: TreeMemory) -> None:
@@ -183,14 +184,14 @@ def test_filters_hold_for_near_words(ships: TreeMemory) -> None:
 def test_rows_are_bounded(ships: TreeMemory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prefilter, "MOST_NEAR_ROWS", 1)
     looked_up: list[int] = []
-    holding = prefilter._holding
+    holding = word_index.holding
 
     def counted(connection: sqlite3.Connection, word: str) -> Any:
         rows = holding(connection, word)
         looked_up.append(len(rows))
         return rows
 
-    monkeypatch.setattr(prefilter, "_holding", counted)
+    monkeypatch.setattr(word_index, "holding", counted)
     assert near(ships, "Who purchased that vessel?") == ["ship"]
     assert sum(looked_up) == 1  # "bought", and not "boat", which is in two
 

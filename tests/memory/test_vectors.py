@@ -61,6 +61,18 @@ def test_blocks_join(codec: VectorCodec) -> None:
     torch.testing.assert_close(found[:, -3:], found[:, (tokens - 3) % 8 : (tokens - 3) % 8 + 3])
 
 
+def test_codes_of_equal_codecs_are_compared_together(codec: VectorCodec) -> None:
+    """The parts of a memory each read the codec of their own file."""
+    vectors = random_vectors(6)
+    again = VectorCodec.from_arrays(codec.arrays())
+    other = VectorCodec.fit(random_vectors(500), seed=1)
+    own, same, wrong = (CodedVectors(one, one.encode(vectors)) for one in (codec, again, other))
+    joined = own.joined([same])
+    assert joined is not None
+    assert torch.equal(joined.codes, torch.cat([own.codes, same.codes]))
+    assert own.joined([wrong]) is None
+
+
 def test_random_similarities_agree_with_exact_ones(codec: VectorCodec) -> None:
     query, vectors = random_vectors(50, 1), random_vectors(400, 2)
     errors = codec.similarities(query, codec.encode(vectors)) - query @ vectors.T

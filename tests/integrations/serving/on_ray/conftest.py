@@ -71,9 +71,15 @@ def deployed(cluster: Any, port: int, named: dict[str, Any]) -> Serve:
 
     before: list[Any] = []
 
-    def start(replicas: str = "2", slow: bool = False, target: Any = None, **given: Any) -> str:
+    def start(
+        replicas: str = "2",
+        slow: bool = False,
+        target: Any = None,
+        searchers: int = 0,
+        **given: Any,
+    ) -> str:
         config = ServerConfig.of(**{**named, "port": port, "timeout": 60, **given})
-        scale = RayScale.of(replicas, num_cpus=0.5, target=target)
+        scale = RayScale.of(replicas, num_cpus=0.5, target=target, searchers=searchers)
         with pytest.MonkeyPatch.context() as patch:
             if slow:
                 patch.setattr(ray_serve, "Answering", SlowAnswering)
