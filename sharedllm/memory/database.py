@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
+from sharedllm.arguments import journal_of
 from sharedllm.errors import (
     TreeMemoryBusyError,
     TreeMemoryDamagedError,
@@ -261,7 +262,7 @@ class Database:
         connection.execute(f"PRAGMA journal_size_limit = {LARGEST_WAL}").fetchall()
         if create and not _is_made(connection):
             connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-            connection.execute("PRAGMA journal_mode = WAL").fetchall()
+            connection.execute(f"PRAGMA journal_mode = {journal_of(self.folder)}").fetchall()
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("BEGIN IMMEDIATE")
             if not _is_made(connection):  # another process may have been faster
@@ -271,6 +272,8 @@ class Database:
                 connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             connection.execute("COMMIT")
+        elif self._writable and journal_of(self.folder) == "DELETE":  # it may have been moved here
+            connection.execute("PRAGMA journal_mode = DELETE").fetchall()
         connection.execute("PRAGMA synchronous = FULL")
         if not self._writable:
             connection.execute("PRAGMA temp_store = MEMORY")  # there may be no other place

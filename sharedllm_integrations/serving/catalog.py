@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
+from sharedllm.arguments import journal_of
 from sharedllm_integrations.serving.faults import ServingError, not_found
 
 MAIN = "vs_main"  # the tenant's own memory, which lies in its folder
@@ -116,7 +117,7 @@ class Catalog:
         self._connection = sqlite3.connect(
             folder / DATABASE, check_same_thread=False, isolation_level=None, timeout=BUSY_S
         )
-        self._connection.execute("PRAGMA journal_mode=WAL")
+        self._connection.execute(f"PRAGMA journal_mode={journal_of(folder)}")
         self._connection.execute("PRAGMA synchronous=FULL")  # acknowledged is on disk
         self._connection.executescript(SCHEMA)
         self._remove_unacknowledged()

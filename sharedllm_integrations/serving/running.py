@@ -73,12 +73,12 @@ def exporting() -> Any:
         If a package of the extra "otel" is not installed.
     """
     try:
-        from sharedllm_integrations.serving import tracing
+        from sharedllm_integrations.serving.tracing import exporting as made
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("opentelemetry"):
             raise MissingFrameworkError("opentelemetry", "otel") from error
         raise
-    return tracing.exporting()
+    return made()
 
 
 class DrainingServer(uvicorn.Server):

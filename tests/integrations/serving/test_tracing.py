@@ -104,4 +104,4 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "sharedllm_integrations.serving.tracing", raising=False)
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
     with pytest.raises(MissingFrameworkError, match=r"sharedllm\[otel\]"):
-        running._exporting()
+        running.exporting()
