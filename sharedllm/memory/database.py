@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
-from sharedllm.arguments import journal_of
 from sharedllm.errors import (
     TreeMemoryBusyError,
     TreeMemoryDamagedError,
@@ -22,6 +21,7 @@ from sharedllm.errors import (
 )
 from sharedllm.memory import MEMORY_FILE as FILE
 from sharedllm.memory import folder as folders
+from sharedllm.memory.disks import journal_of
 from sharedllm.memory.records import set_value, value_of
 from sharedllm.memory.schema import (
     APPLICATION_ID,

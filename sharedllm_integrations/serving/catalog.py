@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from sharedllm.arguments import journal_of
+from sharedllm.memory.disks import journal_of
 from sharedllm_integrations.serving.faults import ServingError, not_found
 
 MAIN = "vs_main"  # the tenant's own memory, which lies in its folder

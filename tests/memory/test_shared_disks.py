@@ -11,9 +11,8 @@ import psutil
 import pytest
 
 from sharedllm import MemoryDocument, TreeMemory
-from sharedllm import arguments as disks
 from sharedllm.errors import TreeMemoryBusyError
-from sharedllm.memory import database
+from sharedllm.memory import database, disks
 from tests.conftest import Make
 
 MOUNTED = {"/": "ext4", "/srv": "nfs4", "/srv/local": "xfs", "/home": "fuse.sshfs", "/m": "lustre"}
