@@ -174,7 +174,7 @@ def _serve_here(config: ServerConfig) -> None:
 
 
 def _serve_on_ray(config: ServerConfig, address: str, scale: dict[str, Any]) -> None:
-    from sharedllm.cluster.connecting import connected
+    from sharedllm.cluster.connecting import LOCAL, connected
     from sharedllm_integrations.serving import RayScale, deploy, run_until_signal
 
     wanted = RayScale.of(**scale)
@@ -183,7 +183,7 @@ def _serve_on_ray(config: ServerConfig, address: str, scale: dict[str, Any]) -> 
         connected(address, "serve")
         deploy(config, wanted)
     screen.say(_told(config, config.port))
-    run_until_signal()
+    run_until_signal(own_cluster=address == LOCAL)
 
 
 def _told(config: ServerConfig, port: int) -> str:

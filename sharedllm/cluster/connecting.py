@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import logging
+import os
 import socket
 from typing import Any
 
@@ -15,6 +17,8 @@ REACH_S = 5.0  # seconds to wait for a cluster
 
 def connected(address: str | None, library: str) -> Any:
     """Connect to Ray, unless this process is connected already, and give the package.
+
+    Ray then says errors alone; whoever wants its other messages calls ``ray.init`` before.
 
     Parameters
     ----------
@@ -46,10 +50,19 @@ def connected(address: str | None, library: str) -> Any:
             raise ValueError("this is no address")
         # without an address Ray would join a cluster that runs on this machine
         own: dict[str, Any] = {"address": LOCAL, "include_dashboard": False}
-        ray.init(log_to_driver=False, **(own if here else {"address": address}))
+        _quieten(library)
+        quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+        ray.init(**quiet, **(own if here else {"address": address}))
     except (OSError, ConnectionError, ValueError, OverflowError, RuntimeError) as error:
         raise ConfigError(
             f"there is no Ray cluster at {shown(address)}: {str(error).splitlines()[0]}; give "
             f"host:port of one (ray start --head), {AUTO!r}, or {LOCAL!r} to start one here"
         ) from error
     return ray
+
+
+def _quieten(library: str) -> None:
+    # it would tell of errors that Ray recovers from
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    for name in ("ray", f"ray.{library}"):
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -438,10 +438,14 @@ def _prepare(config: ServerConfig) -> None:
 # -- the command -----------------------------------------------------------------------------------
 
 
-def run_until_signal() -> None:
+def run_until_signal(*, own_cluster: bool = False) -> None:
     """Wait for SIGINT or SIGTERM, answer those who are in line then, and take all down.
 
     An application that another program has put in the place of this one stays.
+
+    Parameters
+    ----------
+    own_cluster : the cluster ends with this process
 
     Raises
     ------
@@ -455,7 +459,7 @@ def run_until_signal() -> None:
                 raise SetupError(f"the application {NAME!r} was deleted by another program")
         if _deployed() == since:
             serve.delete(NAME)
-        if not serve.status().applications:
+        if not own_cluster and not serve.status().applications:
             serve.shutdown()
     ray.shutdown()
 
