@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class RayIndexed:
-    """What has been read into a memory so far.
+    """Counts of the documents that were read into a memory so far.
 
     Attributes
     ----------
@@ -211,7 +211,7 @@ def _rows(
 
 
 def _marks(path: str, encoding: str | None) -> dict[str, Any]:
-    """What a document holds of the state of its file; nothing of a URI, which is read once."""
+    """The state of a file, as its document holds it; nothing of a URI, which is read once."""
     return {} if "://" in path else marks_of_file(path, encoding)
 
 

@@ -1,4 +1,4 @@
-"""What is to be read: files, folders, URIs and tables -> rows of a Ray dataset.
+"""Files, folders, URIs and tables -> rows of a Ray dataset.
 
 A row names a file (``path``) or holds a text (``text``, and what else a document has).
 """

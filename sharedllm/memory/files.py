@@ -209,7 +209,7 @@ def own_marks(metadata: Any) -> dict[str, Any]:
 
 
 def marks_of_file(path: str, encoding: str | None = None) -> dict[str, Any]:
-    """What tells that a file has changed, as it stands in its document's metadata."""
+    """The metadata of a file's document by which a change of the file is seen."""
     return _status(path) | ({} if encoding is None else {"file_encoding": encoding})
 
 

@@ -1,4 +1,4 @@
-"""What the parts of a memory must have in common, and parts that have it from the start."""
+"""The settings that all parts of a memory share: checked, or given to new parts."""
 
 from __future__ import annotations
 

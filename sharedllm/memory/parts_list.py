@@ -30,7 +30,7 @@ MOST_PARTS = 1024
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PartsList:
-    """What stands in the file.
+    """The contents of the file.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What one file of a memory is asked for a question: its index of words, and places of its chunks.
+"""Questions to one file of a memory: its index of words, and the places of its chunks.
 
 Every function reads one connection and gives values that can be pickled: so a file may be asked
 where it lies (:class:`Parts`). The prefilter merges what the files answer.
@@ -66,7 +66,7 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How much a part holds.
+    """The amounts that a part holds.
 
     Attributes
     ----------
@@ -255,7 +255,7 @@ def holding_all(
 
 
 def _within(given: Given) -> tuple[str, Sequence[Any]]:
-    """What keeps a look at the index of words to the filter's chunks, and its values."""
+    """The condition of SQL that keeps to the filter's chunks, and its values."""
     if given is None:
         return "", ()
     where, values = condition(given)

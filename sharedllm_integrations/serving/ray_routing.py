@@ -1,4 +1,4 @@
-"""Which replica gets a request: the one that has its memory open, unless that one is busy.
+"""Routing: a request goes to the replica that has its memory open, unless that one is busy.
 
 Ray's own multiplexing keeps to the replicas that have loaded a model until they are full, and its
 ``ConsistentHashRouter`` as well. Full is late here: a replica takes many more requests than it

@@ -57,7 +57,7 @@ MODELS = ("model", "adapter", "reader")  # names, or paths
 
 
 class RayScale(BaseModel):
-    """How much of a cluster a server takes.
+    """The share of a cluster that a server takes.
 
     Attributes
     ----------
@@ -108,7 +108,7 @@ class RayScale(BaseModel):
 
     @property
     def resources(self) -> dict[str, float]:
-        """What one process takes, in Ray's words."""
+        """The resources of one process, in Ray's words."""
         return {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus}
 
 
