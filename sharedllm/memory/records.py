@@ -7,6 +7,7 @@ is read. Every function that takes a connection runs inside of a transaction of 
 from __future__ import annotations
 
 import sqlite3
+import sys
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -65,6 +66,8 @@ def inflated(data: bytes, most: int) -> bytes:
     ValueError
         If it is not deflated, or gives more.
     """
+    if not 0 <= most < sys.maxsize:  # zlib takes 0 for no bound
+        raise ValueError(f"no text has {most:,} bytes")
     work = zlib.decompressobj()
     try:
         out = work.decompress(data, most + 1)

@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from sharedllm.errors import (
 )
 from sharedllm.memory import maintenance
 from sharedllm.memory.maintenance import _words
-from sharedllm.memory.records import checksum
+from sharedllm.memory.records import checksum, inflated
 from sharedllm.text.words import searchable
 from tests.conftest import DOCUMENTS, Make
 from tests.memory import attacks
@@ -323,3 +324,10 @@ def test_an_index_of_words_that_newer_sqlite_names_is_made_anew(full: TreeMemory
     assert (found.index, found.structure) == (True, False)
     assert full.verify(repair=True).clean
     assert told(full) == before
+
+
+@pytest.mark.parametrize("most", [-1, -4, 3, -(4 << 61), 1 << 63])
+def test_a_size_that_no_text_has_bounds_nothing(most: int) -> None:
+    """A forged row can say any number: for zlib 0 is no bound, and a larger one is no number."""
+    with pytest.raises(ValueError, match="bytes"):
+        inflated(zlib.compress(b"a" * 1000), most)
