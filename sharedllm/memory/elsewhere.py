@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from sharedllm.arguments import check_fields
+from sharedllm.errors import InputError
 from sharedllm.memory import records
 
 T = TypeVar("T")
@@ -37,6 +39,9 @@ class Lookup:
     generation: int
     question: str
     args: tuple[Any, ...]
+
+    def __post_init__(self) -> None:
+        check_fields(self, InputError)
 
 
 Send = Callable[[Sequence[Lookup]], Sequence[Any]]

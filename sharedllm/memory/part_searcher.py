@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sharedllm.arguments import checked, shown
+from sharedllm.errors import InputError
 from sharedllm.memory import records, word_index
 from sharedllm.memory.elsewhere import Lookup
 from sharedllm.memory.folder import file_of
@@ -43,11 +45,14 @@ class PartSearcher:
         self._open: dict[str, tuple[tuple[int, int], TreeMemory]] = {}
         self._lock = threading.Lock()
 
+    @checked()
     def answer(self, lookups: Sequence[Lookup]) -> list[tuple[Any] | None]:
         """The answer to each of `lookups`, in a tuple; None if its part is not in that state.
 
         Raises
         ------
+        InputError
+            If a question is none of :data:`QUESTIONS`.
         TreeMemoryError
             If a part cannot be read.
         """
@@ -61,6 +66,10 @@ class PartSearcher:
             self._open = {}
 
     def _one(self, lookup: Lookup) -> tuple[Any] | None:
+        if lookup.question not in QUESTIONS:
+            raise InputError(
+                f"question is {shown(lookup.question)}; allowed are {', '.join(QUESTIONS)}"
+            )
         with self._opened(lookup.folder)._database.read() as connection:
             if records.generation(connection) != lookup.generation:
                 return None

@@ -26,6 +26,7 @@ from sharedllm import (
     GenerationConfig,
     InjectionConfig,
     MemoryDocument,
+    PartSearcher,
     SearchConfig,
     SharedLLM,
     TreeConfig,
@@ -34,6 +35,7 @@ from sharedllm import (
 from sharedllm.config import AdapterConfig
 from sharedllm.encoding.document_encoder import DocumentEncoder
 from sharedllm.evaluation.options import Settings
+from sharedllm.memory.elsewhere import Lookup
 from sharedllm.text.loaders import read_rows
 from sharedllm.training.train_config import TrainConfig, read_config, require_data
 from tests.models import TREE
@@ -217,6 +219,10 @@ def memories(at: Place) -> dict[str, Target]:
         "PartedMemory": Target(
             lambda **given: sharedllm.PartedMemory(**given).close(),
             {"path": at.folder / "library", "parts": [memory.path], "llm": llm, "busy_s": 1.0},
+        ),
+        "PartSearcher.answer": Target(
+            PartSearcher().answer,
+            {"lookups": [Lookup(str(memory.path), 1, "count", (("lamp",),))]},
         ),
         "open_memory": Target(
             sharedllm.open_memory, {"path": memory.path, "llm": llm, "create": False}
