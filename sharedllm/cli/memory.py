@@ -119,34 +119,22 @@ def index(
 
     [bold]Example:[/bold]  sharedllm index books/ notes.md --memory memory
     """
-    for path in paths:
-        problem = path_problem(path)
-        if problem:
-            raise InputError(f"PATH is {shown(path)}; {problem}")
-    if encoding is not None:
-        require_encoding(encoding)
+    _require_readable(paths, encoding)
     window = parsed("reader-window", reader_window, int)
     elsewhere = {"reader": reader, "reader_model": reader_model, "reader_window": window}
     if not notes:
         _require_notes(elsewhere)
-    screen = Screen(silent=as_json)
+    screen, settings = Screen(silent=as_json), {"keep": keep, "kv": kv}
+    place = {"model": model, "adapter": adapter, "device": device, "dtype": dtype}
+    place["quantize"] = quantize
     if ray is not None:
-        place = {"model": model, "adapter": adapter, "device": device, "dtype": dtype}
-        place |= {"quantize": quantize, "keep": keep, "kv": kv}
-        refused = {"--rebuild": rebuild, "--notes": notes}
-        _index_on_ray(screen, paths, folder, ray, actors, encoding, place, refused, as_json)
+        refused, given = {"--rebuild": rebuild, "--notes": notes}, place | settings
+        _index_on_ray(screen, paths, folder, ray, actors, encoding, given, refused, as_json)
         return
     if actors is not None:
         raise ConfigError("--actors is the number of processes of --ray; give both, or none")
-    place = {"device": device, "dtype": dtype, "quantize": quantize}
     with screen.busy("opening the memory"):
-        memory = opened(
-            folder,
-            {"model": model, "adapter": adapter, **place},
-            {"keep": keep, "kv": kv},
-            rebuild=rebuild,
-            create=True,
-        )
+        memory = opened(folder, place, settings, rebuild=rebuild, create=True)
     from sharedllm.memory.files import index as read_into
 
     with memory:
@@ -161,6 +149,16 @@ def index(
         typer.echo(json.dumps({**dataclasses.asdict(done), "documents": held, **own}))
     if done.failed or not done.read:
         raise typer.Exit(1)
+
+
+def _require_readable(paths: Sequence[str], encoding: str | None) -> None:
+    """Refuse paths that cannot exist, and an encoding that nobody knows."""
+    for path in paths:
+        problem = path_problem(path)
+        if problem:
+            raise InputError(f"PATH is {shown(path)}; {problem}")
+    if encoding is not None:
+        require_encoding(encoding)
 
 
 def _index_on_ray(
