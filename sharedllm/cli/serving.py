@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -181,6 +182,8 @@ def _serve_on_ray(config: ServerConfig, address: str, scale: dict[str, Any]) -> 
     screen = Screen(silent=False)
     with screen.busy("starting the processes"):
         connected(address, "serve")
+        # as Ctrl+C until the application is there: Ray's own handler aborts the process
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         deploy(config, wanted)
     screen.say(_told(config, config.port))
     run_until_signal(own_cluster=address == LOCAL)

@@ -80,9 +80,10 @@ def test_the_commands_say_the_same(
         assert found[0] == found[1]
     command = ["serve", "--memory", str(parts), *options(named), "--port", str(port)]
     more = ["--ray", cluster.address, "--replicas", "2", "--cpus", "0.5"]
-    process = subprocess.Popen([sys.executable, "-m", "sharedllm", *command, *more], cwd=ROOT)
+    process = spawned([*command, *more])
     try:
-        within(lambda: answers(port) or process.poll() is not None)
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("serving ")
         client = client_of(f"http://127.0.0.1:{port}")
         with served(ServerConfig.of(memory=one), own_llm) as address:
             here = client_of(address)
@@ -98,8 +99,37 @@ def test_the_commands_say_the_same(
         assert process.wait(LONG_S) == 0
         assert not answers(port)
     finally:
-        process.kill()
-        process.wait()
+        end(process)
+
+
+def test_a_signal_while_it_starts_takes_down_what_there_is(
+    memories: list[Path], named: dict[str, Any], cluster: Any, port: int
+) -> None:
+    from ray import serve
+
+    command = ["serve", "--memory", str(memories[1]), *options(named), "--port", str(port)]
+    process = spawned([*command, "--ray", cluster.address, "--cpus", "0.5"])
+    try:
+        within(lambda: "sharedllm" in serve.status().applications or process.poll() is not None)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(LONG_S) == 130
+        within(lambda: "sharedllm" not in serve.status().applications)
+        assert not answers(port)
+    finally:
+        end(process)
+
+
+def spawned(command: list[str]) -> subprocess.Popen[str]:
+    """The process of a command."""
+    whole = [sys.executable, "-u", "-m", "sharedllm", *command]
+    return subprocess.Popen(whole, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
 
 
 def answers(port: int) -> bool:
