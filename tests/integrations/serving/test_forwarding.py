@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
+from sharedllm_integrations.serving import forwarding
 from sharedllm_integrations.serving.forwarding import ClientGoneError, Forwarded, replies
 from sharedllm_integrations.serving.metrics import of_replicas
 
@@ -160,7 +161,7 @@ async def test_an_application_is_told_that_its_client_has_gone(listens: bool) ->
             begun.set()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sharedllm_integrations.serving.forwarding.END_S", 0.05)
+        patch.setattr(forwarding, "END_S", 0.05)
         begun = asyncio.Event()
         work = asyncio.ensure_future(ask())
         await begun.wait()

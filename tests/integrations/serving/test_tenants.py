@@ -10,6 +10,7 @@ import openai
 import pytest
 from pydantic import ValidationError
 
+import sharedllm_integrations.serving
 from sharedllm import SharedLLM
 from sharedllm.cli.main import main
 from sharedllm_integrations.errors import SetupError
@@ -173,6 +174,8 @@ def test_a_missing_extra_is_named(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    # put back at the end, with what its modules are found by
+    monkeypatch.setattr(sharedllm_integrations, "serving", sharedllm_integrations.serving)
     for name in [name for name in sys.modules if name.startswith("sharedllm_integrations.serving")]:
         monkeypatch.delitem(sys.modules, name)
     for name in [name for name in sys.modules if name.partition(".")[0] == package]:

@@ -113,7 +113,6 @@ def test_a_signal_while_it_starts_takes_down_what_there_is(
         within(lambda: "sharedllm" in serve.status().applications or process.poll() is not None)
         process.send_signal(signal.SIGTERM)
         assert process.wait(LONG_S) == 130
-        within(lambda: "sharedllm" not in serve.status().applications)
         assert not answers(port)
     finally:
         end(process)
