@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from sharedllm.errors import TreeMemoryDamagedError
 from sharedllm.memory import records
 from sharedllm.memory.filters import condition
 from sharedllm.memory.stored_documents import Run
@@ -181,8 +182,18 @@ def _lengths(connection: sqlite3.Connection, rows: Iterable[int]) -> dict[int, i
     return out
 
 
-def _varints(data: bytes) -> Iterator[int]:
-    """Yield SQLite's numbers of 1 to 9 bytes: https://sqlite.org/fileformat2.html#varint."""
+def _varints(data: object) -> Iterator[int]:
+    """Yield SQLite's numbers of 1 to 9 bytes: https://sqlite.org/fileformat2.html#varint.
+
+    Raises
+    ------
+    TreeMemoryDamagedError
+        If something else stands there.
+    """
+    if not isinstance(data, bytes):
+        raise TreeMemoryDamagedError(
+            f"the index of words is not what was written; {records.REPAIR}"
+        )
     value = length = 0
     for byte in data:
         length += 1

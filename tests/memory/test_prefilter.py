@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from sharedllm import MemoryDocument, SharedLLM, TreeMemory
-from sharedllm.errors import ConfigError, TreeMemoryFormatError
+from sharedllm.errors import ConfigError, SharedLLMError, TreeMemoryFormatError
 from sharedllm.memory import prefilter, word_index
 from sharedllm.memory.prefilter import by_near_words, by_words, candidates_of
 from sharedllm.memory.word_index import Opened, count
@@ -291,3 +291,11 @@ def test_candidates_are_a_positive_number(tmp_path: Path, candidates: Any) -> No
     with pytest.raises(ConfigError, match="candidates"):
         TreeMemory(tmp_path / "new", candidates=candidates)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("forged", ["'a'", "7", "0.5"])
+def test_a_forged_index_of_words_is_named(ships: TreeMemory, forged: str) -> None:
+    with ships._database.write() as connection:
+        connection.execute(f"UPDATE words_data SET block = {forged} WHERE id = 1")
+    with pytest.raises(SharedLLMError), ships._database.read() as connection:
+        count(connection, ["boat"])
